@@ -1,0 +1,1 @@
+"""Adapters: where they come from, whether they may be served, where they are kept, and how they are made."""

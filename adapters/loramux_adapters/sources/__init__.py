@@ -1,0 +1,1 @@
+"""Where weights come from, one module a kind of source."""

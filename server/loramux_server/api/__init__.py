@@ -1,0 +1,1 @@
+"""The HTTP surface that is ours: vLLM serves chat, completions, responses and messages by itself."""

@@ -1,0 +1,1 @@
+"""What each request leaves behind: its usage record, and the Prometheus collectors that it moves."""
