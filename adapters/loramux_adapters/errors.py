@@ -1,0 +1,116 @@
+"""What can go wrong with adapters.
+
+AdapterError                  adapter_error
+├── InvalidAdapterName        adapter_name_invalid
+├── InvalidVersion            version_invalid
+├── UnsupportedBase           base_unsupported
+├── InvalidAdapter            adapter_invalid
+├── PathNotAllowed            path_not_allowed
+├── AdapterNotFound           adapter_not_found
+├── VersionNotFound           version_not_found
+├── AdapterExists             adapter_exists
+├── StoreError                adapter_store_failed
+├── AdapterLoadingFailed      adapter_loading_failed
+└── NoAdapterCapacity         no_adapter_capacity
+
+A code is stable: programs may hold on to it. A message is for people, names no path of the server and is safe to show
+to a client. HTTP is not known here: the server maps codes to statuses.
+"""
+
+# ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
+
+from typing import ClassVar
+
+
+class AdapterError(Exception):
+    """The root: whatever this package refuses or fails at."""
+
+    code: ClassVar[str] = "adapter_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidAdapterName(AdapterError):
+    """A text that can't name an adapter."""
+
+    code = "adapter_name_invalid"
+
+
+class InvalidVersion(AdapterError):
+    """A text that is not `NAME@DIGEST`."""
+
+    code = "version_invalid"
+
+
+class UnsupportedBase(AdapterError):
+    """A base model whose shapes are unknown, so that no adapter can be checked against it."""
+
+    code = "base_unsupported"
+
+
+class InvalidAdapter(AdapterError):
+    """Files that are not an adapter of this base: what is wrong, and where.
+
+    `where` is a file's name, or a tensor's or key's in it; `expected` and `found` are None where they say nothing.
+    """
+
+    code = "adapter_invalid"
+
+    def __init__(self, problem: str, *, where: str, expected: object = None, found: object = None) -> None:
+        self.problem, self.where, self.expected, self.found = problem, where, expected, found
+        details = [
+            f"{label} {_shown(value)}"
+            for label, value in (("expected", expected), ("found", found))
+            if value is not None
+        ]
+        super().__init__(f"{_shown(where)}: {problem}" + (f" ({', '.join(details)})" if details else ""))
+
+
+class PathNotAllowed(AdapterError):
+    """A folder outside the roots that adapters may come from, or none at all: a client learns no difference."""
+
+    code = "path_not_allowed"
+
+
+class AdapterNotFound(AdapterError):
+    """No adapter of this name is registered."""
+
+    code = "adapter_not_found"
+
+
+class VersionNotFound(AdapterError):
+    """The adapter has no version of this digest."""
+
+    code = "version_not_found"
+
+
+class AdapterExists(AdapterError):
+    """The name is taken."""
+
+    code = "adapter_exists"
+
+
+class StoreError(AdapterError):
+    """The store can't be read or written, or a version in it is no longer what was accepted."""
+
+    code = "adapter_store_failed"
+
+
+class AdapterLoadingFailed(AdapterError):
+    """An accepted version did not get into the engine."""
+
+    code = "adapter_loading_failed"
+
+
+class NoAdapterCapacity(AdapterError):
+    """Every place in the engine is held by a request."""
+
+    code = "no_adapter_capacity"
+
+
+def _shown(value: object) -> str:
+    """`value` on one bounded line: it may come from a hostile file, and goes to logs and clients."""
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value)[:201])
+    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -1,0 +1,187 @@
+"""The words of the adapters' room as values: names, versions, the base's shapes, what was accepted."""
+
+import json
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, NewType, Self
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, StringConstraints, ValidationError, model_validator
+
+from loramux_adapters.errors import InvalidAdapterName, InvalidVersion, UnsupportedBase
+
+AdapterName = NewType("AdapterName", str)
+"""A name that `parse_adapter_name` let through. It may be shown and compared; it is never made into a path."""
+
+Digest = NewType("Digest", str)
+"""12 lower-case hex characters, the start of a version's SHA-256: what a version id carries."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
+
+MAX_NAME_LENGTH = 128
+DIGEST_LENGTH = 12
+# Upper case, ":" and "/" are in because OpenAI's fine-tunes are called `ft:BASE:ORG:SUFFIX:ID`, and bases `ORG/MODEL`.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*")
+_DIGEST = re.compile(rf"[0-9a-f]{{{DIGEST_LENGTH}}}")
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+def parse_adapter_name(text: str) -> AdapterName:
+    """Return `text` as a name, or raise InvalidAdapterName."""
+    if len(text) > MAX_NAME_LENGTH or not _NAME.fullmatch(text):
+        raise InvalidAdapterName(
+            f"An adapter's name is 1 to {MAX_NAME_LENGTH} ASCII letters, digits and . _ : - in parts divided by /, "
+            "each part beginning with a letter or digit."
+        )
+    return AdapterName(text)
+
+
+def parse_digest(text: str) -> Digest:
+    """Return `text` as a version's digest, or raise InvalidVersion."""
+    if not _DIGEST.fullmatch(text):
+        raise InvalidVersion(f"A version's digest is {DIGEST_LENGTH} lower-case hex characters.")
+    return Digest(text)
+
+
+class VersionId(NamedTuple):
+    """One immutable set of weights of one adapter, written `NAME@DIGEST`."""
+
+    name: AdapterName
+    digest: Digest
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `NAME@DIGEST`; raises InvalidVersion or InvalidAdapterName."""
+        name, at, digest = text.partition("@")
+        if not at:
+            raise InvalidVersion("A version is written NAME@DIGEST.")
+        return cls(parse_adapter_name(name), parse_digest(digest))
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.digest}"
+
+
+class Tier(StrEnum):
+    """Where a version is: known only, in the engine's host memory, or in one of its slots too."""
+
+    REGISTERED = "registered"
+    HOST = "host"
+    SLOT = "slot"
+
+
+class FileFacts(BaseModel):
+    """One stored file: its size in bytes and its SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: PositiveInt
+    sha256: Sha256
+
+
+class Manifest(BaseModel):
+    """What validation found in an accepted version; stored beside its files.
+
+    `digest` is the full SHA-256 that names the content (see store.py); `scaling` is what the engine multiplies B·A by;
+    `parameters` counts elements; `weights_bytes` is the size of the tensors alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: Sha256
+    base: str
+    rank: PositiveInt
+    alpha: float
+    use_rslora: bool
+    scaling: float
+    target_modules: tuple[str, ...]
+    layers: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    parameters: PositiveInt
+    weights_bytes: PositiveInt
+    files: dict[str, FileFacts]
+
+    def version_of(self, name: AdapterName) -> VersionId:
+        """Return this content's id as a version of the adapter `name`."""
+        return VersionId(name, Digest(self.digest[:DIGEST_LENGTH]))
+
+
+class BaseSpec(BaseModel):
+    """The base model as far as its adapters are concerned: the sizes that its config.json declares."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    name: str
+    architecture: str
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+    head_dim: PositiveInt
+    num_hidden_layers: PositiveInt
+    vocab_size: PositiveInt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Derive what older configs leave out or null, as transformers does."""
+        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+        derived = {"num_key_value_heads": heads}
+        if isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+            derived["head_dim"] = hidden // heads
+        return derived | {key: value for key, value in config.items() if value is not None}
+
+    @classmethod
+    def from_config(cls, config: object, name: str) -> Self:
+        """Read a parsed config.json; raises UnsupportedBase."""
+        architectures = config.get("architectures") if isinstance(config, dict) else None
+        architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+        if not isinstance(config, dict) or architecture not in ARCHITECTURES:
+            raise UnsupportedBase(
+                f"The base's architecture is {str(architecture)[:80]!r}; "
+                f"adapters can be served on {', '.join(ARCHITECTURES)}."
+            )
+        try:
+            return cls.model_validate(config | {"name": name, "architecture": architecture})
+        except ValidationError as error:
+            keys = sorted({str(key) for problem in error.errors() for key in problem["loc"]})
+            raise UnsupportedBase(
+                f"The base's config.json lacks or has no sound value for: {', '.join(keys)}."
+            ) from error
+
+    @classmethod
+    def from_folder(cls, path: Path, name: str) -> Self:
+        """Read the config.json of the base in `path`; raises UnsupportedBase."""
+        try:
+            with (path / "config.json").open("rb") as file:
+                config = json.loads(file.read(_MAX_CONFIG_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UnsupportedBase(f"The base's config.json can't be read: {type(error).__name__}.") from error
+        return cls.from_config(config, name)
+
+    def module_shape(self, module: str) -> tuple[int, int]:
+        """Return (inputs, outputs) of the linear module `module` (a key of LINEAR_MODULES); raises KeyError."""
+        query, key_value = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden_size, query),
+            "k_proj": (self.hidden_size, key_value),
+            "v_proj": (self.hidden_size, key_value),
+            "o_proj": (query, self.hidden_size),
+            "gate_proj": (self.hidden_size, self.intermediate_size),
+            "up_proj": (self.hidden_size, self.intermediate_size),
+            "down_proj": (self.intermediate_size, self.hidden_size),
+        }[module]
+
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""The bases whose layers hold exactly LINEAR_MODULES."""
+
+LINEAR_MODULES = {
+    "q_proj": "self_attn",
+    "k_proj": "self_attn",
+    "v_proj": "self_attn",
+    "o_proj": "self_attn",
+    "gate_proj": "mlp",
+    "up_proj": "mlp",
+    "down_proj": "mlp",
+}
+"""The modules of a layer that an adapter may change, and the block that each is in."""
