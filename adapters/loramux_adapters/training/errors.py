@@ -1,0 +1,41 @@
+"""What can go wrong with training.
+
+AdapterError                  adapter_error
+└── TrainingError             training_failed
+    ├── InvalidDataset        training_file_invalid
+    ├── InvalidRecipe         recipe_invalid
+    └── UnusableBase          training_base_unusable
+"""
+
+# ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
+
+from loramux_adapters.errors import AdapterError
+
+
+class TrainingError(AdapterError):
+    """No adapter came of a training."""
+
+    code = "training_failed"
+
+
+class InvalidDataset(TrainingError):
+    """A training file that can't be used; `problems` holds (line number, reason) of the first ones."""
+
+    code = "training_file_invalid"
+
+    def __init__(self, name: str, problems: list[tuple[int, str]]) -> None:
+        self.problems = problems
+        lines = "\n".join(f"  line {number}: {reason}" for number, reason in problems)
+        super().__init__(f"{name} is not a chat fine-tuning file:\n{lines}")
+
+
+class InvalidRecipe(TrainingError):
+    """A recipe that can't be followed, with the keys that are wrong."""
+
+    code = "recipe_invalid"
+
+
+class UnusableBase(TrainingError):
+    """A folder that no adapter can be trained on, or not with this recipe."""
+
+    code = "training_base_unusable"
