@@ -69,40 +69,19 @@ class Tier(StrEnum):
     SLOT = "slot"
 
 
-class FileFacts(BaseModel):
-    """One stored file: its size in bytes and its SHA-256."""
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""The bases whose layers hold exactly LINEAR_MODULES."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bytes: PositiveInt
-    sha256: Sha256
-
-
-class Manifest(BaseModel):
-    """What validation found in an accepted version; stored beside its files.
-
-    `digest` is the full SHA-256 that names the content (see store.py); `scaling` is what the engine multiplies B·A by;
-    `parameters` counts elements; `weights_bytes` is the size of the tensors alone.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: Sha256
-    base: str
-    rank: PositiveInt
-    alpha: float
-    use_rslora: bool
-    scaling: float
-    target_modules: tuple[str, ...]
-    layers: tuple[int, ...]
-    dtypes: tuple[str, ...]
-    parameters: PositiveInt
-    weights_bytes: PositiveInt
-    files: dict[str, FileFacts]
-
-    def version_of(self, name: AdapterName) -> VersionId:
-        """Return this content's id as a version of the adapter `name`."""
-        return VersionId(name, Digest(self.digest[:DIGEST_LENGTH]))
+LINEAR_MODULES = {
+    "q_proj": "self_attn",
+    "k_proj": "self_attn",
+    "v_proj": "self_attn",
+    "o_proj": "self_attn",
+    "gate_proj": "mlp",
+    "up_proj": "mlp",
+    "down_proj": "mlp",
+}
+"""The modules of a layer that an adapter may change, and the block that each is in."""
 
 
 class BaseSpec(BaseModel):
@@ -172,16 +151,37 @@ class BaseSpec(BaseModel):
         }[module]
 
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""The bases whose layers hold exactly LINEAR_MODULES."""
+class FileFacts(BaseModel):
+    """One stored file: its size in bytes and its SHA-256."""
 
-LINEAR_MODULES = {
-    "q_proj": "self_attn",
-    "k_proj": "self_attn",
-    "v_proj": "self_attn",
-    "o_proj": "self_attn",
-    "gate_proj": "mlp",
-    "up_proj": "mlp",
-    "down_proj": "mlp",
-}
-"""The modules of a layer that an adapter may change, and the block that each is in."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: PositiveInt
+    sha256: Sha256
+
+
+class Manifest(BaseModel):
+    """What validation found in an accepted version; stored beside its files. It holds for an equal `base` only.
+
+    `digest` is the full SHA-256 that names the content (see store.py); `scaling` is what the engine multiplies B·A by;
+    `parameters` counts elements; `weights_bytes` is the size of the tensors alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: Sha256
+    base: BaseSpec
+    rank: PositiveInt
+    alpha: float
+    use_rslora: bool
+    scaling: float
+    target_modules: tuple[str, ...]
+    layers: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    parameters: PositiveInt
+    weights_bytes: PositiveInt
+    files: dict[str, FileFacts]
+
+    def version_of(self, name: AdapterName) -> VersionId:
+        """Return this content's id as a version of the adapter `name`."""
+        return VersionId(name, Digest(self.digest[:DIGEST_LENGTH]))
