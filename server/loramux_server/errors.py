@@ -1,0 +1,173 @@
+"""What a request can be answered with instead of a result, and the one place that renders it.
+
+LoramuxError                    500 server_error
+├── InvalidRequest              400 invalid_request_error
+│   ├── ContextLengthExceeded   400 context_length_exceeded
+│   ├── InvalidApiKey           401 invalid_api_key
+│   ├── NotPermitted            403 not_permitted
+│   ├── ModelNotFound           404 model_not_found
+│   └── BodyTooLarge            413 body_too_large
+├── RateLimited                 429 rate_limit_exceeded
+└── ServerOverloaded            503 server_overloaded
+    └── ShuttingDown            503 server_overloaded
+
+A message is for the client: it names no path of the server and no internals.
+"""
+
+# ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
+
+from typing import Any
+
+from loramux_adapters.errors import AdapterError
+
+MAX_MESSAGE_LENGTH = 2000
+
+
+class LoramuxError(Exception):
+    """The root, and by itself a fault of the server.
+
+    `status` is HTTP's; `type`, `code` and `param` (the field that is wrong) are OpenAI's; `retry_after` is in seconds.
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = None
+    retry_after: int | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        # Clients' own words come back in messages, and a model's name can be as long as a body.
+        self.message = message[:MAX_MESSAGE_LENGTH]
+        self.param = param
+        self.status = status or self.status
+        self.code = code or self.code
+        self.retry_after = retry_after or self.retry_after
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the request was turned away, as opposed to having failed."""
+        return self.status < 500 or self.status == 503
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response headers that belong to the error."""
+        headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        # OpenAI's clients repeat a 409 by themselves, but a conflict here is one of names and lasts.
+        return headers | ({"x-should-retry": "false"} if self.status == 409 else {})
+
+
+class InvalidRequest(LoramuxError):
+    """The request can't be served as it is; repeating it will not help."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and asked-for output are longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class InvalidApiKey(InvalidRequest):
+    """No key, or one that is not known."""
+
+    status = 401
+    code = "invalid_api_key"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response headers that belong to the error."""
+        return {"www-authenticate": "Bearer"}
+
+
+class NotPermitted(InvalidRequest):
+    """A known key without the permission that this needs."""
+
+    status = 403
+    code = "not_permitted"
+
+
+class ModelNotFound(InvalidRequest):
+    """The name is neither the base's nor an adapter's nor a version's."""
+
+    status = 404
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model `{model[:200]}` does not exist.", param="model")
+
+
+class BodyTooLarge(InvalidRequest):
+    """A body of more bytes than the server reads."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class RateLimited(LoramuxError):
+    """Too many requests; `retry_after` says when to come back."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+    retry_after = 1
+
+
+class ServerOverloaded(LoramuxError):
+    """No room now; the same request may succeed later."""
+
+    status = 503
+    code = "server_overloaded"
+    retry_after = 1
+
+
+class ShuttingDown(ServerOverloaded):
+    """The server takes no new work, and the connection is of no more use."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down.", retry_after=5)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response headers that belong to the error."""
+        return super().headers | {"connection": "close"}
+
+
+def envelope(error: LoramuxError) -> dict[str, Any]:
+    """Return the error as OpenAI's clients expect it in a body or in a stream's event."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+_ADAPTER_STATUSES = {
+    "adapter_name_invalid": 400,
+    "version_invalid": 400,
+    "adapter_invalid": 400,
+    "path_not_allowed": 403,
+    "adapter_not_found": 404,
+    "version_not_found": 404,
+    "adapter_exists": 409,
+    "adapter_loading_failed": 500,
+    "no_adapter_capacity": 503,
+}
+
+
+def from_adapter_error(error: AdapterError) -> LoramuxError:
+    """Return the error as HTTP's; one of an unknown code is the server's fault, and its message stays here."""
+    status = _ADAPTER_STATUSES.get(error.code, 500)
+    if status == 503:
+        return ServerOverloaded(error.message, code=error.code)
+    if status < 500:
+        return InvalidRequest(error.message, status=status, code=error.code)
+    return LoramuxError(SERVER_FAULT, code=error.code)
+
+
+SERVER_FAULT = "The server had an error while processing the request."
