@@ -1,0 +1,77 @@
+"""The few statistics that the reports need: quantiles, bootstrap intervals, and ratios of paired measurements."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """An estimate between the ends of its confidence interval, all in the samples' unit."""
+
+    low: float
+    estimate: float
+    high: float
+
+
+class Spread(NamedTuple):
+    """The middle and the ends of a few repeated measurements: too few for an interval."""
+
+    median: float
+    minimum: float
+    maximum: float
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The `q`-quantile, linear between neighbours. ValueError for no values or a `q` outside 0..1."""
+    return float(np.quantile(_samples(values), q))
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    statistic: Callable[..., Samples] = np.mean,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The percentile interval of `statistic`, a numpy reduction that takes `axis`.
+
+    For paired arms, pass the differences of the pairs. ValueError for no values.
+    """
+    samples = _samples(values)
+    drawn = np.random.default_rng(seed).integers(len(samples), size=(resamples, len(samples)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(statistic(samples[drawn], axis=1), [tail, 1 - tail])
+    return Interval(float(low), float(statistic(samples, axis=0)), float(high))
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median, minimum and maximum of `values`. ValueError for none."""
+    samples = _samples(values)
+    return Spread(float(np.median(samples)), float(samples.min()), float(samples.max()))
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """The spread of `ours[i] / theirs[i]`: dividing pair by pair cancels what slowed both, such as a busy machine.
+
+    ValueError for different lengths, none, or a pair whose second is not positive.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} measurements can't be paired with {len(theirs)}")
+    numerator, denominator = _samples(ours), _samples(theirs)
+    if (denominator <= 0).any():
+        raise ValueError("a ratio needs positive measurements below the line")
+    return spread((numerator / denominator).tolist())
+
+
+def _samples(values: Sequence[float]) -> Samples:
+    if not len(values):
+        raise ValueError("no measurements")
+    samples = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(samples).all():
+        raise ValueError("a measurement is not a finite number")
+    return samples

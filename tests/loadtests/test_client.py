@@ -1,0 +1,222 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loramux_loadtests.client import Client, Reply
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+QUESTION = [{"role": "user", "content": "Hello?"}]
+DONE = b"data: [DONE]\n\n"
+
+
+def event(content: str | None = None, **more: Any) -> bytes:
+    choices = [] if content is None else [{"index": 0, "delta": {"content": content}}]
+    return b"data: " + json.dumps({"model": "base", "choices": choices, **more}).encode() + b"\n\n"
+
+
+def usage(prompt: int, output: int, cached: int | None = None) -> dict[str, Any]:
+    details = None if cached is None else {"cached_tokens": cached}
+    return {"prompt_tokens": prompt, "completion_tokens": output, "prompt_tokens_details": details}
+
+
+def streaming(*parts: bytes | float) -> Handler:
+    """Answers with a stream of `parts`; a number is a pause in seconds."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "x-request-id": "req-1"})
+        await response.prepare(request)
+        for part in parts:
+            await (asyncio.sleep(part) if isinstance(part, float) else response.write(part))
+        return response
+
+    return handler
+
+
+@asynccontextmanager
+async def server(handler: Handler) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    async with TestServer(app) as running:
+        yield str(running.make_url("/"))
+
+
+async def ask(handler: Handler, **arguments: Any) -> Reply:
+    async with server(handler) as url, Client(url, timeout=5) as client:
+        return await client.chat("base", QUESTION, max_tokens=8, **arguments)
+
+
+async def test_a_stream_is_put_together_and_timed_from_its_first_piece_with_text() -> None:
+    parts = event(""), 0.1, event("Good "), 0.1, event("day"), event(usage=usage(30, 3, 16)), DONE
+    reply = await ask(streaming(*parts))
+    assert (reply.ok, reply.status, reply.text, reply.error) == (True, 200, "Good day", None)
+    assert (reply.input_tokens, reply.cached_tokens, reply.output_tokens) == (30, 16, 3)
+    assert (reply.model, reply.request_id) == ("base", "req-1")
+    assert reply.ttft is not None
+    assert reply.tpot is not None
+    assert reply.ttft == pytest.approx(0.1, abs=0.07)
+    assert reply.tpot == pytest.approx(0.05, abs=0.04)
+    assert reply.duration == pytest.approx(0.2, abs=0.14)
+
+
+async def test_an_answer_cut_anywhere_by_the_network_reads_the_same() -> None:
+    whole = event("") + event("été") + event("!", usage=usage(5, 2)) + DONE
+    reply = await ask(streaming(*(whole[i : i + 1] for i in range(len(whole)))))
+    assert (reply.ok, reply.text, reply.output_tokens) == (True, "été!", 2)
+
+
+async def test_comments_and_other_fields_of_a_stream_are_passed_over() -> None:
+    reply = await ask(streaming(b": ping\n\nevent: message\nid: 7\n", event("Hi"), DONE))
+    assert (reply.ok, reply.text) == (True, "Hi")
+
+
+async def test_an_empty_answer_has_no_time_to_its_first_piece() -> None:
+    reply = await ask(streaming(event(""), event(usage=usage(5, 1)), DONE))
+    assert (reply.ok, reply.text, reply.ttft, reply.tpot) == (True, "", None, None)
+    assert reply.duration > 0
+
+
+async def test_a_plain_answer_is_read_whole_and_has_no_time_to_its_first_piece() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert "stream_options" not in await request.json()
+        choices = [{"message": {"content": "Hi"}}]
+        return web.json_response({"model": "base", "choices": choices, "usage": usage(5, 2)})
+
+    reply = await ask(handler, stream=False)
+    assert (reply.ok, reply.text, reply.output_tokens, reply.ttft) == (True, "Hi", 2, None)
+
+
+async def test_the_request_says_what_was_asked_for_and_nothing_else() -> None:
+    seen: list[Any] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append((await request.json(), request.headers.get("Authorization")))
+        return await streaming(DONE)(request)
+
+    async with server(handler) as url:
+        async with Client(url) as client:
+            await client.chat("base", QUESTION, max_tokens=8)
+        async with Client(url + "v1", api_key="secret") as client:
+            await client.chat("b", QUESTION, max_tokens=1, seed=3, ignore_eos=True, extra={"top_p": 0.5})
+    common = {"messages": QUESTION, "temperature": 0.0, "stream": True, "stream_options": {"include_usage": True}}
+    more = {"seed": 3, "ignore_eos": True, "top_p": 0.5}
+    assert seen[0] == ({"model": "base", "max_tokens": 8, **common}, None)
+    assert seen[1] == ({"model": "b", "max_tokens": 1, **common, **more}, "Bearer secret")
+
+
+async def test_the_scheduled_moment_is_kept_and_is_the_sent_one_if_there_is_none() -> None:
+    late = await ask(streaming(DONE), scheduled=1.0)
+    prompt = await ask(streaming(DONE))
+    assert late.scheduled == 1.0 < late.sent
+    assert prompt.scheduled == prompt.sent
+
+
+async def test_a_refusal_tells_the_servers_status_code_and_words() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        body = {"error": {"message": "no such model", "code": "model_not_found"}}
+        return web.json_response(body, status=404, headers={"x-request-id": "req-2"})
+
+    reply = await ask(handler)
+    assert (reply.ok, reply.status, reply.request_id) == (False, 404, "req-2")
+    assert reply.error == "404 model_not_found: no such model"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [(b"<html>Bad gateway", "502 <html>Bad gateway"), (b"", "502 Bad Gateway"), (b"[1]", "502 [1]")],
+)
+async def test_a_refusal_that_is_not_openais_json_is_told_as_it_is(body: bytes, error: str) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=502, body=body)
+
+    assert (await ask(handler)).error == error
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect("http://127.0.0.1:9/elsewhere")
+
+    reply = await ask(handler)
+    assert (reply.ok, reply.status) == (False, 307)
+
+
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [
+        ((event("a"), event("b")), "the stream ended before its [DONE]"),
+        ((event("ab"), b'data: {"error": {"message": "engine died", "code": 500}}\n\n', DONE), "500: engine died"),
+        ((event("ab"), b'data: {"error": "engine died"}\n\n', DONE), "engine died"),
+        ((event("ab"), b"data: {oops\n\n", DONE), "not JSON"),
+        ((event("ab"), b"data: " + b"[" * 100_000 + b"\n\n", DONE), "not JSON"),
+        ((event("ab"), b"data: 7\n\n", DONE), "not a JSON object"),
+        ((event("ab"), b'data: {"hello": 1}\n\n', DONE), "an answer without choices"),
+        ((event("ab"), b"data: " + b"x" * 3_000_000 + b"\n\n", DONE), "LineTooLong"),
+    ],
+)
+async def test_a_broken_stream_is_an_error_that_keeps_what_had_come(parts: tuple[bytes, ...], error: str) -> None:
+    reply = await ask(streaming(*parts))
+    assert (reply.ok, reply.status, reply.text) == (False, 200, "ab")
+    assert error in str(reply.error)
+
+
+async def test_a_stream_whose_connection_breaks_is_an_error() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(event("ab"))
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    reply = await ask(handler)
+    assert (reply.ok, reply.text) == (False, "ab")
+    assert reply.error
+
+
+async def test_a_plain_answer_that_is_not_json_is_an_error() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>welcome")
+
+    reply = await ask(handler)
+    assert (reply.ok, reply.error) == (False, "not JSON: b'<html>welcome'")
+
+
+async def test_an_answer_that_takes_too_long_is_an_error() -> None:
+    async with server(streaming(event("ab"), 3.0, DONE)) as url, Client(url, timeout=0.3) as client:
+        reply = await client.chat("base", QUESTION, max_tokens=8)
+    assert (reply.ok, reply.text) == (False, "ab")
+    assert "in time" in str(reply.error)
+
+
+async def test_a_server_that_is_not_there_is_an_error_without_a_status() -> None:
+    async with Client("http://127.0.0.1:9") as client:
+        reply = await client.chat("base", QUESTION, max_tokens=8)
+    assert (reply.ok, reply.status) == (False, 0)
+    assert "ClientConnectorError" in str(reply.error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "usage", "delta", "content", "model", "error", "prompt_tokens_details"]), inner
+        )
+    ),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(bodies=st.lists(JSON | st.binary(max_size=40), max_size=4))
+def test_no_stream_whatever_its_contents_raises(bodies: list[Any]) -> None:
+    parts = [b"data: " + (body if isinstance(body, bytes) else json.dumps(body).encode()) + b"\n\n" for body in bodies]
+    reply = asyncio.run(ask(streaming(*parts, DONE)))
+    assert reply.status == 200
+    assert reply.ok == (reply.error is None)
