@@ -5,6 +5,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from loramux_adapters.records import VersionId
+
 from loramux_server.auth import Principal
 from loramux_server.errors import LoramuxError
 from loramux_server.metering.record import Operation, Outcome, Route, RunFacts, UsageRecord, combine
@@ -53,6 +55,8 @@ class RequestContext:
     meter: Meter
     principal: Principal | None = None
     refusal: LoramuxError | None = None
+    versions: dict[str, VersionId] = field(default_factory=dict)
+    """What the adapters' names in this request mean, decided once: an alias may move while it is served."""
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
     _runs: list[Run] = field(default_factory=list)

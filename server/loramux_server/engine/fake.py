@@ -1,0 +1,184 @@
+"""A deterministic engine in place of vLLM's: no weights, no process, the same handlers above it.
+
+It has vLLM's real configuration, tokenizer and input processing, so that everything above `generate` in a test is what
+runs in production. Its answers name the route that they ran on, and it refuses what loramux must never do: to generate
+on a version that is not in its memory, and to hold more versions than it was told it can.
+"""
+
+import asyncio
+import time
+from argparse import Namespace
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.request import LoRARequest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.renderers import renderer_from_config
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.metrics.stats import RequestStateStats
+
+
+class FakeEngine:
+    """An `EngineClient` whose answers are `[ROUTE] ` and words that count up, a token each `seconds_per_token`."""
+
+    def __init__(self, arguments: Namespace, seconds_per_token: float = 0.0, seconds_per_load: float = 0.0) -> None:
+        self.vllm_config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
+        self.model_config = self.vllm_config.model_config
+        self.renderer = renderer_from_config(self.vllm_config)
+        self.input_processor = InputProcessor(self.vllm_config, self.renderer)
+        self.capacity = self.vllm_config.lora_config.max_cpu_loras
+        self.seconds_per_token = seconds_per_token
+        self.seconds_per_load = seconds_per_load
+        self.refused_loads: set[str] = set()
+        self.loads: list[str] = []
+        self.loaded: dict[int, str] = {}
+        self.running = 0
+        self.errored = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it still answers."""
+        return not self.errored
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it stopped answering."""
+        return self.errored
+
+    @property
+    def dead_error(self) -> BaseException:
+        """What its callers get once it is dead."""
+        return EngineDeadError()
+
+    def die(self) -> None:
+        """Fail every generate, now and later, as a killed engine process does."""
+        self.errored = True
+
+    def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
+        """Admit everything, as vLLM does unless it is given limits."""
+
+    async def get_supported_tasks(self) -> tuple[str, ...]:
+        """Generation, and nothing else."""
+        return ("generate",)
+
+    async def is_tracing_enabled(self) -> bool:
+        """Never."""
+        return False
+
+    async def do_log_stats(self) -> None:
+        """It keeps none."""
+
+    async def reset_mm_cache(self) -> None:
+        """It has none."""
+
+    async def check_health(self) -> None:
+        """Raise if dead."""
+        if self.errored:
+            raise self.dead_error
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """There is nothing to stop."""
+
+    async def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Take a version into memory, or refuse it if its name is in `refused_loads`."""
+        await asyncio.sleep(self.seconds_per_load)
+        if lora_request.lora_name in self.refused_loads:
+            raise RuntimeError(f"refused {lora_request.lora_name}")
+        self.loads.append(lora_request.lora_name)
+        self.loaded[lora_request.lora_int_id] = lora_request.lora_name
+        if len(self.loaded) > self.capacity:
+            raise AssertionError(f"more than {self.capacity} versions in the engine: vLLM would evict one itself")
+        return True
+
+    async def remove_lora(self, lora_id: int) -> bool:
+        """Drop a version from memory."""
+        return self.loaded.pop(lora_id, None) is not None
+
+    async def list_loras(self) -> set[int]:
+        """The numbers of the versions in memory."""
+        return set(self.loaded)
+
+    async def generate(
+        self,
+        prompt: Any,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        lora_request: LoRARequest | None = None,
+        **_options: Any,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Answer `[ROUTE] one two three ...` to any prompt."""
+        self._check_loaded(lora_request)
+        stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic(), scheduled_ts=time.monotonic())
+        made: list[list[int]] = [[] for _ in range(sampling_params.n)]
+        self.running += 1
+        try:
+            words = self._words(lora_request)
+            while not all(len(tokens) == sampling_params.max_tokens for tokens in made):
+                await asyncio.sleep(self.seconds_per_token)
+                await self.check_health()
+                self._check_loaded(lora_request)
+                token = next(words)
+                for tokens in made:
+                    tokens.append(token)
+                _stamp(stats, len(made[0]))
+                finished = len(made[0]) == sampling_params.max_tokens
+                if finished or sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
+                    yield self._output(request_id, prompt, made, sampling_params, stats, lora_request)
+        finally:
+            self.running -= 1
+
+    def _check_loaded(self, lora_request: LoRARequest | None) -> None:
+        if lora_request is not None and lora_request.lora_int_id not in self.loaded:
+            raise AssertionError(f"{lora_request.lora_name} generates without being in the engine's memory")
+
+    def _words(self, lora_request: LoRARequest | None) -> Iterator[int]:
+        route = lora_request.lora_name if lora_request else "base"
+        yield from self.renderer.tokenizer.encode(f"[{route}]", add_special_tokens=False)
+        number = 0
+        while True:
+            yield from self.renderer.tokenizer.encode(f" {number}", add_special_tokens=False)
+            number += 1
+
+    def _output(
+        self,
+        request_id: str,
+        prompt: Any,
+        made: list[list[int]],
+        params: SamplingParams,
+        stats: RequestStateStats,
+        lora_request: LoRARequest | None,
+    ) -> RequestOutput:
+        finished = len(made[0]) == params.max_tokens
+        news = slice(-1, None) if params.output_kind is RequestOutputKind.DELTA else slice(None)
+        return RequestOutput(
+            request_id=request_id,
+            prompt=None,
+            prompt_token_ids=list(prompt["prompt_token_ids"]),
+            prompt_logprobs=None,
+            outputs=[
+                CompletionOutput(
+                    index=index,
+                    text=self.renderer.tokenizer.decode(tokens[news]),
+                    token_ids=tokens[news],
+                    cumulative_logprob=None,
+                    logprobs=None,
+                    finish_reason="length" if finished else None,
+                )
+                for index, tokens in enumerate(made)
+            ],
+            finished=finished,
+            metrics=stats,
+            lora_request=lora_request,
+            num_cached_tokens=0,
+        )
+
+
+def _stamp(stats: RequestStateStats, tokens: int) -> None:
+    stats.num_generation_tokens, stats.last_token_ts = tokens, time.monotonic()
+    if tokens == 1:
+        stats.first_token_ts, stats.first_token_latency = time.monotonic(), time.time() - stats.arrival_time
