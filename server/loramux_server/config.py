@@ -4,10 +4,12 @@ import difflib
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_origin
 
+import yaml
 from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -15,24 +17,24 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
-from pydantic_settings.exceptions import SettingsError as UnreadableSettings
-from yaml import YAMLError
+from pydantic_settings.exceptions import SettingsError as UnreadableVariable
 
 PREFIX = "LORAMUX_"
-# Read by the set-up script and by the command line before there are settings.
-_NOT_SETTINGS = frozenset({"LORAMUX_CONFIG", "LORAMUX_BACKEND"})
+DEFAULT_FILE = Path("loramux.yaml")
+# Read by the set-up script and by `load_settings` itself.
+_NOT_SETTINGS = frozenset({"LORAMUX_BACKEND", "LORAMUX_CONFIG"})
+_API_KEY = re.compile(r"[!-~]+")
 
 
 class SettingsError(Exception):
-    """Settings that the server can't start with; one line for each thing wrong."""
+    """Settings that the server can't start with; one line for each thing that is wrong."""
 
 
 class Settings(BaseSettings):
-    """How this server is set up.
+    """How this server is set up; made by `load_settings`, reads nothing by itself.
 
-    `engine` holds vLLM's own argument names, passed on as they are. Paths may be relative to the working folder.
+    `engine` holds vLLM's own argument names and is passed on. Paths may be relative to the working folder.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
@@ -40,17 +42,51 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     data_dir: Path = Path(".loramux")
-    base: str = "demo"
+    base: str = Field(default="demo", min_length=1)
     base_revision: str | None = None
     database_url: str = Field(
         default_factory=lambda data: f"sqlite:///{data['data_dir']}/loramux.sqlite3",
         repr=False,  # it may hold a password
     )
     engine: dict[str, Any] = {}
-    allowed_roots: tuple[Path, ...] = Field(default_factory=lambda data: (Path("adapters"), data["data_dir"]))
+    allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default_factory=lambda data: (Path("adapters"), data["data_dir"])
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     drain_seconds: NonNegativeFloat = 20.0
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take nothing but what the constructor is given."""
+        return (sources["init_settings"],)
+
+    @field_validator("allowed_roots", "api_keys", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """Read a list as an environment variable writes it: JSON, or separated by commas."""
+        if isinstance(value, str):
+            value = json.loads(value) if value.startswith("[") else [item.strip() for item in value.split(",")]
+        if isinstance(value, list) and "" in value:
+            raise ValueError("an item is empty")  # as a path it would mean the working folder
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _sendable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """Refuse what no client could put in a header."""
+        if not all(_API_KEY.fullmatch(key.get_secret_value()) for key in keys):
+            raise ValueError("a key is made of printable ASCII characters without spaces")
+        return keys
+
+    @model_validator(mode="after")
+    def _closed_to_others(self) -> Self:
+        if not self.api_keys and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached by others, so set LORAMUX_API_KEYS: "
+                "without a key the server is open, and listens on 127.0.0.1 only"
+            )
+        return self
 
 
 def load_settings(
@@ -58,7 +94,7 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Return the settings of the file, overridden by those of `environ`, and these by `overrides`.
+    """Return the settings of the file, overridden by `environ`, and that by the `overrides` that are not None.
 
     Without `config_file` it is the one that LORAMUX_CONFIG names, else `loramux.yaml` if there is one.
 
@@ -66,4 +102,88 @@ def load_settings(
         SettingsError: an unknown key, an unfit value, an unreadable file, or a server that would be open to others.
 
     """
-    raise NotImplementedError
+    if config_file is None and environ.get("LORAMUX_CONFIG"):
+        config_file = Path(environ["LORAMUX_CONFIG"])
+    if config_file is None and DEFAULT_FILE.exists():
+        config_file = DEFAULT_FILE
+    from_file = {} if config_file is None else _read_file(config_file)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return Settings(**_merge(from_file, _read_environ(environ), given))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_lines(error))) from None  # the cause would show values, keys among them
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict | None):
+        raise SettingsError(f"{path} must hold settings, each as `key: value`.")
+    return {str(key): value for key, value in (content or {}).items()}
+
+
+def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    variables = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX) and value}
+    unknown = [name for name in variables if not _is_setting(name.upper())]
+    if unknown:
+        known = [PREFIX + field.upper() for field in Settings.model_fields]
+        raise SettingsError("\n".join(_unknown(name, name.upper().partition("__")[0], known) for name in unknown))
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in variables.items()}
+    try:
+        settings = source()
+    except UnreadableVariable as error:
+        raise SettingsError(f"The environment can't be read: {error}.") from error
+    return settings | ({"engine": _decoded(settings["engine"])} if "engine" in settings else {})
+
+
+def _is_setting(name: str) -> bool:
+    """Whether an environment variable sets something: a field, or a key in a field that is a mapping."""
+    head, nested, _ = name.removeprefix(PREFIX).lower().partition("__")
+    field = Settings.model_fields.get(head)
+    if field is None:
+        return name in _NOT_SETTINGS
+    return not nested or get_origin(field.annotation) is dict
+
+
+def _decoded(value: Any) -> Any:
+    """Read texts that are JSON as what they mean; a name such as `auto` stays a text."""
+    if isinstance(value, dict):
+        return {key: _decoded(item) for key, item in value.items()}
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layers as one, later ones over earlier; mappings in them are merged, not replaced."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            merged[key] = below | value if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _lines(error: ValidationError) -> Iterable[str]:
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            yield _unknown(where, where, list(Settings.model_fields))
+        elif problem["type"] != "default_factory_not_called":  # it only follows from another problem
+            yield f"{where or 'Settings'}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _unknown(shown: str, key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0)
+    return f"Unknown setting {shown}: did you mean {close[0]}?"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
