@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -59,11 +60,15 @@ async def test_a_stream_is_put_together_and_timed_from_its_first_piece_with_text
     assert (reply.ok, reply.status, reply.text, reply.error) == (True, 200, "Good day", None)
     assert (reply.input_tokens, reply.cached_tokens, reply.output_tokens) == (30, 16, 3)
     assert (reply.model, reply.request_id) == ("base", "req-1")
-    assert reply.ttft is not None
-    assert reply.tpot is not None
-    assert reply.ttft == pytest.approx(0.1, abs=0.07)
-    assert reply.tpot == pytest.approx(0.05, abs=0.04)
-    assert reply.duration == pytest.approx(0.2, abs=0.14)
+    assert reply.first is not None
+    assert reply.first - reply.sent == pytest.approx(0.1, abs=0.07)
+    assert reply.last - reply.first == pytest.approx(0.1, abs=0.07)
+
+
+async def test_the_time_per_output_token_leaves_the_first_token_out() -> None:
+    reply = dataclasses.replace(await ask(streaming(DONE)), sent=2.0, first=5.0, last=9.0, output_tokens=3)
+    assert (reply.ttft, reply.tpot, reply.duration) == (3.0, 2.0, 7.0)
+    assert dataclasses.replace(reply, output_tokens=1).tpot is None
 
 
 async def test_an_answer_cut_anywhere_by_the_network_reads_the_same() -> None:
