@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from loramux_adapters.records import VersionId
-
 from loramux_server.auth import Principal
 from loramux_server.errors import LoramuxError
 from loramux_server.metering.record import Operation, Outcome, Route, RunFacts, UsageRecord, combine

@@ -18,9 +18,12 @@ A message is for the client: it names no path of the server and no internals.
 
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from loramux_adapters.errors import AdapterError
 
 MAX_MESSAGE_LENGTH = 2000
+SERVER_FAULT = "The server had an error while processing the request."
 
 
 class LoramuxError(Exception):
@@ -44,8 +47,8 @@ class LoramuxError(Exception):
         retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
-        # Clients' own words come back in messages, and a model's name can be as long as a body.
-        self.message = message[:MAX_MESSAGE_LENGTH]
+        # Clients' own words come back in messages: a name as long as a body, halves of surrogate pairs.
+        self.message = message[:MAX_MESSAGE_LENGTH].encode(errors="replace").decode()
         self.param = param
         self.status = status or self.status
         self.code = code or self.code
@@ -147,6 +150,11 @@ def envelope(error: LoramuxError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
+def response(error: LoramuxError) -> JSONResponse:
+    """Return the answer that the error is."""
+    return JSONResponse(envelope(error), error.status, error.headers)
+
+
 _ADAPTER_STATUSES = {
     "adapter_name_invalid": 400,
     "version_invalid": 400,
@@ -168,6 +176,3 @@ def from_adapter_error(error: AdapterError) -> LoramuxError:
     if status < 500:
         return InvalidRequest(error.message, status=status, code=error.code)
     return LoramuxError(SERVER_FAULT, code=error.code)
-
-
-SERVER_FAULT = "The server had an error while processing the request."

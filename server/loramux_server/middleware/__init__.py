@@ -1,1 +1,31 @@
-"""What surrounds every request, whichever handler serves it."""
+"""What surrounds every request, whichever handler serves it: pure ASGI, so that a token costs two calls."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from loramux_server.auth import Authenticator
+from loramux_server.context import Meter
+from loramux_server.middleware.envelope import render_errors
+from loramux_server.middleware.guards import Drain, authenticate, limit_bodies, refuse_while_draining
+from loramux_server.middleware.handlers import add_error_handlers
+from loramux_server.middleware.requests import in_context
+
+__all__ = ["Drain", "add_error_handlers", "shell"]
+
+
+def shell(app: ASGIApp, *, drain: Drain, authenticator: Authenticator, max_body_bytes: int, meter: Meter) -> ASGIApp:
+    """Return `app` inside of what every HTTP request goes through, from the innermost layer to the outermost."""
+    served = limit_bodies(app, max_body_bytes)
+    served = authenticate(served, authenticator)
+    served = refuse_while_draining(served, drain)
+    served = render_errors(served)
+    served = in_context(served, meter)
+
+    async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await served(scope, receive, send)
+        elif scope["type"] == "websocket":  # nothing here speaks it, and the guards would not see it
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await app(scope, receive, send)
+
+    return entrance

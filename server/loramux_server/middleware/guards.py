@@ -1,0 +1,71 @@
+"""Whom the server serves at all: each guard raises, and the error envelope outside of them answers."""
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loramux_server.auth import Authenticator
+from loramux_server.context import current_request
+from loramux_server.errors import BodyTooLarge, ShuttingDown
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""What a load balancer asks: no key, and answered until the end. /metrics tells adapters' names, so it needs a key."""
+
+
+class Drain:
+    """Whether the server still takes new work."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    def begin(self) -> None:
+        """Take no new work from now on."""
+        self.has_begun = True
+
+
+def refuse_while_draining(app: ASGIApp, drain: Drain) -> ASGIApp:
+    """Let no new work through once the server drains."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if drain.has_begun and scope["path"] not in OPEN_PATHS:
+            raise ShuttingDown
+        await app(scope, receive, send)
+
+    return guarded
+
+
+def authenticate(app: ASGIApp, authenticator: Authenticator) -> ASGIApp:
+    """Find out who asks, from the headers alone."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] not in OPEN_PATHS:
+            current_request.get().principal = authenticator.principal(Headers(scope=scope))
+        await app(scope, receive, send)
+
+    return guarded
+
+
+def limit_bodies(app: ASGIApp, limit: int) -> ASGIApp:
+    """Refuse bodies of more than `limit` bytes: unread if the length is declared, else where they grow too long."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared[:19]) > limit:
+            raise too_large()
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                # FastAPI makes a 400 of whatever is raised while it reads a body; the noted refusal goes before that.
+                current_request.get().refusal = error = too_large()
+                raise error
+            return message
+
+        await app(scope, counted, send)
+
+    def too_large() -> BodyTooLarge:
+        return BodyTooLarge(f"The request's body is larger than {limit} bytes.")
+
+    return guarded
