@@ -1,0 +1,58 @@
+"""`/v1/models`: the base and its adapters as OpenAI's clients list them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import APIRouter
+
+from loramux_server.errors import ModelNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A name that requests can be sent to: when it was made (Unix seconds), and the base that an adapter is of."""
+
+    id: str
+    created: int
+    parent: str | None = None
+
+
+class Catalogue(Protocol):
+    """The names that are served now."""
+
+    def list(self) -> Iterable[ModelEntry]:
+        """Return the base and every adapter, by its bare name."""
+
+    def get(self, name: str) -> ModelEntry | None:
+        """Return what `name` (the base's, NAME or NAME@DIGEST) is, or None."""
+
+
+def models_router(catalogue: Catalogue) -> APIRouter:
+    """Return the routes that list and retrieve models; nothing in them tells where anything lies."""
+    router = APIRouter()
+
+    @router.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        base_first = sorted(catalogue.list(), key=lambda entry: entry.parent is not None)
+        return {"object": "list", "data": [_model(entry) for entry in base_first]}
+
+    @router.get("/v1/models/{name:path}")
+    async def retrieve_model(name: str) -> dict[str, Any]:
+        entry = catalogue.get(name)
+        if entry is None:
+            raise ModelNotFound(name)
+        return _model(entry)
+
+    return router
+
+
+def _model(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "object": "model",
+        "created": entry.created,
+        "owned_by": "loramux",
+        "root": entry.parent or entry.id,
+        "parent": entry.parent,
+    }
