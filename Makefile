@@ -1,0 +1,42 @@
+# Each target first brings .venv up to date, which takes a fraction of a second when it is. No root, no activation.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help runtime dev serve test lint format lock examples bench-overhead clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+runtime:
+	@$(PYTHON) tools/setup.py
+
+dev:
+	@$(PYTHON) tools/setup.py --dev
+
+serve: runtime ## install everything and serve; ARGS="--port 9000" are passed on
+	@exec $(BIN)/loramux serve $(ARGS)
+
+test: dev ## install everything and run all the tests: those without an engine first
+	$(BIN)/python -m pytest -m "not engine" $(ARGS)
+	$(BIN)/python -m pytest -m engine $(ARGS)
+
+lint: dev ## check style, layout and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: dev ## lay the code out and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## pin anew what requirements/*.in ask for; ARGS="--upgrade" takes newer versions
+	@$(PYTHON) tools/lock.py $(ARGS)
+
+examples: dev ## make the three example adapters again: data, training, measurement
+	$(BIN)/python adapters/examples/make.py $(ARGS)
+
+bench-overhead: dev ## compare with stock vLLM on this machine; ARGS="--quick" for a trial
+	$(BIN)/python -m loramux_loadtests.overhead $(ARGS)
+
+clean: ## remove the environment and what the checks leave (models and adapters in .loramux stay)
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,161 @@
+"""What this machine is, whether it can run loramux, and which engine settings suit it.
+
+The set-up script reads this too, before anything is installed and on whatever Python there is. So: the standard library
+only, and nothing that Python 3.8 can't parse.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GIB = 1 << 30
+PYTHONS = ((3, 11), (3, 14))
+"""The oldest and the newest Python that every pinned package has wheels for."""
+CUDA_DRIVER = 580
+"""The oldest NVIDIA driver that runs CUDA 13, for which vLLM's wheels are built."""
+GLIBC = {"x86_64": (2, 31), "aarch64": (2, 34)}
+"""The oldest C library that vLLM's CPU wheels run on, for each processor that has one."""
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU, as its driver describes it."""
+
+    name: str
+    memory_bytes: int
+    driver: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that decide what can run here and how."""
+
+    system: str
+    processor: str
+    cpu_model: str
+    instructions: frozenset[str]
+    cores: int
+    memory_bytes: int
+    libc: tuple[str, tuple[int, ...]]
+    libnuma: bool
+    gpus: tuple[Gpu, ...]
+
+    @property
+    def backend(self) -> str:
+        """`cuda` where a GPU has a driver that is new enough, else `cpu`."""
+        return "cuda" if any(gpu.driver >= CUDA_DRIVER for gpu in self.gpus) else "cpu"
+
+
+def this_machine() -> Machine:
+    """Look at the machine that this process runs on (milliseconds; asking a GPU's driver takes longer)."""
+    libc, version = platform.libc_ver()
+    cpu = _cpu_info()
+    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
+    return Machine(
+        system=platform.system(),
+        processor={"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower()),
+        cpu_model=cpu.get("model name") or platform.processor() or "unknown",
+        instructions=frozenset(flags).intersection(INSTRUCTIONS),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(),
+        libc=(libc, tuple(int(part) for part in version.split(".") if part.isdigit())),
+        libnuma=_loads("libnuma.so.1"),
+        gpus=_gpus(),
+    )
+
+
+def obstacles(machine: Machine, backend: str) -> list[str]:
+    """Say why `machine` can't run the `cpu` or `cuda` engine, and what to do about each; empty when it can."""
+    if machine.system == "Windows":
+        return ["Windows itself is not supported: run loramux inside WSL2 (`wsl --install`)"]
+    if machine.system != "Linux":
+        return [f"{machine.system} is not supported: run the Linux container, see deploy/README.md"]
+    if machine.processor not in GLIBC:
+        return [f"{machine.processor} processors are not supported: vLLM has builds for {' and '.join(GLIBC)}"]
+    return [*_libc_obstacles(machine), *(_cuda_obstacles(machine) if backend == "cuda" else _cpu_obstacles(machine))]
+
+
+def _libc_obstacles(machine: Machine) -> list[str]:
+    name, version = machine.libc
+    needed = GLIBC[machine.processor]
+    wanted = f"vLLM needs glibc {needed[0]}.{needed[1]} or newer (Debian 12, Ubuntu 22.04, RHEL 10 or newer have it)"
+    if name != "glibc":
+        return [f"this system's C library is not glibc (Alpine has musl): {wanted}"]
+    if version < needed:
+        return [f"this system has glibc {'.'.join(map(str, version))}: {wanted}"]
+    return []
+
+
+def _cpu_obstacles(machine: Machine) -> list[str]:
+    found = []
+    if machine.processor == "x86_64" and "avx2" not in machine.instructions:
+        found.append("this processor has no AVX2, which vLLM needs: use a machine from 2014 or later")
+    if not machine.libnuma:
+        found.append("libnuma.so.1 is missing: `apt-get install libnuma1` (Fedora: `dnf install numactl-libs`)")
+    return found
+
+
+def _cuda_obstacles(machine: Machine) -> list[str]:
+    if machine.backend == "cuda":
+        return []
+    return [f"no NVIDIA GPU with driver {CUDA_DRIVER} or newer was found (`nvidia-smi`): set LORAMUX_BACKEND=cpu"]
+
+
+def engine_defaults(machine: Machine, backend: str) -> dict[str, Any]:
+    """vLLM arguments that suit `machine`, for whatever the user left unset."""
+    if backend == "cuda":
+        return {"dtype": "bfloat16"}
+    return {
+        "dtype": "float32",
+        "max_num_seqs": 32,
+        # -1: the model's own length, or what the cache has room for if that is less.
+        "max_model_len": -1,
+        "kv_cache_memory_bytes": min(2 * GIB, machine.memory_bytes // 4),
+    }
+
+
+def _cpu_info() -> dict[str, str]:
+    """The first processor's entry of /proc/cpuinfo."""
+    try:
+        entry = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in entry.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _memory_bytes() -> int:
+    """The machine's memory, or the container's limit where that is lower."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+    try:
+        return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return memory
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+        rows = [[cell.strip() for cell in line.split(",")] for line in listing.splitlines() if line.strip()]
+        return tuple(Gpu(name, int(mib) << 20, int(driver.split(".")[0])) for name, mib, driver in rows)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()

@@ -1,0 +1,42 @@
+"""Pins what `requirements/*.in` ask for: `python3 tools/lock.py [--upgrade]`. Without --upgrade, pins that fit stay."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from tools.progress import Progress, SetupError  # noqa: E402
+from tools.uv import find_uv, uv_environment  # noqa: E402
+
+# One file for all supported Pythons and processors, in which nothing tells where or by whom it was made.
+OPTIONS = ["--universal", "--python-version=3.11", "--no-annotate", "--no-header", "--no-emit-find-links"]
+TARGETS = {
+    "cpu": ["--excludes=excluded.txt", "--excludes=excluded-cpu.txt"],
+    "cuda": ["--excludes=excluded.txt"],
+    # Last: it is constrained by cpu.txt.
+    "dev": [],
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write every pinned file; 1 with uv's reason when the wishes can't be met."""
+    private, progress = ROOT / ".tools" / "uv", Progress()
+    os.chdir(ROOT / "requirements")
+    with Path(os.devnull).open() as no_lock:
+        try:
+            uv = find_uv(private, Path("uv.txt"), progress, no_lock.fileno())
+            for name, excludes in TARGETS.items():
+                command = [uv, "pip", "compile", *OPTIONS, *excludes, *arguments, f"{name}.in", "-o", f"{name}.txt"]
+                progress.run(f"pinning {name}.txt", command, uv_environment(private), no_lock.fileno())
+        except SetupError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
