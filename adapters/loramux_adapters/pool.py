@@ -16,6 +16,8 @@ from . import residency
 from .errors import AdapterLoadingFailed, NoAdapterCapacity
 from .records import VersionId
 
+_FULL = "Every place for adapters in the engine is in use; try again later."
+
 
 class Loader(Protocol):
     """Moves versions into and out of the engine's host memory."""
@@ -103,7 +105,7 @@ class AdapterPool:
 
         """
         if version not in self._places and len(self._waiting) >= self.max_waiting:
-            raise NoAdapterCapacity(self.capacity)
+            raise NoAdapterCapacity(_FULL)
 
     async def lease(self, version: VersionId) -> Lease:
         """Hold `version` in the engine; load it first if it is not there.
@@ -123,7 +125,7 @@ class AdapterPool:
             raise
         except Exception as error:
             release()
-            raise AdapterLoadingFailed(version) from error
+            raise AdapterLoadingFailed(f"The adapter {version} could not be loaded.") from error
         return Lease(version, cold, self.clock() - asked, release)
 
     def discard(self, version: VersionId) -> None:
@@ -138,7 +140,7 @@ class AdapterPool:
             async with asyncio.timeout(self.max_wait):
                 return await self._queue_for_place(version)
         except TimeoutError:
-            raise NoAdapterCapacity(self.capacity) from None
+            raise NoAdapterCapacity(_FULL) from None
 
     async def _queue_for_place(self, version: VersionId) -> _Place:
         """A place for the version, its load begun. Nothing is awaited between the decision and the entry."""
@@ -241,7 +243,7 @@ class AdapterPool:
 
 
 def _background(work: Any, then: Callable[[], object]) -> asyncio.Task[None]:
-    """Run `work` in a task of its own; whoever cares awaits the task, and an error nobody awaits is not reported twice."""
+    """Run `work` in a task of its own; an error that nobody awaits was told to the observer and is not reported again."""
 
     def done(task: asyncio.Task[None]) -> None:
         if not task.cancelled():

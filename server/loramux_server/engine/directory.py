@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Protocol
 
-from loramux_adapters.records import VersionId
 from vllm.lora.request import LoRARequest
 
+from loramux_adapters.records import VersionId
 from loramux_server.context import current_request
 
 

@@ -5,14 +5,14 @@ from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from loramux_adapters.errors import AdapterError
-from loramux_adapters.pool import AdapterPool, Lease
-from loramux_adapters.records import VersionId
 from vllm.exceptions import GracefulHTTPError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from loramux_adapters.errors import AdapterError
+from loramux_adapters.pool import AdapterPool, Lease
+from loramux_adapters.records import VersionId
 from loramux_server.context import current_request
 from loramux_server.errors import from_adapter_error
 from loramux_server.metering.record import Route, RunFacts
