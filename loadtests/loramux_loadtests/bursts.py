@@ -1,0 +1,91 @@
+"""Bursts of equal streams: the traffic by which two servers are compared.
+
+A burst starts all its streams at once and lasts until the last one ends, so what it measures depends on nothing that
+came before. Prompts differ from their first digits on, so that no prompt finds another one's prefix in the cache.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from loramux_loadtests.client import Client, Reply
+
+PROMPT_NUMBERS = 4
+
+
+class BurstFailedError(Exception):
+    """A stream failed or had another length than asked for, so the burst is no measurement."""
+
+
+@dataclass(frozen=True)
+class Burst:
+    """What one server did with one or more bursts of the same traffic."""
+
+    throughput: float
+    """Output tokens per second."""
+    ttft: float
+    """Median seconds to the first token."""
+    tpot: float
+    """Median seconds per output token after the first."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How many streams a burst has, and how many tokens each must bring."""
+
+    streams: int = 16
+    tokens: int = 64
+
+
+def prompts(count: int, chance: random.Random) -> list[str]:
+    """`count` short prompts, about 25 tokens each, that differ from the start."""
+    return [" ".join(str(chance.randrange(10**5)) for _ in range(PROMPT_NUMBERS)) for _ in range(count)]
+
+
+async def compare(
+    clients: Mapping[str, Client], order: Sequence[str], models: Sequence[str], traffic: Traffic, chance: random.Random
+) -> dict[str, Burst]:
+    """Load the servers in turn, in `order`; the n-th burst of each has the same prompts as the n-th of the others.
+
+    Stream i asks for `models[i % len(models)]`. BurstFailedError if any stream fails.
+    """
+    turns = len(order) // len(clients)
+    texts = [prompts(traffic.streams, chance) for _ in range(turns)]
+    waiting = {name: iter(texts) for name in clients}
+    bursts: dict[str, list[list[Reply]]] = {name: [] for name in clients}
+    for name in order:
+        bursts[name].append(await burst(clients[name], models, next(waiting[name]), traffic.tokens))
+    return {name: summary(replies) for name, replies in bursts.items()}
+
+
+async def burst(client: Client, models: Sequence[str], texts: Sequence[str], tokens: int) -> list[Reply]:
+    """All of `texts` at once, each answered with exactly `tokens` tokens."""
+    replies = await asyncio.gather(
+        *(
+            client.chat(
+                models[i % len(models)],
+                # As the system's message: a chat template's own default would be a prefix that all prompts share.
+                [{"role": "system", "content": text}, {"role": "user", "content": "Go on."}],
+                max_tokens=tokens,
+                ignore_eos=True,
+            )
+            for i, text in enumerate(texts)
+        )
+    )
+    for reply in replies:
+        if not reply.ok or reply.output_tokens != tokens:
+            raise BurstFailedError(f"{client.url}: {reply.error or f'{reply.output_tokens} tokens, not {tokens}'}")
+    return replies
+
+
+def summary(bursts: Sequence[Sequence[Reply]]) -> Burst:
+    """The bursts of one server as one measurement."""
+    seconds = sum(max(reply.last for reply in replies) - min(reply.sent for reply in replies) for replies in bursts)
+    replies = [reply for replies in bursts for reply in replies]
+    return Burst(
+        throughput=sum(reply.output_tokens for reply in replies) / seconds,
+        ttft=median(reply.ttft for reply in replies if reply.ttft is not None),
+        tpot=median(reply.tpot for reply in replies if reply.tpot is not None),
+    )
