@@ -156,23 +156,25 @@ def response(error: LoramuxError) -> JSONResponse:
 
 
 _ADAPTER_STATUSES = {
+    "adapter_error": 500,
     "adapter_name_invalid": 400,
     "version_invalid": 400,
+    "base_unsupported": 500,
     "adapter_invalid": 400,
     "path_not_allowed": 403,
     "adapter_not_found": 404,
     "version_not_found": 404,
     "adapter_exists": 409,
+    "adapter_store_failed": 500,
     "adapter_loading_failed": 500,
     "no_adapter_capacity": 503,
 }
 
 
 def from_adapter_error(error: AdapterError) -> LoramuxError:
-    """Return the error as HTTP's; one of an unknown code is the server's fault, and its message stays here."""
+    """Return the error as HTTP's; its message is fit for clients by the promise of the adapters' room."""
     status = _ADAPTER_STATUSES.get(error.code, 500)
     if status == 503:
-        return ServerOverloaded(error.message, code=error.code)
-    if status < 500:
-        return InvalidRequest(error.message, status=status, code=error.code)
-    return LoramuxError(SERVER_FAULT, code=error.code)
+        return ServerOverloaded(error.message)
+    kind = InvalidRequest if status < 500 else LoramuxError
+    return kind(error.message, status=status, code=error.code)

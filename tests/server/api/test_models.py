@@ -1,0 +1,68 @@
+"""`/v1/models`, as OpenAI's own client reads it."""
+
+from collections.abc import AsyncIterator, Iterable
+
+import httpx2
+import openai
+import pytest
+from fastapi import FastAPI
+
+from loramux_server.api.models import ModelEntry, models_router
+from loramux_server.auth import Authenticator
+from loramux_server.metering.record import Route, UsageRecord
+from loramux_server.middleware import Drain, add_error_handlers, shell
+
+BASE = ModelEntry("org/base", 1)
+TONE = ModelEntry("ft:org/base:team:tone", 2, parent="org/base")
+VERSION = ModelEntry("ft:org/base:team:tone@3f9c2ab01d44", 2, parent="org/base")
+
+
+class Names:
+    def list(self) -> Iterable[ModelEntry]:
+        return [TONE, BASE]
+
+    def get(self, name: str) -> ModelEntry | None:
+        return {entry.id: entry for entry in (BASE, TONE, VERSION)}.get(name)
+
+
+class NoMeter:
+    def begin(self, route: Route) -> None: ...
+
+    def record(self, record: UsageRecord) -> None: ...
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[openai.AsyncOpenAI]:
+    app = FastAPI()
+    add_error_handlers(app)
+    app.include_router(models_router(Names()))
+    served = shell(app, drain=Drain(), authenticator=Authenticator([]), max_body_bytes=1000, meter=NoMeter())
+    transport = httpx2.ASGITransport(served)
+    async with openai.AsyncOpenAI(
+        base_url="http://server/v1", api_key="none", max_retries=0, http_client=httpx2.AsyncClient(transport=transport)
+    ) as client:
+        yield client
+
+
+async def test_the_base_is_listed_first_and_adapters_name_it_as_their_parent(client: openai.AsyncOpenAI) -> None:
+    models = (await client.models.list()).data
+    assert [(model.id, model.owned_by, model.to_dict()["parent"]) for model in models] == [
+        (BASE.id, "loramux", None),
+        (TONE.id, "loramux", BASE.id),
+    ]
+
+
+@pytest.mark.parametrize("entry", [BASE, TONE, VERSION])
+async def test_names_with_slashes_colons_and_digests_can_be_retrieved(
+    client: openai.AsyncOpenAI, entry: ModelEntry
+) -> None:
+    model = await client.models.retrieve(entry.id)
+    assert (model.id, model.created, model.object) == (entry.id, entry.created, "model")
+
+
+@pytest.mark.parametrize("name", ["nobody", "tone@", "a/../b", "\N{SNOWMAN}" * 5000, "%2e%2e"])
+async def test_an_unknown_name_is_model_not_found(client: openai.AsyncOpenAI, name: str) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.models.retrieve(name)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert len(caught.value.message) < 4000

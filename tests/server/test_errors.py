@@ -1,0 +1,64 @@
+"""The error tree: what clients are told, and what they never are."""
+
+import json
+
+import pytest
+
+from loramux_adapters import errors as adapter_errors
+from loramux_adapters.errors import AdapterError
+from loramux_server import errors
+from loramux_server.errors import LoramuxError, envelope, from_adapter_error, response
+
+
+class UnknownAdapterError(AdapterError):
+    code = "of_a_later_version"
+
+
+def adapter_error(kind: type[AdapterError]) -> AdapterError:
+    error = kind.__new__(kind)
+    error.message = "support-tone: no"
+    return error
+
+
+def all_of(kind: type[Exception]) -> list[type[Exception]]:
+    return [kind, *(each for sub in kind.__subclasses__() for each in all_of(sub))]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in all_of(AdapterError) if kind.__module__ == adapter_errors.__name__])
+def test_every_error_of_the_adapters_room_has_a_status_chosen_for_it(kind: type[AdapterError]) -> None:
+    answer = from_adapter_error(adapter_error(kind))
+    assert answer.status == errors._ADAPTER_STATUSES[kind.code]
+    assert answer.code == ("server_overloaded" if answer.status == 503 else kind.code)
+    assert answer.message == "support-tone: no"
+
+
+def test_an_adapter_error_of_an_unknown_code_is_the_servers_fault() -> None:
+    answer = from_adapter_error(adapter_error(UnknownAdapterError))
+    assert (answer.status, answer.type, answer.code) == (500, "server_error", "of_a_later_version")
+
+
+def test_no_room_for_an_adapter_may_be_tried_again_and_a_taken_name_not() -> None:
+    full = from_adapter_error(adapter_error(adapter_errors.NoAdapterCapacity))
+    taken = from_adapter_error(adapter_error(adapter_errors.AdapterExists))
+    assert full.headers["retry-after"] == "1"
+    assert taken.headers == {"x-should-retry": "false"}
+
+
+def test_the_rendered_error_is_openais_and_carries_its_headers() -> None:
+    answer = response(errors.RateLimited("Slowly.", retry_after=7))
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "7"
+    assert json.loads(bytes(answer.body)) == {
+        "error": {"message": "Slowly.", "type": "requests", "param": None, "code": "rate_limit_exceeded"}
+    }
+
+
+def test_a_message_of_any_length_and_any_characters_can_be_rendered() -> None:
+    error = LoramuxError("\ud800" + "x" * 10_000_000)
+    assert len(envelope(error)["error"]["message"]) == errors.MAX_MESSAGE_LENGTH
+    assert len(bytes(response(error).body)) < 3000
+
+
+@pytest.mark.parametrize(("status", "refused"), [(400, True), (429, True), (503, True), (500, False), (502, False)])
+def test_turned_away_is_told_from_failed(status: int, refused: bool) -> None:
+    assert LoramuxError("", status=status).is_refusal is refused
