@@ -6,7 +6,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NewType, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from loramux_adapters.errors import InvalidAdapterName, InvalidVersion, UnsupportedBase
 
@@ -156,7 +164,7 @@ class FileFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bytes: PositiveInt
+    bytes: NonNegativeInt
     sha256: Sha256
 
 

@@ -1,0 +1,15 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loramux_adapters.registry import Registry
+from loramux_server import db
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    engine = db.create_engine(f"sqlite:///{tmp_path / 'registry.sqlite'}")
+    db.upgrade(engine)
+    yield Registry(engine)
+    engine.dispose()

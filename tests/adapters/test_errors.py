@@ -1,0 +1,42 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_adapters import errors
+from loramux_adapters.errors import AdapterError, InvalidAdapter
+
+OWN = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AdapterError)}
+
+
+def test_the_codes_that_programs_hold_on_to_stay_as_they_are() -> None:
+    assert {kind.__name__: kind.code for kind in OWN} == {
+        "AdapterError": "adapter_error",
+        "InvalidAdapterName": "adapter_name_invalid",
+        "InvalidVersion": "version_invalid",
+        "UnsupportedBase": "base_unsupported",
+        "InvalidAdapter": "adapter_invalid",
+        "PathNotAllowed": "path_not_allowed",
+        "AdapterNotFound": "adapter_not_found",
+        "VersionNotFound": "version_not_found",
+        "AdapterExists": "adapter_exists",
+        "StoreError": "adapter_store_failed",
+        "AdapterLoadingFailed": "adapter_loading_failed",
+        "NoAdapterCapacity": "no_adapter_capacity",
+    }
+
+
+def test_the_tree_at_the_top_draws_every_error() -> None:
+    for kind in OWN:
+        assert f"{kind.__name__} " in str(errors.__doc__)
+        assert kind.code in str(errors.__doc__)
+
+
+def test_an_invalid_adapter_says_where_what_was_expected_and_what_was_found() -> None:
+    error = InvalidAdapter("the shape is wrong", where="layer.0", expected=(4, 16), found=(8, 16))
+    assert error.message == "layer.0: the shape is wrong (expected (4, 16), found (8, 16))"
+
+
+@given(st.text(), st.text())
+def test_what_a_hostile_file_holds_is_shown_on_one_short_line(where: str, found: str) -> None:
+    message = InvalidAdapter("wrong", where=where, found=found).message
+    assert message.isprintable()
+    assert len(message) < 500
