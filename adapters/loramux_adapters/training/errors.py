@@ -4,7 +4,8 @@ AdapterError                  adapter_error
 └── TrainingError             training_failed
     ├── InvalidDataset        training_file_invalid
     ├── InvalidRecipe         recipe_invalid
-    └── UnusableBase          training_base_unusable
+    ├── UnusableBase          training_base_unusable
+    └── TrainerCrashed        trainer_crashed
 """
 
 # ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
@@ -39,3 +40,9 @@ class UnusableBase(TrainingError):
     """A folder that no adapter can be trained on, or not with this recipe."""
 
     code = "training_base_unusable"
+
+
+class TrainerCrashed(TrainingError):
+    """The trainer's process ended without a reason that the user could mend; the message ends with its last words."""
+
+    code = "trainer_crashed"

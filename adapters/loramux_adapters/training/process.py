@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from loramux_adapters.training.errors import TrainingError
+from loramux_adapters.training.errors import TrainerCrashed, TrainingError
 from loramux_adapters.training.events import Event, Failed, parse_event
 
 LOG_TAIL = 2000  # bytes of the trainer's own words that a crash is reported with
@@ -22,7 +22,7 @@ class TrainingRun:
     base: Path
     base_name: str
     data: Path
-    recipe: Path
+    recipe: Path | None
     output: Path
 
     @property
@@ -31,12 +31,13 @@ class TrainingRun:
         return [
             *(sys.executable, "-m", "loramux_adapters.training.trainer"),
             *("--base", str(self.base), "--base-name", self.base_name),
-            *("--data", str(self.data), "--recipe", str(self.recipe), "--output", str(self.output)),
+            *("--data", str(self.data), "--output", str(self.output)),
+            *(() if self.recipe is None else ("--recipe", str(self.recipe))),
         ]
 
 
 def train(run: TrainingRun) -> Iterator[Event]:
-    """Run the trainer to its end; raises TrainingError when it leaves no adapter.
+    """Run the trainer to its end; raises TrainingError when it leaves no adapter, TrainerCrashed if that is our fault.
 
     Closing the iterator early (or an interrupt in the caller) stops the trainer and waits until it has cleaned up.
     """
@@ -45,14 +46,17 @@ def train(run: TrainingRun) -> Iterator[Event]:
         try:
             yield from _events(child.stdout)
             if child.wait() != 0:
-                raise TrainingError(f"the trainer ended with code {child.returncode}:\n{_tail(log)}")
+                raise TrainerCrashed(f"the trainer ended with code {child.returncode}:\n{_tail(log)}")
         finally:
             _stop(child)
 
 
 def _events(lines: IO[bytes] | None) -> Iterator[Event]:
     for line in lines or ():
-        event = parse_event(line)
+        try:
+            event = parse_event(line)
+        except ValueError as error:
+            raise TrainerCrashed(f"the trainer said what is not an event: {line!r:.200}") from error
         if isinstance(event, Failed):
             raise TrainingError(event.message)
         yield event

@@ -1,8 +1,8 @@
 """The trainer: a process of its own that turns a base, a training file and a recipe into an adapter's two files.
 
-Run as `python -m loramux_adapters.training.trainer --base FOLDER --data FILE --recipe FILE --output FOLDER`; events go
-to standard output (see events.py), everything that the libraries say goes to standard error. Exit codes: 0 trained,
-2 the base, the data or the recipe can't be used, 130 interrupted.
+Run as `python -m loramux_adapters.training.trainer --base FOLDER --data FILE --output FOLDER`, with `--recipe FILE` for
+other than the defaults. Events go to standard output (see events.py), everything that the libraries say to standard
+error. Exit codes: 0 trained, 2 the base, the data or the recipe can't be used, 130 interrupted.
 """
 
 import argparse
@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--base-name", help="name to record in the adapter (the folder's name)")
     parser.add_argument("--data", type=Path, required=True, help="chat fine-tuning file (JSONL)")
-    parser.add_argument("--recipe", type=Path, required=True, help="recipe (YAML)")
+    parser.add_argument("--recipe", type=Path, help="recipe (YAML); all the defaults")
     parser.add_argument("--output", type=Path, required=True, help="folder to write the adapter to")
     return parser
 
@@ -214,7 +214,7 @@ def main() -> int:
         signal.signal(number, _interrupt)
     try:
         base_name = arguments.base_name or arguments.base.resolve().name
-        recipe = load_recipe(arguments.recipe)
+        recipe = load_recipe(arguments.recipe) if arguments.recipe else Recipe()
         train(arguments.base, base_name, arguments.data, recipe, arguments.output, reporter)
     except (TrainingError, OSError) as error:
         reporter.tell(Failed(message=str(error)))

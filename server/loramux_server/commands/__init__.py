@@ -1,0 +1,1 @@
+"""The commands of `loramux`, one module each; cli.py registers them."""

@@ -1,0 +1,90 @@
+"""`loramux train`: make an adapter on this machine, without a server."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from loramux_adapters.training.dataset import read_dataset
+from loramux_adapters.training.errors import TrainerCrashed, TrainingError
+from loramux_adapters.training.events import Event, Finished, Started, Step
+from loramux_adapters.training.process import TrainingRun
+from loramux_adapters.training.process import train as run_trainer
+from loramux_adapters.training.recipe import load_recipe
+from loramux_server.base import BaseError, ResolvedBase, resolve_base
+from loramux_server.config import SettingsError, load_settings
+
+words = Console(stderr=True)  # standard output is for --json
+
+
+def train(
+    data: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="Training file: an OpenAI chat conversation a line (JSONL)."),
+    ],
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder to write the adapter to.")],
+    recipe: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Recipe (YAML).")] = None,
+    base: Annotated[str | None, typer.Option(help="Folder, Hub id or `demo`.", show_default="LORAMUX_BASE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON, one a line.")] = False,
+) -> None:
+    """Train a LoRA adapter of the base on a file of conversations.
+
+    The adapter learns what the assistant says in them, nothing else. A recipe holds rank, alpha, target_modules,
+    last_layers, learning_rate, epochs, batch_size, max_length and seed; what it does not say has a good default.
+
+    Example: loramux train --data train.jsonl --recipe recipe.yaml --output adapters/support-intent
+    """
+    try:
+        read_dataset(data)
+        if recipe:
+            load_recipe(recipe)
+        resolved = _resolve(base)
+        run = TrainingRun(resolved.path, resolved.name, data, recipe, output)
+        (_print_json if as_json else _show)(run_trainer(run))
+    except TrainerCrashed as error:
+        _end(error, 1)
+    except (TrainingError, BaseError, SettingsError, OSError) as error:
+        _end(error, 2)
+    except KeyboardInterrupt:
+        _end("interrupted: nothing was written", 130)
+
+
+def _resolve(base: str | None) -> ResolvedBase:
+    settings = load_settings(overrides={"base": base})
+    return resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=words.print)
+
+
+def _print_json(events: Iterable[Event]) -> None:
+    for event in events:
+        typer.echo(event.model_dump_json())
+
+
+def _show(events: Iterable[Event]) -> None:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(TextColumn("{task.description}"), *columns, console=words) as progress:
+        task = progress.add_task("loading", total=None, note="")
+        for event in events:
+            match event:
+                case Started():
+                    words.print(_about(event))
+                    progress.update(task, description="training", total=event.steps)
+                case Step():
+                    note = f"loss {event.loss:.3f}, {event.tokens:,} tokens, {event.seconds_left:.0f} s left"
+                    progress.update(task, completed=event.step, note=note)
+                case Finished():
+                    progress.update(task, description="trained", note=f"{event.size / 1e6:.1f} MB")
+
+
+def _about(started: Started) -> str:
+    return (
+        f"{started.examples:,} examples, {started.steps:,} steps; "
+        f"training {started.trained_parameters:,} parameters, {started.trained_share:.2%} of the base's"
+    )
+
+
+def _end(reason: object, code: int) -> NoReturn:
+    words.print(str(reason), style="red", markup=False, highlight=False)
+    raise typer.Exit(code)
