@@ -79,6 +79,8 @@ class _Reply:
     async def _pass_event(self, message: Message) -> None:
         if message.get("body", b"").startswith(_ERROR_EVENT):
             message = {**message, "body": self._error_event(from_event(message["body"]))}
+        if not message.get("more_body", False):
+            self._take = self._drop
         await self._send(message)
 
     async def _send_on(self, message: Message) -> None:
