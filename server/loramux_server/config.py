@@ -20,6 +20,8 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as UnreadableVariable
 
+from loramux_server.errors import CannotStart
+
 PREFIX = "LORAMUX_"
 DEFAULT_FILE = Path("loramux.yaml")
 # Read by the set-up script and by `load_settings` itself.
@@ -27,7 +29,7 @@ _NOT_SETTINGS = frozenset({"LORAMUX_BACKEND", "LORAMUX_CONFIG"})
 _API_KEY = re.compile(r"[!-~]+")
 
 
-class SettingsError(Exception):
+class SettingsError(CannotStart):
     """Settings that the server can't start with; one line for each thing that is wrong."""
 
 
@@ -52,6 +54,8 @@ class Settings(BaseSettings):
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default_factory=lambda data: (Path("adapters"), data["data_dir"])
     )
+    adapters: dict[str, Path] = Field(default_factory=lambda data: _examples() if data["base"] == "demo" else {})
+    """Names and folders that are registered at start; the demo has its examples."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     drain_seconds: NonNegativeFloat = 20.0
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
@@ -87,6 +91,11 @@ class Settings(BaseSettings):
                 "without a key the server is open, and listens on 127.0.0.1 only"
             )
         return self
+
+
+def _examples() -> dict[str, Path]:
+    configs = sorted(Path("adapters/examples").glob("*/adapter_config.json"))
+    return {config.parent.name: config.parent for config in configs}
 
 
 def load_settings(
@@ -187,3 +196,37 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def export_engine_environment(settings: Settings, suited: Mapping[str, str]) -> Path:
+    """Set what vLLM takes from the environment alone, before it is imported; return the file that it will log to.
+
+    `suited` is what suits the machine. What the user set stays, except that adapters may enter through loramux only.
+    """
+    folder = settings.data_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    log, log_config = folder / "engine.log", folder / "logging.json"
+    handler = {"class": "logging.FileHandler", "filename": str(log.resolve()), "formatter": "plain"}
+    log_config.write_text(
+        json.dumps(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}},
+                "handlers": {"file": handler},
+                "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
+            }
+        )
+    )
+    wishes = {
+        "VLLM_LOGGING_CONFIG_PATH": str(log_config.resolve()),
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Warnings for vLLM's developers, not for those who start a server.
+        "PYTHONWARNINGS": "ignore",
+        "TORCH_LOGS": "-all",
+    }
+    for name, value in (wishes | suited).items():
+        os.environ.setdefault(name, value)
+    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "0"
+    return log

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from loramux_adapters import registry
+from loramux_server.errors import CannotStart
 
 TABLES = [registry.metadata]
 """What the packages declare; the migrations must make exactly these."""
@@ -16,7 +17,7 @@ _BUSY_TIMEOUT_SECONDS = 30
 _LOCK_ID = 0x6C6F7261  # PostgreSQL's advisory locks are named by a number: "lora".
 
 
-class DatabaseTooNew(Exception):  # noqa: N818 - it says what is wrong
+class DatabaseTooNew(CannotStart):
     """The database was migrated by a newer release than this one."""
 
 

@@ -22,6 +22,11 @@ from starlette.responses import JSONResponse
 
 from loramux_adapters.errors import AdapterError
 
+
+class CannotStart(Exception):
+    """What a start fails with that its user can mend: the message says what is wrong and what to do."""
+
+
 MAX_MESSAGE_LENGTH = 2000
 SERVER_FAULT = "The server had an error while processing the request."
 

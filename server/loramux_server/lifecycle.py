@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 import uvicorn
 from starlette.types import ASGIApp
 
+from loramux_server.errors import CannotStart
+
 ENGINE_DIED = 1
 """The exit code after the engine's death: not 0, so that a supervisor which restarts on failure restarts us."""
 
@@ -28,7 +30,7 @@ _UVICORN: dict[str, Any] = {
 }
 
 
-class PortInUse(Exception):  # noqa: N818 - it says what happened
+class PortInUse(CannotStart):
     """The address can't be listened on; the message says which and what to do."""
 
 

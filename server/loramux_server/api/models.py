@@ -1,11 +1,13 @@
 """`/v1/models`: the base and its adapters as OpenAI's clients list them."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import APIRouter
 
+from loramux_adapters.catalogue import Catalogue as AdapterCatalogue
 from loramux_server.errors import ModelNotFound
 
 
@@ -56,3 +58,24 @@ def _model(entry: ModelEntry) -> dict[str, Any]:
         "root": entry.parent or entry.id,
         "parent": entry.parent,
     }
+
+
+class ServedModels:
+    """The base, and what the adapters' catalogue has, as models."""
+
+    def __init__(self, base_name: str, adapters: AdapterCatalogue) -> None:
+        self._base = ModelEntry(base_name, created=int(time.time()))
+        self._adapters = adapters
+
+    def list(self) -> Iterable[ModelEntry]:
+        """Return the base and every adapter, by its bare name."""
+        yield self._base
+        for adapter in self._adapters.adapters():
+            yield ModelEntry(adapter.name, int(adapter.created_at), self._base.id)
+
+    def get(self, name: str) -> ModelEntry | None:
+        """Return what `name` (the base's, NAME or NAME@DIGEST) is, or None."""
+        if name == self._base.id:
+            return self._base
+        version = self._adapters.version(name)
+        return ModelEntry(name, int(version.created_at), self._base.id) if version else None

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from loramux_server.errors import CannotStart
+
 RESERVED = {
     "model": "LORAMUX_BASE",
     "model_tag": "LORAMUX_BASE",
@@ -27,7 +29,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for `max_lora_rank`."""
 
 
-class EngineArgumentError(Exception):
+class EngineArgumentError(CannotStart):
     """A name or value under `engine` that vLLM would not take; the message names the setting."""
 
 
@@ -56,7 +58,7 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any]) -> Names
     fixed = {"model": str(base), "served_model_name": [name], "enable_lora": True}
     words = [word for key, value in options.items() for word in _words(_action(actions, key), value)]
     words += [word for key, value in fixed.items() for word in _words(actions[key], value)]
-    arguments = parser.parse_args(words)
+    arguments: Namespace = parser.parse_args(words)
     try:
         validate_parsed_serve_args(arguments)
     except (TypeError, ValueError) as error:

@@ -1,9 +1,13 @@
 """vLLM, embedded once: the engine from its arguments, and its OpenAI handlers on an application of ours."""
 
+import asyncio
+import signal
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -18,6 +22,10 @@ from vllm.lora.request import LoRARequest
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from loramux_server.errors import CannotStart
+
+T = TypeVar("T")
+
 OPERATIONS = (
     "/v1/chat/completions",
     "/v1/completions",
@@ -30,16 +38,48 @@ OPERATIONS = (
 """The operations of vLLM that are served. An allow-list: what a later vLLM adds stays out until it is named here."""
 
 
+class EngineFailed(CannotStart):
+    """vLLM refused its configuration, or its processes ended while they started."""
+
+
 @asynccontextmanager
 async def vllm_engine(arguments: Namespace) -> AsyncIterator[AsyncLLM]:
-    """Start the engine in a process of its own, and stop it at the end, whatever the end is."""
-    config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    engine = AsyncLLM.from_vllm_config(vllm_config=config, usage_context=UsageContext.OPENAI_API_SERVER)
+    """Start the engine in processes of its own, and end them when the context does, whatever ends it.
+
+    The engine is built in a thread, so that the event loop stays awake meanwhile, and with SIGTERM and SIGINT blocked,
+    which its processes inherit: a terminal's Ctrl-C and a supervisor's SIGTERM reach the whole group, and an engine
+    that obeys them takes the streams down that we are to finish. They are ended by SIGKILL, as vLLM itself does.
+    """
+    engine = await _in_daemon_thread(lambda: _start(arguments))
     try:
         await engine.reset_mm_cache()
         yield engine
     finally:
         engine.shutdown(timeout=0)
+
+
+def _start(arguments: Namespace) -> AsyncLLM:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    usage = UsageContext.OPENAI_API_SERVER
+    try:
+        config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(usage_context=usage)
+        return AsyncLLM.from_vllm_config(vllm_config=config, usage_context=usage)
+    except Exception as error:
+        raise EngineFailed(f"vLLM could not start: {error}") from error
+
+
+async def _in_daemon_thread(work: Callable[[], T]) -> T:
+    """`asyncio.to_thread`, but an interpreter that is told to stop does not wait for the thread."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            future.set_exception(error)
+
+    Thread(target=run, name="engine-start", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 async def mount_openai(app: FastAPI, engine: Any, directory: Mapping[str, LoRARequest], arguments: Namespace) -> None:

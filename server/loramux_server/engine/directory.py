@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import count
+from pathlib import Path
 from typing import Protocol
 
 from vllm.lora.request import LoRARequest
@@ -16,7 +17,7 @@ class Catalogue(Protocol):
     def resolve(self, name: str) -> VersionId | None:
         """The version that a request for `name` (an alias or NAME@DIGEST) runs on."""
 
-    def path(self, version: VersionId) -> str:
+    def path(self, version: VersionId) -> Path:
         """The folder of its weights."""
 
 
@@ -37,7 +38,7 @@ class LoraRequests:
         """The engine's handle on `version`, the same one every time."""
         known = self._known.get(version)
         if known is None:
-            path = self._catalogue.path(version)
+            path = str(self._catalogue.path(version))
             known = LoRARequest(str(version), next(self._numbers), path, base_model_name=self._base_name)
             self._known[version] = known
         return known

@@ -52,7 +52,8 @@ class FakeEngine:
     @property
     def dead_error(self) -> BaseException:
         """What its callers get once it is dead."""
-        return EngineDeadError()
+        error: BaseException = EngineDeadError()
+        return error
 
     def die(self) -> None:
         """Fail every generate, now and later, as a killed engine process does."""

@@ -1,0 +1,136 @@
+"""The composition root: builds everything, wires it, runs it. It reads like the picture in docs/structures.md."""
+
+import socket
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from loramux_adapters.catalogue import Catalogue
+from loramux_adapters.errors import AdapterError
+from loramux_adapters.intake import Intake
+from loramux_adapters.library import Library
+from loramux_adapters.pool import AdapterPool
+from loramux_adapters.records import BaseSpec, parse_adapter_name
+from loramux_adapters.registry import Registry
+from loramux_adapters.sources.folder import FolderSource
+from loramux_adapters.store import Store
+from loramux_server import db
+from loramux_server.api.adapters import adapters_router
+from loramux_server.api.models import ServedModels, models_router
+from loramux_server.api.ops import ops_router
+from loramux_server.auth import Authenticator
+from loramux_server.base import ResolvedBase, resolve_base
+from loramux_server.config import Settings
+from loramux_server.engine.arguments import engine_arguments, rank_limit
+from loramux_server.engine.build import mount_openai, vllm_engine
+from loramux_server.engine.directory import AdapterDirectory, LoraRequests
+from loramux_server.engine.loader import EngineLoader
+from loramux_server.engine.routed import RoutedEngine
+from loramux_server.lifecycle import Lifecycle
+from loramux_server.machine import engine_defaults, installed_backend, this_machine
+from loramux_server.metering.metrics import Metrics
+from loramux_server.middleware import Drain, add_error_handlers, shell
+
+Progress = Callable[[str], None]
+
+LORA_DEFAULTS = {"max_loras": 4, "max_cpu_loras": 32}
+"""Adapters in one batch, and in host memory: enough for a trial, cheap on a small machine."""
+
+FRONTEND_DEFAULTS = {
+    "enable_auto_tool_choice": True,
+    "tool_call_parser": "hermes",
+    "enable_prompt_tokens_details": True,
+    "use_tqdm_on_load": False,
+}
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What is durable about the adapters of one base."""
+
+    base: BaseSpec
+    store: Store
+    registry: Registry
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True)
+class Server:
+    """A wired server: its application, and the handles that a life needs."""
+
+    app: ASGIApp
+    base_name: str
+    library: Library
+    drain: Drain
+
+
+async def serve(settings: Settings, listener: socket.socket, tell: Progress, started: Callable[[Server], None]) -> int:
+    """Run a server on `listener` until something ends it; returns the exit code."""
+    base = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=tell)
+    shelf = open_shelf(settings, base)
+    arguments = engine_arguments(base.path, base.name, engine_options(settings, shelf.catalogue))
+    tell(f"starting vLLM with {base.name}")
+    async with vllm_engine(arguments) as engine:
+        server = await compose(settings, shelf, engine, arguments)
+        await add_configured(server.library, settings, tell)
+        life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.begin, settings.drain_seconds)
+        return await life.run(started=lambda: started(server))
+
+
+def open_shelf(settings: Settings, base: ResolvedBase) -> Shelf:
+    """Open the store and the database, and read what is registered into memory."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = db.create_engine(settings.database_url)
+    db.upgrade(database)
+    store, registry = Store(settings.data_dir / "adapters"), Registry(database)
+    store.sweep()
+    return Shelf(BaseSpec.from_folder(base.path, base.name), store, registry, Catalogue(registry.snapshot(), store))
+
+
+def engine_options(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:
+    """vLLM's arguments: what suits the machine and the adapters there are, and over it what the user set."""
+    machine = this_machine(settings.data_dir)
+    ranks = [version.manifest.rank for adapter in catalogue.adapters() for version in adapter.versions]
+    suited = (
+        engine_defaults(machine, installed_backend(), demo=settings.base == "demo") | LORA_DEFAULTS | FRONTEND_DEFAULTS
+    )
+    return suited | {"max_lora_rank": rank_limit(ranks)} | settings.engine
+
+
+async def compose(settings: Settings, shelf: Shelf, engine: Any, arguments: Namespace) -> Server:
+    """Wire a server around `engine` (vLLM's, or a fake of the same shape)."""
+    metrics, drain = Metrics(), Drain()
+    requests = LoraRequests(shelf.catalogue, shelf.base.name)
+    pool = AdapterPool(EngineLoader(engine, requests), arguments.max_cpu_loras, metrics)
+    intake = Intake(shelf.store, shelf.registry, shelf.base, arguments.max_lora_rank)
+    library = Library(intake, shelf.registry, shelf.catalogue, pool)
+
+    async def why_not_ready() -> str | None:
+        if drain.has_begun:
+            return "The server is shutting down."
+        return "The engine is dead." if engine.errored else None
+
+    app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
+    await mount_openai(app, RoutedEngine(engine, pool), AdapterDirectory(shelf.catalogue, requests), arguments)
+    add_error_handlers(app)
+    app.include_router(models_router(ServedModels(shelf.base.name, shelf.catalogue)))
+    app.include_router(adapters_router(library, settings.allowed_roots))
+    app.include_router(ops_router(why_not_ready))
+    keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
+    wrapped = shell(app, drain=drain, authenticator=keys, max_body_bytes=settings.max_body_bytes, meter=metrics)
+    return Server(wrapped, shelf.base.name, library, drain)
+
+
+async def add_configured(library: Library, settings: Settings, tell: Progress) -> None:
+    """Register the adapters that the settings name; one that can't be served is told and left out."""
+    for name, folder in settings.adapters.items():
+        try:
+            source = FolderSource(Path(folder), settings.allowed_roots)
+            await library.add(parse_adapter_name(name), source)
+        except AdapterError as error:
+            tell(f"left out the adapter {name!r}: {error.message}")

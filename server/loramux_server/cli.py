@@ -1,0 +1,20 @@
+"""The `loramux` command: one module a subcommand, registered here."""
+
+import typer
+
+from loramux_server.commands import adapter
+from loramux_server.commands.doctor import doctor
+from loramux_server.commands.serve import serve
+from loramux_server.commands.train import train
+
+main = typer.Typer(
+    name="loramux",
+    help="One base model and any number of LoRA fine-tunes of it, from one vLLM engine, behind one endpoint.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (serve, doctor, train):
+    main.command()(command)
+main.add_typer(adapter.commands)

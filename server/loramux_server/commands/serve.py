@@ -1,0 +1,112 @@
+"""`loramux serve`: start the engine, and serve the base and its adapters until told to stop."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from loramux_server.config import Settings, export_engine_environment, load_settings
+from loramux_server.errors import CannotStart
+from loramux_server.lifecycle import bind, interruptible_start
+from loramux_server.machine import engine_environment, installed_backend, obstacles, this_machine
+
+if TYPE_CHECKING:
+    from loramux_server.app import Server
+
+CANNOT_START, INTERRUPTED = 2, 130
+
+console = Console(stderr=True, highlight=False)
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option(help="Settings file (YAML).", show_default="loramux.yaml")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8000")] = None,
+    base: Annotated[str | None, typer.Option(help="`demo`, a folder, or a Hub id.", show_default="demo")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where adapters are kept.", show_default=".loramux")] = None,
+) -> None:
+    """Serve one base model and its adapters behind one OpenAI-compatible endpoint.
+
+    Settings come from --config (or loramux.yaml), over it from LORAMUX_... variables, and over both from options.
+    vLLM's own arguments are passed as LORAMUX_ENGINE__NAME, for example LORAMUX_ENGINE__MAX_MODEL_LEN=4096.
+
+    Ends with 0 when told to stop (SIGTERM, Ctrl-C: streams in flight finish first), with 1 when the engine died, and
+    with 2 when it can't start.
+    """
+    try:
+        settings = load_settings(config, {"host": host, "port": port, "base": base, "data_dir": data_dir})
+        with interruptible_start():
+            code = asyncio.run(_serve(settings))
+    except CannotStart as error:
+        console.print(f"[red]can't start:[/] {escape(str(error))}")
+        code = CANNOT_START
+    except KeyboardInterrupt:
+        console.print("interrupted while starting: nothing is left running")
+        code = INTERRUPTED
+    finally:
+        _end_descendants()
+    raise typer.Exit(code)
+
+
+async def _serve(settings: Settings) -> int:
+    began = time.monotonic()
+    machine, backend = this_machine(Path.cwd()), installed_backend()
+    if problems := obstacles(machine, backend):
+        raise CannotStart("\n".join(problems))
+    log = export_engine_environment(settings, engine_environment(machine, backend))
+    listener = bind(settings.host, settings.port)
+    with console.status("") as status:
+        tell = _Teller(status, log, began)
+        tell("loading libraries")
+        from loramux_server import app  # vLLM takes seconds to import
+
+        def started(server: "Server") -> None:
+            gc.freeze()  # what is there now stays: the collector need not look at it again
+            status.stop()
+            _greet(f"http://{settings.host}:{listener.getsockname()[1]}", server, settings)
+            tell("serving; Ctrl-C ends it")
+
+        return await app.serve(settings, listener, tell, started)
+
+
+class _Teller:
+    """Says what a start is at, with the seconds since it began."""
+
+    def __init__(self, status: Status, log: Path, began: float) -> None:
+        self._status, self._log, self._began = status, log, began
+
+    def __call__(self, words: str) -> None:
+        console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {escape(words)}")
+        self._status.update(f"{escape(words)} [dim](the engine's log: {escape(str(self._log))})[/]")
+
+
+def _greet(url: str, server: "Server", settings: Settings) -> None:
+    """Say where it serves and what to try: the base, the adapters, the metrics."""
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
+    if not settings.api_keys:
+        console.print("[yellow]no API key is set: whoever reaches this machine's loopback address may do everything[/]")
+    console.print(f"\n[bold]loramux serves {escape(server.base_name)}[/] at {url}/v1. Try:\n")
+    for name in [server.base_name, *(adapter.name for adapter in server.library.catalogue.adapters()[:3])]:
+        print(f"  curl -s {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{_question(name)}'\n")  # noqa: T201
+    print(f"  curl -s {url}/metrics{key}\n", flush=True)  # noqa: T201
+
+
+def _question(model: str) -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    return json.dumps(body | {"max_tokens": 32, "temperature": 0})
+
+
+def _end_descendants() -> None:
+    """Leave no process behind, however the engine was left."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
