@@ -19,6 +19,7 @@ to a client. HTTP is not known here: the server maps codes to statuses.
 
 # ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
 
+import reprlib
 from typing import ClassVar
 
 
@@ -112,5 +113,6 @@ class NoAdapterCapacity(AdapterError):
 
 def _shown(value: object) -> str:
     """`value` on one bounded line: it may come from a hostile file, and goes to logs and clients."""
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value)[:201])
-    return text if len(text) <= 200 else f"{text[:199]}…"
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:201])
+    return line if len(line) <= 200 else f"{line[:199]}…"

@@ -13,7 +13,6 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
-    model_validator,
 )
 
 from loramux_adapters.errors import InvalidAdapterName, InvalidVersion, UnsupportedBase
@@ -107,16 +106,6 @@ class BaseSpec(BaseModel):
     num_hidden_layers: PositiveInt
     vocab_size: PositiveInt
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Derive what older configs leave out or null, as transformers does."""
-        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-        derived = {"num_key_value_heads": heads}
-        if isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
-            derived["head_dim"] = hidden // heads
-        return derived | {key: value for key, value in config.items() if value is not None}
-
     @classmethod
     def from_config(cls, config: object, name: str) -> Self:
         """Read a parsed config.json; raises UnsupportedBase."""
@@ -128,7 +117,7 @@ class BaseSpec(BaseModel):
                 f"adapters can be served on {', '.join(ARCHITECTURES)}."
             )
         try:
-            return cls.model_validate(config | {"name": name, "architecture": architecture})
+            return cls.model_validate(_completed(config) | {"name": name, "architecture": architecture})
         except ValidationError as error:
             keys = sorted({str(key) for problem in error.errors() for key in problem["loc"]})
             raise UnsupportedBase(
@@ -157,6 +146,15 @@ class BaseSpec(BaseModel):
             "up_proj": (self.hidden_size, self.intermediate_size),
             "down_proj": (self.intermediate_size, self.hidden_size),
         }[module]
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """Derive what older configs leave out or null, as transformers does."""
+    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+    derived = {"num_key_value_heads": heads}
+    if isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+        derived["head_dim"] = hidden // heads
+    return derived | {key: value for key, value in config.items() if value is not None}
 
 
 class FileFacts(BaseModel):

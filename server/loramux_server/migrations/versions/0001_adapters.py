@@ -19,7 +19,7 @@ def upgrade() -> None:
         "versions",
         sa.Column("name", sa.String(128), nullable=False),
         sa.Column("digest", sa.String(12), nullable=False),
-        sa.Column("manifest", sa.JSON, nullable=False),
+        sa.Column("manifest", sa.Text, nullable=False),
         sa.Column("source", sa.JSON, nullable=False),
         sa.Column("state", sa.String(32), nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
