@@ -5,10 +5,11 @@ came before. Prompts differ from their first digits on, so that no prompt finds 
 """
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+
+from numpy.random import Generator
 
 from loramux_loadtests.client import Client, Reply
 
@@ -39,13 +40,13 @@ class Traffic:
     tokens: int = 64
 
 
-def prompts(count: int, chance: random.Random) -> list[str]:
+def prompts(count: int, chance: Generator) -> list[str]:
     """`count` short prompts, about 25 tokens each, that differ from the start."""
-    return [" ".join(str(chance.randrange(10**5)) for _ in range(PROMPT_NUMBERS)) for _ in range(count)]
+    return [" ".join(map(str, row)) for row in chance.integers(10**5, size=(count, PROMPT_NUMBERS))]
 
 
 async def compare(
-    clients: Mapping[str, Client], order: Sequence[str], models: Sequence[str], traffic: Traffic, chance: random.Random
+    clients: Mapping[str, Client], order: Sequence[str], models: Sequence[str], traffic: Traffic, chance: Generator
 ) -> dict[str, Burst]:
     """Load the servers in turn, in `order`; the n-th burst of each has the same prompts as the n-th of the others.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,6 +58,8 @@ def main(
     Writes overhead.json and overhead.md; with --start, --many or --noise it measures only that, and writes
     overhead-start, overhead-many or overhead-noise.
     """
+    # Whoever ends us politely must not leave our servers running, which Ctrl-C's way out stops.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = QUICK if quick else Plan(Traffic(streams, tokens), rounds, turns)
     try:
         setup = Setup(base or demo_base(), _folders(adapter or []), ENGINE | dict(map(_argument, engine or [])))

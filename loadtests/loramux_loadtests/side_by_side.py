@@ -4,12 +4,13 @@ Both are up all the time, for an idle engine uses next to no CPU, and short burs
 and now the other: what slows the machine for longer than a burst slows both alike.
 """
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from numpy.random import default_rng
 
 from loramux_loadtests.bursts import Burst, Traffic, burst, compare, prompts
 from loramux_loadtests.client import Client
@@ -100,7 +101,7 @@ def _routes(setup: Setup) -> dict[str, list[str]]:
 async def _measure(
     clients: Mapping[str, Client], routes: Mapping[str, Sequence[str]], plan: Plan, steps: Steps
 ) -> list[Round]:
-    chance = random.Random(plan.seed)  # noqa: S311 (it makes traffic, not secrets)
+    chance = default_rng(plan.seed)
     for route, models in routes.items():
         steps.begin(f"warming up: {route}")
         for client in clients.values():
