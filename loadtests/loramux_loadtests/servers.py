@@ -62,6 +62,7 @@ class Setup:
     adapters: Mapping[str, Path]
     """Folders by the names under which the adapters are served."""
     engine: EngineArguments
+    environment: Mapping[str, str]
 
 
 def stock(setup: Setup) -> ServerSpec:
@@ -71,7 +72,7 @@ def stock(setup: Setup) -> ServerSpec:
     command += ["--port", str(port), "--model", str(setup.base), "--served-model-name", setup.base.name]
     command += ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in setup.adapters.items())]
     command += [word for argument, value in setup.engine.items() for word in _option(argument, value)]
-    return ServerSpec("stock", tuple(command), {}, port, ready_path="/health")
+    return ServerSpec("stock", tuple(command), setup.environment, port, ready_path="/health")
 
 
 def loramux(setup: Setup, data_dir: Path) -> ServerSpec:
@@ -79,6 +80,7 @@ def loramux(setup: Setup, data_dir: Path) -> ServerSpec:
     port = free_port()
     roots = sorted({str(path.parent) for path in setup.adapters.values()})
     environment = {
+        **setup.environment,
         "LORAMUX_HOST": "127.0.0.1",
         "LORAMUX_PORT": str(port),
         "LORAMUX_BASE": str(setup.base),

@@ -87,7 +87,13 @@ async def _report(setup: Setup, plan: Plan, specs: Mapping[str, ServerSpec], scr
         explanation=f"{plan.traffic.streams} streams at once, {plan.traffic.tokens} output tokens each. "
         f"A ratio is {ours} over {theirs} within one round; a median within a round is over all its streams.",
         findings=[*_ratios(rounds, ours, theirs), *_absolutes(rounds)],
-        arguments={**asdict(plan.traffic), "rounds": plan.rounds, "turns": plan.turns, **setup.engine},
+        arguments={
+            **asdict(plan.traffic),
+            "rounds": plan.rounds,
+            "turns": plan.turns,
+            **setup.engine,
+            **setup.environment,
+        },
         rounds=[asdict(each) for each in rounds],
     )
 

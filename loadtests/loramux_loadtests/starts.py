@@ -44,7 +44,7 @@ async def second_start(setup: Setup, rounds: int, scratch: Path, steps: Steps) -
             Finding("start: loramux / stock", ratio, at_most=START_AT_MOST),
             *(Finding(f"start of {name}", spread([row[name] for row in taken]), unit="s") for name in taken[0]),
         ],
-        arguments={"rounds": rounds, **setup.engine},
+        arguments={"rounds": rounds, **setup.engine, **setup.environment},
         rounds=taken,
     )
 
@@ -73,7 +73,7 @@ async def start_with_many(setup: Setup, many: int, rounds: int, scratch: Path, s
             Finding(f"start: {many} adapters - {FEW} adapters", longer, unit="s", at_most=MANY_AT_MOST_S),
             *(Finding(f"start {name}", spread([row[name] for row in taken]), unit="s") for name in taken[0]),
         ],
-        arguments={"rounds": rounds, "many": many, **setup.engine},
+        arguments={"rounds": rounds, "many": many, **setup.engine, **setup.environment},
         rounds=taken,
     )
 

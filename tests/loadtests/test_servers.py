@@ -24,6 +24,7 @@ SETUP = Setup(
     base=Path("/models/base"),
     adapters={"tone": Path("/all/tone"), "intent": Path("/all/intent")},
     engine={"max_loras": 4, "enforce_eager": True, "enable_prefix_caching": False, "dtype": "float32"},
+    environment={"VLLM_SETTING": "1"},
 )
 
 
@@ -113,6 +114,7 @@ def test_both_servers_get_the_same_base_adapters_and_arguments() -> None:
     assert "--max-loras 4 --enforce-eager --no-enable-prefix-caching --dtype float32" in command
     assert ours.command[1:] == ("serve",)
     assert {name: value for name, value in ours.environment.items() if name != "LORAMUX_PORT"} == {
+        "VLLM_SETTING": "1",
         "LORAMUX_HOST": "127.0.0.1",
         "LORAMUX_BASE": "/models/base",
         "LORAMUX_DATA_DIR": "/data",
@@ -122,6 +124,7 @@ def test_both_servers_get_the_same_base_adapters_and_arguments() -> None:
         "LORAMUX_ENGINE__ENABLE_PREFIX_CACHING": "false",
         "LORAMUX_ENGINE__DTYPE": '"float32"',
     }
+    assert theirs.environment == SETUP.environment
     assert theirs.port != ours.port
 
 

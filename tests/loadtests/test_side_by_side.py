@@ -11,7 +11,7 @@ from loramux_loadtests.servers import Setup
 from loramux_loadtests.side_by_side import Plan, alternating, stock_against_itself
 from loramux_loadtests.steps import Steps
 
-SETUP = Setup(Path("/models/base"), {"tone": Path("/tone"), "intent": Path("/intent")}, {"max_loras": 4})
+SETUP = Setup(Path("/models/base"), {"tone": Path("/tone"), "intent": Path("/intent")}, {"max_loras": 4}, {})
 
 
 def reply(sent: float, first: float, last: float, tokens: int = 5) -> Reply:

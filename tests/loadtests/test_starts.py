@@ -40,7 +40,7 @@ def setup(tmp_path: Path) -> Setup:
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text(CONFIG)
-    return Setup(base, {"tone": Path("/tone")}, {})
+    return Setup(base, {"tone": Path("/tone")}, {}, {})
 
 
 async def test_second_starts_are_measured_in_turn_after_a_first_that_does_not_count(
