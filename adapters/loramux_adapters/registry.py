@@ -72,7 +72,8 @@ _aliases = Table(
     metadata,
     Column("name", String(MAX_NAME_LENGTH), primary_key=True),
     Column("digest", String(DIGEST_LENGTH), primary_key=True),
-    Column("weight", Double, CheckConstraint("weight > 0", name="weight_positive"), nullable=False),
+    Column("weight", Double, nullable=False),
+    CheckConstraint("weight > 0", name="weight_positive"),
     ForeignKeyConstraint(["name", "digest"], [_versions.c.name, _versions.c.digest], ondelete="CASCADE"),
 )
 
