@@ -1,0 +1,186 @@
+"""The rules that keep the rooms apart (docs/structures.md), checked on the source itself."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("server/loramux_server", "adapters/loramux_adapters", "loadtests/loramux_loadtests")
+TRAINER = "loramux_adapters.training.trainer"
+NETWORK = ("socket", "ssl", "urllib", "http", "asyncio", "aiohttp", "httpx", "httpx2", "requests", "huggingface_hub")
+CLOCKS = ("time", "datetime")
+PURE = (
+    "loramux_adapters.validation",
+    "loramux_adapters.residency",
+    "loramux_server.metering.cost",
+    "loramux_server.engine.directory",
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A source file, as the rules see it: its dotted name and what it mentions, in dotted names too."""
+
+    name: str
+    imports: frozenset[str]
+    attributes: frozenset[str]
+
+    def uses(self, *libraries: str) -> bool:
+        return any(_within(imported, library) for imported in self.imports for library in libraries)
+
+    def is_in(self, *rooms: str) -> bool:
+        return any(_within(self.name, room) for room in rooms)
+
+
+def _within(name: str, parent: str) -> bool:
+    return name == parent or name.startswith(parent + ".")
+
+
+def _read(package: Path) -> Iterator[Module]:
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        attributes = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+        name = ".".join(parts).removesuffix(".__init__")
+        yield Module(name, frozenset(_imports(nodes, parts[:-1])), frozenset(attributes))
+
+
+def _imports(nodes: list[ast.AST], folder: tuple[str, ...]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = folder[: len(folder) + 1 - node.level] if node.level else ()
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def modules() -> list[Module]:
+    return [module for package in PACKAGES for module in _read(ROOT / package)]
+
+
+def importers(modules: list[Module], *libraries: str, besides: tuple[str, ...] = ()) -> list[str]:
+    """Return the names of the modules that import one of `libraries`, other than those in the rooms `besides`."""
+    return [module.name for module in modules if module.uses(*libraries) and not module.is_in(*besides)]
+
+
+def environment_readers(modules: list[Module]) -> list[str]:
+    """Return the names of the modules that look at environment variables."""
+    names = {"os.environ", "os.getenv", "os.environb", "os.putenv"}
+    return [module.name for module in modules if names & (module.attributes | module.imports)]
+
+
+def unpicklers(modules: list[Module]) -> list[str]:
+    """Return the names of the modules that could run what a file says."""
+    libraries, calls = ("pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"), {"torch.load", "yaml.load"}
+    return [module.name for module in modules if module.uses(*libraries) or calls & module.attributes]
+
+
+def test_all_three_packages_are_looked_at(modules: list[Module]) -> None:
+    names = {module.name for module in modules}
+    assert {"loramux_server.config", TRAINER, "loramux_loadtests.client"} <= names
+
+
+def test_the_server_may_import_the_adapters_but_never_the_other_way_round(modules: list[Module]) -> None:
+    adapters = [module for module in modules if module.is_in("loramux_adapters")]
+    assert importers(adapters, "loramux_server", "loramux_loadtests") == []
+
+
+def test_the_load_tests_speak_http_and_import_neither(modules: list[Module]) -> None:
+    loadtests = [module for module in modules if module.is_in("loramux_loadtests")]
+    assert importers(loadtests, "loramux_server", "loramux_adapters", "vllm", "torch") == []
+
+
+def test_the_server_does_not_need_the_load_tests(modules: list[Module]) -> None:
+    server = [module for module in modules if module.is_in("loramux_server")]
+    assert importers(server, "loramux_loadtests", besides=("loramux_server.cli", "loramux_server.commands")) == []
+
+
+def test_only_the_engines_room_imports_vllm(modules: list[Module]) -> None:
+    assert importers(modules, "vllm", besides=("loramux_server.engine",)) == []
+
+
+def test_only_the_engines_room_and_the_trainer_import_torch_and_transformers(modules: list[Module]) -> None:
+    assert importers(modules, "torch", "transformers", besides=("loramux_server.engine", TRAINER)) == []
+
+
+def test_only_the_trainer_imports_peft_and_trl(modules: list[Module]) -> None:
+    assert importers(modules, "peft", "trl", besides=(TRAINER,)) == []
+
+
+def test_only_the_hub_source_imports_the_hubs_client(modules: list[Module]) -> None:
+    assert importers(modules, "huggingface_hub", besides=("loramux_adapters.sources.hub",)) == []
+
+
+def test_what_decides_does_no_network_and_reads_no_clock(modules: list[Module]) -> None:
+    assert importers([module for module in modules if module.is_in(*PURE)], *NETWORK, *CLOCKS) == []
+
+
+def test_only_the_composition_root_imports_the_api(modules: list[Module]) -> None:
+    besides = ("loramux_server.app", "loramux_server.api")
+    assert importers(modules, "loramux_server.api", besides=besides) == []
+
+
+def test_only_the_settings_read_the_environment(modules: list[Module]) -> None:
+    assert environment_readers(modules) == ["loramux_server.config"]
+
+
+def test_nothing_unpickles(modules: list[Module]) -> None:
+    assert unpicklers(modules) == []
+
+
+def test_the_machines_description_needs_only_the_standard_library(modules: list[Module]) -> None:
+    [machine] = [module for module in modules if module.is_in("loramux_server.machine")]
+    assert {name.split(".")[0] for name in machine.imports} <= sys.stdlib_module_names
+
+
+def _module(folder: Path, source: str) -> list[Module]:
+    (folder / "room.py").write_text(source)
+    return list(_read(folder))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import vllm",
+        "import vllm.engine.arg_utils as arguments",
+        "from vllm import LLM",
+        "from vllm.engine import arg_utils",
+        "def late():\n    from vllm import LLM",
+        "if TYPE_CHECKING:\n    import vllm",
+    ],
+)
+def test_a_forbidden_import_is_caught_however_it_is_written(tmp_path: Path, source: str) -> None:
+    room = f"{tmp_path.name}.room"
+    assert importers(_module(tmp_path, source), "vllm") == [room]
+    assert importers(_module(tmp_path, source), "vllm", besides=(room,)) == []
+
+
+def test_a_name_that_only_begins_alike_is_not_caught(tmp_path: Path) -> None:
+    assert importers(_module(tmp_path, "import vllm_router\nimport not_vllm"), "vllm") == []
+
+
+def test_a_name_that_is_imported_from_a_package_counts_as_its_module(tmp_path: Path) -> None:
+    assert importers(_module(tmp_path, "from loramux_server import api"), "loramux_server.api") != []
+
+
+@pytest.mark.parametrize("source", ["from . import api", "from .api import models", "from .api.models import Router"])
+def test_a_relative_import_counts_as_what_it_means(tmp_path: Path, source: str) -> None:
+    assert importers(_module(tmp_path, source), f"{tmp_path.name}.api") == [f"{tmp_path.name}.room"]
+
+
+@pytest.mark.parametrize(
+    "source", ["import os\nos.environ['A']", "from os import environ", "import os\nos.getenv('A')"]
+)
+def test_a_look_at_the_environment_is_caught(tmp_path: Path, source: str) -> None:
+    assert environment_readers(_module(tmp_path, source)) != []
+
+
+@pytest.mark.parametrize("source", ["import pickle", "from pickle import loads", "import torch\ntorch.load('x')"])
+def test_unpickling_is_caught(tmp_path: Path, source: str) -> None:
+    assert unpicklers(_module(tmp_path, source)) != []
