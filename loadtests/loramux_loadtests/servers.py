@@ -118,8 +118,11 @@ async def running(spec: ServerSpec, log: Path) -> AsyncIterator[RunningServer]:
     try:
         await _ready(spec, process, log)
         yield RunningServer(spec.name, spec.url, time.monotonic() - started)
-    finally:
-        await _stop(spec, process)
+    except BaseException:
+        await _stop(process)  # why we stop matters more than what had to be killed
+        raise
+    if left := await _stop(process):
+        raise ServerFailedError(f"{spec.name} left {len(left)} processes behind, which were killed: {', '.join(left)}")
 
 
 async def _ready(spec: ServerSpec, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -138,20 +141,21 @@ async def _ready(spec: ServerSpec, process: asyncio.subprocess.Process, log: Pat
     raise ServerFailedError(f"{spec.name} was not ready within {STARTS_WITHIN_S:.0f} s:\n{_tail(log)}")
 
 
-async def _stop(spec: ServerSpec, process: asyncio.subprocess.Process) -> None:
-    """End the server as a supervisor would, then whatever is left of its process group (its leader's id names it)."""
+async def _stop(process: asyncio.subprocess.Process) -> list[str]:
+    """End the server as a supervisor would, then kill what is left of its process group, whose names are returned."""
     if process.returncode is None:
         process.terminate()
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), STOPS_WITHIN_S)
     for _ in range(int(FOLLOWS_WITHIN_S / POLL_S)):
         if not group_members(process.pid):
-            return
+            return []
         await asyncio.sleep(POLL_S)
-    left = group_members(process.pid)
-    os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-    raise ServerFailedError(f"{spec.name} left {len(left)} processes behind, which were killed: {', '.join(left)}")
+    left = group_members(process.pid)  # its leader's id names the group
+    if left:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    return left
 
 
 def group_members(group: int) -> list[str]:
