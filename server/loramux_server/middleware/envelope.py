@@ -9,7 +9,9 @@ from loramux_server.context import RequestContext, current_request
 from loramux_server.errors import SERVER_FAULT, LoramuxError, envelope, response
 from loramux_server.middleware.translation import from_body, from_event
 
-_ERROR_EVENT = b'data: {"error"'
+_NAMED = b"event: error\n"
+"""What the Anthropic protocol puts before an error's data."""
+_ERROR_EVENTS = (b'data: {"error"', _NAMED)
 
 
 def render_errors(app: ASGIApp) -> ASGIApp:
@@ -69,7 +71,7 @@ class _Reply:
 
     async def _hold_event(self, message: Message) -> None:
         """Take a stream's first event: vLLM has said 200 by now, even if it is an error."""
-        if message.get("body", b"").startswith(_ERROR_EVENT):
+        if message.get("body", b"").startswith(_ERROR_EVENTS):
             await self._answer(from_event(message["body"]))
         else:
             self._take = self._pass_event
@@ -77,8 +79,10 @@ class _Reply:
             await self._send(message)
 
     async def _pass_event(self, message: Message) -> None:
-        if message.get("body", b"").startswith(_ERROR_EVENT):
-            message = {**message, "body": self._error_event(from_event(message["body"]))}
+        event = message.get("body", b"")
+        if event.startswith(_ERROR_EVENTS):
+            name = _NAMED if event.startswith(_NAMED) else b""
+            message = {**message, "body": self._error_event(from_event(event), name)}
         if not message.get("more_body", False):
             self._take = self._drop
         await self._send(message)
@@ -97,8 +101,9 @@ class _Reply:
             answer.headers["allow"] = allowed
         await answer(self._scope, self._receive, self._send)
 
-    def _error_event(self, error: LoramuxError) -> bytes:
-        return b"data: " + json.dumps(envelope(self._noted(error))).encode() + b"\n\n"
+    def _error_event(self, error: LoramuxError, name: bytes = b"") -> bytes:
+        content = envelope(self._noted(error)) | ({"type": "error"} if name else {})
+        return name + b"data: " + json.dumps(content).encode() + b"\n\n"
 
     def _noted(self, error: LoramuxError) -> LoramuxError:
         """Return the error to tell: the reason that was noted where it arose, else `error`, noted now."""

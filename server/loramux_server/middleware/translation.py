@@ -44,7 +44,7 @@ def from_vllm(status: int, content: dict[str, Any]) -> LoramuxError:
 
 def from_event(event: bytes) -> LoramuxError:
     """Return the error that a stream's event `data: {"error": ...}` tells; its code is the status it would have had."""
-    content = _object(event.removeprefix(b"data: "))
+    content = _object(event.partition(b"data: ")[2])
     error = content.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     return from_vllm(code if isinstance(code, int) and 400 <= code < 600 else 500, content)

@@ -104,6 +104,16 @@ async def test_an_error_within_a_stream_is_told_in_it() -> None:
     assert server.meter.records[0].outcome is Outcome.FAILED
 
 
+async def test_an_error_in_anthropics_stream_keeps_its_name() -> None:
+    error = b'event: error\ndata: {"type": "error", "error": {"type": "internal_error", "message": "at 0x1"}}\n\n'
+    server = Server(streaming(b"event: message_start\ndata: {}\n\n", error))
+    answer = await server.ask("/v1/messages")
+    name, data = answer.body.split(b"\n\n")[1].split(b"\n")
+    content = json.loads(data.removeprefix(b"data: "))
+    assert (name, content["type"], content["error"]["message"]) == (b"event: error", "error", SERVER_FAULT)
+    assert server.meter.records[0].outcome is Outcome.FAILED
+
+
 async def test_what_looks_like_an_error_in_a_plain_answer_is_content() -> None:
     body = b'data: {"error": "this is what the user asked for"}'
     answer = await Server(answering(200, body, content_type="text/plain")).ask()
