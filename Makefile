@@ -11,7 +11,7 @@ runtime:
 	@$(PYTHON) tools/setup.py
 
 dev:
-	@$(PYTHON) tools/setup.py --dev
+	@$(PYTHON) tools/setup.py dev
 
 serve: runtime ## install everything and serve; ARGS="--port 9000" are passed on
 	@exec $(BIN)/loramux serve $(ARGS)

@@ -1,7 +1,8 @@
-"""Makes `.venv`, with everything that loramux needs: `python3 tools/setup.py [--dev]`. `make` calls it every time.
+"""Makes `.venv`, with everything that loramux needs: `python3 tools/setup.py [packages|serve|dev]`.
 
-What is there already is left alone, so a second run takes a fraction of a second. However a run ends, the next one
-goes on from what is whole. Standard library only, and any Python from 3.8 may run it, to say clearly what is missing.
+`make` calls it every time. What is there already is left alone, so a second run takes a fraction of a second. However a
+run ends, the next one goes on from what is whole. Standard library only, and any Python from 3.8 may run it, to say
+clearly what is missing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from loramux_server.machine import GIB, PYTHONS, obstacles, this_machine  # noqa
 VENV = ROOT / ".venv"
 PINS = ROOT / "requirements"
 DISK_BYTES = 5 * GIB
+LEVELS = {"packages": 1, "serve": 2, "dev": 3}
+"""How many layers each level needs; a container's build asks for the first alone, to cache it."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,10 @@ class Layer:
 def main(arguments: list[str]) -> int:
     """Bring the environment up to date; 0 when it is, 1 with a reason when that can't be."""
     parser = argparse.ArgumentParser(prog="tools/setup.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dev", action="store_true", help="with what the tests need")
+    parser.add_argument("level", nargs="?", choices=LEVELS, default="serve", help="what it is for (default: serve)")
     options = parser.parse_args(arguments)
     try:
-        set_up(development=options.dev)
+        set_up(options.level)
     except SetupError as error:
         print(f"loramux can't be set up: {error}", file=sys.stderr)
         return 1
@@ -69,10 +72,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def set_up(*, development: bool) -> None:
+def set_up(level: str) -> None:
     """Check the machine, then install the layers that are missing or out of date; raises SetupError."""
     backend = _backend()
-    layers = _layers(backend, development=development)
+    layers = _layers(backend)[: LEVELS[level]]
     if all(layer.is_whole() for layer in layers):
         return
     _check_disk()
@@ -86,14 +89,13 @@ def set_up(*, development: bool) -> None:
     progress.say("everything is installed")
 
 
-def _layers(backend: str, *, development: bool) -> list[Layer]:
+def _layers(backend: str) -> list[Layer]:
     pins = [PINS / f"{backend}.txt", PINS / "torch-cpu.txt"]
-    layers = [
+    return [
         Layer("packages", _digest(backend, *pins), Installer.packages),
         Layer("loramux", _digest(backend, ROOT / "pyproject.toml"), Installer.project),
         Layer("development", _digest(backend, PINS / "dev.txt"), Installer.development),
     ]
-    return layers if development else layers[:-1]
 
 
 def _digest(backend: str, *inputs: Path) -> str:

@@ -42,21 +42,26 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_fresh_folder_gets_the_packages_and_then_loramux(installed: list[str]) -> None:
-    setup.set_up(development=False)
+    setup.set_up("serve")
     assert installed == ["packages", "project"]
 
 
 def test_what_is_whole_is_left_alone(installed: list[str]) -> None:
-    setup.set_up(development=True)
+    setup.set_up("dev")
     installed.clear()
-    setup.set_up(development=True)
-    setup.set_up(development=False)
+    setup.set_up("dev")
+    setup.set_up("serve")
     assert installed == []
 
 
+def test_a_containers_build_can_have_the_packages_alone(installed: list[str]) -> None:
+    setup.set_up("packages")
+    assert installed == ["packages"]
+
+
 def test_the_tests_needs_come_on_top_of_what_is_there(installed: list[str]) -> None:
-    setup.set_up(development=False)
-    setup.set_up(development=True)
+    setup.set_up("serve")
+    setup.set_up("dev")
     assert installed == ["packages", "project", "development"]
 
 
@@ -73,27 +78,27 @@ def test_the_tests_needs_come_on_top_of_what_is_there(installed: list[str]) -> N
 def test_only_the_part_whose_inputs_changed_is_made_again(
     installed: list[str], tmp_path: Path, changed: str, again: list[str]
 ) -> None:
-    setup.set_up(development=True)
+    setup.set_up("dev")
     installed.clear()
     (tmp_path / changed).write_text("changed")
-    setup.set_up(development=True)
+    setup.set_up("dev")
     assert installed == again
 
 
 def test_another_backend_makes_everything_again(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    setup.set_up(development=False)
+    setup.set_up("serve")
     installed.clear()
     monkeypatch.setattr(setup, "obstacles", lambda *_: [])
     monkeypatch.setenv("LORAMUX_BACKEND", "cuda")
-    setup.set_up(development=False)
+    setup.set_up("serve")
     assert installed == ["packages", "project"]
 
 
 def test_a_python_that_has_gone_makes_everything_again(installed: list[str], tmp_path: Path) -> None:
-    setup.set_up(development=False)
+    setup.set_up("serve")
     installed.clear()
     (tmp_path / ".venv" / "bin" / "python").unlink()
-    setup.set_up(development=False)
+    setup.set_up("serve")
     assert installed[0] == "packages"
 
 
@@ -128,14 +133,14 @@ def test_a_full_disk_is_told_before_anything_is_installed(
 ) -> None:
     monkeypatch.setattr(setup, "DISK_BYTES", 1 << 60)
     with pytest.raises(SetupError, match=r"the disk has .* GB left"):
-        setup.set_up(development=False)
+        setup.set_up("serve")
     assert installed == []
 
 
 def test_an_unknown_backend_is_refused(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAMUX_BACKEND", "rocm")
     with pytest.raises(SetupError, match="it can be cpu or cuda"):
-        setup.set_up(development=False)
+        setup.set_up("serve")
 
 
 def test_uv_is_given_this_python_if_it_will_do_and_else_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
