@@ -1,7 +1,8 @@
 """The database: the engine that every package's tables live in, and the migrations that make them."""
 
+import sqlite3
+import time
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -75,10 +76,26 @@ def _lock(connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_ID)))
 
 
-def _configure_sqlite(connection: Any, _record: object) -> None:
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """Readers beside the writer, and no row without its parent.
 
     With WAL, NORMAL keeps the database sound through a crash; a power cut may lose the last transactions.
     """
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    while not _enter_wal(connection):
+        if time.monotonic() > deadline:
+            raise TimeoutError("Another process holds the database.")
+        time.sleep(0.01)
+
+
+def _enter_wal(connection: sqlite3.Connection) -> bool:
+    """Switch a new database to WAL: the one statement for which SQLite does not wait while another process does it."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

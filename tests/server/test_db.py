@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,24 @@ def test_sqlite_reads_beside_a_writer_and_keeps_foreign_keys(engine: sa.Engine) 
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+
+
+def test_connections_opened_at_once_to_a_new_database_wait_for_each_other(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def journal_mode(url: str) -> object:
+        engine = db.create_engine(url)
+        together.wait()
+        with engine.connect() as connection:
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        engine.dispose()
+        return mode
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(30):
+            assert set(pool.map(journal_mode, [f"sqlite:///{tmp_path / str(number)}"] * 8)) == {"wal"}
+
+
+def test_a_database_that_can_t_be_opened_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(sa.exc.OperationalError, match="unable to open"):
+        db.upgrade(db.create_engine(f"sqlite:///{tmp_path / 'missing' / 'file'}"))
