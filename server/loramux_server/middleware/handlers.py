@@ -22,7 +22,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def answer(_: Request, error: Exception) -> Response:
         return response(_as_loramux(error))
 
-    for kind in (LoramuxError, AdapterError, RequestValidationError):
+    for kind in (LoramuxError, AdapterError, RequestValidationError, TypeError):
         app.add_exception_handler(kind, answer)
 
 
@@ -31,6 +31,8 @@ def _as_loramux(error: Exception) -> LoramuxError:
         return from_adapter_error(error)
     if isinstance(error, RequestValidationError):
         return invalid_body(error.errors())
+    if isinstance(error, TypeError):  # what vLLM's validators raise when they walk over a field of another type
+        return InvalidRequest(f"A field of the body has a wrong type: {error}.")
     if isinstance(error, LoramuxError):
         return error
     raise error

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Body, FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from starlette.testclient import TestClient
 
 from loramux_adapters.errors import AdapterNotFound
@@ -21,6 +21,11 @@ class Message(BaseModel):
 class Chat(BaseModel):
     messages: list[Message]
     n: int = 1
+
+    @field_validator("n", mode="before")
+    @classmethod
+    def walk(cls, n: Any) -> Any:
+        return len(n) if n is None else n
 
 
 @pytest.fixture
@@ -72,6 +77,11 @@ def test_a_body_that_does_not_fit_names_the_field(
 ) -> None:
     fields = error(client, content)
     assert (fields["param"], fields["message"]) == (param, message)
+
+
+def test_a_validator_that_stumbles_over_a_wrong_type_is_the_clients_fault(client: TestClient) -> None:
+    message = error(client, '{"messages": [], "n": null}')["message"]
+    assert message == "A field of the body has a wrong type: object of type 'NoneType' has no len()."
 
 
 @pytest.mark.parametrize("content", ["{", '{"messages": [', "nonsense"])
