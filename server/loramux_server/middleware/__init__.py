@@ -1,4 +1,4 @@
-"""What surrounds every request, whichever handler serves it: pure ASGI, so that a token costs less than a microsecond."""
+"""What surrounds every request, whichever handler serves it: pure ASGI, less than a microsecond for each token."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
