@@ -226,7 +226,7 @@ def export_engine_environment(settings: Settings, suited: Mapping[str, str]) -> 
         "PYTHONWARNINGS": "ignore",
         "TORCH_LOGS": "-all",
     }
-    for name, value in (wishes | suited).items():
+    for name, value in {**wishes, **suited}.items():
         os.environ.setdefault(name, value)
     os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "0"
     return log

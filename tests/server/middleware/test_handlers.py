@@ -25,7 +25,7 @@ class Chat(BaseModel):
     @field_validator("n", mode="before")
     @classmethod
     def walk(cls, n: Any) -> Any:
-        return len(n) if n is None else n
+        return len(n) if not isinstance(n, int) else n
 
 
 @pytest.fixture
