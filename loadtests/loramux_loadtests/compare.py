@@ -77,12 +77,12 @@ def read_folder(path: Path) -> Folder:
         return Folder(
             name=path.resolve().name,
             task=Task.model_validate(yaml.safe_load((path / "compare.yaml").read_text())),
-            items=[_item(json.loads(line)["messages"]) for line in (path / "test.jsonl").open()],
+            items=_items(path / "test.jsonl"),
             short=json.loads((path / "prompt_short.json").read_text()),
             few_shot=json.loads((path / "prompt_few_shot.json").read_text()),
         )
-    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-        raise ComparisonError(f"{path} can't be compared: {error}") from error
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+        raise ComparisonError(f"{path.name} can't be compared: {type(error).__name__}: {error}") from error
 
 
 async def run_arms(client: Client, arms: Sequence[Arm], items: Sequence[Item], task: Task, at_once: int) -> list[Row]:
@@ -105,8 +105,9 @@ async def run_arms(client: Client, arms: Sequence[Arm], items: Sequence[Item], t
         for done in track(asyncio.as_completed(pending), total=len(pending), console=Console(stderr=True)):
             rows.extend(await done)
     finally:
-        for task_left in pending:
-            task_left.cancel()
+        for unfinished in pending:
+            unfinished.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
     return rows
 
 
@@ -119,6 +120,13 @@ async def _answered(client: Client, arm: Arm, number: int, item: Item, task: Tas
 
 def _row(arm: Arm, number: int, reply: Reply, scores: Scores) -> Row:
     return Row(arm.name, number, scores, reply.input_tokens, reply.cached_tokens, reply.output_tokens, reply.text)
+
+
+def _items(path: Path) -> list[Item]:
+    items = [_item(json.loads(line)["messages"]) for line in path.read_text().splitlines()]
+    if not items:
+        raise ValueError(f"{path.name} is empty")
+    return items
 
 
 def _item(messages: list[dict[str, Any]]) -> Item:

@@ -1,0 +1,191 @@
+"""The trainer as it runs: a process of its own, with the real libraries, on a base of a few thousand parameters."""
+
+import importlib
+import io
+import json
+import signal
+import subprocess
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from loramux_adapters.training.errors import TrainingError
+from loramux_adapters.training.events import Event, Finished, Started, Step
+from loramux_adapters.training.process import TrainingRun, train
+from loramux_adapters.training.recipe import Recipe
+
+from .tiny_base import HIDDEN, INTERMEDIATE, make_base
+
+pytestmark = pytest.mark.engine  # not the engine, but as slow: each run imports torch, PEFT and TRL
+
+RECIPE = """
+rank: 4
+alpha: 8
+target_modules: [q_proj, down_proj]
+last_layers: 2
+epochs: 5
+batch_size: 4
+learning_rate: 0.02
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base, a training file of ten conversations and a recipe."""
+    place = tmp_path_factory.mktemp("training")
+    make_base(place / "base")
+    lines = [
+        {
+            "messages": [
+                {"role": "user", "content": f"number {i}"},
+                {"role": "assistant", "content": "even" if i % 2 == 0 else "odd"},
+            ]
+        }
+        for i in range(10)
+    ]
+    (place / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (place / "recipe.yaml").write_text(RECIPE)
+    return place
+
+
+def run(place: Path, *, base: str = "base", recipe: str = "recipe.yaml", output: str = "out") -> TrainingRun:
+    return TrainingRun(place / base, "Tiny-Base", place / "train.jsonl", place / recipe, place / output)
+
+
+def leftovers(place: Path) -> list[Path]:
+    return [path for path in place.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> tuple[list[Event], Path]:
+    """What the trainer said, and where the adapter is; the folder held another file and an older adapter before."""
+    output = place / "adapter"
+    output.mkdir()
+    for name in ("README.md", "adapter_config.json", "adapter_model.safetensors"):
+        (output / name).write_text("old")
+    return list(train(run(place, output="adapter"))), output
+
+
+def test_progress_is_told_from_start_to_finish(trained: tuple[list[Event], Path]) -> None:
+    started, *steps, finished = trained[0]
+    assert isinstance(started, Started)
+    assert isinstance(finished, Finished)
+    assert (started.examples, started.steps) == (10, 15)
+    per_layer = 4 * (HIDDEN + HIDDEN) + 4 * (INTERMEDIATE + HIDDEN)
+    assert started.trained_parameters == 2 * per_layer
+    progress = [(step.step, step.loss) for step in steps if isinstance(step, Step)]
+    assert [number for number, _ in progress] == list(range(1, 16))
+    assert progress[-1][1] < 0.95 * progress[0][1]
+
+
+def test_the_weights_are_bfloat16_of_the_layers_and_modules_in_the_recipe(trained: tuple[list[Event], Path]) -> None:
+    with safe_open(trained[1] / "adapter_model.safetensors", "numpy") as file:
+        names = set(file.keys())
+        types = {file.get_slice(name).get_dtype() for name in names}
+        shape = file.get_slice("base_model.model.model.layers.1.mlp.down_proj.lora_A.weight").get_shape()
+    assert types == {"BF16"}
+    assert shape == [4, INTERMEDIATE]
+    assert names == {
+        f"base_model.model.model.layers.{layer}.{module}.lora_{side}.weight"
+        for layer in (1, 2)
+        for module in ("self_attn.q_proj", "mlp.down_proj")
+        for side in "AB"
+    }
+
+
+def test_something_was_learned_in_every_tensor(trained: tuple[list[Event], Path]) -> None:
+    raw = (trained[1] / "adapter_model.safetensors").read_bytes()
+    header_size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + header_size])
+    del header["__metadata__"]
+    for fact in header.values():
+        begin, end = fact["data_offsets"]
+        assert np.frombuffer(raw[8 + header_size + begin : 8 + header_size + end], np.uint16).any()  # B starts at zero
+
+
+def test_the_config_names_the_base_and_no_path_of_this_machine(trained: tuple[list[Event], Path], place: Path) -> None:
+    text = (trained[1] / "adapter_config.json").read_text()
+    config = json.loads(text)
+    assert config["base_model_name_or_path"] == "Tiny-Base"
+    assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
+    assert config["target_modules"] == ["down_proj", "q_proj"]
+    assert config["layers_to_transform"] == [1, 2]
+    assert str(place) not in text
+
+
+def test_the_adapters_files_are_replaced_and_others_left_alone(trained: tuple[list[Event], Path], place: Path) -> None:
+    assert sorted(path.name for path in trained[1].iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert (trained[1] / "README.md").read_text() == "old"
+    assert leftovers(place) == []
+
+
+def test_the_same_training_gives_the_same_bytes(trained: tuple[list[Event], Path], place: Path) -> None:
+    list(train(run(place, output="again")))
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (place / "again" / name).read_bytes() == (trained[1] / name).read_bytes()
+
+
+def test_an_interrupt_leaves_what_was_there_and_nothing_else(place: Path) -> None:
+    (place / "long.yaml").write_text(RECIPE.replace("epochs: 5", "epochs: 1000"))
+    output = place / "interrupted"
+    output.mkdir()
+    (output / "adapter_config.json").write_text("old")
+    command = run(place, recipe="long.yaml", output="interrupted").command
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        _wait_for("step", child.stdout or ())
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert [path.name for path in output.iterdir()] == ["adapter_config.json"]
+    assert (output / "adapter_config.json").read_text() == "old"
+    assert leftovers(place) == []
+
+
+def _wait_for(kind: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        if json.loads(line)["event"] == kind:
+            return
+    raise AssertionError(f"no {kind}")
+
+
+@pytest.fixture(scope="module")
+def trainer() -> ModuleType:
+    """The trainer in this process: what it refuses, it refuses before it trains."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' own, about each other
+        return importlib.import_module("loramux_adapters.training.trainer")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("base", "changes", "reason"),
+    [
+        ("empty", {}, "empty can't be loaded as a base model"),
+        ("mute", {}, "mute has no chat template"),
+        ("base", {"last_layers": 4}, "the last 4 layers, but the base has 3"),
+        ("base", {"max_length": 8}, r"answer 1 of the data has \d+ tokens, more than .* max_length of 8"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_its_reason(
+    place: Path, trainer: ModuleType, base: str, changes: dict[str, int], reason: str
+) -> None:
+    (place / "empty").mkdir(exist_ok=True)
+    if not (place / "mute").exists():
+        make_base(place / "mute", chat_template=None)
+    output, said = place / "never", io.StringIO()
+    with pytest.raises(TrainingError, match=reason):
+        trainer.train(
+            place / base, "Tiny-Base", place / "train.jsonl", Recipe(**changes), output, trainer.Reporter(said)
+        )
+    assert said.getvalue() == ""
+    assert not output.exists()
+    assert leftovers(place) == []
