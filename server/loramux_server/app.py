@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp
 
 from loramux_adapters.catalogue import Catalogue
@@ -44,6 +45,7 @@ LORA_DEFAULTS = {"max_loras": 4, "max_cpu_loras": 32}
 FRONTEND_DEFAULTS = {
     "enable_auto_tool_choice": True,
     "tool_call_parser": "hermes",
+    "tool_strict_level": "parameter",  # a call's arguments always fit the tool's schema, also from a small model
     "enable_prompt_tokens_details": True,
     "use_tqdm_on_load": False,
 }
@@ -102,9 +104,11 @@ def engine_options(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:
     return suited | {"max_lora_rank": rank_limit(ranks)} | settings.engine
 
 
-async def compose(settings: Settings, shelf: Shelf, engine: Any, arguments: Namespace) -> Server:
+async def compose(
+    settings: Settings, shelf: Shelf, engine: Any, arguments: Namespace, registry: CollectorRegistry = REGISTRY
+) -> Server:
     """Wire a server around `engine` (vLLM's, or a fake of the same shape)."""
-    metrics, drain = Metrics(), Drain()
+    metrics, drain = Metrics(registry), Drain()
     requests = LoraRequests(shelf.catalogue, shelf.base.name)
     pool = AdapterPool(EngineLoader(engine, requests), arguments.max_cpu_loras, metrics)
     intake = Intake(shelf.store, shelf.registry, shelf.base, arguments.max_lora_rank)
@@ -120,7 +124,7 @@ async def compose(settings: Settings, shelf: Shelf, engine: Any, arguments: Name
     add_error_handlers(app)
     app.include_router(models_router(ServedModels(shelf.base.name, shelf.catalogue)))
     app.include_router(adapters_router(library, settings.allowed_roots))
-    app.include_router(ops_router(why_not_ready))
+    app.include_router(ops_router(why_not_ready, registry))
     keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
     wrapped = shell(app, drain=drain, authenticator=keys, max_body_bytes=settings.max_body_bytes, meter=metrics)
     return Server(wrapped, shelf.base.name, library, drain)

@@ -5,6 +5,7 @@ The socket is bound before the engine starts, because a port in use should be to
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -89,7 +90,7 @@ class Lifecycle:
     drain: Callable[[], None]
     drain_seconds: float
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
-    _signals: int = 0
+    _stops: int = 0
 
     async def run(self, started: Callable[[], None]) -> int:
         """Serve; call `started` once connections are taken; return the process's exit code."""
@@ -104,6 +105,7 @@ class Lifecycle:
         code = ENGINE_DIED if self.engine_is_dead() else 0
         await self._until_quiet(server, _FAREWELL_SECONDS if code else self.drain_seconds)
         code = ENGINE_DIED if self.engine_is_dead() else code
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is still open is cut off on purpose
         server.should_exit = True
         await serving
         return code
@@ -111,10 +113,11 @@ class Lifecycle:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self.stop)
 
-    def _signalled(self) -> None:
-        self._signals += 1
+    def stop(self) -> None:
+        """End it: the first time when the open requests are through, the second time at once."""
+        self._stops += 1
         self._stop.set()
 
     async def _until_stopped(self, serving: asyncio.Task[None]) -> None:
@@ -123,11 +126,11 @@ class Lifecycle:
                 await asyncio.wait_for(self._stop.wait(), _POLL_SECONDS)
 
     async def _until_quiet(self, server: uvicorn.Server, seconds: float) -> None:
-        """Until no request is open, `seconds` are over, a second signal came, or the engine died under us."""
+        """Until no request is open, `seconds` are over, it was told twice, or the engine died under us."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         was_dead = self.engine_is_dead()
-        while server.server_state.tasks and loop.time() < deadline and self._signals < 2:
+        while server.server_state.tasks and loop.time() < deadline and self._stops < 2:
             if self.engine_is_dead() and not was_dead:
                 was_dead, deadline = True, min(deadline, loop.time() + _FAREWELL_SECONDS)
             await asyncio.sleep(_POLL_SECONDS / 4)

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from multiprocessing import resource_tracker
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -59,6 +60,7 @@ async def vllm_engine(arguments: Namespace) -> AsyncIterator[AsyncLLM]:
 
 
 def _start(arguments: Namespace) -> AsyncLLM:
+    resource_tracker.ensure_running()  # first, because starting it unblocks the two
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     usage = UsageContext.OPENAI_API_SERVER
     try:

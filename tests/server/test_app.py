@@ -1,0 +1,251 @@
+"""The whole server, all but the engine: vLLM's handlers on the fake engine, asked over HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+from tests.server.tiny import TinyServer, tiny_server
+
+from loramux_server.base import ResolvedBase
+
+
+@pytest_asyncio.fixture
+async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path, tiny_base) as server:
+        yield server
+
+
+async def metric(tiny: TinyServer, line: str) -> float:
+    """The value of the metric whose name and labels are `line`; 0 if there is none yet."""
+    page = (await tiny.http.get("/metrics")).text
+    values = [row.rpartition(" ")[2] for row in page.splitlines() if row.rpartition(" ")[0] == line]
+    return float(values[0]) if values else 0.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nothing announces."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_the_base_and_an_adapter_answer_each_on_their_own_route(tiny: TinyServer) -> None:
+    version = await tiny.add("support-tone")
+    base, adapter = await tiny.chat("tiny"), await tiny.chat("support-tone", max_tokens=40)
+    assert base.choices[0].message.content.startswith("[base] 0")
+    assert adapter.choices[0].message.content.startswith(f"[{version}] 0")
+    assert (base.model, adapter.model) == ("tiny", version)
+
+
+async def test_a_version_is_asked_for_by_name_and_digest(tiny: TinyServer) -> None:
+    old = await tiny.add("support-tone", seed=1)
+    new = await tiny.add("support-tone", seed=2)
+    assert (await tiny.chat("support-tone")).model == new
+    assert (await tiny.chat(old)).model == old
+
+
+async def test_a_name_with_slashes_and_colons_is_served_and_retrieved(tiny: TinyServer) -> None:
+    version = await tiny.add("ft:tiny/org:tone:1")
+    assert (await tiny.chat("ft:tiny/org:tone:1")).model == version
+    assert (await tiny.client.models.retrieve("ft:tiny/org:tone:1")).id == "ft:tiny/org:tone:1"
+
+
+async def test_models_lists_the_base_and_its_adapters_and_tells_no_path(tiny: TinyServer) -> None:
+    await tiny.add("b")
+    await tiny.add("a", seed=1)
+    listed = (await tiny.http.get("/v1/models")).json()["data"]
+    assert [(model["id"], model["parent"]) for model in listed] == [("tiny", None), ("a", "tiny"), ("b", "tiny")]
+    assert str(tiny.settings.data_dir) not in json.dumps(listed)
+
+
+async def test_an_unknown_model_is_a_404_of_openais_shape(tiny: TinyServer) -> None:
+    for ask in (tiny.chat("nobody"), tiny.chat("nobody@0123456789ab"), tiny.chat("../../etc"), tiny.chat("tiny@x")):
+        with pytest.raises(openai.NotFoundError) as caught:
+            await ask
+        assert caught.value.code == "model_not_found"
+        assert caught.value.request_id
+
+
+async def test_a_removed_adapter_is_not_found_and_its_name_is_free_again(tiny: TinyServer) -> None:
+    version = await tiny.add("a")
+    await tiny.chat("a")
+    assert (await tiny.http.delete("/admin/adapters/a")).json()["versions"][0]["id"] == version
+    with pytest.raises(openai.NotFoundError):
+        await tiny.chat("a")
+    with pytest.raises(openai.NotFoundError):
+        await tiny.chat(version)
+    assert tiny.engine.loaded == {}
+    assert await tiny.add("a") == version
+    assert (await tiny.chat("a")).model == version
+
+
+async def test_more_adapters_than_the_engine_holds_are_all_served(tiny: TinyServer) -> None:
+    names = [f"a{number}" for number in range(8)]
+    versions = [await tiny.add(name, seed=number) for number, name in enumerate(names)]
+    answers = await asyncio.gather(*(tiny.chat(name, max_tokens=40) for name in names * 4))
+    assert [answer.model for answer in answers] == versions * 4
+    assert all(answer.choices[0].message.content.startswith(f"[{answer.model}]") for answer in answers)
+    assert len(tiny.engine.loaded) <= 2
+
+
+async def test_an_adapter_is_loaded_once_for_many_requests_and_stays(tiny: TinyServer) -> None:
+    version = await tiny.add("a")
+    tiny.engine.seconds_per_load = 0.05
+    await asyncio.gather(*(tiny.chat("a") for _ in range(20)))
+    await tiny.chat("a")
+    assert tiny.engine.loads == [version]
+
+
+async def test_an_adapter_that_the_engine_refuses_is_an_error_of_its_own_requests_alone(tiny: TinyServer) -> None:
+    tiny.engine.refused_loads.add(await tiny.add("bad"))
+    with pytest.raises(openai.InternalServerError) as caught:
+        await tiny.chat("bad")
+    assert caught.value.code == "adapter_loading_failed"
+    assert "refused" not in str(caught.value)
+    assert (await tiny.chat("tiny")).model == "tiny"
+
+
+async def test_a_stream_that_fails_before_its_first_token_has_a_real_status(tiny: TinyServer) -> None:
+    tiny.engine.refused_loads.add(await tiny.add("bad"))
+    with pytest.raises(openai.InternalServerError) as caught:
+        await tiny.chat("bad", stream=True)
+    assert caught.value.code == "adapter_loading_failed"
+
+
+async def test_requests_wait_for_a_place_and_those_beyond_the_queue_get_503_with_retry_after(tiny: TinyServer) -> None:
+    for number in range(4):
+        await tiny.add(f"a{number}", seed=number)
+    tiny.server.library.pool.max_waiting = 1
+    tiny.engine.seconds_per_token = 0.02
+    running = [asyncio.create_task(tiny.chat(f"a{number}")) for number in range(3)]
+    await until(lambda: len(tiny.server.library.pool._waiting) == 1)
+    for stream in (False, True):
+        with pytest.raises(openai.InternalServerError) as caught:
+            await tiny.chat("a3", stream=stream)
+        assert caught.value.status_code == 503
+        assert caught.value.code == "server_overloaded"
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+    await asyncio.gather(*running)
+
+
+async def test_every_request_leaves_one_count_whatever_its_end(tiny: TinyServer) -> None:
+    await tiny.add("a")
+    await tiny.chat("a")
+    [chunk async for chunk in await tiny.chat("a", stream=True)]
+    await tiny.chat("a", n=2)
+    requests = 'loramux_requests_total{{adapter="a",operation="chat",outcome="{}",route="adapter"}}'
+    assert await metric(tiny, requests.format("ok")) == 3
+    assert await metric(tiny, 'loramux_tokens_total{adapter="a",route="adapter",type="output"}') == 80
+    assert await metric(tiny, "loramux_adapter_cold_requests_total") == 1
+    assert await metric(tiny, 'loramux_adapters_resident{tier="host"}') == 1
+
+    tiny.engine.seconds_per_token = 0.02
+    stream = await tiny.chat("a", stream=True, max_tokens=200)
+    async for _ in stream:
+        break
+    await stream.close()
+    with pytest.raises(httpx.ReadTimeout):
+        body = {"model": "a", "messages": [{"role": "user", "content": "x"}], "max_tokens": 200}
+        await tiny.http.post("/v1/chat/completions", json=body, timeout=0.3)
+    await until(lambda: not tiny.engine.running)
+    await asyncio.sleep(0.1)
+    assert await metric(tiny, requests.format("cancelled")) == 2
+    assert await metric(tiny, 'loramux_requests_in_flight{route="adapter"}') == 0
+    assert all(not place.leases for place in tiny.server.library.pool._places.values())
+
+
+async def test_a_list_of_prompts_is_one_request_with_the_tokens_of_all(tiny: TinyServer) -> None:
+    await tiny.client.completions.create(model="tiny", prompt=["a", "b", "c"], max_tokens=5)
+    requests = 'loramux_requests_total{adapter="",operation="completions",outcome="ok",route="base"}'
+    assert await metric(tiny, requests) == 1
+    assert await metric(tiny, 'loramux_tokens_total{adapter="",route="base",type="output"}') == 15
+
+
+async def test_what_vllm_mounts_for_itself_is_not_served(tiny: TinyServer) -> None:
+    for path in ("/invocations", "/scale_elastic_ep", "/v1/load_lora_adapter", "/inference/v1/generate", "/version",
+                 "/v1/chat/completions/batch", "/server_info", "/sleep", "/docs"):  # fmt: skip
+        for method in ("GET", "POST"):
+            answer = await tiny.http.request(method, path, json={})
+            assert answer.status_code == 404, path
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "body"),
+        (b'{"model": "tiny"}', "messages"),
+        (b'{"model": "tiny", "messages": "hello"}', "messages"),
+        (b'{"model": "tiny", "messages": [], "max_tokens": "many"}', "max_tokens"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "n": -1}', "n"),
+        (b'{"model": 7, "messages": [{"role": "user", "content": "x"}]}', "model"),
+        (b"\xff\xfe", "body"),
+    ],
+)  # fmt: skip
+async def test_a_body_that_does_not_fit_is_a_400_that_names_what(tiny: TinyServer, body: bytes, says: str) -> None:
+    answer = await tiny.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert says in error["message"], error
+
+
+async def test_empty_messages_are_a_400(tiny: TinyServer) -> None:
+    with pytest.raises(openai.BadRequestError):
+        await tiny.client.chat.completions.create(model="tiny", messages=[])
+
+
+async def test_a_prompt_that_is_too_long_is_told_as_such(tiny: TinyServer) -> None:
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await tiny.chat("tiny", "x" * 1000, stream=stream)
+        assert caught.value.code == "context_length_exceeded"
+
+
+async def test_a_body_of_50_mb_is_refused(tiny: TinyServer) -> None:
+    answer = await tiny.http.post("/v1/chat/completions", content=b"x" * 50_000_000)
+    assert answer.status_code == 413
+
+
+async def test_draining_refuses_new_work_and_finishes_what_runs(tiny: TinyServer) -> None:
+    tiny.engine.seconds_per_token = 0.05
+    stream = await tiny.chat("tiny", stream=True)
+    tiny.server.drain.begin()
+    assert (await tiny.http.get("/health")).status_code == 200
+    assert (await tiny.http.get("/ready")).status_code == 503
+    with pytest.raises(openai.InternalServerError) as caught:
+        await tiny.chat("tiny")
+    assert caught.value.status_code == 503
+    assert "retry-after" in caught.value.response.headers
+    chunks = [chunk async for chunk in stream]
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+async def test_when_the_engine_dies_open_requests_get_an_error_and_the_exit_code_is_not_0(tiny: TinyServer) -> None:
+    tiny.engine.seconds_per_token = 0.02
+    stream = await tiny.chat("tiny", stream=True, max_tokens=200)
+    plain = asyncio.create_task(tiny.chat("tiny", max_tokens=200))
+    await asyncio.sleep(0.1)
+    tiny.engine.die()
+    with pytest.raises(openai.APIError):
+        [chunk async for chunk in stream]
+    with pytest.raises(openai.InternalServerError):
+        await plain
+    assert await asyncio.wait_for(tiny.life, 10) != 0
+
+
+async def test_with_a_key_nothing_but_health_is_open(tiny_base: ResolvedBase, tmp_path: Path) -> None:
+    async with tiny_server(tmp_path, tiny_base, keys=("secret-1", "secret-2")) as tiny:
+        assert (await tiny.chat("tiny")).model == "tiny"
+        for path in ("/v1/models", "/metrics", "/admin/adapters"):
+            refused = await tiny.http.get(path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert (await tiny.http.get(path, headers={"authorization": "Bearer secret-2"})).status_code == 200
+        for path in ("/health", "/ready"):
+            assert (await tiny.http.get(path)).status_code == 200
