@@ -1,0 +1,6 @@
+"""Fails unless the server in this container answers; needs no key, because /health asks for none."""
+
+import os
+import urllib.request
+
+urllib.request.urlopen(f"http://127.0.0.1:{os.environ['LORAMUX_PORT']}/health", timeout=4).close()
