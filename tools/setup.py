@@ -134,7 +134,6 @@ def _only_one(progress: Progress) -> Iterator[int]:
 
     folder = ROOT / ".tools"
     folder.mkdir(exist_ok=True)
-    (folder / ".gitignore").write_text("*\n", encoding="ascii")
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
