@@ -14,7 +14,8 @@ import yaml
 
 HERE = Path(__file__).parent
 SEED = 20
-ITEMS = {"train": 720, "test": 240}
+HALVES = ("train", "test")
+TEST_ITEMS = 200
 
 Phrases = dict[str, Any]
 Pair = tuple[str, str]  # what the user writes, what the assistant answers
@@ -69,10 +70,11 @@ def house_tone(draw: random.Random, phrases: Phrases, half: Phrases) -> Pair:
     return note[0].upper() + note[1:], phrases["frame"].format(first=facts["first"], body=body)
 
 
-EXAMPLES: dict[str, Callable[[random.Random, Phrases, Phrases], Pair]] = {
-    "support-intent": support_intent,
-    "order-json": order_json,
-    "house-tone": house_tone,
+# How a pair is made, and of how many an adapter learns.
+EXAMPLES: dict[str, tuple[Callable[[random.Random, Phrases, Phrases], Pair], int]] = {
+    "support-intent": (support_intent, 720),
+    "order-json": (order_json, 720),
+    "house-tone": (house_tone, 480),
 }
 
 
@@ -80,9 +82,9 @@ def generate(name: str, half: str) -> str:
     """The text of an example's train.jsonl or test.jsonl: different conversations, one a line."""
     phrases = yaml.safe_load((HERE / name / "phrases.yaml").read_text())
     draw = random.Random(f"{SEED}-{name}-{half}")  # noqa: S311 - data, not secrets
-    make = EXAMPLES[name]
+    make, train_items = EXAMPLES[name]
     pairs: dict[str, str] = {}
-    while len(pairs) < ITEMS[half]:
+    while len(pairs) < (train_items if half == "train" else TEST_ITEMS):
         message, answer = make(draw, phrases, phrases[half])
         pairs.setdefault(message, answer)
     return "".join(_line(phrases["prompt"], *pair) for pair in pairs.items())
@@ -105,7 +107,7 @@ def _listed(parts: list[str]) -> str:
 def main() -> None:
     """Write both files of every example."""
     for name in EXAMPLES:
-        for half in ITEMS:
+        for half in HALVES:
             (HERE / name / f"{half}.jsonl").write_text(generate(name, half))
 
 
