@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +77,20 @@ class TinyServer:
         )
 
 
+def small_arguments(base: ResolvedBase) -> Namespace:
+    """Arguments for an engine with room for two adapters."""
+    small = {"max_loras": 2, "max_cpu_loras": 2, "max_model_len": MAX_MODEL_LEN, "dtype": "float32"}
+    return engine_arguments(base.path, base.name, FRONTEND_DEFAULTS | small)
+
+
+def small_engine(base: ResolvedBase) -> FakeEngine:
+    """A fake engine with room for two adapters."""
+    return FakeEngine(small_arguments(base))
+
+
 @contextlib.asynccontextmanager
 async def tiny_server(
-    root: Path, base: ResolvedBase, *, engine: dict[str, Any] | None = None, keys: tuple[str, ...] = (), **settings: Any
+    root: Path, base: ResolvedBase, *, keys: tuple[str, ...] = (), **settings: Any
 ) -> AsyncIterator[TinyServer]:
     """Serve `base` on the fake engine until the context ends."""
     configured = Settings(
@@ -88,8 +100,7 @@ async def tiny_server(
         api_keys=keys,
         **settings,  # type: ignore[arg-type]
     )
-    small = {"max_loras": 2, "max_cpu_loras": 2, "max_model_len": MAX_MODEL_LEN, "dtype": "float32"}
-    arguments = engine_arguments(base.path, base.name, FRONTEND_DEFAULTS | small | (engine or {}))
+    arguments = small_arguments(base)
     fake = FakeEngine(arguments)
     server = await compose(configured, open_shelf(configured, base), fake, arguments, CollectorRegistry())
     listener = bind("127.0.0.1", 0)

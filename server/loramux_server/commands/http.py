@@ -8,8 +8,8 @@ from rich.console import Console
 
 words = Console(stderr=True, highlight=False)  # standard output is for results
 
-Url = Annotated[str, typer.Option(envvar="LORAMUX_URL", help="Where the server is.")]
-ApiKey = Annotated[str | None, typer.Option(envvar="LORAMUX_API_KEY", help="A key of the server's, if it has any.")]
+Url = Annotated[str, typer.Option(envvar="LORAMUX_CLI_URL", help="Where the server is.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="LORAMUX_CLI_API_KEY", help="A key of the server's, if it has any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answered, for programs.")]
 
 DEFAULT_URL = "http://127.0.0.1:8000"

@@ -5,7 +5,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from loramux_server.auth import Authenticator
 from loramux_server.context import Meter
 from loramux_server.middleware.envelope import render_errors
-from loramux_server.middleware.guards import Drain, authenticate, limit_bodies, refuse_while_draining
+from loramux_server.middleware.guards import (
+    Drain,
+    authenticate,
+    limit_bodies,
+    refuse_other_hosts,
+    refuse_while_draining,
+)
 from loramux_server.middleware.handlers import add_error_handlers
 from loramux_server.middleware.requests import in_context
 
@@ -16,6 +22,8 @@ def shell(app: ASGIApp, *, drain: Drain, authenticator: Authenticator, max_body_
     """Return `app` inside of what every HTTP request goes through, from the innermost layer to the outermost."""
     served = limit_bodies(app, max_body_bytes)
     served = authenticate(served, authenticator)
+    if authenticator.is_open:
+        served = refuse_other_hosts(served)
     served = refuse_while_draining(served, drain)
     served = render_errors(served)
     served = in_context(served, meter)

@@ -1,14 +1,18 @@
 """Whom the server serves at all: each guard raises, and the error envelope outside of them answers."""
 
+import re
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
 from loramux_server.context import current_request
-from loramux_server.errors import BodyTooLarge, ShuttingDown
+from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What a load balancer asks: no key, and answered until the end. /metrics tells adapters' names, so it needs a key."""
+
+_OWN_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 class Drain:
@@ -28,6 +32,20 @@ def refuse_while_draining(app: ASGIApp, drain: Drain) -> ASGIApp:
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if drain.has_begun and scope["path"] not in OPEN_PATHS:
             raise ShuttingDown
+        await app(scope, receive, send)
+
+    return guarded
+
+
+def refuse_other_hosts(app: ASGIApp) -> ASGIApp:
+    """Let only this machine's own names through, on a server that is open because only this machine reaches it.
+
+    A web page can point a name of its own at 127.0.0.1 (DNS rebinding), and a browser then asks us on its behalf.
+    """
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if not _OWN_HOST.fullmatch(Headers(scope=scope).get("host", "localhost")):
+            raise NotPermitted("Without API keys this server answers to localhost and its addresses alone.")
         await app(scope, receive, send)
 
     return guarded

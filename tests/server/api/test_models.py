@@ -39,7 +39,7 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     served = shell(app, drain=Drain(), authenticator=Authenticator([]), max_body_bytes=1000, meter=NoMeter())
     transport = httpx2.ASGITransport(served)
     async with openai.AsyncOpenAI(
-        base_url="http://server/v1", api_key="none", max_retries=0, http_client=httpx2.AsyncClient(transport=transport)
+        base_url="http://localhost/v1", api_key="none", max_retries=0, http_client=httpx2.AsyncClient(transport=transport)
     ) as client:
         yield client
 

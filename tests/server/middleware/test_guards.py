@@ -107,3 +107,14 @@ async def test_a_body_of_exactly_the_limit_is_read() -> None:
 
     answer = await Server(app).ask(headers={"content-length": "1000"}, body=pieces(b"x" * 500, b"x" * 500))
     assert (answer.status, answer.body) == (200, b"1000")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "10.0.0.1"])
+async def test_an_open_server_does_not_answer_to_names_that_a_web_page_made_up_for_this_machine(host: str) -> None:
+    assert error(await Server(OK).ask(headers={"host": host})) == (403, "not_permitted")
+    assert (await Server(OK, keys=["key"]).ask(headers={"host": host, "authorization": "Bearer key"})).status == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000"])
+async def test_an_open_server_answers_to_this_machines_own_names(host: str) -> None:
+    assert (await Server(OK).ask(headers={"host": host})).status == 200

@@ -1,0 +1,146 @@
+"""What loramux needs of an engine client: the same suite on the fake and on vLLM.
+
+Each test stands for one fragile point of vLLM 0.32: if an upgrade moves it, the test's name says what breaks.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from tests.conftest import RealServer
+from tests.server.tiny import small_engine
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from loramux_adapters.pool import Lease
+from loramux_adapters.records import AdapterName, BaseSpec, Digest, VersionId
+from loramux_server.base import ResolvedBase
+from loramux_server.engine.directory import LoraRequests
+from loramux_server.engine.loader import EngineLoader
+from loramux_server.engine.routed import Tally
+from loramux_server.metering.record import RunFacts
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PROMPT: dict[str, Any] = {"prompt_token_ids": [1, 2, 3, 4, 5]}
+VERSION = VersionId(AdapterName("contract"), Digest("0123456789ab"))
+NEVER_COLD = Lease(VERSION, cold=False, waited=0.25, release=lambda: None)
+
+
+@dataclass
+class Subject:
+    """An engine, and an adapter that it can load under the id VERSION."""
+
+    engine: Any
+    base: BaseSpec
+    folder: Path
+
+    def resolve(self, name: str) -> VersionId | None:
+        return VERSION
+
+    def path(self, version: VersionId) -> Path:
+        if not self.folder.exists():
+            write_adapter(self.folder, lora_config(), lora_tensors(layers=(0,), base=self.base))
+        return self.folder
+
+    async def run(self, kind: RequestOutputKind, name: str, **options: Any) -> tuple[list[Any], RunFacts]:
+        params = SamplingParams(output_kind=kind, **({"max_tokens": 6, "ignore_eos": True, "temperature": 0.0} | options))
+        tally, outputs = Tally(PROMPT, params), []
+        async with aclosing(self.engine.generate(PROMPT, params, name)) as stream:
+            async for output in stream:
+                tally.add(output)
+                outputs.append(output)
+        return outputs, tally.facts(NEVER_COLD)
+
+
+@pytest.fixture(params=["fake", pytest.param("vllm", marks=pytest.mark.engine)])
+def subject(request: pytest.FixtureRequest, tmp_path: Path, tiny_base: ResolvedBase) -> Iterator[Subject]:
+    if request.param == "fake":
+        base = BaseSpec.from_folder(tiny_base.path, "tiny")
+        engine = small_engine(tiny_base)
+        engine.seconds_per_token = 0.005
+        yield Subject(engine, base, tmp_path / "adapter")
+    else:
+        real: RealServer = request.getfixturevalue("real")
+        yield Subject(real.engine, real.base, tmp_path / "adapter")
+
+
+async def test_a_stream_of_deltas_adds_up_to_what_was_asked_for(subject: Subject) -> None:
+    outputs, facts = await subject.run(RequestOutputKind.DELTA, "delta")
+    assert len(outputs) > 1
+    assert (facts.input_tokens, facts.output_tokens, facts.finish_reason) == (5, 6, "length")
+
+
+async def test_a_plain_request_yields_its_end_alone_and_its_facts_are_the_same(subject: Subject) -> None:
+    outputs, facts = await subject.run(RequestOutputKind.FINAL_ONLY, "plain")
+    assert len(outputs) == 1
+    assert (facts.input_tokens, facts.output_tokens, facts.finish_reason) == (5, 6, "length")
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+async def test_the_tokens_of_all_choices_are_counted(subject: Subject, kind: RequestOutputKind) -> None:
+    _, facts = await subject.run(kind, f"choices-{kind}", n=3, temperature=1.0)
+    assert (facts.input_tokens, facts.output_tokens, facts.sequences) == (5, 18, 3)
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+async def test_the_engines_timestamps_are_in_order_and_follow_the_wait_for_the_lease(
+    subject: Subject, kind: RequestOutputKind
+) -> None:
+    _, facts = await subject.run(kind, f"times-{kind}")
+    assert facts.first_token is not None
+    assert facts.last_token is not None
+    assert NEVER_COLD.waited < facts.first_token < facts.last_token
+    assert 0 <= facts.queue < facts.first_token
+    assert not facts.corrupted
+
+
+async def test_a_closed_stream_leaves_what_it_had_and_the_engine_goes_on(subject: Subject) -> None:
+    params = SamplingParams(max_tokens=200, ignore_eos=True, output_kind=RequestOutputKind.DELTA)
+    tally = Tally(PROMPT, params)
+    async with aclosing(subject.engine.generate(PROMPT, params, "closed")) as stream:
+        async for output in stream:
+            tally.add(output)
+            break
+    facts = tally.facts(None)
+    assert 1 <= facts.output_tokens < 200
+    assert facts.finish_reason is None
+    assert (await subject.run(RequestOutputKind.DELTA, "after"))[1].output_tokens == 6
+
+
+async def test_a_cancelled_plain_request_leaves_its_input(subject: Subject) -> None:
+    params = SamplingParams(max_tokens=200, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY)
+    tally = Tally(PROMPT, params)
+
+    async def consume() -> None:
+        async for output in subject.engine.generate(PROMPT, params, "cancelled"):
+            tally.add(output)
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tally.facts(None).input_tokens == 5
+
+
+async def test_what_the_loader_loads_is_in_host_memory_and_what_it_unloads_is_not(subject: Subject) -> None:
+    requests = LoraRequests(subject, subject.base.name)
+    number = requests.of(VERSION).lora_int_id + 1_000_000  # the shared engine has adapters of its own
+    requests.of(VERSION).lora_int_id = number
+    loader = EngineLoader(subject.engine, requests)
+    await loader.load(VERSION)
+    assert number in await subject.engine.list_loras()
+    await loader.unload(VERSION)
+    assert number not in await subject.engine.list_loras()
+
+
+async def test_it_says_that_it_is_alive_and_admits_requests(subject: Subject) -> None:
+    assert not subject.engine.errored
+    subject.engine.check_admission(1)
+    await subject.engine.check_health()
+    assert "generate" in await subject.engine.get_supported_tasks()
