@@ -48,7 +48,9 @@ class Subject:
         return self.folder
 
     async def run(self, kind: RequestOutputKind, name: str, **options: Any) -> tuple[list[Any], RunFacts]:
-        params = SamplingParams(output_kind=kind, **({"max_tokens": 6, "ignore_eos": True, "temperature": 0.0} | options))
+        params = SamplingParams(
+            output_kind=kind, **({"max_tokens": 6, "ignore_eos": True, "temperature": 0.0} | options)
+        )
         tally, outputs = Tally(PROMPT, params), []
         async with aclosing(self.engine.generate(PROMPT, params, name)) as stream:
             async for output in stream:

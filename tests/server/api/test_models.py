@@ -37,9 +37,9 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     add_error_handlers(app)
     app.include_router(models_router(Names()))
     served = shell(app, drain=Drain(), authenticator=Authenticator([]), max_body_bytes=1000, meter=NoMeter())
-    transport = httpx2.ASGITransport(served)
+    transport = httpx2.AsyncClient(transport=httpx2.ASGITransport(served))
     async with openai.AsyncOpenAI(
-        base_url="http://localhost/v1", api_key="none", max_retries=0, http_client=httpx2.AsyncClient(transport=transport)
+        base_url="http://localhost/v1", api_key="none", max_retries=0, http_client=transport
     ) as client:
         yield client
 
