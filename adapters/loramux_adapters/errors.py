@@ -94,7 +94,7 @@ class AdapterExists(AdapterError):
 
 
 class StoreError(AdapterError):
-    """The store can't be read or written, or a version in it is no longer what was accepted."""
+    """The store or the registry can't be read or written, or a stored version is no longer what was accepted."""
 
     code = "adapter_store_failed"
 

@@ -1,6 +1,7 @@
 """What is registered: adapters, their versions, and what each bare name points to. The tables are this module's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -27,8 +28,9 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 
-from loramux_adapters.errors import AdapterExists, AdapterNotFound
+from loramux_adapters.errors import AdapterExists, AdapterNotFound, StoreError
 from loramux_adapters.records import DIGEST_LENGTH, MAX_NAME_LENGTH, AdapterName, Digest, Manifest, VersionId
 
 
@@ -100,7 +102,10 @@ class AdapterRecord:
 
 
 class Registry:
-    """The registered adapters in the database `engine`, which must hold the tables and enforce foreign keys."""
+    """The registered adapters in the database `engine`, which must hold the tables and enforce foreign keys.
+
+    Every method raises StoreError if the database fails.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -112,7 +117,7 @@ class Registry:
         """
         version = manifest.version_of(name)
         key = {"name": name, "digest": version.digest}
-        with self._engine.begin() as connection:
+        with _translated(), self._engine.begin() as connection:
             # The first statement writes: SQLite takes its lock at once, and can't find the database changed later.
             self._insert_new(connection, _adapters, {"name": name, "created_at": now})
             connection.execute(select(_adapters.c.name).where(_adapters.c.name == name).with_for_update())
@@ -125,7 +130,7 @@ class Registry:
 
     def remove(self, name: AdapterName) -> None:
         """Forget the adapter and all its versions; their files stay in the store. Raises AdapterNotFound."""
-        with self._engine.begin() as connection:
+        with _translated(), self._engine.begin() as connection:
             if not connection.execute(delete(_adapters).where(_adapters.c.name == name)).rowcount:
                 raise _not_found(name)
 
@@ -141,7 +146,7 @@ class Registry:
         return self._read(_SELECT)
 
     def _read(self, statement: Select[Any]) -> list[AdapterRecord]:
-        with self._engine.connect() as connection:
+        with _translated(), self._engine.connect() as connection:
             rows = connection.execute(statement).mappings().all()
         return [_adapter(list(group)) for _, group in groupby(rows, key=lambda row: row["name"])]
 
@@ -183,6 +188,15 @@ def _version(row: RowMapping) -> VersionRecord:
         created_at=row["created_at"],
         weight=row["weight"] or 0.0,
     )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Keep the database's words, which may name hosts and files, from clients; the log has them as the cause."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StoreError("The adapter registry can't be read or written.") from error
 
 
 def _not_found(name: AdapterName) -> AdapterNotFound:

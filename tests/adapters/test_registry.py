@@ -1,11 +1,12 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.adapters.building import BASE
 
-from loramux_adapters.errors import AdapterExists, AdapterNotFound
+from loramux_adapters.errors import AdapterExists, AdapterNotFound, StoreError
 from loramux_adapters.records import AdapterName, FileFacts, Manifest, VersionId, parse_adapter_name
 from loramux_adapters.registry import Registry, VersionState
 from loramux_server import db
@@ -101,6 +102,20 @@ def test_versions_added_at_once_all_stay_and_the_name_leads_to_one(registry: Reg
         added = set(pool.map(add, range(40)))
     assert {version.id for version in registry.get(TONE).versions} == added
     assert len(leads_to(registry, TONE)) == 1
+
+
+def test_a_database_that_fails_is_an_error_that_names_no_detail_of_it(tmp_path: Path) -> None:
+    engine = db.create_engine(f"sqlite:///{tmp_path / 'without-tables'}")
+    registry = Registry(engine)
+    for ask in (
+        registry.snapshot,
+        lambda: registry.get(TONE),
+        lambda: registry.remove(TONE),
+        lambda: registry.add_version(TONE, manifest("a1"), SOURCE, now=1.0),
+    ):
+        with pytest.raises(StoreError, match=r"^The adapter registry can't be read or written\.$"):
+            ask()
+    engine.dispose()
 
 
 def test_ten_thousand_adapters_are_listed_within_seconds(registry: Registry) -> None:
