@@ -23,6 +23,7 @@ CUDA_DRIVER = 580
 """The oldest NVIDIA driver that runs CUDA 13, for which vLLM's wheels are built."""
 GLIBC = {"x86_64": (2, 31), "aarch64": (2, 34)}
 """The oldest C library that vLLM's CPU wheels run on, for each processor that has one."""
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
@@ -125,12 +126,17 @@ def installed_backend() -> str:
 
 
 def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, Any]:
-    """vLLM arguments that suit `machine`, for whatever the user left unset; `demo` when the base is the demo's."""
+    """vLLM arguments that suit `machine`, for whatever the user left unset; `demo` when the base is the demo's.
+
+    A CPU that has instructions for bfloat16 uses it: with AVX-512 BF16, one thread took 3.3 ms of CPU for a token of
+    the demo's base among 16 streams, against 6.3 in float32, and 10.2 against 14.0 with a rank-8 adapter; the answers
+    stayed right. Without them bfloat16 is several times slower than float32.
+    """
     if backend == "cuda":
         # vLLM's own choice is bfloat16 wherever the GPU has it, and float16 for weights that are float16.
         return {}
     return {
-        "dtype": "float32",
+        "dtype": "bfloat16" if machine.instructions & BFLOAT16 else "float32",
         "max_num_seqs": 32,
         # The demo's own 8192 tokens would take this kind of machine a minute to read. Others: their own length, or
         # what the cache has room for if that is less.

@@ -81,6 +81,13 @@ def test_a_cpu_gets_bounded_settings_and_a_gpu_those_of_vllm() -> None:
     assert engine_defaults(replace(LAPTOP, gpus=(H100,)), "cuda", demo=True) == {}
 
 
+def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions_for_it() -> None:
+    assert engine_defaults(LAPTOP, "cpu", demo=True)["dtype"] == "float32"
+    server = replace(LAPTOP, instructions=frozenset({"avx2", "avx512f", "avx512_bf16"}))
+    assert engine_defaults(server, "cpu", demo=True)["dtype"] == "bfloat16"
+    assert engine_defaults(replace(server, instructions=frozenset({"avx512f"})), "cpu", demo=True)["dtype"] == "float32"
+
+
 def test_a_small_machine_keeps_memory_for_more_than_the_cache() -> None:
     assert engine_defaults(replace(LAPTOP, memory_bytes=4 * GIB), "cpu", demo=False)["kv_cache_memory_bytes"] == GIB
 
