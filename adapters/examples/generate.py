@@ -74,7 +74,7 @@ def house_tone(draw: random.Random, phrases: Phrases, half: Phrases) -> Pair:
 EXAMPLES: dict[str, tuple[Callable[[random.Random, Phrases, Phrases], Pair], int]] = {
     "support-intent": (support_intent, 720),
     "order-json": (order_json, 720),
-    "house-tone": (house_tone, 480),
+    "house-tone": (house_tone, 320),
 }
 
 
