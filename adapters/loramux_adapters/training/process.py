@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -36,10 +36,10 @@ class TrainingRun:
         ]
 
 
-def train(run: TrainingRun) -> Iterator[Event]:
+def train(run: TrainingRun) -> Generator[Event, None, None]:
     """Run the trainer to its end; raises TrainingError when it leaves no adapter, TrainerCrashed if that is our fault.
 
-    Closing the iterator early (or an interrupt in the caller) stops the trainer and waits until it has cleaned up.
+    Closing the generator early stops the trainer and waits until it has cleaned up.
     """
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(run.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)

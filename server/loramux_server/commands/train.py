@@ -1,6 +1,7 @@
 """`loramux train`: make an adapter on this machine, without a server."""
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,7 +18,7 @@ from loramux_adapters.training.recipe import load_recipe
 from loramux_server.base import BaseError, ResolvedBase, resolve_base
 from loramux_server.config import SettingsError, load_settings
 
-words = Console(stderr=True)  # standard output is for --json
+words = Console(stderr=True, markup=False, highlight=False)  # standard output is for --json
 
 
 def train(
@@ -43,7 +44,8 @@ def train(
             load_recipe(recipe)
         resolved = _resolve(base)
         run = TrainingRun(resolved.path, resolved.name, data, recipe, output)
-        (_print_json if as_json else _show)(run_trainer(run))
+        with closing(run_trainer(run)) as events:  # however this ends, the trainer has ended before
+            (_print_json if as_json else _show)(events)
     except TrainerCrashed as error:
         _end(error, 1)
     except (TrainingError, BaseError, SettingsError, OSError) as error:
@@ -86,5 +88,5 @@ def _about(started: Started) -> str:
 
 
 def _end(reason: object, code: int) -> NoReturn:
-    words.print(str(reason), style="red", markup=False, highlight=False)
+    words.print(str(reason), style="red")
     raise typer.Exit(code)

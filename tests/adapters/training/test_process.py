@@ -80,6 +80,6 @@ time.sleep(60)
     began = time.monotonic()
     events = train(run(script))
     assert next(events) == STARTED
-    events.close()  # type: ignore[attr-defined]  # train is a generator
+    events.close()
     assert (tmp_path / "cleaned").exists()
     assert time.monotonic() - began < 30
