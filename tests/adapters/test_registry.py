@@ -62,6 +62,7 @@ def test_the_same_content_may_serve_under_two_names(registry: Registry) -> None:
     registry.add_version(TONE, manifest("a1"), SOURCE, now=1.0)
     registry.add_version(INTENT, manifest("a1"), SOURCE, now=1.0)
     assert [record.name for record in registry.snapshot()] == [INTENT, TONE]
+    assert leads_to(registry, TONE) == [(manifest("a1").version_of(TONE), 1.0)]
 
 
 def test_other_content_with_the_same_short_digest_is_refused_and_changes_nothing(registry: Registry) -> None:

@@ -104,6 +104,7 @@ def test_the_library_s_own_header_is_accepted(tmp_path: Path) -> None:
         (SOUND, DATA, len(SOUND) + len(DATA) + 1),
         (SOUND + b" " * (1 << 20), DATA, None),
         (moved(NAMES[0], 4), DATA, None),
+        (json.dumps(HEADER | {NAMES[0]: HEADER[NAMES[0]] | {"dtype": "F16"}}).encode(), DATA, None),
         (moved(NAMES[-1], -4), DATA, None),
         (moved(NAMES[-1], 1 << 62), DATA, None),
         (SOUND[:-1] + b"," + json.dumps({NAMES[0]: HEADER[NAMES[0]]}).encode()[1:], DATA, None),

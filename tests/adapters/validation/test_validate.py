@@ -67,7 +67,7 @@ def test_what_was_accepted_is_told_in_the_manifest(tmp_path: Path) -> None:
         (lora_config(use_rslora=True), lora_tensors()),
         (lora_config(lora_alpha=0.5), lora_tensors()),
         (lora_config(), lora_tensors(dtype=np.float16)),
-        (lora_config(init_lora_weights="gaussian"), lora_tensors()),
+        (lora_config(init_lora_weights="Gaussian"), lora_tensors()),
         (lora_config(init_lora_weights=False), lora_tensors()),
         ({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}, lora_tensors()),
     ],
@@ -144,6 +144,7 @@ def test_a_feature_that_would_silently_not_be_served_is_refused_by_name(
         ("target_modules", ["q_proj", 1]),
         ("target_modules", ["q_proj", "v_proj", "query_key_value"]),
         ("target_modules", ["q_proj", "v_proj", ""]),
+        ("target_modules", ["q_proj", "v_proj", "proj"]),
         ("target_modules", ".*_proj"),
         ("exclude_modules", ".*v_proj"),
         ("layers_to_transform", [0, 1, 2, 77]),
@@ -155,6 +156,11 @@ def test_a_value_that_makes_no_sense_is_refused_with_its_key(tmp_path: Path, key
     error = refusal(write_adapter(tmp_path, lora_config(**{key: value})))
     assert error.where == CONFIG_FILE
     assert key in error.problem or (key == "r" and "rank" in error.problem)
+
+
+def test_a_nan_in_the_config_is_refused_even_where_it_has_no_effect(tmp_path: Path) -> None:
+    error = refusal(write_adapter(tmp_path, lora_config(lora_dropout=float("nan"))))
+    assert "NaN is not JSON" in error.problem
 
 
 @pytest.mark.parametrize("key", ["peft_type", "r", "lora_alpha", "target_modules"])
