@@ -71,6 +71,10 @@ def test_every_obstacle_is_told_at_once() -> None:
     assert len(obstacles(replace(LAPTOP, instructions=frozenset(), libnuma=False, libc=("", ())), "cpu")) == 3
 
 
+def test_the_oldest_c_library_that_vllm_names_is_new_enough() -> None:
+    assert obstacles(replace(LAPTOP, libc=("glibc", (2, 31))), "cpu") == []
+
+
 def test_an_arm_server_needs_no_avx2() -> None:
     assert obstacles(replace(LAPTOP, processor="aarch64", instructions=frozenset()), "cpu") == []
 

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -35,20 +36,19 @@ def test_a_step_that_fails_shows_the_end_of_what_it_said() -> None:
 
 
 def test_a_step_outlives_a_killed_set_up_only_with_the_lock(tmp_path: Path) -> None:
+    began, ended, lock = tmp_path / "began", tmp_path / "ended", tmp_path / "lock"
     program = f"""
 import fcntl, os, pathlib
 from tools.progress import Progress
-lock = pathlib.Path({str(tmp_path / "lock")!r}).open("w")
+lock = pathlib.Path({str(lock)!r}).open("w")
 fcntl.flock(lock, fcntl.LOCK_EX)
-Progress().run("sleeping", ["/bin/sleep", "1"], os.environ, lock.fileno())
+Progress().run("sleeping", ["/bin/sh", "-c", "touch {began}; sleep 0.5; touch {ended}"], os.environ, lock.fileno())
 """
-    killed = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-    assert killed.stderr is not None
-    killed.stderr.readline()
-    time.sleep(0.2)
-    killed.kill()
-    killed.communicate()
-    taken = ["/usr/bin/flock", "--nonblock", str(tmp_path / "lock"), "true"]
-    assert subprocess.run(taken, check=False).returncode == 1
-    time.sleep(1)
-    assert subprocess.run(taken, check=False).returncode == 0
+    set_up = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    while not began.exists():
+        time.sleep(0.01)
+    set_up.kill()
+    set_up.wait()
+    with lock.open("w") as mine:
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        assert ended.exists()
