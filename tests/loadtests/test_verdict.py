@@ -33,6 +33,7 @@ def test_the_difference_is_taken_item_by_item() -> None:
         ([0] * 20, [1] * 19 + [0], "worse"),
         ([1, 0] * 10, [0, 1] * 10, "no difference shown"),
         ([1] * 20, [1] * 20, "no difference shown"),
+        ([1] * 11 + [0] * 9, [1] * 10 + [0] * 10, "no difference shown"),  # more on average, but by one item
     ],
 )
 def test_the_verdict_is_what_the_interval_allows(mine: list[float], theirs: list[float], verdict: str) -> None:
