@@ -1,6 +1,7 @@
 # Each target first brings .venv up to date, which takes a fraction of a second when it is. No root, no activation.
 PYTHON ?= python3
 BIN := .venv/bin
+EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 .PHONY: help runtime dev serve test lint format lock examples bench-overhead clean
 
@@ -32,8 +33,10 @@ format: dev ## lay the code out and mend what ruff can mend
 lock: ## pin anew what requirements/*.in ask for; ARGS="--upgrade" takes newer versions
 	@$(PYTHON) tools/lock.py $(ARGS)
 
-examples: dev ## make the three example adapters again: data, training, measurement
-	$(BIN)/python adapters/examples/make.py $(ARGS)
+examples: dev ## make the example adapters' data again and train them; to measure them, see adapters/examples/README.md
+	$(BIN)/python adapters/examples/generate.py
+	for folder in $(EXAMPLES); do $(BIN)/loramux train --base demo \
+	  --data $$folder/train.jsonl --recipe $$folder/recipe.yaml --output $$folder || exit 1; done
 
 bench-overhead: dev ## compare with stock vLLM on this machine; ARGS="--quick" for a trial
 	$(BIN)/python -m loramux_loadtests.overhead $(ARGS)
