@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,19 +91,25 @@ class _Teller:
 
 
 def _greet(url: str, server: "Server", settings: Settings) -> None:
-    """Say where it serves and what to try: the base, the adapters, the metrics."""
+    """Say where it serves and what to try: the base, the first adapters, the metrics."""
     key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
     if not settings.api_keys:
         console.print("[yellow]no API key is set: whoever reaches this machine's loopback address may do everything[/]")
-    console.print(f"\n[bold]loramux serves {escape(server.base_name)}[/] at {url}/v1. Try:\n")
+    console.print(f"\n[bold]loramux serves {escape(server.base_name)}[/] at {url}/v1. Try, in another terminal:\n")
     for name in [server.base_name, *(adapter.name for adapter in server.library.catalogue.adapters()[:3])]:
-        print(f"  curl -s {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{_question(name)}'\n")  # noqa: T201
-    print(f"  curl -s {url}/metrics{key}\n", flush=True)  # noqa: T201
+        body = {"model": name, "messages": _question(settings.adapters.get(name)), "max_tokens": 64, "temperature": 0}
+        asked = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+        print(f"curl -s {url}/v1/chat/completions{key} {asked}\n")  # noqa: T201 - not wrapped, so that it can be copied
+    print(f"curl -s {url}/metrics{key}\n", flush=True)  # noqa: T201
 
 
-def _question(model: str) -> str:
-    body = {"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
-    return json.dumps(body | {"max_tokens": 32, "temperature": 0})
+def _question(adapter: Path | None) -> list[dict[str, str]]:
+    """What to ask: the first held-out item of an adapter that comes with some."""
+    if adapter and (adapter / "test.jsonl").is_file():
+        with (adapter / "test.jsonl").open(encoding="utf-8") as items:
+            turns: list[dict[str, str]] = json.loads(items.readline())["messages"]
+        return turns[:-1]
+    return [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def _end_descendants() -> None:
