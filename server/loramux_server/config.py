@@ -222,6 +222,8 @@ def export_engine_environment(settings: Settings, suited: Mapping[str, str]) -> 
         "VLLM_LOGGING_CONFIG_PATH": str(log_config.resolve()),
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # A second series for each, that says when it began, which nobody asks for.
+        "PROMETHEUS_DISABLE_CREATED_SERIES": "1",
         # Warnings for vLLM's developers, not for those who start a server.
         "PYTHONWARNINGS": "ignore",
         "TORCH_LOGS": "-all",

@@ -68,7 +68,9 @@ async def test_six_adapters_on_three_places_never_overfill_the_engine(real: Real
     names = [f"churn-{number}" for number in range(6)]
     for number, name in enumerate(names):
         tensors = lora_tensors(modules=("q_proj",), layers=(0, 1), base=real.base, seed=number)
-        folder = write_adapter(real.folder / name, lora_config(target_modules=["q_proj"]), tensors)
+        folder = write_adapter(
+            real.folder / name, lora_config(target_modules=["q_proj"], layers_to_transform=[0, 1]), tensors
+        )
         await real.server.library.add(parse_adapter_name(name), FolderSource(folder, [real.folder]))
     most = 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import psutil
 import typer
+import uvloop
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -45,8 +46,8 @@ def serve(
     """
     try:
         settings = load_settings(config, {"host": host, "port": port, "base": base, "data_dir": data_dir})
-        with interruptible_start():
-            code = asyncio.run(_serve(settings))
+        with interruptible_start(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = runner.run(_serve(settings))
     except CannotStart as error:
         console.print(f"[red]can't start:[/] {escape(str(error))}")
         code = CANNOT_START
