@@ -80,9 +80,12 @@ def test_whatever_is_accepted_reads_the_same_for_the_safetensors_library(
             }
 
 
+def changed(name: str, **changes: Any) -> bytes:
+    return json.dumps(HEADER | {name: HEADER[name] | changes}).encode()
+
+
 def moved(name: str, by: int) -> bytes:
-    start, stop = HEADER[name]["data_offsets"]
-    return json.dumps(HEADER | {name: HEADER[name] | {"data_offsets": [start + by, stop + by]}}).encode()
+    return changed(name, data_offsets=[offset + by for offset in HEADER[name]["data_offsets"]])
 
 
 SOUND = json.dumps(HEADER).encode()
@@ -90,6 +93,10 @@ SOUND = json.dumps(HEADER).encode()
 
 def test_the_library_s_own_header_is_accepted(tmp_path: Path) -> None:
     assert accepted(write_raw(tmp_path, SOUND, DATA))
+
+
+def test_a_header_may_name_the_tensors_in_any_order(tmp_path: Path) -> None:
+    assert accepted(write_raw(tmp_path, json.dumps(dict(reversed(HEADER.items()))).encode(), DATA))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,9 @@ def test_the_library_s_own_header_is_accepted(tmp_path: Path) -> None:
         (SOUND, DATA, len(SOUND) + len(DATA) + 1),
         (SOUND + b" " * (1 << 20), DATA, None),
         (moved(NAMES[0], 4), DATA, None),
-        (json.dumps(HEADER | {NAMES[0]: HEADER[NAMES[0]] | {"dtype": "F16"}}).encode(), DATA, None),
+        (changed(NAMES[0], dtype="F16"), DATA, None),
+        (changed(NAMES[0], shape=[float(size) for size in HEADER[NAMES[0]]["shape"]]), DATA, None),
+        (changed(NAMES[0], strides=[1, 1]), DATA, None),
         (moved(NAMES[-1], -4), DATA, None),
         (moved(NAMES[-1], 1 << 62), DATA, None),
         (SOUND[:-1] + b"," + json.dumps({NAMES[0]: HEADER[NAMES[0]]}).encode()[1:], DATA, None),

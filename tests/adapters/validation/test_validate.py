@@ -147,7 +147,8 @@ def test_a_feature_that_would_silently_not_be_served_is_refused_by_name(
         ("target_modules", ["q_proj", "v_proj", "proj"]),
         ("target_modules", ".*_proj"),
         ("exclude_modules", ".*v_proj"),
-        ("layers_to_transform", [0, 1, 2, 77]),
+        ("layers_to_transform", [0, 1, 2, 3]),
+        ("layers_to_transform", [77]),
         ("layers_to_transform", [-1]),
         ("layers_to_transform", "all"),
     ],
@@ -156,6 +157,11 @@ def test_a_value_that_makes_no_sense_is_refused_with_its_key(tmp_path: Path, key
     error = refusal(write_adapter(tmp_path, lora_config(**{key: value})))
     assert error.where == CONFIG_FILE
     assert key in error.problem or (key == "r" and "rank" in error.problem)
+
+
+def test_an_adapter_without_a_tensor_is_refused(tmp_path: Path) -> None:
+    config = lora_config(exclude_modules=["q_proj", "v_proj"])
+    assert "no module" in refusal(write_adapter(tmp_path, config, {})).problem
 
 
 def test_a_nan_in_the_config_is_refused_even_where_it_has_no_effect(tmp_path: Path) -> None:
@@ -224,6 +230,11 @@ def test_a_bfloat16_that_is_not_finite_is_refused(tmp_path: Path, value: float) 
     header, data = as_bfloat16(with_value(FIRST_B, value))
     error = refusal(write_raw(tmp_path, json.dumps(header).encode(), data))
     assert (error.where, error.problem) == (FIRST_B, "a value is NaN or infinite")
+
+
+def test_a_bfloat16_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    header, data = as_bfloat16(with_value(FIRST_B, 1e6))
+    assert "too large" in refusal(write_raw(tmp_path, json.dumps(header).encode(), data)).problem
 
 
 def test_a_nan_after_the_first_mebibyte_is_found(tmp_path: Path) -> None:
