@@ -111,7 +111,7 @@ def test_a_header_may_name_the_tensors_in_any_order(tmp_path: Path) -> None:
         (SOUND, DATA, len(SOUND) + len(DATA) + 1),
         (SOUND + b" " * (1 << 20), DATA, None),
         (moved(NAMES[0], 4), DATA, None),
-        (changed(NAMES[0], dtype="F16"), DATA, None),
+        (changed(NAMES[0], dtype="F16"), bytes(len(DATA)), None),
         (changed(NAMES[0], shape=[float(size) for size in HEADER[NAMES[0]]["shape"]]), DATA, None),
         (changed(NAMES[0], strides=[1, 1]), DATA, None),
         (moved(NAMES[-1], -4), DATA, None),
