@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loramux_adapters import errors
@@ -35,6 +35,7 @@ def test_an_invalid_adapter_says_where_what_was_expected_and_what_was_found() ->
     assert error.message == "layer.0: the shape is wrong (expected (4, 16), found (8, 16))"
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_what_a_hostile_file_holds_is_shown_on_one_short_line(where: str, found: str) -> None:
     message = InvalidAdapter("wrong", where=where, found=found).message

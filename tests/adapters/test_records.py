@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.adapters.building import BASE, write_adapter
 
@@ -54,6 +54,7 @@ def test_a_name_that_could_be_a_path_or_mislead_a_reader_is_refused(text: str) -
         parse_adapter_name(text)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_name_of_plain_parts_or_refused(text: str) -> None:
     try:
@@ -65,6 +66,7 @@ def test_any_text_is_a_name_of_plain_parts_or_refused(text: str) -> None:
     assert not {"", ".", ".."} & set(name.split("/"))
 
 
+@settings(deadline=None)
 @given(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,60}", fullmatch=True),
     st.text("0123456789abcdef", min_size=12, max_size=12),
