@@ -82,6 +82,7 @@ def test_an_arm_server_needs_no_avx2() -> None:
 def test_a_cpu_gets_bounded_settings_and_a_gpu_those_of_vllm() -> None:
     settings = engine_defaults(LAPTOP, "cpu", demo=True)
     assert (settings["max_model_len"], settings["kv_cache_memory_bytes"]) == (2048, 2 * GIB)
+    assert settings["enforce_eager"] is True
     assert engine_defaults(replace(LAPTOP, gpus=(H100,)), "cuda", demo=True) == {}
 
 
