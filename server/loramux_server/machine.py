@@ -128,9 +128,9 @@ def installed_backend() -> str:
 def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, Any]:
     """vLLM arguments that suit `machine`, for whatever the user left unset; `demo` when the base is the demo's.
 
-    A CPU that has instructions for bfloat16 uses it: with AVX-512 BF16, one thread took 3.3 ms of CPU for a token of
-    the demo's base among 16 streams, against 6.3 in float32, and 10.2 against 14.0 with a rank-8 adapter; the answers
-    stayed right. Without them bfloat16 is several times slower than float32.
+    A CPU that has instructions for bfloat16 uses it: with AVX-512 BF16, one thread took 3.3 to 4.5 ms of CPU for a token
+    of the demo's base among 16 streams, against 6.3 to 8.7 in float32, and 10 to 11 against 14 with a rank-8 adapter;
+    the answers stayed right. Without such instructions bfloat16 is several times slower than float32.
     """
     if backend == "cuda":
         # vLLM's own choice is bfloat16 wherever the GPU has it, and float16 for weights that are float16.
@@ -138,11 +138,11 @@ def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, 
     return {
         "dtype": "bfloat16" if machine.instructions & BFLOAT16 else "float32",
         # With adapters vLLM compiles nothing on a CPU, but without this it still leaves its own kernels out, for the
-        # compiler to replace: 5.0 ms for the token above instead of 3.8; in float32 the two are alike.
+        # compiler to replace: 5.0 to 5.4 ms for that token instead; in float32 the two are alike.
         "enforce_eager": True,
         "max_num_seqs": 32,
-        # The demo's own 8192 tokens would take this kind of machine a minute to read. Others: their own length, or
-        # what the cache has room for if that is less.
+        # The demo is for trying things quickly, and a CPU reads long prompts slowly. Others: their own length, or what
+        # the cache has room for if that is less.
         "max_model_len": 2048 if demo else -1,
         "kv_cache_memory_bytes": min(2 * GIB, machine.memory_bytes // 4),
     }
