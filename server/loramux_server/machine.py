@@ -128,8 +128,8 @@ def installed_backend() -> str:
 def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, Any]:
     """vLLM arguments that suit `machine`, for whatever the user left unset; `demo` when the base is the demo's.
 
-    A CPU that has instructions for bfloat16 uses it: with AVX-512 BF16, one thread took 3.3 to 4.5 ms of CPU for a token
-    of the demo's base among 16 streams, against 6.3 to 8.7 in float32, and 10 to 11 against 14 with a rank-8 adapter;
+    A CPU that has instructions for bfloat16 uses it: with AVX-512 BF16, one thread took 3.3 to 4.5 ms of CPU a token
+    for the demo's base among 16 streams, against 6.3 to 8.7 in float32, and 10 to 11 against 14 with a rank-8 adapter;
     the answers stayed right. Without such instructions bfloat16 is several times slower than float32.
     """
     if backend == "cuda":
