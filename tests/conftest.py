@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import openai
 import pytest
 import pytest_asyncio
 
 from loramux_adapters.records import BaseSpec
 from loramux_server.base import ResolvedBase
+
+# How long an example takes says something of the machine, not of the code.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "adapters" / "examples"

@@ -1,21 +1,25 @@
 """What every name means now, from memory: requests never wait for the database."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from .records import AdapterName, VersionId
+from .records import AdapterName, BaseSpec, VersionId
 from .registry import AdapterRecord, VersionRecord
 from .store import Store
 
 
 class Catalogue:
-    """The registered adapters, by bare name and by version; whoever changes the registry tells it.
+    """The registered adapters of `base`, by bare name and by version; whoever changes the registry tells it.
+
+    What was accepted for another base stays in the registry and is not here: equal shapes do not mean equal weights.
 
     Names come from clients as they are: they are looked up and nothing else.
     """
 
-    def __init__(self, records: Iterable[AdapterRecord], store: Store) -> None:
+    def __init__(self, records: Iterable[AdapterRecord], store: Store, base: BaseSpec) -> None:
         self._store = store
+        self._base = base
         self._adapters: dict[str, AdapterRecord] = {}
         self._versions: dict[str, VersionRecord] = {}
         for record in records:
@@ -24,8 +28,10 @@ class Catalogue:
     def put(self, record: AdapterRecord) -> None:
         """Add an adapter, or replace what was known of it."""
         self.drop(record.name)
-        self._adapters[record.name] = record
-        self._versions.update({str(version.id): version for version in record.versions})
+        versions = tuple(version for version in record.versions if version.manifest.base == self._base)
+        if versions:
+            self._adapters[record.name] = replace(record, versions=versions)
+            self._versions.update({str(version.id): version for version in versions})
 
     def drop(self, name: AdapterName) -> None:
         """Forget an adapter; its name and its versions resolve to nothing from now on."""

@@ -91,7 +91,8 @@ def open_shelf(settings: Settings, base: ResolvedBase) -> Shelf:
     db.upgrade(database)
     store, registry = Store(settings.data_dir / "adapters"), Registry(database)
     store.sweep()
-    return Shelf(BaseSpec.from_folder(base.path, base.name), store, registry, Catalogue(registry.snapshot(), store))
+    spec = BaseSpec.from_folder(base.path, base.name)
+    return Shelf(spec, store, registry, Catalogue(registry.snapshot(), store, spec))
 
 
 def engine_options(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:

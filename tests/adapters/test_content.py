@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.adapters.building import write_adapter
 
 from loramux_adapters.content import (
     ADAPTER_FILES,
@@ -15,6 +14,7 @@ from loramux_adapters.content import (
     open_regular,
 )
 from loramux_adapters.errors import InvalidAdapter
+from tests.adapters.building import write_adapter
 
 
 def test_the_digest_is_what_sha256sum_makes_of_the_files(tmp_path: Path) -> None:

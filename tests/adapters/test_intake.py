@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.adapters.building import BASE, lora_config, lora_tensors, write_adapter
 
 from loramux_adapters.content import WEIGHTS_FILE
 from loramux_adapters.errors import AdapterError, AdapterExists, InvalidAdapter, PathNotAllowed, StoreError
@@ -13,6 +12,7 @@ from loramux_adapters.records import parse_adapter_name
 from loramux_adapters.registry import Registry
 from loramux_adapters.sources.folder import FolderSource
 from loramux_adapters.store import Store
+from tests.adapters.building import BASE, lora_config, lora_tensors, write_adapter
 
 TONE = parse_adapter_name("tone")
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.adapters.building import BASE, write_adapter
 
 from loramux_adapters.errors import AdapterError, InvalidAdapterName, InvalidVersion, UnsupportedBase
 from loramux_adapters.records import LINEAR_MODULES, BaseSpec, Manifest, VersionId, parse_adapter_name, parse_digest
 from loramux_adapters.validation import validate
+from tests.adapters.building import BASE, write_adapter
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.adapters.building import BASE
 
 from loramux_adapters.errors import AdapterExists, AdapterNotFound, StoreError
 from loramux_adapters.records import AdapterName, FileFacts, Manifest, VersionId, parse_adapter_name
 from loramux_adapters.registry import Registry, VersionState
 from loramux_server import db
+from tests.adapters.building import BASE
 
 SOURCE = {"type": "folder", "path": "somewhere"}
 TONE, INTENT = parse_adapter_name("tone"), parse_adapter_name("intent")

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.adapters.building import BASE, lora_tensors, write_adapter
 
 from loramux_adapters.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.errors import StoreError
 from loramux_adapters.records import Manifest
 from loramux_adapters.store import MANIFEST_FILE, Store
 from loramux_adapters.validation import validate
+from tests.adapters.building import BASE, lora_tensors, write_adapter
 
 
 @pytest.fixture

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.adapters.building import lora_config, lora_tensors, write_adapter
-from tests.conftest import RealServer
-from tests.server.tiny import small_engine
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from loramux_adapters.pool import Lease
@@ -23,6 +20,9 @@ from loramux_server.engine.directory import LoraRequests
 from loramux_server.engine.loader import EngineLoader
 from loramux_server.engine.routed import Tally
 from loramux_server.metering.record import RunFacts
+from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from tests.conftest import RealServer
+from tests.server.tiny import small_engine
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+
 from tests.conftest import REPOSITORY
 
 LORAMUX = str(Path(sys.executable).with_name("loramux"))

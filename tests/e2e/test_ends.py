@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from tests.e2e.serving import LORAMUX, Serving, reuse_demo_base, serving
 
 STORY: dict[str, Any] = {

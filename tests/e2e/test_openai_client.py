@@ -5,6 +5,7 @@ from typing import Any
 
 import openai
 import pytest
+
 from tests.conftest import RealServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]

@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.adapters.building import lora_config, lora_tensors, write_adapter
-from tests.conftest import EXAMPLE_NAMES, EXAMPLES, RealServer
 
 from loramux_adapters.records import parse_adapter_name
 from loramux_adapters.sources.folder import FolderSource
+from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from tests.conftest import EXAMPLE_NAMES, EXAMPLES, RealServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from tests.loadtests.faking import fake_spec
 
 from loramux_loadtests import servers
 from loramux_loadtests.client import Client
@@ -19,6 +18,7 @@ from loramux_loadtests.servers import (
     running,
     stock,
 )
+from tests.loadtests.faking import fake_spec
 
 SETUP = Setup(
     base=Path("/models/base"),

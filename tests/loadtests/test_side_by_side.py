@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 from numpy.random import default_rng
-from tests.loadtests.faking import fake_spec
 
 from loramux_loadtests import side_by_side
 from loramux_loadtests.bursts import BurstFailedError, Traffic, compare, prompts, summary
@@ -10,6 +9,7 @@ from loramux_loadtests.client import Client, Reply
 from loramux_loadtests.servers import Setup
 from loramux_loadtests.side_by_side import Plan, alternating, stock_against_itself
 from loramux_loadtests.steps import Steps
+from tests.loadtests.faking import fake_spec
 
 SETUP = Setup(Path("/models/base"), {"tone": Path("/tone"), "intent": Path("/intent")}, {"max_loras": 4}, {})
 

@@ -2,12 +2,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tests.loadtests.faking import fake_spec
 
 from loramux_loadtests import starts
 from loramux_loadtests.servers import ServerSpec, Setup
 from loramux_loadtests.starts import second_start, start_with_many
 from loramux_loadtests.steps import Steps
+from tests.loadtests.faking import fake_spec
 
 CONFIG = '{"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}'
 

@@ -9,9 +9,9 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
-from tests.server.tiny import TinyServer, tiny_server
 
 from loramux_server.base import ResolvedBase
+from tests.server.tiny import TinyServer, tiny_server
 
 
 @pytest_asyncio.fixture

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import openai
 from prometheus_client import CollectorRegistry
-from tests.adapters.building import BASE, lora_tensors, write_adapter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from loramux_adapters.records import parse_adapter_name
@@ -23,6 +22,7 @@ from loramux_server.config import Settings
 from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.fake import FakeEngine
 from loramux_server.lifecycle import Lifecycle, bind
+from tests.adapters.building import BASE, lora_tensors, write_adapter
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"

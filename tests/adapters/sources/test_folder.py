@@ -3,13 +3,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.adapters.building import BASE, write_adapter
 
 from loramux_adapters.content import ADAPTER_FILES, WEIGHTS_FILE
 from loramux_adapters.errors import AdapterError, InvalidAdapter, PathNotAllowed
 from loramux_adapters.sources import folder as folder_module
 from loramux_adapters.sources.folder import FolderSource
 from loramux_adapters.validation import largest_file
+from tests.adapters.building import BASE, write_adapter
 
 LARGEST = largest_file(BASE, max_rank=8)
 

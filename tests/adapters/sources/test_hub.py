@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from tests.adapters.sources.hub_server import COMMIT, Hub, hub_server
 
 from loramux_adapters.sources.hub import HubError, Snapshot, download
+from tests.adapters.sources.hub_server import COMMIT, Hub, hub_server
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 300_000, "pytorch_model.bin": b"pickle", "README.md": b"#"}
 PATTERNS = ("*.json", "*.safetensors")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from tests.adapters.building import BASE, lora_config, lora_tensors, split_weights, write_adapter, write_raw
 
 from loramux_adapters.content import CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.validation import validate
+from tests.adapters.building import BASE, lora_config, lora_tensors, split_weights, write_adapter, write_raw
 
 HEADER, DATA = split_weights(lora_tensors())
 NAMES = list(HEADER)

@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from loramux_adapters.content import CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.records import LINEAR_MODULES, BaseSpec, Manifest
+from loramux_adapters.validation import largest_file, validate
 from tests.adapters.building import (
     BASE,
     Tensors,
@@ -16,11 +21,6 @@ from tests.adapters.building import (
     write_adapter,
     write_raw,
 )
-
-from loramux_adapters.content import CONFIG_FILE, WEIGHTS_FILE
-from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.records import LINEAR_MODULES, BaseSpec, Manifest
-from loramux_adapters.validation import largest_file, validate
 
 ALL = tuple(LINEAR_MODULES)
 FIRST_A, FIRST_B = tensor_name(0, "q_proj", "A"), tensor_name(0, "q_proj", "B")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
-from tests.server.middleware.asgi import Answer, Server, answering, streaming
 
 from loramux_server.context import current_request
 from loramux_server.errors import SERVER_FAULT, ModelNotFound, RateLimited, ServerOverloaded
 from loramux_server.metering.record import Outcome
+from tests.server.middleware.asgi import Answer, Server, answering, streaming
 
 EVENT = b'data: {"id": "1"}\n\n'
 DONE = b"data: [DONE]\n\n"

@@ -5,10 +5,10 @@ import json
 import pytest
 from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
-from tests.server.middleware.asgi import Answer, Server, answering
 
 from loramux_server.context import current_request
 from loramux_server.metering.record import Outcome
+from tests.server.middleware.asgi import Answer, Server, answering
 
 OK = answering(200, b"{}")
 

@@ -5,10 +5,10 @@ import re
 import pytest
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
-from tests.server.middleware.asgi import Server, answering, streaming
 
 from loramux_server.context import current_request
 from loramux_server.metering.record import Operation, Outcome, Route, RunFacts
+from tests.server.middleware.asgi import Server, answering, streaming
 
 EVENT = b'data: {"id": "1"}\n\n'
 
