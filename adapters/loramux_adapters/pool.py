@@ -243,7 +243,7 @@ class AdapterPool:
 
 
 def _background(work: Any, then: Callable[[], object]) -> asyncio.Task[None]:
-    """Run `work` in a task of its own. An error that nobody awaits was told to the observer; it is not reported again."""
+    """Run `work` in a task of its own. An error that nobody awaits was told to the observer, not to be told again."""
 
     def done(task: asyncio.Task[None]) -> None:
         if not task.cancelled():

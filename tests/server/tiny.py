@@ -98,7 +98,7 @@ async def tiny_server(
         allowed_roots=(root / "adapters",),
         adapters={},
         api_keys=keys,
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
     arguments = small_arguments(base)
     fake = FakeEngine(arguments)
