@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
+# Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help runtime dev serve test lint format lock examples bench-overhead clean
 
 help: ## show this list

@@ -24,6 +24,7 @@ RESULTS = Path("loadtests/results")
 
 ENGINE: dict[str, Any] = {
     "dtype": "float32",
+    "enforce_eager": True,
     "max_model_len": 2048,
     "max_num_seqs": 32,
     "kv_cache_memory_bytes": 2 << 30,

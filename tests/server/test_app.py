@@ -249,3 +249,12 @@ async def test_with_a_key_nothing_but_health_is_open(tiny_base: ResolvedBase, tm
             assert (await tiny.http.get(path, headers={"authorization": "Bearer secret-2"})).status_code == 200
         for path in ("/health", "/ready"):
             assert (await tiny.http.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("text", [r"\ud800", r"\u0000", "x" * 100_000])
+async def test_odd_text_is_answered_or_refused_and_never_a_fault(tiny: TinyServer, path: str, text: str) -> None:
+    messages = '[{"role": "user", "content": "%s"}]' % text  # noqa: UP031 - braces everywhere
+    body = f'{{"model": "tiny", "max_tokens": 4, "messages": {messages}, "prompt": "{text}", "input": "{text}"}}'
+    answer = await tiny.http.post(path, content=body.encode(), headers={"content-type": "application/json"})
+    assert answer.status_code in (200, 400), answer.text
