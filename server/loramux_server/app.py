@@ -25,7 +25,7 @@ from loramux_server.api.adapters import adapters_router
 from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.ops import ops_router
 from loramux_server.auth import Authenticator
-from loramux_server.base import ResolvedBase, resolve_base
+from loramux_server.base import ResolvedBase
 from loramux_server.config import Settings
 from loramux_server.engine.arguments import engine_arguments, rank_limit
 from loramux_server.engine.build import mount_openai, vllm_engine
@@ -71,9 +71,10 @@ class Server:
     drain: Drain
 
 
-async def serve(settings: Settings, listener: socket.socket, tell: Progress, started: Callable[[Server], None]) -> int:
-    """Run a server on `listener` until something ends it; returns the exit code."""
-    base = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=tell)
+async def serve(
+    settings: Settings, base: ResolvedBase, listener: socket.socket, tell: Progress, started: Callable[[Server], None]
+) -> int:
+    """Run a server of `base` on `listener` until something ends it; returns the exit code."""
     shelf = open_shelf(settings, base)
     arguments = engine_arguments(base.path, base.name, engine_options(settings, shelf.catalogue))
     tell(f"starting vLLM with {base.name}")

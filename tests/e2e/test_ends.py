@@ -134,11 +134,3 @@ def test_a_base_that_is_missing_or_no_model_is_told(tmp_path: Path, base: str, s
     assert code == 2
     assert says in said
     assert "Traceback" not in said
-
-
-def test_an_argument_that_vllm_does_not_know_is_told_with_the_one_it_is_close_to(tmp_path: Path) -> None:
-    reuse_demo_base(tmp_path / "data")
-    code, said = ended(tmp_path, LORAMUX_ENGINE__MAX_LORA="3")
-    assert code == 2
-    assert "max_loras" in said
-    assert "Traceback" not in said

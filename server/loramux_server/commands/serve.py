@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from loramux_server.base import resolve_base
 from loramux_server.config import Settings, export_engine_environment, load_settings
 from loramux_server.errors import CannotStart
 from loramux_server.lifecycle import bind, interruptible_start
@@ -68,8 +69,9 @@ async def _serve(settings: Settings) -> int:
     listener = bind(settings.host, settings.port)
     with console.status("") as status:
         tell = _Teller(status, log, began)
+        base = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=tell)
         tell("loading libraries")
-        from loramux_server import app  # vLLM takes seconds to import
+        from loramux_server import app  # not before, because vLLM takes seconds to import
 
         def started(server: "Server") -> None:
             gc.freeze()  # what is there now stays: the collector need not look at it again
@@ -77,7 +79,7 @@ async def _serve(settings: Settings) -> int:
             _greet(f"http://{settings.host}:{listener.getsockname()[1]}", server, settings)
             tell("serving; Ctrl-C ends it")
 
-        return await app.serve(settings, listener, tell, started)
+        return await app.serve(settings, base, listener, tell, started)
 
 
 class _Teller:
