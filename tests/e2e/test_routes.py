@@ -144,3 +144,16 @@ async def test_the_engines_processes_do_not_hear_signals_that_are_meant_for_the_
 def _status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+async def test_the_base_answers_the_same_with_every_slot_taken_by_an_adapter(real: RealServer) -> None:
+    assert await real.engine.collective_rpc("lora_wrapper") in (["GroupedPunicaWrapper"], ["PunicaWrapperGPU"])
+    prompts = {name: items(name, 1)[0][:-1] for name in EXAMPLE_NAMES}
+    for place in list(real.server.library.pool._places):
+        real.server.library.pool.discard(place)
+    await until(lambda: not real.server.library.pool._places)
+    before = [await ask(real, real.base.name, turns, max_tokens=24) for turns in prompts.values()]
+    for name, turns in prompts.items():  # three adapters for two slots: both are taken from here on
+        await ask(real, name, turns, max_tokens=2)
+    after = [await ask(real, real.base.name, turns, max_tokens=24) for turns in prompts.values()]
+    assert after == before

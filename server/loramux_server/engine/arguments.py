@@ -22,8 +22,12 @@ RESERVED = {
     "lora_modules": "`loramux adapter add`",
     "enable_lora": "nothing: it is always on",
     "middleware": "nothing: it has no place here",
+    "worker_extension_cls": "nothing: loramux has one of its own",
 }
 """Arguments of vLLM that loramux decides itself, and what to use instead."""
+
+EXTENSION = "loramux_server.engine.worker.WorkerExtension"
+"""By name, because vLLM imports it in its workers and we never need to."""
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for `max_lora_rank`."""
@@ -55,7 +59,7 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any]) -> Names
     """
     parser = make_arg_parser(_Parser())
     actions = {action.dest: action for action in parser._actions}
-    fixed = {"model": str(base), "served_model_name": [name], "enable_lora": True}
+    fixed = {"model": str(base), "served_model_name": [name], "enable_lora": True, "worker_extension_cls": EXTENSION}
     words = [word for key, value in options.items() for word in _words(_action(actions, key), value)]
     words += [word for key, value in fixed.items() for word in _words(actions[key], value)]
     arguments: Namespace = parser.parse_args(words)

@@ -1,0 +1,43 @@
+"""LoRA's products on a CPU, against the plain formula, token by token."""
+
+import pytest
+import torch
+from vllm.lora.layers import LoRAMapping
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+from loramux_server.engine.cpu_lora import GroupedPunicaWrapper
+
+SLOTS, RANK, INPUTS = 3, 4, 10
+SLICES = (6, 2, 2)
+
+
+def products(wrapper: type, slots: list[int], *, is_prefill: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the wrapper adds for tokens of these slots (-1 is the base), and what it should add."""
+    random = torch.Generator().manual_seed(7)
+    a = tuple(torch.randn(SLOTS, 1, RANK, INPUTS, generator=random) for _ in SLICES)
+    b = tuple(torch.randn(SLOTS, 1, width, RANK, generator=random) for width in SLICES)
+    x = torch.randn(len(slots), INPUTS, generator=random)
+    punica = wrapper(max_num_batched_tokens=64, max_batches=8, device="cpu")
+    numbers = [slot + 1 for slot in slots]  # adapter n lies in slot n - 1, and 0 is the base
+    mapping = LoRAMapping(index_mapping=tuple(numbers), prompt_mapping=tuple(numbers), is_prefill=is_prefill)
+    punica.update_metadata(mapping, [1, 2, 3], SLOTS, 100)
+    found, expected = torch.zeros(len(slots), sum(SLICES)), torch.zeros(len(slots), sum(SLICES))
+    punica.add_lora_linear(found, x, a, b, 0.5, SLICES)
+    for token, slot in enumerate(slots):
+        if slot >= 0:
+            parts = [0.5 * (x[token] @ a[part][slot, 0].T) @ b[part][slot, 0].T for part in range(len(SLICES))]
+            expected[token] = torch.cat(parts)
+    return found, expected
+
+
+@pytest.mark.parametrize("is_prefill", [False, True])
+@pytest.mark.parametrize("slots", [[0], [2, 2, 2], [0, 1, 2, 0], [-1], [-1, -1], [-1, 2, -1, 0, 2, -1]])
+def test_each_token_gets_its_own_adapter_and_the_base_gets_none(slots: list[int], is_prefill: bool) -> None:
+    found, expected = products(GroupedPunicaWrapper, slots, is_prefill=is_prefill)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_vllms_own_still_gives_the_base_the_last_slot() -> None:
+    """When this fails, vLLM has mended it, and engine/cpu_lora.py is needed for its speed alone."""
+    found, expected = products(PunicaWrapperCPU, [-1, -1], is_prefill=False)
+    assert not torch.allclose(found, expected)
