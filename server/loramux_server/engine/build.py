@@ -73,6 +73,7 @@ def _start(arguments: Namespace) -> AsyncLLM:
 async def _in_daemon_thread(work: Callable[[], T]) -> T:
     """`asyncio.to_thread`, but an interpreter that is told to stop does not wait for the thread."""
     future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from here on it can't be cancelled: the thread always sets it
 
     def run() -> None:
         try:
