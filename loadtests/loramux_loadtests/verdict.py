@@ -96,7 +96,7 @@ def table(comparison: Comparison) -> str:
         _cells(["---"] * len(columns)),
         *(_cells([name, *_arm_cells(arm, names)]) for name, arm in comparison.arms.items()),
         "",
-        f"In {comparison.score}, {comparison.challenger} against {comparison.rival}: **{comparison.verdict}**,"
+        f"By “{comparison.score}”, {comparison.challenger} against {comparison.rival}: **{comparison.verdict}**,"
         f" by a paired difference of {_points(comparison.difference)}.",
     ]
     return "\n".join(lines)
