@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from loramux_adapters.errors import NoAdapterCapacity
 from loramux_adapters.records import parse_adapter_name
 from loramux_adapters.sources.folder import FolderSource
 from tests.adapters.building import lora_config, lora_tensors, write_adapter
@@ -157,3 +158,17 @@ async def test_the_base_answers_the_same_with_every_slot_taken_by_an_adapter(rea
         await ask(real, name, turns, max_tokens=2)
     after = [await ask(real, real.base.name, turns, max_tokens=24) for turns in prompts.values()]
     assert after == before
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_refused_at_admission_has_a_real_status(
+    real: RealServer, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise NoAdapterCapacity("full")
+
+    monkeypatch.setattr(real.server.library.pool, "check", refuse)
+    body = {"model": "order-json", "messages": items("order-json", 1)[0][:-1], "stream": stream}
+    refused = await real.http.post("/v1/chat/completions", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
