@@ -61,6 +61,15 @@ class Serving:
                 self.seen[child.pid] = child
         return list(self.seen.values())
 
+    def named(self, part: str) -> list[psutil.Process]:
+        """Those of them that run now and have `part` in their name; some live for a moment only."""
+        found = []
+        for process in self.descendants():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if part in process.name():
+                    found.append(process)
+        return found
+
     def left_behind(self, seconds: float = 5) -> list[psutil.Process]:
         """Those of them that are still running a while after its end."""
         _, alive = psutil.wait_procs(self.descendants(), timeout=seconds)

@@ -73,7 +73,7 @@ def test_sigterm_to_the_whole_group_finishes_streams_refuses_new_work_and_ends_w
 def test_when_the_engine_is_killed_open_requests_get_an_error_and_the_server_ends_with_1(server: Serving) -> None:
     url = server.wait_until_serving()
     stream = Stream(url, tokens=1500)
-    engine = next(process for process in server.descendants() if process.name() == "VLLM::EngineCore")
+    engine = server.named("VLLM::EngineCore")[0]
     killed = time.monotonic()
     engine.kill()
     stream.join(30)
@@ -88,7 +88,7 @@ def test_when_the_engine_is_killed_open_requests_get_an_error_and_the_server_end
 def test_a_start_that_is_broken_off_leaves_nothing_running(server: Serving, number: signal.Signals) -> None:
     server.wait_until_said("starting vLLM", 120)
     deadline = time.monotonic() + 60
-    while not any("VLLM" in process.name() for process in server.descendants() if process.is_running()):
+    while not server.named("VLLM"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     os.killpg(server.process.pid, number)
