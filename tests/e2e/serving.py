@@ -73,7 +73,7 @@ class Serving:
     def left_behind(self, seconds: float = 5) -> list[psutil.Process]:
         """Those of them that are still running a while after its end."""
         _, alive = psutil.wait_procs(self.descendants(), timeout=seconds)
-        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 @contextlib.contextmanager
