@@ -2,7 +2,7 @@
 
 import socket
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from loramux_server.engine.directory import AdapterDirectory, LoraRequests
 from loramux_server.engine.loader import EngineLoader
 from loramux_server.engine.routed import RoutedEngine
 from loramux_server.lifecycle import Lifecycle
-from loramux_server.machine import engine_defaults, installed_backend, this_machine
 from loramux_server.metering.metrics import Metrics
 from loramux_server.middleware import Drain, add_error_handlers, shell
 
@@ -72,11 +71,19 @@ class Server:
 
 
 async def serve(
-    settings: Settings, base: ResolvedBase, listener: socket.socket, tell: Progress, started: Callable[[Server], None]
+    settings: Settings,
+    base: ResolvedBase,
+    suited: Mapping[str, Any],
+    listener: socket.socket,
+    tell: Progress,
+    started: Callable[[Server], None],
 ) -> int:
-    """Run a server of `base` on `listener` until something ends it; returns the exit code."""
+    """Run a server of `base` on `listener` until something ends it; returns the exit code.
+
+    `suited` are the arguments of vLLM that suit the machine, for what the settings leave open.
+    """
     shelf = open_shelf(settings, base)
-    arguments = engine_arguments(base.path, base.name, engine_options(settings, shelf.catalogue))
+    arguments = engine_arguments(base.path, base.name, engine_options(suited, shelf.catalogue, settings))
     tell(f"starting vLLM with {base.name}")
     async with vllm_engine(arguments) as engine:
         server = await compose(settings, shelf, engine, arguments)
@@ -96,14 +103,11 @@ def open_shelf(settings: Settings, base: ResolvedBase) -> Shelf:
     return Shelf(spec, store, registry, Catalogue(registry.snapshot(), store, spec))
 
 
-def engine_options(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:
+def engine_options(suited: Mapping[str, Any], catalogue: Catalogue, settings: Settings) -> dict[str, Any]:
     """vLLM's arguments: what suits the machine and the adapters there are, and over it what the user set."""
-    machine = this_machine(settings.data_dir)
     ranks = [version.manifest.rank for adapter in catalogue.adapters() for version in adapter.versions]
-    suited = (
-        engine_defaults(machine, installed_backend(), demo=settings.base == "demo") | LORA_DEFAULTS | FRONTEND_DEFAULTS
-    )
-    return suited | {"max_lora_rank": rank_limit(ranks)} | settings.engine
+    ours = LORA_DEFAULTS | FRONTEND_DEFAULTS | {"max_lora_rank": rank_limit(ranks)}
+    return {**suited, **ours, **settings.engine}
 
 
 async def compose(

@@ -20,7 +20,7 @@ from loramux_server.base import resolve_base
 from loramux_server.config import Settings, export_engine_environment, load_settings
 from loramux_server.errors import CannotStart
 from loramux_server.lifecycle import bind, interruptible_start
-from loramux_server.machine import engine_environment, installed_backend, obstacles, this_machine
+from loramux_server.machine import engine_defaults, engine_environment, installed_backend, obstacles, this_machine
 
 if TYPE_CHECKING:
     from loramux_server.app import Server
@@ -79,7 +79,8 @@ async def _serve(settings: Settings) -> int:
             _greet(f"http://{settings.host}:{listener.getsockname()[1]}", server, settings)
             tell("serving; Ctrl-C ends it")
 
-        return await app.serve(settings, base, listener, tell, started)
+        suited = engine_defaults(machine, backend, demo=settings.base == "demo")
+        return await app.serve(settings, base, suited, listener, tell, started)
 
 
 class _Teller:

@@ -12,7 +12,6 @@ from loramux_server.metering.record import Operation, Outcome
 
 OPERATIONS = {
     "/v1/chat/completions": Operation.CHAT,
-    "/v1/chat/completions/batch": Operation.CHAT,
     "/v1/completions": Operation.COMPLETIONS,
     "/v1/responses": Operation.RESPONSES,
     "/v1/messages": Operation.MESSAGES,
