@@ -5,6 +5,7 @@ import torch
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+from loramux_server.engine import cpu_lora
 from loramux_server.engine.cpu_lora import GroupedPunicaWrapper
 
 SLOTS, RANK, INPUTS = 3, 4, 10
@@ -31,10 +32,29 @@ def products(wrapper: type, slots: list[int], *, is_prefill: bool) -> tuple[torc
 
 
 @pytest.mark.parametrize("is_prefill", [False, True])
-@pytest.mark.parametrize("slots", [[0], [2, 2, 2], [0, 1, 2, 0], [-1], [-1, -1], [-1, 2, -1, 0, 2, -1]])
-def test_each_token_gets_its_own_adapter_and_the_base_gets_none(slots: list[int], is_prefill: bool) -> None:
+@pytest.mark.parametrize("width", [RANK, 2 * RANK, 128])
+@pytest.mark.parametrize(
+    "slots", [[0], [2, 2, 2], [0, 1, 2, 0], [-1], [-1, -1], [-1, 2, -1, 0, 2, -1], [1, -1, -1, -1]]
+)
+def test_each_token_gets_its_own_adapter_and_the_base_gets_none(
+    slots: list[int], is_prefill: bool, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_lora, "MAX_WIDTH", width)
     found, expected = products(GroupedPunicaWrapper, slots, is_prefill=is_prefill)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_written_into_a_slot_later_counts() -> None:
+    a, b = (torch.zeros(SLOTS, 1, RANK, INPUTS),), (torch.zeros(SLOTS, 1, INPUTS, RANK),)
+    x, found = torch.ones(1, INPUTS), torch.zeros(1, INPUTS)
+    punica = GroupedPunicaWrapper(max_num_batched_tokens=64, max_batches=8, device="cpu")
+    punica.update_metadata(LoRAMapping((2,), (2,), is_prefill=False), [1, 2, 3], SLOTS, 100)
+    punica.add_lora_linear(found, x, a, b, 1.0, (INPUTS,))
+    assert not found.any()
+    a[0][1, 0, :2, :] = 1
+    b[0][1, 0, :, :2] = 1
+    punica.add_lora_linear(found, x, a, b, 1.0, (INPUTS,))
+    assert found.tolist() == [[2.0 * INPUTS] * INPUTS]
 
 
 def test_vllms_own_still_gives_the_base_the_last_slot() -> None:
