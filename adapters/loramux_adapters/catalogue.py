@@ -1,12 +1,45 @@
 """What every name means now, from memory: requests never wait for the database."""
 
+import random
+from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 
-from .records import AdapterName, BaseSpec, VersionId
+from .errors import VersionNotReady, VersionQuarantined
+from .records import AdapterName, BaseSpec, VersionId, VersionState
 from .registry import AdapterRecord, VersionRecord
 from .store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The versions that a bare name leads to, and where each one's share of [0, 1) ends."""
+
+    versions: tuple[VersionId, ...]
+    ends: tuple[float, ...]
+
+    @classmethod
+    def of(cls, record: AdapterRecord) -> "Split":
+        """Lay the shares end to end, the oldest version first: who is in a canary stays in it while it grows."""
+        targets = [version for version in record.versions if version.weight]
+        total = sum(version.weight for version in targets)
+        ends = accumulate(version.weight / total for version in targets)
+        return cls(tuple(version.id for version in targets), tuple(ends))
+
+    def pick(self, sticky: str | None) -> VersionId:
+        """The version for whoever is known as `sticky`: the same one every time; any, by the shares, for None."""
+        if len(self.versions) == 1:
+            return self.versions[0]
+        point = random.random() if sticky is None else _point(f"{self.versions[0].name}\0{sticky}")  # noqa: S311
+        return self.versions[min(bisect_right(self.ends, point), len(self.versions) - 1)]
+
+
+def _point(text: str) -> float:
+    """Where in [0, 1) `text` falls, evenly and always the same."""
+    return int.from_bytes(sha256(text.encode(errors="surrogatepass")).digest()[:8]) / 2**64
 
 
 class Catalogue:
@@ -21,23 +54,41 @@ class Catalogue:
         self._store = store
         self._base = base
         self._adapters: dict[str, AdapterRecord] = {}
+        self._splits: dict[str, Split] = {}
         self._versions: dict[str, VersionRecord] = {}
         for record in records:
             self.put(record)
 
     def put(self, record: AdapterRecord) -> None:
-        """Add an adapter, or replace what was known of it."""
-        self.drop(record.name)
+        """Add an adapter, or replace what was known of it; requests see all of it as before, or all as after."""
         versions = tuple(version for version in record.versions if version.manifest.base == self._base)
-        if versions:
-            self._adapters[record.name] = replace(record, versions=versions)
-            self._versions.update({str(version.id): version for version in versions})
+        if not versions:
+            self.drop(record.name)
+            return
+        before = self._adapters.get(record.name)
+        record = replace(record, versions=versions)
+        self._versions.update({str(version.id): version for version in versions})
+        self._adapters[record.name], self._splits[record.name] = record, Split.of(record)
+        for gone in {v.id for v in before.versions} - {v.id for v in versions} if before else ():
+            del self._versions[str(gone)]
 
     def drop(self, name: AdapterName) -> None:
         """Forget an adapter; its name and its versions resolve to nothing from now on."""
         record = self._adapters.pop(name, None)
+        self._splits.pop(name, None)
         for version in record.versions if record else ():
             self._versions.pop(str(version.id), None)
+
+    def withdraw(self, version: VersionId, reason: str) -> None:
+        """Take a version out of service now, as the registry will learn in a moment."""
+        record = self._adapters.get(version.name)
+        if record is not None:
+            state = VersionState.QUARANTINED
+            versions = tuple(
+                replace(known, state=state, reason=reason, weight=0.0) if known.id == version else known
+                for known in record.versions
+            )
+            self.put(replace(record, versions=versions))
 
     def adapters(self) -> list[AdapterRecord]:
         """All adapters, by name."""
@@ -48,17 +99,38 @@ class Catalogue:
         return self._adapters.get(name)
 
     def version(self, name: str) -> VersionRecord | None:
-        """The version that NAME@DIGEST or an adapter's bare name leads to."""
-        adapter = self._adapters.get(name)
-        if adapter is None:
-            return self._versions.get(name)
-        return next((version for version in adapter.versions if version.weight), None)
+        """The version NAME@DIGEST, whatever its state."""
+        return self._versions.get(name)
 
-    def resolve(self, name: str) -> VersionId | None:
-        """The id of the version that a request for `name` runs on."""
-        version = self.version(name)
-        return version.id if version else None
+    def resolve(self, name: str, sticky: str | None = None) -> VersionId | None:
+        """The version that a request for `name` (bare, or NAME@DIGEST) runs on; None if there is no such name.
+
+        Raises VersionQuarantined or VersionNotReady if there is, and it does not serve.
+        """
+        split = self._splits.get(name)
+        if split is not None:
+            if not split.versions:
+                raise self._why_not(self._adapters[name].versions, name)
+            return split.pick(sticky)
+        version = self._versions.get(name)
+        if version is None:
+            return None
+        if version.state is not VersionState.READY:
+            raise self._why_not([version], name)
+        return version.id
 
     def path(self, version: VersionId) -> Path:
         """The folder of the version's files; KeyError if it is not registered."""
         return self._store.path(self._versions[str(version)].manifest.digest)
+
+    def verify(self, version: VersionId) -> None:
+        """Read all of the version's files; raises StoreError unless they are what was accepted, KeyError as above."""
+        self._store.verify(self._versions[str(version)].manifest.digest)
+
+    def _why_not(self, versions: Iterable[VersionRecord], name: str) -> VersionNotReady:
+        states = {version.state for version in versions}
+        if VersionState.QUARANTINED in states:
+            return VersionQuarantined(f"{name} was taken out of service; its owner can promote or roll back a version.")
+        if VersionState.READY in states:
+            return VersionNotReady(f"{name} leads to no version yet; promote one.")
+        return VersionNotReady(f"{name} does not serve: it is {', '.join(sorted(states))}.")

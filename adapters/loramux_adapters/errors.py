@@ -5,9 +5,16 @@ AdapterError                  adapter_error
 ├── InvalidVersion            version_invalid
 ├── UnsupportedBase           base_unsupported
 ├── InvalidAdapter            adapter_invalid
+├── AdapterRejected           adapter_rejected
+├── SourceUnavailable         source_unavailable
 ├── PathNotAllowed            path_not_allowed
 ├── AdapterNotFound           adapter_not_found
 ├── VersionNotFound           version_not_found
+├── VersionNotReady           version_not_ready
+│   └── VersionQuarantined    adapter_quarantined
+├── VersionInUse              version_in_use
+├── NothingToRollBack         nothing_to_roll_back
+├── PinLimit                  pin_limit_reached
 ├── AdapterExists             adapter_exists
 ├── StoreError                adapter_store_failed
 ├── AdapterLoadingFailed      adapter_loading_failed
@@ -69,6 +76,18 @@ class InvalidAdapter(AdapterError):
         super().__init__(f"{_shown(where)}: {problem}" + (f" ({', '.join(details)})" if details else ""))
 
 
+class AdapterRejected(AdapterError):
+    """A version whose files are sound, but which did not prove itself on the engine; the message has the reason."""
+
+    code = "adapter_rejected"
+
+
+class SourceUnavailable(AdapterError):
+    """The place where the files should come from does not answer, does not have them, or does not let us in."""
+
+    code = "source_unavailable"
+
+
 class PathNotAllowed(AdapterError):
     """A folder outside the roots that adapters may come from, or none at all: a client learns no difference."""
 
@@ -87,6 +106,36 @@ class VersionNotFound(AdapterError):
     code = "version_not_found"
 
 
+class VersionNotReady(AdapterError):
+    """The version is registered and does not serve: it is not proven yet, or was rejected."""
+
+    code = "version_not_ready"
+
+
+class VersionQuarantined(VersionNotReady):
+    """The version served, and was taken out of service because of what it answered or what became of its files."""
+
+    code = "adapter_quarantined"
+
+
+class VersionInUse(AdapterError):
+    """An adapter's bare name still leads to the version."""
+
+    code = "version_in_use"
+
+
+class NothingToRollBack(AdapterError):
+    """The adapter's bare name never led to anything else that could serve now."""
+
+    code = "nothing_to_roll_back"
+
+
+class PinLimit(AdapterError):
+    """Pinning this too would leave the other adapters no place."""
+
+    code = "pin_limit_reached"
+
+
 class AdapterExists(AdapterError):
     """The name is taken."""
 
@@ -99,13 +148,21 @@ class StoreError(AdapterError):
     code = "adapter_store_failed"
 
 
-class AdapterLoadingFailed(AdapterError):
+class _Passing(AdapterError):
+    """What may be over `retry_after` seconds from now."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AdapterLoadingFailed(_Passing):
     """An accepted version did not get into the engine."""
 
     code = "adapter_loading_failed"
 
 
-class NoAdapterCapacity(AdapterError):
+class NoAdapterCapacity(_Passing):
     """Every place in the engine is held by a request."""
 
     code = "no_adapter_capacity"

@@ -1,47 +1,53 @@
 """How a version gets in: source, staging, validation, store, registry."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from loramux_adapters.errors import AdapterExists
-from loramux_adapters.records import AdapterName, BaseSpec, VersionId
+from loramux_adapters.records import AdapterName, BaseSpec, Manifest, VersionId
 from loramux_adapters.registry import Registry
+from loramux_adapters.sources import Source, Tell
 from loramux_adapters.store import Store
+from loramux_adapters.transaction import Change
 from loramux_adapters.validation import largest_file, validate
 
 
-class Source(Protocol):
-    """Where an adapter's files come from."""
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Checked files that are not accepted yet; `discard` must be called in the end, also after they were."""
 
-    @property
-    def origin(self) -> dict[str, str]:
-        """What to remember of it, known once the files were fetched."""
-
-    def fetch(self, into: Path, largest: Mapping[str, int]) -> None:
-        """Copy the files named in `largest`, each of at most so many bytes, to the folder `into`."""
+    folder: Path
+    manifest: Manifest
+    origin: Mapping[str, str]
+    discard: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """The one way into the store and the registry, for adapters of `base` up to `max_rank`."""
+    """The one way into the store and the registry, for adapters of `base` up to `max_rank`.
+
+    What fails leaves no trace, except that the store may hold a version which no adapter has: harmless, reused when the
+    same content comes again, and swept some day.
+    """
 
     store: Store
     registry: Registry
     base: BaseSpec
     max_rank: int
 
-    def accept(self, name: AdapterName, source: Source, now: float) -> VersionId:
-        """Make what `source` holds the version that `name` points to, at the Unix time `now`; raises AdapterError.
-
-        What fails leaves no trace, except that the store may hold a version which no adapter has: harmless, and
-        reused when the same content comes again.
-        """
+    def stage(self, name: AdapterName, source: Source, tell: Tell) -> Staged:
+        """Fetch and check what `source` holds; raises AdapterError."""
         if name == self.base.name:
             raise AdapterExists(f"{name} is the name of the base.")
-        with self.store.staging() as staged:
-            source.fetch(staged, largest_file(self.base, self.max_rank))
-            manifest = validate(staged, self.base, self.max_rank)
-            self.store.put(staged, manifest)
-        return self.registry.add_version(name, manifest, source.origin, now)
+        with ExitStack() as stack:
+            folder = stack.enter_context(self.store.staging())
+            source.fetch(folder, largest_file(self.base, self.max_rank), tell)
+            manifest = validate(folder, self.base, self.max_rank)
+            return Staged(folder, manifest, source.origin, stack.pop_all().close)
+
+    def accept(self, name: AdapterName, staged: Staged, by: Change) -> VersionId:
+        """Move checked files in as a version of `name`, which has yet to prove itself; raises AdapterError."""
+        self.store.put(staged.folder, staged.manifest)
+        return self.registry.add_version(name, staged.manifest, staged.origin, by)

@@ -2,38 +2,60 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from .catalogue import Catalogue
-from .errors import AdapterNotFound
-from .intake import Intake, Source
+from .errors import AdapterError, AdapterNotFound, AdapterRejected, VersionNotFound
+from .intake import Intake
 from .pool import AdapterPool
-from .records import AdapterName
-from .registry import AdapterRecord, Registry, VersionRecord
+from .proof import Prover, fault
+from .records import AdapterName, Proof, VersionId, VersionState
+from .registry import AdapterRecord, AuditRecord, Registry, VersionRecord
+from .sources import Source, Tell
+from .transaction import Change, Targets
+
+T = TypeVar("T")
+
+
+def silent(_: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass
 class Library:
     """Changes one thing at a time, so that the catalogue and the registry always tell the same.
 
-    Everything slow (disk, database) runs in threads; requests read the catalogue meanwhile.
+    Everything slow (disk, database, network, proofs) runs in threads or in the engine; requests read the catalogue
+    meanwhile. A change that has begun is finished, whether or not who asked for it still waits.
     """
 
     intake: Intake
     registry: Registry
     catalogue: Catalogue
     pool: AdapterPool
+    prover: Prover | None = None
+    """None if versions serve without a proof."""
     now: Callable[[], float] = time.time
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
-    async def add(self, name: AdapterName, source: Source) -> VersionRecord:
-        """Accept what `source` holds as the version that `name` points to from now on; raises AdapterError."""
-        async with self._changing:
-            added = await asyncio.to_thread(self.intake.accept, name, source, self.now())
-            record = await asyncio.to_thread(self.registry.get, name)
-            self.catalogue.put(record)
-        return next(version for version in record.versions if version.id == added)
+    async def add(
+        self, name: AdapterName, source: Source, *, actor: str, tell: Tell = silent, promote: bool = True
+    ) -> VersionRecord:
+        """Accept what `source` holds as a version of `name`, and let `name` lead to it unless told otherwise.
+
+        Raises AdapterError; AdapterRejected if the files are sound and the proof failed: the version is listed then.
+        """
+        return await self._finished(self._add(name, source, actor, tell, promote=promote))
+
+    async def resume(self) -> None:
+        """Prove what an ended process left unproven; what fails is listed as rejected."""
+        for record in self.catalogue.adapters():
+            for version in record.versions:
+                if version.state is VersionState.PROVING:
+                    await self._settle(version.id, "server", promote=not record.targets)
 
     def show(self, name: AdapterName) -> AdapterRecord:
         """One adapter; raises AdapterNotFound."""
@@ -42,12 +64,183 @@ class Library:
             raise AdapterNotFound(f"No adapter is registered as {name}.")
         return record
 
-    async def remove(self, name: AdapterName) -> AdapterRecord:
+    async def proof(self, version: VersionId) -> Proof | None:
+        """What the version showed when it was last proven."""
+        return await asyncio.to_thread(self.registry.proof, version)
+
+    async def audit(self, name: AdapterName | None, limit: int) -> list[AuditRecord]:
+        """The newest changes first, of one adapter or of all."""
+        return await asyncio.to_thread(self.registry.audit, name, limit)
+
+    async def set_alias(self, name: AdapterName, targets: Targets, *, actor: str) -> AdapterRecord:
+        """Let the bare name lead to `targets`: one version, or several with their shares.
+
+        Requests that came before run on what it led to before. Raises AdapterNotFound, VersionNotFound,
+        VersionNotReady, PinLimit.
+        """
+        if self.show(name).pinned:
+            self.pool.check_pins(self._pins({name: targets}))
+        action = "promote" if len(targets) == 1 else "split"
+        await self._change(name, lambda: self.registry.set_alias(name, targets, self._by(actor), action))
+        return self.show(name)
+
+    async def rollback(self, name: AdapterName, *, actor: str) -> AdapterRecord:
+        """Let the bare name lead to what it led to before; raises AdapterNotFound, NothingToRollBack."""
+        await self._change(name, lambda: self.registry.roll_back(name, self._by(actor)))
+        return self.show(name)
+
+    async def pin(self, name: AdapterName, *, pinned: bool, actor: str) -> AdapterRecord:
+        """Keep in the engine what the bare name leads to, or let it go; raises AdapterNotFound, PinLimit."""
+        if pinned:
+            self.pool.check_pins(self._pins({name: self.show(name).targets}))
+        await self._change(name, lambda: self.registry.set_pinned(name, self._by(actor), pinned=pinned))
+        return self.show(name)
+
+    async def prefetch(self, name: str) -> list[VersionId]:
+        """Bring what NAME leads to, or NAME@DIGEST, into the engine's host memory, and wait until it is there."""
+        record = self.catalogue.get(name)
+        found = self.catalogue.resolve(name)
+        if found is None:
+            raise AdapterNotFound(f"No adapter is registered as {name[:200]}.")
+        wanted = [VersionId(record.name, digest) for digest in record.targets] if record else [found]
+        for version in wanted:
+            await self.pool.prefetch(version)
+        return wanted
+
+    async def remove(self, name: AdapterName, *, actor: str) -> AdapterRecord:
         """Forget the adapter: new requests find no such model, those in flight finish. Raises AdapterNotFound."""
-        async with self._changing:
-            record = await asyncio.to_thread(self.registry.get, name)
-            await asyncio.to_thread(self.registry.remove, name)
-            self.catalogue.drop(name)
-        for version in record.versions:
-            self.pool.discard(version.id)
+        record = await self._registered(name)
+        await self._change(name, lambda: self.registry.remove(name, self._by(actor)), record.versions)
         return record
+
+    async def remove_version(self, version: VersionId, *, actor: str) -> AdapterRecord:
+        """Forget one version; raises AdapterNotFound, VersionNotFound, VersionInUse."""
+        record = await self._registered(version.name)
+        gone = [known for known in record.versions if known.id == version]
+        if not gone:
+            raise VersionNotFound(f"{version.name} has no version {version.digest}.")
+        await self._change(version.name, lambda: self.registry.remove_version(version, self._by(actor)), gone)
+        return await self._registered(version.name)
+
+    def quarantine(self, version: VersionId, reason: str) -> None:
+        """Take a version out of service: at once for requests, and in the registry in a moment."""
+        known = self.catalogue.version(str(version))
+        if known is None or known.state is not VersionState.READY:
+            return
+        self.catalogue.withdraw(version, reason)
+        self.pool.discard(version)
+        self._kept(asyncio.create_task(self._quarantined(version, reason)))
+
+    async def flush_uses(self) -> None:
+        """Enter in the registry what the versions served since the last time."""
+        await asyncio.to_thread(self.registry.add_uses, self.pool.take_uses())
+
+    async def warm(self) -> None:
+        """Bring pinned adapters into the engine, and then the most used ones, as long as places are free."""
+        self.pool.pin(self._pins())
+        served = [v for record in self.catalogue.adapters() for v in record.versions if v.weight and v.uses]
+        for version in sorted(served, key=lambda version: -version.uses)[: self.pool.capacity]:
+            if not self.pool.has_room:
+                return
+            try:
+                await self.pool.prefetch(version.id)
+            except AdapterError:
+                continue  # the pool remembers it, and requests will be told
+
+    async def close(self) -> None:
+        """Finish what was begun, and enter what was served."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.flush_uses()
+
+    async def _add(self, name: AdapterName, source: Source, actor: str, tell: Tell, *, promote: bool) -> VersionRecord:
+        staged = await asyncio.to_thread(self.intake.stage, name, source, tell)
+        try:
+            async with self._changing:
+                added = await asyncio.to_thread(self.intake.accept, name, staged, self._by(actor))
+                await self._reread(name)
+        finally:
+            await asyncio.to_thread(staged.discard)
+        version = self._known(added)
+        if version.state is VersionState.PROVING:
+            tell(f"trying {added} on the engine")
+            await self._settle(added, actor, promote=promote)
+            version = self._known(added)
+            if version.state is VersionState.REJECTED:
+                raise AdapterRejected(f"{added} was rejected: {version.reason}.")
+        elif promote:
+            await self.set_alias(name, {added.digest: 1.0}, actor=actor)
+        return self._known(added)
+
+    async def _settle(self, version: VersionId, actor: str, *, promote: bool) -> None:
+        """Prove a version, and enter what came of it."""
+        self.pool.forgive(version)
+        try:
+            proof = await self.prover.prove(version) if self.prover else None
+            reason = fault(proof) if proof else None
+        except AdapterError as error:
+            proof, reason = None, f"the engine did not take it ({error.message})"
+        state = VersionState.REJECTED if reason else VersionState.READY
+
+        def conclude() -> None:
+            by, promoted = self._by(actor), promote and not reason
+            self.registry.conclude(version, state, by, reason=reason, proof=proof, promote=promoted)
+
+        await self._change(version.name, conclude)
+        if reason:
+            self.pool.discard(version)
+
+    async def _quarantined(self, version: VersionId, reason: str) -> None:
+        by, state = self._by("server"), VersionState.QUARANTINED
+        await self._change(version.name, lambda: self.registry.conclude(version, state, by, reason=reason))
+
+    async def _change(self, name: AdapterName, change: Callable[[], None], gone: Sequence[VersionRecord] = ()) -> None:
+        """Make one change in the registry, and tell all who keep something of it; `gone` are versions it removes."""
+        await self._finished(self._changed(name, change, gone))
+
+    async def _changed(self, name: AdapterName, change: Callable[[], None], gone: Sequence[VersionRecord]) -> None:
+        async with self._changing:
+            await asyncio.to_thread(change)
+            await self._reread(name)
+            for version in gone:
+                self.pool.discard(version.id)
+                await asyncio.to_thread(self._forget_content, version.manifest.digest)
+
+    async def _reread(self, name: AdapterName) -> None:
+        """Tell the catalogue and the pool what the registry says of the adapter now."""
+        try:
+            self.catalogue.put(await self._registered(name))
+        except AdapterNotFound:
+            self.catalogue.drop(name)
+        self.pool.pin(self._pins())
+
+    def _forget_content(self, digest: str) -> None:
+        """Remove files that no version has any more: other adapters may have the same content."""
+        if not self.registry.is_known(digest):
+            self.intake.store.remove(digest)
+
+    def _pins(self, changed: Mapping[AdapterName, Targets] | None = None) -> set[VersionId]:
+        """What must stay in the engine, once `changed` are pinned and lead to this."""
+        pinned = {record.name: record.targets for record in self.catalogue.adapters() if record.pinned}
+        leads = {**pinned, **(changed or {})}
+        return {VersionId(name, digest) for name, targets in leads.items() for digest in targets}
+
+    async def _registered(self, name: AdapterName) -> AdapterRecord:
+        return await asyncio.to_thread(self.registry.get, name)
+
+    def _known(self, version: VersionId) -> VersionRecord:
+        known = self.catalogue.version(str(version))
+        if known is None:
+            raise VersionNotFound(f"{version} was removed meanwhile.")
+        return known
+
+    def _by(self, actor: str) -> Change:
+        return Change(actor, self.now())
+
+    async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for `work`, which goes on by itself if nobody waits any more."""
+        return await asyncio.shield(self._kept(asyncio.create_task(work)))
+
+    def _kept(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -68,6 +68,55 @@ class VersionId(NamedTuple):
         return f"{self.name}@{self.digest}"
 
 
+class VersionState(StrEnum):
+    """Whether a version may serve."""
+
+    PROVING = "proving"
+    """Its files are sound; the engine has not shown yet that it has an effect."""
+    READY = "ready"
+    REJECTED = "rejected"
+    """It failed its proof and never served."""
+    QUARANTINED = "quarantined"
+    """It served, and then answered garbage or lost its files."""
+
+    def can_become(self, other: "VersionState") -> bool:
+        """Whether this step exists; what is rejected or quarantined starts again only by being added again."""
+        return other in _STEPS[self]
+
+
+_STEPS = {
+    VersionState.PROVING: {VersionState.READY, VersionState.REJECTED},
+    VersionState.READY: {VersionState.QUARANTINED},
+    VersionState.REJECTED: {VersionState.PROVING},
+    VersionState.QUARANTINED: {VersionState.PROVING},
+}
+
+
+class ProbeAnswer(BaseModel):
+    """What the base and an adapter answered to one probe."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str
+    base: str
+    adapter: str
+
+
+class Proof(BaseModel):
+    """What the engine showed of a version when it was added.
+
+    `difference` is the largest absolute difference of the probes' log-probabilities from the base's, in nats; `noise`
+    the same between two runs of the base; `finite` whether every log-probability of the adapter is a number.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    answers: tuple[ProbeAnswer, ...]
+    difference: float
+    noise: float
+    finite: bool
+
+
 class Tier(StrEnum):
     """Where a version is: known only, in the engine's host memory, or in one of its slots too."""
 

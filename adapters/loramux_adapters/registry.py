@@ -1,88 +1,45 @@
-"""What is registered: adapters, their versions, and what each bare name points to. The tables are this module's own."""
+"""What is registered: adapters, their versions, and what each bare name leads to; the one place that changes it.
+
+Every change is one transaction, and leaves an audit row in it: who, when, from what, to what.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    CheckConstraint,
-    Column,
-    Connection,
-    Double,
-    Engine,
-    Enum,
-    ForeignKey,
-    ForeignKeyConstraint,
-    MetaData,
-    RowMapping,
-    Select,
-    String,
-    Table,
-    Text,
-    and_,
-    delete,
-    select,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Engine, RowMapping, Select, and_, bindparam, delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from loramux_adapters.errors import AdapterExists, AdapterNotFound, StoreError
-from loramux_adapters.records import DIGEST_LENGTH, MAX_NAME_LENGTH, AdapterName, Digest, Manifest, VersionId
-
-
-class VersionState(StrEnum):
-    """Whether a version may serve."""
-
-    READY = "ready"
-
-
-metadata = MetaData(
-    naming_convention={
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
+from loramux_adapters.errors import (
+    AdapterExists,
+    AdapterNotFound,
+    NothingToRollBack,
+    StoreError,
+    VersionInUse,
+    VersionNotReady,
 )
-
-_adapters = Table(
-    "adapters",
-    metadata,
-    Column("name", String(MAX_NAME_LENGTH), primary_key=True),
-    Column("created_at", Double, nullable=False),
+from loramux_adapters.records import (
+    DIGEST_LENGTH,
+    AdapterName,
+    BaseSpec,
+    Digest,
+    Manifest,
+    Proof,
+    VersionId,
+    VersionState,
 )
-
-_versions = Table(
-    "versions",
-    metadata,
-    Column("name", ForeignKey(_adapters.c.name, ondelete="CASCADE"), primary_key=True),
-    Column("digest", String(DIGEST_LENGTH), primary_key=True),
-    # JSON as text: pydantic reads ten thousand at once, in half the time that a JSON column and pydantic need in turn.
-    Column("manifest", Text, nullable=False),
-    Column("source", JSON, nullable=False),
-    # Stored as text without a constraint: a new state then needs no migration.
-    Column("state", Enum(VersionState, native_enum=False, length=32, values_callable=list), nullable=False),
-    Column("created_at", Double, nullable=False),
-)
-
-# A row for each version that the bare name leads to, and its share of the requests relative to the others'.
-_aliases = Table(
-    "aliases",
-    metadata,
-    Column("name", String(MAX_NAME_LENGTH), primary_key=True),
-    Column("digest", String(DIGEST_LENGTH), primary_key=True),
-    Column("weight", Double, nullable=False),
-    CheckConstraint("weight > 0", name="weight_positive"),
-    ForeignKeyConstraint(["name", "digest"], [_versions.c.name, _versions.c.digest], ondelete="CASCADE"),
-)
+from loramux_adapters.tables import adapters, aliases, audit, versions
+from loramux_adapters.transaction import Change, Targets, Transaction, insert_new, is_version
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
-    """A registered version. `weight` is its share of the bare name's requests, 0 if the name does not lead to it."""
+    """A registered version. `weight` is its share of the bare name's requests, 0 if the name does not lead to it.
+
+    `reason` says why it is rejected or quarantined; `uses` counts the requests that it served.
+    """
 
     id: VersionId
     manifest: Manifest
@@ -90,6 +47,8 @@ class VersionRecord:
     state: VersionState
     created_at: float
     weight: float
+    reason: str | None
+    uses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +57,25 @@ class AdapterRecord:
 
     name: AdapterName
     created_at: float
+    pinned: bool
     versions: Sequence[VersionRecord]
+
+    @property
+    def targets(self) -> dict[Digest, float]:
+        """What the bare name leads to."""
+        return {version.id.digest: version.weight for version in self.versions if version.weight}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One change: who made it, when, and what was before and after; `before` and `after` are JSON."""
+
+    at: float
+    actor: str
+    action: str
+    adapter: AdapterName
+    before: Any
+    after: Any
 
 
 class Registry:
@@ -110,33 +87,99 @@ class Registry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add_version(self, name: AdapterName, manifest: Manifest, source: Mapping[str, str], now: float) -> VersionId:
-        """Register a version, and the adapter if it is new, and point the bare name to it, in one transaction.
+    def add_version(self, name: AdapterName, manifest: Manifest, source: Mapping[str, str], by: Change) -> VersionId:
+        """Register a version, and the adapter if it is new; it still has to prove itself before it serves.
 
-        The same content again is the same version. Raises AdapterExists if other content has the same short digest.
+        The same content again is the same version: one that serves goes on serving, one that was rejected or
+        quarantined gets another chance. Raises AdapterExists if other content has the same short digest.
         """
         version = manifest.version_of(name)
-        key = {"name": name, "digest": version.digest}
-        with _translated(), self._engine.begin() as connection:
-            # The first statement writes: SQLite takes its lock at once, and can't find the database changed later.
-            self._insert_new(connection, _adapters, {"name": name, "created_at": now})
-            connection.execute(select(_adapters.c.name).where(_adapters.c.name == name).with_for_update())
-            facts = {"manifest": manifest.model_dump_json(), "source": dict(source)}
-            self._insert_new(connection, _versions, key | facts | {"state": VersionState.READY, "created_at": now})
-            _check_same_content(connection, version, manifest)
-            connection.execute(delete(_aliases).where(_aliases.c.name == name))
-            connection.execute(_aliases.insert().values(**key, weight=1.0))
+        with self._changing(name, by, create=True) as change:
+            facts = {"manifest": manifest.model_dump_json(), "source": dict(source), "created_at": by.now}
+            key = {"name": name, "digest": version.digest}
+            insert_new(change.connection, versions, key | facts | {"state": VersionState.PROVING})
+            row = change.version(version)
+            if Manifest.model_validate_json(row["manifest"]).digest != manifest.digest:
+                # The whole digest is compared because its short form can be made to collide.
+                raise AdapterExists(f"Another version of {name} has the same short digest, {version.digest}.")
+            if row["state"].can_become(VersionState.PROVING):
+                change.move(version, VersionState.PROVING)
+            change.note("add", None, {"version": str(version), "source": dict(source)})
         return version
 
-    def remove(self, name: AdapterName) -> None:
-        """Forget the adapter and all its versions; their files stay in the store. Raises AdapterNotFound."""
-        with _translated(), self._engine.begin() as connection:
-            if not connection.execute(delete(_adapters).where(_adapters.c.name == name)).rowcount:
-                raise _not_found(name)
+    def conclude(
+        self,
+        version: VersionId,
+        state: VersionState,
+        by: Change,
+        *,
+        reason: str | None = None,
+        proof: Proof | None = None,
+        promote: bool = False,
+    ) -> None:
+        """Enter what came of a version, and let the bare name lead to it if it is to `promote`.
+
+        One that leaves service loses its share of the bare name to the others.
+
+        Raises VersionNotFound, and VersionNotReady where no step leads from its state to this one.
+        """
+        with self._changing(version.name, by) as change:
+            before = change.version(version)["state"]
+            if not before.can_become(state):
+                raise VersionNotReady(f"The version {version} is {before} and can't become {state}.")
+            shown = None if proof is None else proof.model_dump_json()
+            change.move(version, state, reason, **({} if proof is None else {"proof": shown}))
+            change.connection.execute(delete(aliases).where(is_version(aliases, version)))
+            change.note(state.value, {"state": before}, {"version": str(version), "state": state, "reason": reason})
+            if promote:
+                change.lead_to({version.digest: 1.0}, "promote")
+
+    def set_alias(self, name: AdapterName, targets: Targets, by: Change, action: str = "promote") -> None:
+        """Let the bare name lead to `targets` from now on; raises VersionNotFound, VersionNotReady."""
+        with self._changing(name, by) as change:
+            for digest in targets:
+                change.require_ready(VersionId(name, digest))
+            change.lead_to(targets, action)
+
+    def roll_back(self, name: AdapterName, by: Change) -> None:
+        """Let the bare name lead to what it led to before, as far back as all of that can still serve.
+
+        Raises AdapterNotFound, NothingToRollBack.
+        """
+        with self._changing(name, by) as change:
+            before = change.targets()
+            while (targets := change.recall()) is not None:
+                if targets != before and change.all_ready(targets):
+                    change.point(targets)
+                    change.note("rollback", before, targets)
+                    return
+            raise NothingToRollBack(f"{name} led to nothing else before that could serve now.")
+
+    def set_pinned(self, name: AdapterName, by: Change, *, pinned: bool) -> None:
+        """Mark the adapter as one that stays in the engine, or not; raises AdapterNotFound."""
+        with self._changing(name, by) as change:
+            before = change.connection.execute(select(adapters.c.pinned).where(adapters.c.name == name)).scalar_one()
+            change.connection.execute(update(adapters).where(adapters.c.name == name).values(pinned=pinned))
+            change.note("pin" if pinned else "unpin", before, pinned)
+
+    def remove(self, name: AdapterName, by: Change) -> None:
+        """Forget the adapter and all its versions; raises AdapterNotFound."""
+        with self._changing(name, by) as change:
+            change.note("remove", change.targets(), None)
+            change.connection.execute(delete(adapters).where(adapters.c.name == name))
+
+    def remove_version(self, version: VersionId, by: Change) -> None:
+        """Forget one version; raises VersionNotFound, and VersionInUse if the bare name leads to it."""
+        with self._changing(version.name, by) as change:
+            change.version(version)
+            if version.digest in change.targets():
+                raise VersionInUse(f"{version.name} leads to {version}: promote another version first.")
+            change.connection.execute(delete(versions).where(is_version(versions, version)))
+            change.note("remove_version", str(version), None)
 
     def get(self, name: AdapterName) -> AdapterRecord:
         """Return one adapter; raises AdapterNotFound."""
-        records = self._read(_SELECT.where(_adapters.c.name == name))
+        records = self._read(_SELECT.where(adapters.c.name == name))
         if not records:
             raise _not_found(name)
         return records[0]
@@ -145,48 +188,92 @@ class Registry:
         """Return all adapters as they are at one moment, by name."""
         return self._read(_SELECT)
 
+    def proof(self, version: VersionId) -> Proof | None:
+        """Return what the version showed when it was last proven."""
+        with _translated(), self._engine.connect() as connection:
+            found = connection.execute(select(versions.c.proof).where(is_version(versions, version))).scalar()
+        return None if found is None else Proof.model_validate_json(found)
+
+    def audit(self, name: AdapterName | None, limit: int) -> list[AuditRecord]:
+        """Return the newest changes first, of one adapter or of all."""
+        statement = select(audit).order_by(audit.c.id.desc()).limit(limit)
+        with _translated(), self._engine.connect() as connection:
+            rows = connection.execute(statement if name is None else statement.where(audit.c.adapter == name))
+            return [AuditRecord(*row[1:]) for row in rows]
+
+    def is_known(self, sha256: str) -> bool:
+        """Whether any version has this content."""
+        short = select(versions.c.manifest).where(versions.c.digest == sha256[:DIGEST_LENGTH])
+        with _translated(), self._engine.connect() as connection:
+            found = connection.execute(short).scalars().all()
+        return any(Manifest.model_validate_json(manifest).digest == sha256 for manifest in found)
+
+    def add_uses(self, uses: Mapping[VersionId, int]) -> None:
+        """Add to what the versions served; those that are gone are passed over."""
+        if not uses:
+            return
+        statement = (
+            update(versions)
+            .where(versions.c.name == bindparam("of_name"), versions.c.digest == bindparam("of_digest"))
+            .values(uses=versions.c.uses + bindparam("more"))
+        )
+        rows = [{"of_name": v.name, "of_digest": v.digest, "more": count} for v, count in uses.items()]
+        with _translated(), self._engine.begin() as connection:
+            connection.execute(statement, rows)
+
+    @contextmanager
+    def _changing(self, name: AdapterName, by: Change, *, create: bool = False) -> Iterator[Transaction]:
+        """One transaction on one adapter; raises AdapterNotFound unless it is there or to be made."""
+        with _translated(), self._engine.begin() as connection:
+            # The first statement writes: SQLite takes its lock at once, and can't find the database changed later.
+            if create:
+                insert_new(connection, adapters, {"name": name, "created_at": by.now})
+            touched = update(adapters).where(adapters.c.name == name).values(name=name)
+            if not connection.execute(touched).rowcount:
+                raise _not_found(name)
+            yield Transaction(connection, name, by)
+
     def _read(self, statement: Select[Any]) -> list[AdapterRecord]:
         with _translated(), self._engine.connect() as connection:
             rows = connection.execute(statement).mappings().all()
-        return [_adapter(list(group)) for _, group in groupby(rows, key=lambda row: row["name"])]
-
-    def _insert_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-        """Insert a row unless its key is there."""
-        on_postgresql = self._engine.dialect.name == "postgresql"
-        insert: sqlite.Insert | postgresql.Insert = postgresql.insert(table) if on_postgresql else sqlite.insert(table)
-        connection.execute(insert.values(**values).on_conflict_do_nothing())
+        shared: dict[BaseSpec, BaseSpec] = {}
+        return [_adapter(list(group), shared) for _, group in groupby(rows, key=lambda row: row["name"])]
 
 
 # One statement, so that what it returns was true at one moment.
 _SELECT = (
-    select(_adapters.c.created_at.label("adapter_created_at"), _versions, _aliases.c.weight)
-    .select_from(_adapters)
-    .join(_versions)
-    .outerjoin(_aliases, and_(_aliases.c.name == _versions.c.name, _aliases.c.digest == _versions.c.digest))
-    .order_by(_versions.c.name, _versions.c.created_at, _versions.c.digest)
+    select(
+        adapters.c.created_at.label("adapter_created_at"),
+        adapters.c.pinned,
+        *(column for column in versions.c if column is not versions.c.proof),
+        aliases.c.weight,
+    )
+    .select_from(adapters)
+    .join(versions)
+    .outerjoin(aliases, and_(aliases.c.name == versions.c.name, aliases.c.digest == versions.c.digest))
+    .order_by(versions.c.name, versions.c.created_at, versions.c.digest)
 )
 
 
-def _check_same_content(connection: Connection, version: VersionId, manifest: Manifest) -> None:
-    """Compare the whole digest: its short form can be made to collide."""
-    of_version = (_versions.c.name == version.name) & (_versions.c.digest == version.digest)
-    stored = connection.execute(select(_versions.c.manifest).where(of_version)).scalar_one()
-    if Manifest.model_validate_json(stored).digest != manifest.digest:
-        raise AdapterExists(f"Another version of {version.name} has the same short digest, {version.digest}.")
+def _adapter(rows: Sequence[RowMapping], shared: dict[BaseSpec, BaseSpec]) -> AdapterRecord:
+    first = rows[0]
+    found = tuple(_version(row, shared) for row in rows)
+    return AdapterRecord(first["name"], first["adapter_created_at"], first["pinned"], found)
 
 
-def _adapter(rows: Sequence[RowMapping]) -> AdapterRecord:
-    return AdapterRecord(rows[0]["name"], rows[0]["adapter_created_at"], tuple(_version(row) for row in rows))
-
-
-def _version(row: RowMapping) -> VersionRecord:
+def _version(row: RowMapping, shared: dict[BaseSpec, BaseSpec]) -> VersionRecord:
+    manifest = Manifest.model_validate_json(row["manifest"])
+    # Ten thousand versions have one base: it is kept once.
+    manifest = manifest.model_copy(update={"base": shared.setdefault(manifest.base, manifest.base)})
     return VersionRecord(
         id=VersionId(row["name"], Digest(row["digest"])),
-        manifest=Manifest.model_validate_json(row["manifest"]),
+        manifest=manifest,
         source=row["source"],
         state=row["state"],
         created_at=row["created_at"],
         weight=row["weight"] or 0.0,
+        reason=row["reason"],
+        uses=row["uses"],
     )
 
 

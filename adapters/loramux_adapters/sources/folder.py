@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loramux_adapters.content import check_listing, copy_bounded, open_regular
 from loramux_adapters.errors import PathNotAllowed
+from loramux_adapters.sources import Tell
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -24,7 +25,7 @@ class FolderSource:
         """What the registry remembers of where a version came from."""
         return {"type": "folder", "path": str(self.path)}
 
-    def fetch(self, into: Path, largest: Mapping[str, int]) -> None:
+    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:  # noqa: ARG002 - a copy takes no time
         """Copy the files named in `largest`, each of at most so many bytes, to `into`.
 
         Every folder on the way and each file is opened without following links and read through that same
