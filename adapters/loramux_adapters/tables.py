@@ -25,6 +25,7 @@ metadata = MetaData(
     naming_convention={
         "ck": "ck_%(table_name)s_%(constraint_name)s",
         "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "ix": "ix_%(column_0_label)s",
         "pk": "pk_%(table_name)s",
     }
 )

@@ -7,10 +7,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from loramux_adapters import registry
+from loramux_adapters import tables
 from loramux_server.errors import CannotStart
 
-TABLES = [registry.metadata]
+TABLES = [tables.metadata]
 """What the packages declare; the migrations must make exactly these."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
@@ -124,3 +126,36 @@ def test_a_connection_waits_while_another_process_makes_the_database(engine: sa.
 def test_a_database_that_can_t_be_opened_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(sa.exc.OperationalError, match="unable to open"):
         db.upgrade(db.create_engine(f"sqlite:///{tmp_path / 'missing' / 'file'}"))
+
+
+def upgrade_to(engine: sa.Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(db._MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+OLD_ROWS = """
+INSERT INTO adapters VALUES ('tone', 10.0);
+INSERT INTO versions VALUES ('tone', 'aaaaaaaaaaaa', '{}', '{"type": "folder"}', 'ready', 10.0);
+INSERT INTO versions VALUES ('tone', 'bbbbbbbbbbbb', '{}', '{"type": "folder"}', 'ready', 20.0);
+INSERT INTO aliases VALUES ('tone', 'bbbbbbbbbbbb', 1.0);
+"""
+
+
+def test_what_the_first_release_registered_goes_on_serving(engine: sa.Engine, url: str) -> None:
+    upgrade_to(engine, "0001")
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as old:
+        old.executescript(OLD_ROWS)
+    old.close()
+    db.upgrade(engine)
+    with engine.connect() as connection:
+        versions = connection.execute(sa.text("SELECT digest, state, reason, proof, uses FROM versions")).all()
+        assert [tuple(row) for row in versions] == [
+            ("aaaaaaaaaaaa", "ready", None, None, 0),
+            ("bbbbbbbbbbbb", "ready", None, None, 0),
+        ]
+        assert connection.execute(sa.text("SELECT name, pinned FROM adapters")).all() == [("tone", 0)]
+        assert connection.execute(sa.text("SELECT digest, weight FROM aliases")).all() == [("bbbbbbbbbbbb", 1.0)]
+        assert not connection.execute(sa.text("SELECT * FROM audit")).all()
