@@ -17,8 +17,9 @@ AdapterError                  adapter_error
 ├── PinLimit                  pin_limit_reached
 ├── AdapterExists             adapter_exists
 ├── StoreError                adapter_store_failed
-├── AdapterLoadingFailed      adapter_loading_failed
-└── NoAdapterCapacity         no_adapter_capacity
+└── PassingError              (retry_after: it may be over then)
+    ├── AdapterLoadingFailed  adapter_loading_failed
+    └── NoAdapterCapacity     no_adapter_capacity
 
 A code is stable: programs may hold on to it. A message is for people, names no path of the server and is safe to show
 to a client. HTTP is not known here: the server maps codes to statuses.
@@ -148,7 +149,7 @@ class StoreError(AdapterError):
     code = "adapter_store_failed"
 
 
-class _Passing(AdapterError):
+class PassingError(AdapterError):
     """What may be over `retry_after` seconds from now."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
@@ -156,13 +157,13 @@ class _Passing(AdapterError):
         self.retry_after = retry_after
 
 
-class AdapterLoadingFailed(_Passing):
+class AdapterLoadingFailed(PassingError):
     """An accepted version did not get into the engine."""
 
     code = "adapter_loading_failed"
 
 
-class NoAdapterCapacity(_Passing):
+class NoAdapterCapacity(PassingError):
     """Every place in the engine is held by a request."""
 
     code = "no_adapter_capacity"

@@ -42,13 +42,22 @@ class Library:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def add(
-        self, name: AdapterName, source: Source, *, actor: str, tell: Tell = silent, promote: bool = True
+        self,
+        name: AdapterName,
+        source: Source,
+        *,
+        actor: str,
+        tell: Tell = silent,
+        promote: bool = True,
+        renew: bool = True,
     ) -> VersionRecord:
         """Accept what `source` holds as a version of `name`, and let `name` lead to it unless told otherwise.
 
+        What is registered already is left as it is unless it is to be renewed: promoted again, or given another chance.
+
         Raises AdapterError; AdapterRejected if the files are sound and the proof failed: the version is listed then.
         """
-        return await self._finished(self._add(name, source, actor, tell, promote=promote))
+        return await self._finished(self._add(name, source, actor, tell, promote=promote, renew=renew))
 
     async def resume(self) -> None:
         """Prove what an ended process left unproven; what fails is listed as rejected."""
@@ -152,9 +161,14 @@ class Library:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.flush_uses()
 
-    async def _add(self, name: AdapterName, source: Source, actor: str, tell: Tell, *, promote: bool) -> VersionRecord:
+    async def _add(
+        self, name: AdapterName, source: Source, actor: str, tell: Tell, *, promote: bool, renew: bool
+    ) -> VersionRecord:
         staged = await asyncio.to_thread(self.intake.stage, name, source, tell)
         try:
+            known = self.catalogue.version(str(staged.manifest.version_of(name)))
+            if known is not None and not renew:
+                return known
             async with self._changing:
                 added = await asyncio.to_thread(self.intake.accept, name, staged, self._by(actor))
                 await self._reread(name)

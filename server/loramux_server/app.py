@@ -35,6 +35,7 @@ from loramux_server.engine.routed import RoutedEngine
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.metering.metrics import Metrics
 from loramux_server.middleware import Drain, add_error_handlers, shell
+from loramux_server.middleware.user import note_user
 
 Progress = Callable[[str], None]
 
@@ -126,7 +127,8 @@ async def compose(
         return "The engine is dead." if engine.errored else None
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
-    await mount_openai(app, RoutedEngine(engine, pool), AdapterDirectory(shelf.catalogue, requests), arguments)
+    directory = AdapterDirectory(shelf.catalogue, requests)
+    await mount_openai(app, RoutedEngine(engine, pool), directory, arguments, before_each=note_user)
     add_error_handlers(app)
     app.include_router(models_router(ServedModels(shelf.base.name, shelf.catalogue)))
     app.include_router(adapters_router(library, settings.allowed_roots))
@@ -141,6 +143,6 @@ async def add_configured(library: Library, settings: Settings, tell: Progress) -
     for name, folder in settings.adapters.items():
         try:
             source = FolderSource(Path(folder), settings.allowed_roots)
-            await library.add(parse_adapter_name(name), source)
+            await library.add(parse_adapter_name(name), source, actor="configuration", renew=False)
         except AdapterError as error:
             tell(f"left out the adapter {name!r}: {error.message}")

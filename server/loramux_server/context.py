@@ -56,10 +56,17 @@ class RequestContext:
     refusal: LoramuxError | None = None
     versions: dict[str, VersionId] = field(default_factory=dict)
     """What the adapters' names in this request mean, decided once: an alias may move while it is served."""
+    user: str | None = None
+    """Whom the client says that it asks for."""
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
     _runs: list[Run] = field(default_factory=list)
     _closing: tuple[int, Outcome, float] | None = None
+
+    @property
+    def sticky(self) -> str | None:
+        """Whoever should get the same version of a split every time: the client's user, or else the key's holder."""
+        return self.user or (self.principal.key_id if self.principal else None)
 
     def begin_run(self, route: Route) -> Run:
         """Enter a run on `route`; RuntimeError when the response is closed, since nobody is left to run for."""

@@ -8,6 +8,7 @@ LoramuxError                    500 server_error
 │   ├── ModelNotFound           404 model_not_found
 │   └── BodyTooLarge            413 body_too_large
 ├── RateLimited                 429 rate_limit_exceeded
+├── NotServing                  503, the adapters' own code
 └── ServerOverloaded            503 server_overloaded
     └── ShuttingDown            503 server_overloaded
 
@@ -16,11 +17,12 @@ A message is for the client: it names no path of the server and no internals.
 
 # ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
 
+from math import ceil
 from typing import Any
 
 from starlette.responses import JSONResponse
 
-from loramux_adapters.errors import AdapterError
+from loramux_adapters.errors import AdapterError, NoAdapterCapacity, PassingError
 
 
 class CannotStart(Exception):
@@ -138,6 +140,17 @@ class ServerOverloaded(LoramuxError):
     retry_after = 1
 
 
+class NotServing(LoramuxError):
+    """What was asked for is there and does not serve, until somebody does something about it."""
+
+    status = 503
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response headers that belong to the error."""
+        return super().headers | {"x-should-retry": "false"}
+
+
 class ShuttingDown(ServerOverloaded):
     """The server takes no new work, and the connection is of no more use."""
 
@@ -166,9 +179,16 @@ _ADAPTER_STATUSES = {
     "version_invalid": 400,
     "base_unsupported": 500,
     "adapter_invalid": 400,
+    "adapter_rejected": 400,
+    "source_unavailable": 502,
     "path_not_allowed": 403,
     "adapter_not_found": 404,
     "version_not_found": 404,
+    "version_not_ready": 409,
+    "adapter_quarantined": 503,
+    "version_in_use": 409,
+    "nothing_to_roll_back": 409,
+    "pin_limit_reached": 409,
     "adapter_exists": 409,
     "adapter_store_failed": 500,
     "adapter_loading_failed": 500,
@@ -179,7 +199,10 @@ _ADAPTER_STATUSES = {
 def from_adapter_error(error: AdapterError) -> LoramuxError:
     """Return the error as HTTP's; its message is fit for clients by the promise of the adapters' room."""
     status = _ADAPTER_STATUSES.get(error.code, 500)
+    retry_after = ceil(error.retry_after) if isinstance(error, PassingError) else None
+    if isinstance(error, NoAdapterCapacity):
+        return ServerOverloaded(error.message, retry_after=retry_after)
     if status == 503:
-        return ServerOverloaded(error.message)
+        return NotServing(error.message, code=error.code)
     kind = InvalidRequest if status < 500 else LoramuxError
-    return kind(error.message, status=status, code=error.code)
+    return kind(error.message, status=status, code=error.code, retry_after=retry_after)

@@ -69,7 +69,7 @@ def adapters_router(library: Library, allowed_roots: Sequence[Path]) -> APIRoute
     async def add_adapter(new: NewAdapter, _: Admin) -> Version:
         """Check the files and, if they are an adapter of the base, serve them under the name from now on."""
         source = FolderSource(new.source.path, allowed_roots)
-        return _version(await library.add(parse_adapter_name(new.name), source))
+        return _version(await library.add(parse_adapter_name(new.name), source, actor="local"))
 
     @router.get("")
     async def list_adapters(_: Admin) -> Adapters:
@@ -84,7 +84,7 @@ def adapters_router(library: Library, allowed_roots: Sequence[Path]) -> APIRoute
     @router.delete("/{name:path}")
     async def remove_adapter(name: str, _: Admin) -> Adapter:
         """Forget an adapter: new requests find no such model, those in flight finish."""
-        return _adapter(await library.remove(parse_adapter_name(name)))
+        return _adapter(await library.remove(parse_adapter_name(name), actor="local"))
 
     def _version(record: VersionRecord) -> Version:
         facts = record.manifest.model_dump(include={"rank", "alpha", "target_modules", "parameters", "weights_bytes"})

@@ -3,14 +3,14 @@
 import asyncio
 import signal
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from multiprocessing import resource_tracker
 from threading import Thread
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.anthropic.api_router import router as messages
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -85,11 +85,21 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(future)
 
 
-async def mount_openai(app: FastAPI, engine: Any, directory: Mapping[str, LoRARequest], arguments: Namespace) -> None:
-    """Serve vLLM's own OpenAI handlers from `app`, on `engine`, with model names looked up in `directory`."""
+async def mount_openai(
+    app: FastAPI,
+    engine: Any,
+    directory: Mapping[str, LoRARequest],
+    arguments: Namespace,
+    before_each: Callable[[Request], Awaitable[None]],
+) -> None:
+    """Serve vLLM's own OpenAI handlers from `app`, on `engine`, with model names looked up in `directory`.
+
+    `before_each` sees every request to them, its body parsed.
+    """
     await init_app_state(engine, app.state, arguments, await engine.get_supported_tasks())
     app.state.openai_serving_models.lora_requests = directory
-    app.include_router(_served((chat, completions, responses, messages, tokenize)))
+    served = _served((chat, completions, responses, messages, tokenize))
+    app.include_router(served, dependencies=[Depends(before_each)])
     init_exception_handler(app)
 
 

@@ -7,15 +7,17 @@ from typing import Protocol
 
 from vllm.lora.request import LoRARequest
 
+from loramux_adapters.errors import AdapterError
 from loramux_adapters.records import VersionId
-from loramux_server.context import current_request
+from loramux_server.context import RequestContext, current_request
+from loramux_server.errors import from_adapter_error
 
 
 class Catalogue(Protocol):
     """What names mean now; answers from memory."""
 
-    def resolve(self, name: str) -> VersionId | None:
-        """The version that a request for `name` (an alias or NAME@DIGEST) runs on."""
+    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+        """The version that a request for `name` (an alias or NAME@DIGEST) runs on; raises AdapterError."""
 
     def path(self, version: VersionId) -> Path:
         """The folder of its weights."""
@@ -58,11 +60,20 @@ class AdapterDirectory(Mapping[str, LoRARequest]):
 
     def __getitem__(self, name: str) -> LoRARequest:
         request = current_request.get()
-        version = request.versions.get(name) or self._catalogue.resolve(name)
-        if version is None:
-            raise KeyError(name)
+        version = request.versions.get(name) or self._resolve(name, request)
         request.versions[name] = version
         return self._requests.of(version)
+
+    def _resolve(self, name: str, request: RequestContext) -> VersionId:
+        """What `name` means for this request; why it means nothing stays with the request, for vLLM knows only 404."""
+        try:
+            version = self._catalogue.resolve(name, request.sticky)
+        except AdapterError as error:
+            request.refusal = from_adapter_error(error)
+            version = None
+        if version is None:
+            raise KeyError(name)
+        return version
 
     def __iter__(self) -> Iterator[str]:
         return iter(())
