@@ -1,7 +1,7 @@
 """Which version gives up its place in the engine: the policy alone, with no clock, no I/O and no engine.
 
-The engine's host memory holds at most `capacity` versions. The least recently used goes first; what a request leases
-or what is still being loaded stays.
+The engine's host memory holds at most `capacity` versions. The least recently used goes first; what is pinned, what a
+request leases or what is still being loaded stays.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,12 @@ class Resident:
     used: int
     leases: int = 0
     loading: bool = False
+    pinned: bool = False
 
     @property
     def is_evictable(self) -> bool:
         """Whether its place may be given to another version."""
-        return not self.leases and not self.loading
+        return not self.leases and not self.loading and not self.pinned
 
 
 @dataclass(frozen=True, slots=True)
