@@ -3,6 +3,7 @@
 AdapterError                  adapter_error
 ├── InvalidAdapterName        adapter_name_invalid
 ├── InvalidVersion            version_invalid
+├── InvalidAlias              alias_invalid
 ├── UnsupportedBase           base_unsupported
 ├── InvalidAdapter            adapter_invalid
 ├── AdapterRejected           adapter_rejected
@@ -51,6 +52,12 @@ class InvalidVersion(AdapterError):
     """A text that is not `NAME@DIGEST`."""
 
     code = "version_invalid"
+
+
+class InvalidAlias(AdapterError):
+    """Targets that a bare name can't lead to."""
+
+    code = "alias_invalid"
 
 
 class UnsupportedBase(AdapterError):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, Select, and_, bindparam, delete, select, update
@@ -15,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from loramux_adapters.errors import (
     AdapterExists,
     AdapterNotFound,
+    InvalidAlias,
     NothingToRollBack,
     StoreError,
     VersionInUse,
@@ -135,7 +137,8 @@ class Registry:
                 change.lead_to({version.digest: 1.0}, "promote")
 
     def set_alias(self, name: AdapterName, targets: Targets, by: Change, action: str = "promote") -> None:
-        """Let the bare name lead to `targets` from now on; raises VersionNotFound, VersionNotReady."""
+        """Let the bare name lead to `targets` from now on; raises InvalidAlias, VersionNotFound, VersionNotReady."""
+        _check_weights(targets)
         with self._changing(name, by) as change:
             for digest in targets:
                 change.require_ready(VersionId(name, digest))
@@ -169,13 +172,18 @@ class Registry:
             change.connection.execute(delete(adapters).where(adapters.c.name == name))
 
     def remove_version(self, version: VersionId, by: Change) -> None:
-        """Forget one version; raises VersionNotFound, and VersionInUse if the bare name leads to it."""
+        """Forget one version, and with the last one the adapter.
+
+        Raises VersionNotFound, and VersionInUse if the bare name leads to it.
+        """
         with self._changing(version.name, by) as change:
             change.version(version)
             if version.digest in change.targets():
                 raise VersionInUse(f"{version.name} leads to {version}: promote another version first.")
             change.connection.execute(delete(versions).where(is_version(versions, version)))
-            change.note("remove_version", str(version), None)
+            others = select(versions.c.digest).where(versions.c.name == version.name)
+            change.connection.execute(delete(adapters).where(adapters.c.name == version.name, ~others.exists()))
+            change.note("remove_version", {"version": str(version)}, None)
 
     def get(self, name: AdapterName) -> AdapterRecord:
         """Return one adapter; raises AdapterNotFound."""
@@ -275,6 +283,12 @@ def _version(row: RowMapping, shared: dict[BaseSpec, BaseSpec]) -> VersionRecord
         reason=row["reason"],
         uses=row["uses"],
     )
+
+
+def _check_weights(targets: Targets) -> None:
+    # Their sum is checked too: shares are parts of it.
+    if not targets or not all(weight > 0 for weight in targets.values()) or not isfinite(sum(targets.values())):
+        raise InvalidAlias("A name leads to one version or several, each with a weight that is finite and above 0.")
 
 
 @contextmanager

@@ -177,6 +177,7 @@ _ADAPTER_STATUSES = {
     "adapter_error": 500,
     "adapter_name_invalid": 400,
     "version_invalid": 400,
+    "alias_invalid": 400,
     "base_unsupported": 500,
     "adapter_invalid": 400,
     "adapter_rejected": 400,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from loramux_adapters import errors as adapter_errors
-from loramux_adapters.errors import AdapterError
+from loramux_adapters.errors import AdapterError, NoAdapterCapacity, PassingError
 from loramux_server import errors
 from loramux_server.errors import LoramuxError, envelope, from_adapter_error, response
 
@@ -17,6 +17,8 @@ class UnknownAdapterError(AdapterError):
 def adapter_error(kind: type[AdapterError]) -> AdapterError:
     error = kind.__new__(kind)
     error.message = "support-tone: no"
+    if isinstance(error, PassingError):
+        error.retry_after = 2.5
     return error
 
 
@@ -28,7 +30,7 @@ def all_of(kind: type[Exception]) -> list[type[Exception]]:
 def test_every_error_of_the_adapters_room_has_a_status_chosen_for_it(kind: type[AdapterError]) -> None:
     answer = from_adapter_error(adapter_error(kind))
     assert answer.status == errors._ADAPTER_STATUSES[kind.code]
-    assert answer.code == ("server_overloaded" if answer.status == 503 else kind.code)
+    assert answer.code == ("server_overloaded" if kind is NoAdapterCapacity else kind.code)
     assert answer.message == "support-tone: no"
 
 
@@ -38,10 +40,17 @@ def test_an_adapter_error_of_an_unknown_code_is_the_servers_fault() -> None:
 
 
 def test_no_room_for_an_adapter_may_be_tried_again_and_a_taken_name_not() -> None:
-    full = from_adapter_error(adapter_error(adapter_errors.NoAdapterCapacity))
+    for kind in (adapter_errors.NoAdapterCapacity, adapter_errors.AdapterLoadingFailed):
+        assert from_adapter_error(adapter_error(kind)).headers == {"retry-after": "3"}
     taken = from_adapter_error(adapter_error(adapter_errors.AdapterExists))
-    assert full.headers["retry-after"] == "1"
     assert taken.headers == {"x-should-retry": "false"}
+
+
+def test_a_version_out_of_service_is_not_asked_for_again_by_itself() -> None:
+    """OpenAI's clients repeat a 503, but this one lasts until somebody rolls back."""
+    answer = from_adapter_error(adapter_error(adapter_errors.VersionQuarantined))
+    assert (answer.status, answer.code) == (503, "adapter_quarantined")
+    assert answer.headers == {"x-should-retry": "false"}
 
 
 def test_the_rendered_error_is_openais_and_carries_its_headers() -> None:
