@@ -117,9 +117,11 @@ async def compose(
     """Wire a server around `engine` (vLLM's, or a fake of the same shape)."""
     metrics, drain = Metrics(registry), Drain()
     requests = LoraRequests(shelf.catalogue, shelf.base.name)
-    pool = AdapterPool(EngineLoader(engine, requests), arguments.max_cpu_loras, metrics)
+    loader = EngineLoader(engine, requests, shelf.catalogue.verify)
+    pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
     intake = Intake(shelf.store, shelf.registry, shelf.base, arguments.max_lora_rank)
     library = Library(intake, shelf.registry, shelf.catalogue, pool)
+    pool.on_damage = library.quarantine
 
     async def why_not_ready() -> str | None:
         if drain.has_begun:

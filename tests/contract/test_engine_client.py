@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from loramux_adapters.pool import Lease
+from loramux_adapters.pool_ports import Lease
 from loramux_adapters.records import AdapterName, BaseSpec, Digest, VersionId
 from loramux_server.base import ResolvedBase
 from loramux_server.engine.directory import LoraRequests
@@ -134,7 +134,7 @@ async def test_what_the_loader_loads_is_in_host_memory_and_what_it_unloads_is_no
     requests = LoraRequests(subject, subject.base.name)
     number = requests.of(VERSION).lora_int_id + 1_000_000  # the shared engine has adapters of its own
     requests.of(VERSION).lora_int_id = number
-    loader = EngineLoader(subject.engine, requests)
+    loader = EngineLoader(subject.engine, requests, lambda _: None)
     await loader.load(VERSION)
     assert number in await subject.engine.list_loras()
     await loader.unload(VERSION)

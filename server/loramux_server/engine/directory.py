@@ -1,13 +1,13 @@
 """The Mapping in which vLLM's OpenAI handlers look a request's `model` up."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 from vllm.lora.request import LoRARequest
 
-from loramux_adapters.errors import AdapterError
+from loramux_adapters.errors import AdapterError, VersionNotFound
 from loramux_adapters.records import VersionId
 from loramux_server.context import RequestContext, current_request
 from loramux_server.errors import from_adapter_error
@@ -35,15 +35,27 @@ class LoraRequests:
         self._base_name = base_name
         self._numbers = count(1)
         self._known: dict[VersionId, LoRARequest] = {}
+        self._versions: dict[int, VersionId] = {}
 
     def of(self, version: VersionId) -> LoRARequest:
         """The engine's handle on `version`, the same one every time."""
         known = self._known.get(version)
         if known is None:
-            path = str(self._catalogue.path(version))
+            path = self._path(version)
             known = LoRARequest(str(version), next(self._numbers), path, base_model_name=self._base_name)
             self._known[version] = known
+            self._versions[known.lora_int_id] = version
         return known
+
+    def named(self, numbers: Iterable[int]) -> set[VersionId]:
+        """The versions that the engine knows by these numbers."""
+        return {self._versions[number] for number in numbers if number in self._versions}
+
+    def _path(self, version: VersionId) -> str:
+        try:
+            return str(self._catalogue.path(version))
+        except KeyError:
+            raise VersionNotFound(f"{version} was removed meanwhile.") from None
 
 
 class AdapterDirectory(Mapping[str, LoRARequest]):

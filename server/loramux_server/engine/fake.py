@@ -35,7 +35,9 @@ class FakeEngine:
         self.seconds_per_load = seconds_per_load
         self.refused_loads: set[str] = set()
         self.loads: list[str] = []
+        self.loading: dict[int, tuple[str, float]] = {}
         self.loaded: dict[int, str] = {}
+        self.pinned: set[str] = set()
         self.running = 0
         self.errored = False
 
@@ -84,19 +86,46 @@ class FakeEngine:
     def shutdown(self, timeout: float | None = None) -> None:
         """There is nothing to stop."""
 
-    async def add_lora(self, lora_request: LoRARequest) -> bool:
-        """Take a version into memory, or refuse it if its name is in `refused_loads`."""
-        await asyncio.sleep(self.seconds_per_load)
-        if lora_request.lora_name in self.refused_loads:
-            raise RuntimeError(f"refused {lora_request.lora_name}")
-        self.loads.append(lora_request.lora_name)
-        self.loaded[lora_request.lora_int_id] = lora_request.lora_name
+    async def collective_rpc(
+        self, method: str, _timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Any]:
+        """Do what its one worker would do, with the methods below."""
+        return [getattr(self, method)(*args, **kwargs)]
+
+    def begin_load(self, name: str, number: int, _path: str) -> None:
+        """Begin to take a version into memory."""
+        self.loading[number] = (name, time.monotonic() + self.seconds_per_load)
+
+    def is_prepared(self, number: int) -> bool:
+        """Whether the load is done; refuse it if its name is in `refused_loads`."""
+        name, ready_at = self.loading[number]
+        if name in self.refused_loads:
+            raise RuntimeError(f"refused {name}")
+        return time.monotonic() >= ready_at
+
+    def enter_load(self, number: int) -> None:
+        """Take a version into memory."""
+        name, _ = self.loading.pop(number)
+        self.loads.append(name)
+        self.loaded[number] = name
         if len(self.loaded) > self.capacity:
             raise AssertionError(f"more than {self.capacity} versions in the engine: vLLM would evict one itself")
-        return True
+
+    def drop_load(self, number: int) -> None:
+        """Forget a load."""
+        self.loading.pop(number, None)
+
+    def pin_adapter(self, number: int, *, pinned: bool) -> None:
+        """Note that a version in memory is pinned, or not any more."""
+        (self.pinned.add if pinned else self.pinned.discard)(self.loaded[number])
+
+    def adapters_in_slots(self) -> list[int]:
+        """As many of the versions in memory as there are slots."""
+        return sorted(self.loaded)[: self.vllm_config.lora_config.max_loras]
 
     async def remove_lora(self, lora_id: int) -> bool:
         """Drop a version from memory."""
+        self.pinned.discard(self.loaded.get(lora_id, ""))
         return self.loaded.pop(lora_id, None) is not None
 
     async def list_loras(self) -> set[int]:

@@ -11,7 +11,8 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.pool import AdapterPool, Lease
+from loramux_adapters.pool import AdapterPool
+from loramux_adapters.pool_ports import Lease
 from loramux_adapters.records import VersionId
 from loramux_server.context import current_request
 from loramux_server.errors import from_adapter_error
