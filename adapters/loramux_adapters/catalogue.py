@@ -94,6 +94,10 @@ class Catalogue:
         """All adapters, by name."""
         return [self._adapters[name] for name in sorted(self._adapters)]
 
+    def pinned(self) -> list[AdapterRecord]:
+        """The adapters that stay in the engine."""
+        return [adapter for adapter in self._adapters.values() if adapter.pinned]
+
     def get(self, name: str) -> AdapterRecord | None:
         """The adapter of this bare name."""
         return self._adapters.get(name)

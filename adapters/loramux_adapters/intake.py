@@ -47,7 +47,10 @@ class Intake:
             manifest = validate(folder, self.base, self.max_rank)
             return Staged(folder, manifest, source.origin, stack.pop_all().close)
 
-    def accept(self, name: AdapterName, staged: Staged, by: Change) -> VersionId:
-        """Move checked files in as a version of `name`, which has yet to prove itself; raises AdapterError."""
+    def accept(self, name: AdapterName, staged: Staged, by: Change, *, promote: bool = True) -> VersionId:
+        """Move checked files in as a version of `name`, which has yet to prove itself; raises AdapterError.
+
+        With `promote` the bare name will lead to it then.
+        """
         self.store.put(staged.folder, staged.manifest)
-        return self.registry.add_version(name, staged.manifest, staged.origin, by)
+        return self.registry.add_version(name, staged.manifest, staged.origin, by, promote=promote)

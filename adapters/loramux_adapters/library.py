@@ -2,12 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from .catalogue import Catalogue
-from .errors import AdapterError, AdapterNotFound, AdapterRejected, VersionNotFound
+from .errors import (
+    AdapterError,
+    AdapterLoadingFailed,
+    AdapterNotFound,
+    AdapterRejected,
+    StoreError,
+    VersionNotFound,
+)
 from .intake import Intake
 from .pool import AdapterPool
 from .proof import Prover, fault
@@ -40,6 +48,8 @@ class Library:
     now: Callable[[], float] = time.time
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _withdrawn: dict[VersionId, str] = field(default_factory=dict)
+    """What was quarantined and is not in the registry yet, with the reasons."""
 
     async def add(
         self,
@@ -60,11 +70,13 @@ class Library:
         return await self._finished(self._add(name, source, actor, tell, promote=promote, renew=renew))
 
     async def resume(self) -> None:
-        """Prove what an ended process left unproven; what fails is listed as rejected."""
-        for record in self.catalogue.adapters():
-            for version in record.versions:
-                if version.state is VersionState.PROVING:
-                    await self._settle(version.id, "server", promote=not record.targets)
+        """Prove what an ended process left unproven; what can't be proven now stays so until the next time."""
+        unproven = [
+            version for record in self.catalogue.adapters() for version in record.versions if version.is_proving
+        ]
+        for version in unproven:
+            with suppress(AdapterError):
+                await self._finished(self._settle(version.id, "server"))
 
     def show(self, name: AdapterName) -> AdapterRecord:
         """One adapter; raises AdapterNotFound."""
@@ -119,26 +131,24 @@ class Library:
     async def remove(self, name: AdapterName, *, actor: str) -> AdapterRecord:
         """Forget the adapter: new requests find no such model, those in flight finish. Raises AdapterNotFound."""
         record = await self._registered(name)
-        await self._change(name, lambda: self.registry.remove(name, self._by(actor)), record.versions)
+        await self._change(name, lambda: self.registry.remove(name, self._by(actor)))
         return record
 
     async def remove_version(self, version: VersionId, *, actor: str) -> AdapterRecord:
-        """Forget one version; raises AdapterNotFound, VersionNotFound, VersionInUse."""
+        """Forget one version; returns what is left. Raises AdapterNotFound, VersionNotFound, VersionInUse."""
         record = await self._registered(version.name)
-        gone = [known for known in record.versions if known.id == version]
-        if not gone:
-            raise VersionNotFound(f"{version.name} has no version {version.digest}.")
-        await self._change(version.name, lambda: self.registry.remove_version(version, self._by(actor)), gone)
-        return await self._registered(version.name)
+        await self._change(version.name, lambda: self.registry.remove_version(version, self._by(actor)))
+        return replace(record, versions=[known for known in record.versions if known.id != version])
 
     def quarantine(self, version: VersionId, reason: str) -> None:
         """Take a version out of service: at once for requests, and in the registry in a moment."""
         known = self.catalogue.version(str(version))
         if known is None or known.state is not VersionState.READY:
             return
+        self._withdrawn[version] = reason
         self.catalogue.withdraw(version, reason)
         self.pool.discard(version)
-        self._kept(asyncio.create_task(self._quarantined(version, reason)))
+        self._kept(asyncio.create_task(self._enter_withdrawn()))
 
     async def flush_uses(self) -> None:
         """Enter in the registry what the versions served since the last time."""
@@ -169,55 +179,73 @@ class Library:
             known = self.catalogue.version(str(staged.manifest.version_of(name)))
             if known is not None and not renew:
                 return known
-            async with self._changing:
-                added = await asyncio.to_thread(self.intake.accept, name, staged, self._by(actor))
+            async with self._exclusive():
+                added = await asyncio.to_thread(self.intake.accept, name, staged, self._by(actor), promote=promote)
                 await self._reread(name)
         finally:
             await asyncio.to_thread(staged.discard)
         version = self._known(added)
         if version.state is VersionState.PROVING:
             tell(f"trying {added} on the engine")
-            await self._settle(added, actor, promote=promote)
-            version = self._known(added)
-            if version.state is VersionState.REJECTED:
-                raise AdapterRejected(f"{added} was rejected: {version.reason}.")
+            await self._settle(added, actor)
         elif promote:
             await self.set_alias(name, {added.digest: 1.0}, actor=actor)
-        return self._known(added)
+        version = self._known(added)
+        if version.state is VersionState.REJECTED:
+            raise AdapterRejected(f"{added} was rejected: {version.reason}.")
+        return version
 
-    async def _settle(self, version: VersionId, actor: str, *, promote: bool) -> None:
-        """Prove a version, and enter what came of it."""
+    async def _settle(self, version: VersionId, actor: str) -> None:
+        """Prove a version, and enter what came of it; one that can't be tried now stays unproven."""
         self.pool.forgive(version)
         try:
             proof = await self.prover.prove(version) if self.prover else None
             reason = fault(proof) if proof else None
-        except AdapterError as error:
-            proof, reason = None, f"the engine did not take it ({error.message})"
+        except AdapterLoadingFailed:
+            proof, reason = None, "the engine could not load it"
         state = VersionState.REJECTED if reason else VersionState.READY
 
         def conclude() -> None:
-            by, promoted = self._by(actor), promote and not reason
-            self.registry.conclude(version, state, by, reason=reason, proof=proof, promote=promoted)
+            if self._known(
+                version
+            ).is_proving:  # else the same content was added twice at once, and the other was first
+                self.registry.conclude(version, state, self._by(actor), reason=reason, proof=proof)
 
         await self._change(version.name, conclude)
-        if reason:
+        if self._known(version).state is VersionState.REJECTED:
             self.pool.discard(version)
 
-    async def _quarantined(self, version: VersionId, reason: str) -> None:
-        by, state = self._by("server"), VersionState.QUARANTINED
-        await self._change(version.name, lambda: self.registry.conclude(version, state, by, reason=reason))
+    async def _change(self, name: AdapterName, change: Callable[[], None]) -> None:
+        """Make one change in the registry, and tell all who keep something of it."""
+        await self._finished(self._changed(name, change))
 
-    async def _change(self, name: AdapterName, change: Callable[[], None], gone: Sequence[VersionRecord] = ()) -> None:
-        """Make one change in the registry, and tell all who keep something of it; `gone` are versions it removes."""
-        await self._finished(self._changed(name, change, gone))
-
-    async def _changed(self, name: AdapterName, change: Callable[[], None], gone: Sequence[VersionRecord]) -> None:
-        async with self._changing:
+    async def _changed(self, name: AdapterName, change: Callable[[], None]) -> None:
+        async with self._exclusive():
+            before = await self._versions(name)
             await asyncio.to_thread(change)
             await self._reread(name)
-            for version in gone:
-                self.pool.discard(version.id)
-                await asyncio.to_thread(self._forget_content, version.manifest.digest)
+            after = await self._versions(name)
+            for version in before.keys() - after.keys():
+                self.pool.discard(version)
+                await asyncio.to_thread(self._forget_content, before[version].manifest.digest)
+
+    @asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
+        """Hold everything still for one change, after what was quarantined meanwhile is in the registry."""
+        async with self._changing:
+            for version, reason in list(self._withdrawn.items()):
+                with suppress(AdapterNotFound, VersionNotFound):
+                    by, state = self._by("server"), VersionState.QUARANTINED
+                    await asyncio.to_thread(self.registry.conclude, version, state, by, reason=reason)
+                del self._withdrawn[version]
+                await self._reread(version.name)
+            yield
+
+    async def _enter_withdrawn(self) -> None:
+        # If the registry can't be written now, memory knows it, and the next change tries again.
+        with suppress(StoreError):
+            async with self._exclusive():
+                pass
 
     async def _reread(self, name: AdapterName) -> None:
         """Tell the catalogue and the pool what the registry says of the adapter now."""
@@ -225,21 +253,30 @@ class Library:
             self.catalogue.put(await self._registered(name))
         except AdapterNotFound:
             self.catalogue.drop(name)
+        for version, reason in self._withdrawn.items():  # quarantined while the registry was asked
+            self.catalogue.withdraw(version, reason)
         self.pool.pin(self._pins())
 
     def _forget_content(self, digest: str) -> None:
         """Remove files that no version has any more: other adapters may have the same content."""
-        if not self.registry.is_known(digest):
-            self.intake.store.remove(digest)
+        with suppress(StoreError):  # they are swept at the next start
+            if not self.registry.is_known(digest):
+                self.intake.store.remove(digest)
 
     def _pins(self, changed: Mapping[AdapterName, Targets] | None = None) -> set[VersionId]:
         """What must stay in the engine, once `changed` are pinned and lead to this."""
-        pinned = {record.name: record.targets for record in self.catalogue.adapters() if record.pinned}
+        pinned = {record.name: record.targets for record in self.catalogue.pinned()}
         leads = {**pinned, **(changed or {})}
         return {VersionId(name, digest) for name, targets in leads.items() for digest in targets}
 
     async def _registered(self, name: AdapterName) -> AdapterRecord:
         return await asyncio.to_thread(self.registry.get, name)
+
+    async def _versions(self, name: AdapterName) -> dict[VersionId, VersionRecord]:
+        try:
+            return {version.id: version for version in (await self._registered(name)).versions}
+        except AdapterNotFound:
+            return {}
 
     def _known(self, version: VersionId) -> VersionRecord:
         known = self.catalogue.version(str(version))

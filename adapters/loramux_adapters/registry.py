@@ -52,6 +52,11 @@ class VersionRecord:
     reason: str | None
     uses: int
 
+    @property
+    def is_proving(self) -> bool:
+        """Whether its proof is still to come."""
+        return self.state is VersionState.PROVING
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterRecord:
@@ -89,8 +94,12 @@ class Registry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add_version(self, name: AdapterName, manifest: Manifest, source: Mapping[str, str], by: Change) -> VersionId:
-        """Register a version, and the adapter if it is new; it still has to prove itself before it serves.
+    def add_version(
+        self, name: AdapterName, manifest: Manifest, source: Mapping[str, str], by: Change, *, promote: bool = True
+    ) -> VersionId:
+        """Register a version, and the adapter if it is new.
+
+        It has yet to prove itself before it serves, and before the bare name leads to it if it is to `promote`.
 
         The same content again is the same version: one that serves goes on serving, one that was rejected or
         quarantined gets another chance. Raises AdapterExists if other content has the same short digest.
@@ -99,13 +108,15 @@ class Registry:
         with self._changing(name, by, create=True) as change:
             facts = {"manifest": manifest.model_dump_json(), "source": dict(source), "created_at": by.now}
             key = {"name": name, "digest": version.digest}
-            insert_new(change.connection, versions, key | facts | {"state": VersionState.PROVING})
+            insert_new(change.connection, versions, key | facts | {"state": VersionState.PROVING, "promote": False})
             row = change.version(version)
             if Manifest.model_validate_json(row["manifest"]).digest != manifest.digest:
                 # The whole digest is compared because its short form can be made to collide.
                 raise AdapterExists(f"Another version of {name} has the same short digest, {version.digest}.")
-            if row["state"].can_become(VersionState.PROVING):
-                change.move(version, VersionState.PROVING)
+            if row["state"] is not VersionState.READY:
+                # Added again before it is proven, it is promoted if anyone wants it to be.
+                wanted = promote or (row["state"] is VersionState.PROVING and row["promote"])
+                change.move(version, VersionState.PROVING, promote=wanted)
             change.note("add", None, {"version": str(version), "source": dict(source)})
         return version
 
@@ -117,23 +128,23 @@ class Registry:
         *,
         reason: str | None = None,
         proof: Proof | None = None,
-        promote: bool = False,
     ) -> None:
-        """Enter what came of a version, and let the bare name lead to it if it is to `promote`.
+        """Enter what came of a version; if it was added to be promoted and is ready, the bare name leads to it.
 
         One that leaves service loses its share of the bare name to the others.
 
         Raises VersionNotFound, and VersionNotReady where no step leads from its state to this one.
         """
         with self._changing(version.name, by) as change:
-            before = change.version(version)["state"]
+            row = change.version(version)
+            before = row["state"]
             if not before.can_become(state):
                 raise VersionNotReady(f"The version {version} is {before} and can't become {state}.")
             shown = None if proof is None else proof.model_dump_json()
             change.move(version, state, reason, **({} if proof is None else {"proof": shown}))
             change.connection.execute(delete(aliases).where(is_version(aliases, version)))
             change.note(state.value, {"state": before}, {"version": str(version), "state": state, "reason": reason})
-            if promote:
+            if state is VersionState.READY and row["promote"]:
                 change.lead_to({version.digest: 1.0}, "promote")
 
     def set_alias(self, name: AdapterName, targets: Targets, by: Change, action: str = "promote") -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     false,
     text,
+    true,
 )
 
 from loramux_adapters.records import DIGEST_LENGTH, MAX_NAME_LENGTH, VersionState
@@ -51,6 +52,8 @@ versions = Table(
     Column("created_at", Double, nullable=False),
     Column("reason", Text),
     Column("proof", Text),
+    # Whether the bare name is to lead to it once it is proven; the proof may have to wait for another start.
+    Column("promote", Boolean, nullable=False, server_default=true()),
     Column("uses", BigInteger, nullable=False, server_default=text("0")),
 )
 

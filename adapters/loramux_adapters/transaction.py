@@ -32,8 +32,8 @@ class Transaction:
     by: Change
 
     def version(self, version: VersionId) -> RowMapping:
-        """The version's state and manifest; raises VersionNotFound."""
-        query = select(versions.c.state, versions.c.manifest).where(is_version(versions, version))
+        """The version's state, manifest and wish to be promoted; raises VersionNotFound."""
+        query = select(versions.c.state, versions.c.manifest, versions.c.promote).where(is_version(versions, version))
         row = self.connection.execute(query).mappings().one_or_none()
         if row is None:
             raise VersionNotFound(f"{version.name} has no version {version.digest}.")

@@ -64,8 +64,8 @@ def state_of(registry: Registry, version: VersionId) -> VersionState:
 
 
 def ready(registry: Registry, name: AdapterName, digest: str, now: float = 1.0, *, promote: bool = True) -> VersionId:
-    version = registry.add_version(name, manifest(digest), SOURCE, at(now))
-    registry.conclude(version, VersionState.READY, at(now), proof=PROOF, promote=promote)
+    version = registry.add_version(name, manifest(digest), SOURCE, at(now), promote=promote)
+    registry.conclude(version, VersionState.READY, at(now), proof=PROOF)
     return version
 
 
@@ -96,6 +96,22 @@ def test_a_version_that_is_not_promoted_serves_by_its_digest_alone(registry: Reg
     second = ready(registry, TONE, "a2", promote=False)
     assert state_of(registry, second) is VersionState.READY
     assert leads_to(registry, TONE) == {first.digest: 1.0}
+
+
+def test_content_added_twice_before_it_is_proven_is_promoted_if_anyone_wants_it(registry: Registry) -> None:
+    for name, wishes in ((TONE, (True, False)), (INTENT, (False, True))):
+        for wish in wishes:
+            version = registry.add_version(name, manifest("a1"), SOURCE, at(1.0), promote=wish)
+        registry.conclude(version, VersionState.READY, at(2.0))
+        assert leads_to(registry, name) == {version.digest: 1.0}
+
+
+def test_what_was_rejected_once_is_promoted_only_if_it_is_asked_for_this_time(registry: Registry) -> None:
+    version = registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0))
+    registry.conclude(version, VersionState.REJECTED, at(1.0), reason="no effect")
+    registry.add_version(TONE, manifest("a1"), SOURCE, at(2.0), promote=False)
+    registry.conclude(version, VersionState.READY, at(2.0))
+    assert leads_to(registry, TONE) == {}
 
 
 def test_a_rejected_version_is_listed_with_its_reason_and_the_name_stays_where_it_was(registry: Registry) -> None:
@@ -129,7 +145,7 @@ def test_the_same_content_again_is_the_same_version_in_the_same_state(registry: 
 def test_what_was_taken_out_gets_another_chance_when_it_is_added_again(registry: Registry, ended: VersionState) -> None:
     version = registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0))
     if ended is VersionState.QUARANTINED:
-        registry.conclude(version, VersionState.READY, at(1.0), promote=True)
+        registry.conclude(version, VersionState.READY, at(1.0))
     registry.conclude(version, ended, at(2.0), reason="bad")
     assert leads_to(registry, TONE) == {}
     registry.add_version(TONE, manifest("a1"), SOURCE, at(3.0))
@@ -157,7 +173,7 @@ def test_a_conclusion_that_is_no_step_is_refused_and_changes_nothing(
 ) -> None:
     version = registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0))
     if state in (VersionState.READY, VersionState.QUARANTINED):
-        registry.conclude(version, VersionState.READY, at(1.0), promote=True)
+        registry.conclude(version, VersionState.READY, at(1.0))
     if state in (VersionState.REJECTED, VersionState.QUARANTINED):
         registry.conclude(version, state, at(1.0), reason="bad")
     assert state_of(registry, version) is state
@@ -167,7 +183,7 @@ def test_a_conclusion_that_is_no_step_is_refused_and_changes_nothing(
     else:
         before = (registry.snapshot(), actions(registry))
         with pytest.raises(VersionNotReady):
-            registry.conclude(version, target, at(2.0), promote=True)
+            registry.conclude(version, target, at(2.0))
         assert (registry.snapshot(), actions(registry)) == before
 
 

@@ -12,6 +12,7 @@ def upgrade() -> None:
     op.add_column("adapters", sa.Column("pinned", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("versions", sa.Column("reason", sa.Text))
     op.add_column("versions", sa.Column("proof", sa.Text))
+    op.add_column("versions", sa.Column("promote", sa.Boolean, nullable=False, server_default=sa.true()))
     op.add_column("versions", sa.Column("uses", sa.BigInteger, nullable=False, server_default=sa.text("0")))
     op.create_table(
         "alias_history",
