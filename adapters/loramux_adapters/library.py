@@ -15,6 +15,7 @@ from .errors import (
     AdapterRejected,
     StoreError,
     VersionNotFound,
+    VersionNotReady,
 )
 from .intake import Intake
 from .pool import AdapterPool
@@ -71,12 +72,11 @@ class Library:
 
     async def resume(self) -> None:
         """Prove what an ended process left unproven; what can't be proven now stays so until the next time."""
-        unproven = [
-            version for record in self.catalogue.adapters() for version in record.versions if version.is_proving
-        ]
-        for version in unproven:
-            with suppress(AdapterError):
-                await self._finished(self._settle(version.id, "server"))
+        versions = [version for record in self.catalogue.adapters() for version in record.versions]
+        for version in versions:
+            if version.is_proving:
+                with suppress(AdapterError):
+                    await self._finished(self._settle(version.id, "server"))
 
     def show(self, name: AdapterName) -> AdapterRecord:
         """One adapter; raises AdapterNotFound."""
@@ -206,9 +206,8 @@ class Library:
         state = VersionState.REJECTED if reason else VersionState.READY
 
         def conclude() -> None:
-            if self._known(
-                version
-            ).is_proving:  # else the same content was added twice at once, and the other was first
+            # Not so if the same content was added twice at once: what was concluded first holds.
+            if self._known(version).is_proving:
                 self.registry.conclude(version, state, self._by(actor), reason=reason, proof=proof)
 
         await self._change(version.name, conclude)
@@ -234,7 +233,7 @@ class Library:
         """Hold everything still for one change, after what was quarantined meanwhile is in the registry."""
         async with self._changing:
             for version, reason in list(self._withdrawn.items()):
-                with suppress(AdapterNotFound, VersionNotFound):
+                with suppress(AdapterNotFound, VersionNotFound, VersionNotReady):
                     by, state = self._by("server"), VersionState.QUARANTINED
                     await asyncio.to_thread(self.registry.conclude, version, state, by, reason=reason)
                 del self._withdrawn[version]

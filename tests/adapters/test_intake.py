@@ -8,10 +8,12 @@ import pytest
 from loramux_adapters.content import WEIGHTS_FILE
 from loramux_adapters.errors import AdapterError, AdapterExists, InvalidAdapter, PathNotAllowed, StoreError
 from loramux_adapters.intake import Intake
-from loramux_adapters.records import parse_adapter_name
+from loramux_adapters.records import AdapterName, VersionId, VersionState, parse_adapter_name
 from loramux_adapters.registry import Registry
+from loramux_adapters.sources import Source, Tell
 from loramux_adapters.sources.folder import FolderSource
 from loramux_adapters.store import Store
+from loramux_adapters.transaction import Change
 from tests.adapters.building import BASE, lora_config, lora_tensors, write_adapter
 
 TONE = parse_adapter_name("tone")
@@ -24,8 +26,17 @@ class ScriptedSource:
     act: Callable[[Path], object]
     origin: dict[str, str] = field(default_factory=lambda: {"type": "scripted"})
 
-    def fetch(self, into: Path, largest: Mapping[str, int]) -> None:
+    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:
         self.act(into)
+
+
+def take_in(intake: Intake, source: Source, now: float = 1.0, name: AdapterName = TONE) -> VersionId:
+    """Stage and accept, as the library does."""
+    staged = intake.stage(name, source, print)
+    try:
+        return intake.accept(name, staged, Change("test", now))
+    finally:
+        staged.discard()
 
 
 @pytest.fixture
@@ -37,11 +48,12 @@ def contents(tmp_path: Path) -> list[Path]:
     return [path for kind in ("versions", "staging") for path in (tmp_path / "store" / kind).iterdir()]
 
 
-def test_an_accepted_folder_is_stored_registered_and_what_the_name_leads_to(intake: Intake, tmp_path: Path) -> None:
+def test_an_accepted_folder_is_stored_registered_and_still_to_be_proven(intake: Intake, tmp_path: Path) -> None:
     source = FolderSource(write_adapter(tmp_path / "roots" / "tone"), [tmp_path / "roots"])
-    version = intake.accept(TONE, source, now=5.0)
+    version = take_in(intake, source, now=5.0)
     (stored,) = intake.registry.get(TONE).versions
-    assert (stored.id, stored.weight, stored.created_at) == (version, 1.0, 5.0)
+    assert (stored.id, stored.state, stored.weight) == (version, VersionState.PROVING, 0.0)
+    assert stored.created_at == 5.0
     assert stored.source == {"type": "folder", "path": str(tmp_path / "roots" / "tone")}
     assert intake.store.verify(stored.manifest.digest) == stored.manifest
 
@@ -49,9 +61,9 @@ def test_an_accepted_folder_is_stored_registered_and_what_the_name_leads_to(inta
 def test_the_source_may_change_or_vanish_afterwards(intake: Intake, tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "tone")
     source = FolderSource(folder, [tmp_path])
-    first = intake.accept(TONE, source, now=1.0)
+    first = take_in(intake, source, now=1.0)
     write_adapter(folder, tensors=lora_tensors(seed=7))
-    second = intake.accept(TONE, source, now=2.0)
+    second = take_in(intake, source, now=2.0)
     assert first != second
     for version in intake.registry.get(TONE).versions:
         intake.store.verify(version.manifest.digest)
@@ -76,27 +88,34 @@ def test_what_is_refused_leaves_no_trace(
     intake: Intake, tmp_path: Path, source: ScriptedSource | FolderSource, error: type[AdapterError]
 ) -> None:
     with pytest.raises(error):
-        intake.accept(TONE, source, now=1.0)
+        take_in(intake, source, now=1.0)
     assert not intake.registry.snapshot()
     assert not contents(tmp_path)
 
 
 def test_a_refused_version_leaves_the_adapter_as_it_was(intake: Intake) -> None:
-    intake.accept(TONE, ScriptedSource(write_adapter), now=1.0)
+    take_in(intake, ScriptedSource(write_adapter), now=1.0)
     before = intake.registry.snapshot()
     with pytest.raises(InvalidAdapter):
-        intake.accept(TONE, ScriptedSource(lambda into: write_adapter(into, lora_config(bias="all"))), now=2.0)
+        take_in(intake, ScriptedSource(lambda into: write_adapter(into, lora_config(bias="all"))), now=2.0)
     assert intake.registry.snapshot() == before
 
 
 def test_the_base_s_name_can_t_be_taken(intake: Intake, tmp_path: Path) -> None:
     with pytest.raises(AdapterExists):
-        intake.accept(parse_adapter_name(BASE.name), ScriptedSource(write_adapter), now=1.0)
+        take_in(intake, ScriptedSource(write_adapter), name=parse_adapter_name(BASE.name))
+    assert not contents(tmp_path)
+
+
+def test_what_was_staged_and_is_given_up_leaves_no_trace(intake: Intake, tmp_path: Path) -> None:
+    staged = intake.stage(TONE, ScriptedSource(write_adapter), print)
+    assert len(contents(tmp_path)) == 1
+    staged.discard()
     assert not contents(tmp_path)
 
 
 def test_one_content_under_two_names_is_stored_once(intake: Intake, tmp_path: Path) -> None:
-    intake.accept(TONE, ScriptedSource(write_adapter), now=1.0)
-    intake.accept(parse_adapter_name("other"), ScriptedSource(write_adapter), now=1.0)
+    take_in(intake, ScriptedSource(write_adapter), now=1.0)
+    take_in(intake, ScriptedSource(write_adapter), name=parse_adapter_name("other"))
     assert len(contents(tmp_path)) == 1
     assert len(intake.registry.snapshot()) == 2
