@@ -92,8 +92,8 @@ class AdapterPool:
         if version not in self._places and len(self._waiting) >= self.max_waiting:
             raise NoAdapterCapacity(_FULL)
 
-    async def lease(self, version: VersionId) -> Lease:
-        """Hold `version` in the engine; load it first if it is not there.
+    async def lease(self, version: VersionId, *, served: bool = True) -> Lease:
+        """Hold `version` in the engine; load it first if it is not there. Counts as a use if a request is `served`.
 
         Raises:
             AdapterLoadingFailed: the engine refused it, now or a moment ago.
@@ -102,12 +102,12 @@ class AdapterPool:
 
         """
         lease = await self._lease(version)
-        self._served[version] += 1
+        self._served[version] += served
         return lease
 
     async def prefetch(self, version: VersionId) -> None:
         """Bring the version in without holding it; waits and raises as `lease` does."""
-        (await self._lease(version)).release()
+        (await self.lease(version, served=False)).release()
 
     def check_pins(self, versions: Set[VersionId]) -> None:
         """Raise PinLimit if not all of these can be pinned: what is not pinned needs a slot and a place too."""

@@ -47,7 +47,7 @@ class Store:
     def put(self, staged: Path, manifest: Manifest) -> Path:
         """Move the checked folder `staged` in as the version that `manifest` describes, and return its path.
 
-        The same content put again is the same version: what is there is verified and stays.
+        The same content put again is the same version: what is there stays if it is still sound, else it is replaced.
         """
         target = self.path(manifest.digest)
         with _translated("written"):
@@ -61,9 +61,15 @@ class Store:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                self.verify(manifest.digest)
+                self._replace_if_damaged(staged, manifest.digest)
             _flush(self._versions)
         return target
+
+    def remove(self, digest: str) -> None:
+        """Remove the version of the full SHA-256 `digest`, if it is there; a crash leaves all of it or nothing."""
+        with self.staging() as aside, suppress(FileNotFoundError):
+            self.path(digest).rename(aside / "removed")
+            _flush(self._versions)
 
     def path(self, digest: str) -> Path:
         """Return the folder of the version of the full SHA-256 `digest`, whether it is there or not."""
@@ -82,6 +88,14 @@ class Store:
         if not found == manifest.digest == digest:
             raise StoreError(f"The version {digest[:12]} in the store was changed after it was accepted.")
         return manifest
+
+    def _replace_if_damaged(self, staged: Path, digest: str) -> None:
+        try:
+            self.verify(digest)
+        except StoreError:
+            with self.staging() as aside:
+                self.path(digest).rename(aside / "damaged")
+                staged.rename(self.path(digest))
 
     def sweep(self) -> int:
         """Remove what ended processes left half-written in staging, and return how many folders that were."""

@@ -30,7 +30,9 @@ from loramux_server.config import Settings
 from loramux_server.engine.arguments import engine_arguments, rank_limit
 from loramux_server.engine.build import mount_openai, vllm_engine
 from loramux_server.engine.directory import AdapterDirectory, LoraRequests
+from loramux_server.engine.guard import Guard
 from loramux_server.engine.loader import EngineLoader
+from loramux_server.engine.proof import EngineProver
 from loramux_server.engine.routed import RoutedEngine
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.metering.metrics import Metrics
@@ -88,6 +90,7 @@ async def serve(
     tell(f"starting vLLM with {base.name}")
     async with vllm_engine(arguments) as engine:
         server = await compose(settings, shelf, engine, arguments)
+        await server.library.resume()
         await add_configured(server.library, settings, tell)
         life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.begin, settings.drain_seconds)
         return await life.run(started=lambda: started(server))
@@ -120,8 +123,10 @@ async def compose(
     loader = EngineLoader(engine, requests, shelf.catalogue.verify)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
     intake = Intake(shelf.store, shelf.registry, shelf.base, arguments.max_lora_rank)
-    library = Library(intake, shelf.registry, shelf.catalogue, pool)
+    prover = EngineProver(engine, pool, requests) if settings.proof else None
+    library = Library(intake, shelf.registry, shelf.catalogue, pool, prover)
     pool.on_damage = library.quarantine
+    guard = Guard(engine, pool, library.quarantine)
 
     async def why_not_ready() -> str | None:
         if drain.has_begun:
@@ -130,7 +135,7 @@ async def compose(
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(shelf.catalogue, requests)
-    await mount_openai(app, RoutedEngine(engine, pool), directory, arguments, before_each=note_user)
+    await mount_openai(app, RoutedEngine(engine, pool, guard), directory, arguments, before_each=note_user)
     add_error_handlers(app)
     app.include_router(models_router(ServedModels(shelf.base.name, shelf.catalogue)))
     app.include_router(adapters_router(library, settings.allowed_roots))

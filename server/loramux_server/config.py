@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     )
     adapters: dict[str, Path] = Field(default_factory=lambda data: _examples() if data["base"] == "demo" else {})
     """Names and folders that are registered at start; the demo has its examples."""
+    proof: bool = True
+    """Whether a version must show on the engine that it has an effect before it serves."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     drain_seconds: NonNegativeFloat = 20.0
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
@@ -221,6 +223,8 @@ def export_engine_environment(settings: Settings, suited: Mapping[str, str]) -> 
     wishes = {
         "VLLM_LOGGING_CONFIG_PATH": str(log_config.resolve()),
         "VLLM_NO_USAGE_STATS": "1",
+        # An adapter that computes garbage is noticed by it, and taken out of service before it spoils other answers.
+        "VLLM_COMPUTE_NANS_IN_LOGITS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         # A second series for each, that says when it began, which nobody asks for.
         "PROMETHEUS_DISABLE_CREATED_SERIES": "1",

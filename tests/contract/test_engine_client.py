@@ -39,7 +39,7 @@ class Subject:
     base: BaseSpec
     folder: Path
 
-    def resolve(self, name: str) -> VersionId | None:
+    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
         return VERSION
 
     def path(self, version: VersionId) -> Path:

@@ -66,7 +66,7 @@ class TinyServer:
         place = self.settings.allowed_roots[0] / f"{name.replace('/', '-')}-{seed}"
         folder = write_adapter(place, None, lora_tensors(seed=seed))
         source = FolderSource(folder, self.settings.allowed_roots)
-        record = await self.server.library.add(parse_adapter_name(name), source)
+        record = await self.server.library.add(parse_adapter_name(name), source, actor="test")
         return str(record.id)
 
     async def chat(self, model: str, content: str = "hello", **options: Any) -> Any:

@@ -46,9 +46,12 @@ class BackgroundLoading:
     def is_prepared(self, number: int) -> bool:
         """Whether the adapter can be entered; raises what vLLM raised, and forgets the load then."""
         load = self._prepared[number]
-        if load.done() and load.exception():
+        if not load.done():
+            return False
+        if load.exception():
             del self._prepared[number]
-        return load.done() and load.result() is not None
+        load.result()
+        return True
 
     def enter_load(self, number: int) -> None:
         """Make a prepared adapter one of vLLM's, in host memory and in a slot."""

@@ -6,12 +6,14 @@ on a version that is not in its memory, and to hold more versions than it was to
 """
 
 import asyncio
+import math
 import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.logprobs import Logprob
 from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.renderers import renderer_from_config
@@ -38,6 +40,9 @@ class FakeEngine:
         self.loading: dict[int, tuple[str, float]] = {}
         self.loaded: dict[int, str] = {}
         self.pinned: set[str] = set()
+        self.without_effect: set[str] = set()
+        self.corrupt: set[str] = set()
+        self.scrubs = 0
         self.running = 0
         self.errored = False
 
@@ -115,6 +120,15 @@ class FakeEngine:
         """Forget a load."""
         self.loading.pop(number, None)
 
+    def scrub_cache(self) -> int:
+        """Count it; there is no cache."""
+        self.scrubs += 1
+        return 0
+
+    async def reset_prefix_cache(self, *, reset_running_requests: bool = False) -> bool:
+        """It has none; can't be done while requests run, as with vLLM."""
+        return reset_running_requests or not self.running
+
     def pin_adapter(self, number: int, *, pinned: bool) -> None:
         """Note that a version in memory is pinned, or not any more."""
         (self.pinned.add if pinned else self.pinned.discard)(self.loaded[number])
@@ -143,6 +157,7 @@ class FakeEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         """Answer `[ROUTE] one two three ...` to any prompt."""
         self._check_loaded(lora_request)
+        name = lora_request.lora_name if lora_request else ""
         stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic(), scheduled_ts=time.monotonic())
         made: list[list[int]] = [[] for _ in range(sampling_params.n)]
         self.running += 1
@@ -156,6 +171,7 @@ class FakeEngine:
                 for tokens in made:
                     tokens.append(token)
                 _stamp(stats, len(made[0]))
+                stats.is_corrupted = name in self.corrupt
                 finished = len(made[0]) == sampling_params.max_tokens
                 if finished or sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
                     yield self._output(request_id, prompt, made, sampling_params, stats, lora_request)
@@ -174,6 +190,15 @@ class FakeEngine:
             yield from self.renderer.tokenizer.encode(f" {number}", add_special_tokens=False)
             number += 1
 
+    def _prompt_logprobs(self, tokens: list[int], params: SamplingParams, lora_request: LoRARequest | None) -> Any:
+        """The same for every token on a route, and another value on each."""
+        if params.prompt_logprobs is None:
+            return None
+        name = lora_request.lora_name if lora_request else ""
+        has_effect = name and name not in self.without_effect
+        value = math.nan if name in self.corrupt else -2.0 if has_effect else -1.0
+        return [None, *({token: Logprob(value)} for token in tokens[1:])]
+
     def _output(
         self,
         request_id: str,
@@ -189,7 +214,7 @@ class FakeEngine:
             request_id=request_id,
             prompt=None,
             prompt_token_ids=list(prompt["prompt_token_ids"]),
-            prompt_logprobs=None,
+            prompt_logprobs=self._prompt_logprobs(prompt["prompt_token_ids"], params, lora_request),
             outputs=[
                 CompletionOutput(
                     index=index,

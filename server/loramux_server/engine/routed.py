@@ -3,18 +3,19 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
 from vllm.exceptions import GracefulHTTPError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from loramux_adapters.errors import AdapterError
+from loramux_adapters.errors import AdapterError, VersionQuarantined
 from loramux_adapters.pool import AdapterPool
 from loramux_adapters.pool_ports import Lease
 from loramux_adapters.records import VersionId
 from loramux_server.context import current_request
+from loramux_server.engine.guard import Guard
 from loramux_server.errors import from_adapter_error
 from loramux_server.metering.record import Route, RunFacts
 
@@ -28,9 +29,10 @@ class RoutedEngine:
     reads a disk inside a step and never evicts on its own.
     """
 
-    def __init__(self, engine: Any, pool: AdapterPool) -> None:
+    def __init__(self, engine: Any, pool: AdapterPool, guard: Guard) -> None:
         self._engine = engine
         self._pool = pool
+        self._guard = guard
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -62,11 +64,19 @@ class RoutedEngine:
             async with aclosing(outputs):
                 async for output in outputs:
                     tally.add(output)
+                    if tally.is_corrupted:
+                        self._give_up(version)
                     yield output
         finally:
             if lease:
                 lease.release()
             run.finish(tally.facts(lease))
+
+    def _give_up(self, version: VersionId | None) -> NoReturn:
+        """End a request whose logits are no numbers: what would follow is garbage, and garbage for others too."""
+        self._guard.corrupted(version)
+        with _refusals():
+            raise VersionQuarantined(f"{version or 'The base'} computed values that are no numbers.")
 
 
 @contextmanager
@@ -99,6 +109,11 @@ class Tally:
         for completion in output.outputs:
             before = self._tokens.get(completion.index, 0) if self._is_delta else 0
             self._tokens[completion.index] = before + len(completion.token_ids)
+
+    @property
+    def is_corrupted(self) -> bool:
+        """Whether the engine saw values that are no numbers, as far as the last output tells."""
+        return bool(self._last and self._last.metrics and self._last.metrics.is_corrupted)
 
     def facts(self, lease: Lease | None) -> RunFacts:
         """What is known of the run now, be it finished or cut off; moments are seconds from the call of generate."""

@@ -2,11 +2,12 @@
 
 from loramux_server.engine.background import BackgroundLoading
 from loramux_server.engine.cpu_lora import install
+from loramux_server.engine.scrub import Scrubbing
 
 install()
 
 
-class WorkerExtension(BackgroundLoading):
+class WorkerExtension(BackgroundLoading, Scrubbing):
     """Its methods become the worker's, callable through the engine's `collective_rpc`."""
 
     def lora_wrapper(self) -> str:
