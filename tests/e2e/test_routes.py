@@ -73,7 +73,7 @@ async def test_six_adapters_on_three_places_never_overfill_the_engine(real: Real
         folder = write_adapter(
             real.folder / name, lora_config(target_modules=["q_proj"], layers_to_transform=[0, 1]), tensors
         )
-        await real.server.library.add(parse_adapter_name(name), FolderSource(folder, [real.folder]))
+        await real.server.library.add(parse_adapter_name(name), FolderSource(folder, [real.folder]), actor="test")
     most = 0
 
     async def watch() -> None:

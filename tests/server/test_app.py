@@ -95,6 +95,8 @@ async def test_more_adapters_than_the_engine_holds_are_all_served(tiny: TinyServ
 
 async def test_an_adapter_is_loaded_once_for_many_requests_and_stays(tiny: TinyServer) -> None:
     version = await tiny.add("a")
+    await tiny.evict()
+    tiny.engine.loads.clear()
     tiny.engine.seconds_per_load = 0.05
     await asyncio.gather(*(tiny.chat("a") for _ in range(20)))
     await tiny.chat("a")
@@ -103,6 +105,7 @@ async def test_an_adapter_is_loaded_once_for_many_requests_and_stays(tiny: TinyS
 
 async def test_an_adapter_that_the_engine_refuses_is_an_error_of_its_own_requests_alone(tiny: TinyServer) -> None:
     tiny.engine.refused_loads.add(await tiny.add("bad"))
+    await tiny.evict()
     with pytest.raises(openai.InternalServerError) as caught:
         await tiny.chat("bad")
     assert caught.value.code == "adapter_loading_failed"
@@ -112,6 +115,7 @@ async def test_an_adapter_that_the_engine_refuses_is_an_error_of_its_own_request
 
 async def test_a_stream_that_fails_before_its_first_token_has_a_real_status(tiny: TinyServer) -> None:
     tiny.engine.refused_loads.add(await tiny.add("bad"))
+    await tiny.evict()
     with pytest.raises(openai.InternalServerError) as caught:
         await tiny.chat("bad", stream=True)
     assert caught.value.code == "adapter_loading_failed"
@@ -135,6 +139,7 @@ async def test_requests_wait_for_a_place_and_those_beyond_the_queue_get_503_with
 
 async def test_every_request_leaves_one_count_whatever_its_end(tiny: TinyServer) -> None:
     await tiny.add("a")
+    await tiny.evict()
     await tiny.chat("a")
     [chunk async for chunk in await tiny.chat("a", stream=True)]
     await tiny.chat("a", n=2)

@@ -69,6 +69,15 @@ class TinyServer:
         record = await self.server.library.add(parse_adapter_name(name), source, actor="test")
         return str(record.id)
 
+    async def evict(self) -> None:
+        """Leave no adapter in the engine: each had to be there when it was added."""
+        library = self.server.library
+        for record in library.catalogue.adapters():
+            for version in record.versions:
+                library.pool.discard(version.id)
+        while self.engine.loaded:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
+
     async def chat(self, model: str, content: str = "hello", **options: Any) -> Any:
         """Ask `model` for 20 tokens unless told otherwise."""
         options = {"max_tokens": 20} | options

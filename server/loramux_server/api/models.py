@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from fastapi import APIRouter
 
 from loramux_adapters.catalogue import Catalogue as AdapterCatalogue
+from loramux_adapters.records import VersionState
+from loramux_adapters.registry import AdapterRecord
 from loramux_server.errors import ModelNotFound
 
 
@@ -68,14 +70,23 @@ class ServedModels:
         self._adapters = adapters
 
     def list(self) -> Iterable[ModelEntry]:
-        """Return the base and every adapter, by its bare name."""
+        """Return the base and every adapter whose bare name leads somewhere."""
         yield self._base
-        for adapter in self._adapters.adapters():
+        for adapter in filter(_serves, self._adapters.adapters()):
             yield ModelEntry(adapter.name, int(adapter.created_at), self._base.id)
 
     def get(self, name: str) -> ModelEntry | None:
         """Return what `name` (the base's, NAME or NAME@DIGEST) is, or None."""
         if name == self._base.id:
             return self._base
-        version = self._adapters.version(name)
-        return ModelEntry(name, int(version.created_at), self._base.id) if version else None
+        adapter, version = self._adapters.get(name), self._adapters.version(name)
+        if adapter and _serves(adapter):
+            return ModelEntry(name, int(adapter.created_at), self._base.id)
+        if version and version.state is VersionState.READY:
+            return ModelEntry(name, int(version.created_at), self._base.id)
+        return None
+
+
+def _serves(adapter: AdapterRecord) -> bool:
+    """Whether its bare name leads anywhere."""
+    return bool(adapter.targets)
