@@ -33,7 +33,7 @@ from loramux_adapters.records import (
     VersionState,
 )
 from loramux_adapters.tables import adapters, aliases, audit, versions
-from loramux_adapters.transaction import Change, Targets, Transaction, insert_new, is_version
+from loramux_adapters.transaction import Change, Targets, Transaction, insert_new, is_version, shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Registry:
         with self._changing(name, by) as change:
             before = change.targets()
             while (targets := change.recall()) is not None:
-                if targets != before and change.all_ready(targets):
+                if shares(targets) != shares(before) and change.all_ready(targets):
                     change.point(targets)
                     change.note("rollback", before, targets)
                     return

@@ -65,7 +65,7 @@ class Transaction:
     def lead_to(self, targets: Targets, action: str) -> None:
         """Point the bare name to `targets`, and keep what it led to for a rollback."""
         before = self.targets()
-        if before and before != targets:
+        if before and shares(before) != shares(targets):
             self.remember(before)
         self.point(targets)
         self.note(action, before, dict(targets))
@@ -97,6 +97,12 @@ class Transaction:
         """Leave the audit row."""
         values = {"at": self.by.now, "actor": self.by.actor, "action": action, "adapter": self.name}
         self.connection.execute(audit.insert().values(**values, before=before, after=after))
+
+
+def shares(targets: Targets) -> dict[Digest, float]:
+    """Return what each version gets of all requests."""
+    total = sum(targets.values())
+    return {digest: weight / total for digest, weight in targets.items()}
 
 
 def is_version(table: Table, version: VersionId) -> ColumnElement[bool]:

@@ -25,6 +25,7 @@ from loramux_adapters.errors import (
 )
 from loramux_adapters.records import AdapterName, Digest, VersionId, VersionState
 from loramux_adapters.registry import AuditRecord
+from loramux_adapters.transaction import shares
 from tests.adapters.registering import PROOF
 from tests.adapters.shelving import SILENT, Workshop
 
@@ -47,7 +48,7 @@ class Model:
     pinned: bool = False
 
     def lead_to(self, targets: Mapping[Digest, float]) -> None:
-        if self.targets and self.targets != targets:
+        if self.targets and shares(self.targets) != shares(targets):
             self.history.append(self.targets)
         self.targets = dict(targets)
 
@@ -179,7 +180,7 @@ class Operators(RuleBasedStateMachine):
         history = list(model.history)
         while history:
             targets = history.pop()
-            if targets != model.targets and model.can_serve(targets):
+            if shares(targets) != shares(model.targets) and model.can_serve(targets):
                 self.run(change)
                 model.history, model.targets = history, targets
                 return

@@ -228,6 +228,23 @@ def test_rolling_back_passes_over_what_can_t_serve_any_more(registry: Registry) 
     assert leads_to(registry, TONE) == {third.digest: 1.0}
 
 
+def test_after_a_canary_died_there_is_nothing_to_roll_back(registry: Registry) -> None:
+    stable, canary = ready(registry, TONE, "a1"), ready(registry, TONE, "a2", promote=False)
+    registry.set_alias(TONE, {stable.digest: 95, canary.digest: 5}, at(3.0), "split")
+    registry.conclude(canary, VersionState.QUARANTINED, at(4.0), reason="corrupt")
+    with pytest.raises(NothingToRollBack):
+        registry.roll_back(TONE, at(5.0))
+
+
+def test_what_changes_nothing_is_nothing_to_roll_back_to(registry: Registry) -> None:
+    first = ready(registry, TONE, "a1")
+    second = ready(registry, TONE, "a2")
+    registry.set_alias(TONE, {second.digest: 7}, at(3.0))
+    registry.roll_back(TONE, at(4.0))
+    assert leads_to(registry, TONE) == {first.digest: 1.0}
+    assert len(registry.audit(TONE, 100)) == 8
+
+
 def test_when_the_only_version_is_quarantined_the_name_can_be_rolled_back(registry: Registry) -> None:
     first, second = ready(registry, TONE, "a1"), ready(registry, TONE, "a2")
     registry.conclude(second, VersionState.QUARANTINED, at(2.0), reason="corrupt")
