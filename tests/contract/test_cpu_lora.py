@@ -12,12 +12,20 @@ SLOTS, RANK, INPUTS = 3, 4, 10
 SLICES = (6, 2, 2)
 
 
-def products(wrapper: type, slots: list[int], *, is_prefill: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the wrapper adds for tokens of these slots (-1 is the base), and what it should add."""
+def products(
+    wrapper: type, slots: list[int], *, is_prefill: bool, broken: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the wrapper adds for tokens of these slots (-1 is the base), and what it should add.
+
+    The products of the `broken` slot are infinite.
+    """
     random = torch.Generator().manual_seed(7)
     a = tuple(torch.randn(SLOTS, 1, RANK, INPUTS, generator=random) for _ in SLICES)
     b = tuple(torch.randn(SLOTS, 1, width, RANK, generator=random) for width in SLICES)
     x = torch.randn(len(slots), INPUTS, generator=random)
+    if broken is not None:
+        for part in a:
+            part[broken] = torch.finfo(torch.float32).max
     punica = wrapper(max_num_batched_tokens=64, max_batches=8, device="cpu")
     numbers = [slot + 1 for slot in slots]  # adapter n lies in slot n - 1, and 0 is the base
     mapping = LoRAMapping(index_mapping=tuple(numbers), prompt_mapping=tuple(numbers), is_prefill=is_prefill)
@@ -42,6 +50,13 @@ def test_each_token_gets_its_own_adapter_and_the_base_gets_none(
     monkeypatch.setattr(cpu_lora, "MAX_WIDTH", width)
     found, expected = products(GroupedPunicaWrapper, slots, is_prefill=is_prefill)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("slots", [[1, 1, 1, -1, 0, 2], [-1, 1, 0], [1, 1, -1]])
+def test_an_adapter_whose_products_are_infinite_changes_no_other_token(slots: list[int]) -> None:
+    found, expected = products(GroupedPunicaWrapper, slots, is_prefill=True, broken=1)
+    sound = [token for token, slot in enumerate(slots) if slot != 1]
+    torch.testing.assert_close(found[sound], expected[sound], rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_written_into_a_slot_later_counts() -> None:

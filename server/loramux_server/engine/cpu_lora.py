@@ -6,7 +6,8 @@ last slot: as soon as every slot is taken, the base answers with the last slot's
 
 Here the adapters in a batch share two dense products a layer: every token meets the A of all of them, a mask keeps of
 that what is its own adapter's, and the B of all of them brings it back. The ranks are small, so what is computed in
-vain costs less than a call for each adapter would. The base's tokens have a mask of zeros.
+vain costs less than a call for each adapter would. The base's tokens have a mask of zeros. It is laid on the bits: the
+product of a zero with another adapter's infinity would be a NaN.
 """
 
 from collections.abc import Iterator
@@ -24,13 +25,16 @@ Stacked = tuple[torch.Tensor, ...]
 Selection = slice | torch.Tensor
 EVERYTHING = slice(None)
 BASE = -1
+_BITS = {2: torch.int16, 4: torch.int32}
+"""The integers as wide as a float of so many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
     """Slots that are multiplied together, the tokens that this is for, and what of the product is each token's own.
 
-    `mask` is (tokens, 1, slots x rank), 1 where the column is of the token's slot and 0 elsewhere.
+    `mask` is (tokens, 1, slots x rank), of integers as wide as the product's floats: all bits are set where the column
+    is of the token's slot, and none elsewhere.
     """
 
     slots: Selection
@@ -48,7 +52,7 @@ def _shares(slot_of: torch.Tensor, slots: int, rank: int, dtype: torch.dtype) ->
         theirs = own.any(1).nonzero().squeeze(1)
         # Multiplying the others in vain is cheaper than picking these out in every layer, while they are the most.
         tokens = EVERYTHING if 2 * len(theirs) > len(slot_of) else theirs
-        mask = own[tokens].to(dtype).repeat_interleave(rank, dim=1).unsqueeze(1)
+        mask = -own[tokens].to(_BITS[dtype.itemsize]).repeat_interleave(rank, dim=1).unsqueeze(1)
         yield _Share(EVERYTHING if len(some) == slots else some, tokens, mask)
 
 
@@ -71,7 +75,8 @@ class _Weights:
     def add_products(self, y: torch.Tensor, x: torch.Tensor, share: _Share, scale: float) -> None:
         """Add the products of the share's tokens of `x` (tokens, inputs) to `y` (tokens, outputs), in place."""
         inputs, a = x[share.tokens], self.a[:, share.slots]
-        shrunk = (inputs @ a.reshape(-1, a.shape[-1]).T).view(len(inputs), len(self.b), -1) * share.mask
+        shrunk = (inputs @ a.reshape(-1, a.shape[-1]).T).view(len(inputs), len(self.b), -1)
+        shrunk.view(share.mask.dtype).bitwise_and_(share.mask)
         start = 0
         for number, memory in enumerate(self.b):
             columns = slice(start, start + len(memory))
