@@ -8,7 +8,7 @@ from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 
-from .errors import VersionNotReady, VersionQuarantined
+from .errors import VersionNotFound, VersionNotReady, VersionQuarantined
 from .records import AdapterName, BaseSpec, VersionId, VersionState
 from .registry import AdapterRecord, VersionRecord
 from .store import Store
@@ -128,8 +128,11 @@ class Catalogue:
         return self._store.path(self._versions[str(version)].manifest.digest)
 
     def verify(self, version: VersionId) -> None:
-        """Read all of the version's files; raises StoreError unless they are what was accepted, KeyError as above."""
-        self._store.verify(self._versions[str(version)].manifest.digest)
+        """Read all of the version's files; raises StoreError unless they are what was accepted, VersionNotFound."""
+        known = self._versions.get(str(version))
+        if known is None:
+            raise VersionNotFound(f"{version} was removed meanwhile.")
+        self._store.verify(known.manifest.digest)
 
     def _why_not(self, versions: Iterable[VersionRecord], name: str) -> VersionNotReady:
         states = {version.state for version in versions}

@@ -4,14 +4,19 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from sys import maxsize
+from tempfile import TemporaryDirectory
 
-from loramux_adapters.errors import AdapterExists
+from loramux_adapters.content import CONFIG_FILE
+from loramux_adapters.errors import AdapterError, AdapterExists
 from loramux_adapters.records import AdapterName, BaseSpec, Manifest, VersionId
 from loramux_adapters.registry import Registry
 from loramux_adapters.sources import Source, Tell
 from loramux_adapters.store import Store
 from loramux_adapters.transaction import Change
 from loramux_adapters.validation import largest_file, validate
+from loramux_adapters.validation.config import read_config
+from loramux_adapters.validation.limits import MAX_CONFIG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +59,14 @@ class Intake:
         """
         self.store.put(staged.folder, staged.manifest)
         return self.registry.add_version(name, staged.manifest, staged.origin, by, promote=promote)
+
+
+def declared_rank(source: Source) -> int | None:
+    """Return the rank that the config in `source` declares; None where there is none, as a later `stage` will tell."""
+    with TemporaryDirectory() as folder:
+        try:
+            source.fetch(Path(folder), {CONFIG_FILE: MAX_CONFIG_BYTES}, lambda _: None)
+            with (Path(folder) / CONFIG_FILE).open("rb") as file:
+                return read_config(file, maxsize).r
+        except (AdapterError, OSError):
+            return None

@@ -13,6 +13,7 @@ from .errors import (
     AdapterLoadingFailed,
     AdapterNotFound,
     AdapterRejected,
+    SourceUnavailable,
     StoreError,
     VersionNotFound,
     VersionNotReady,
@@ -26,6 +27,8 @@ from .sources import Source, Tell
 from .transaction import Change, Targets
 
 T = TypeVar("T")
+
+_CLOSING_SECONDS = 1.0
 
 
 def silent(_: str) -> None:
@@ -51,6 +54,7 @@ class Library:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _withdrawn: dict[VersionId, str] = field(default_factory=dict)
     """What was quarantined and is not in the registry yet, with the reasons."""
+    _is_closing: bool = False
 
     async def add(
         self,
@@ -166,15 +170,28 @@ class Library:
             except AdapterError:
                 continue  # the pool remembers it, and requests will be told
 
-    async def close(self) -> None:
-        """Finish what was begun, and enter what was served."""
+    async def settled(self) -> None:
+        """Wait until what was begun is finished."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Finish what can be finished soon, and enter what was served; what is being fetched or proven is given up."""
+        self._is_closing = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_CLOSING_SECONDS)
+            for task in late:
+                task.cancel()
         await self.flush_uses()
 
     async def _add(
         self, name: AdapterName, source: Source, actor: str, tell: Tell, *, promote: bool, renew: bool
     ) -> VersionRecord:
-        staged = await asyncio.to_thread(self.intake.stage, name, source, tell)
+        def telling(line: str) -> None:
+            if self._is_closing:  # a thread can't be cancelled, but it can be told
+                raise SourceUnavailable("The server is shutting down.")
+            tell(line)
+
+        staged = await asyncio.to_thread(self.intake.stage, name, source, telling)
         try:
             known = self.catalogue.version(str(staged.manifest.version_of(name)))
             if known is not None and not renew:

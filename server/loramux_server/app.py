@@ -1,8 +1,10 @@
 """The composition root: builds everything, wires it, runs it. It reads like the picture in docs/structures.md."""
 
+import asyncio
 import socket
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from starlette.types import ASGIApp
 
 from loramux_adapters.catalogue import Catalogue
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.intake import Intake
+from loramux_adapters.intake import Intake, declared_rank
 from loramux_adapters.library import Library
 from loramux_adapters.pool import AdapterPool
 from loramux_adapters.records import BaseSpec, parse_adapter_name
@@ -43,6 +45,9 @@ Progress = Callable[[str], None]
 
 LORA_DEFAULTS = {"max_loras": 4, "max_cpu_loras": 32}
 """Adapters in one batch, and in host memory: enough for a trial, cheap on a small machine."""
+
+USES_SECONDS = 60.0
+"""How often the registry is told how much each version was used."""
 
 FRONTEND_DEFAULTS = {
     "enable_auto_tool_choice": True,
@@ -93,7 +98,8 @@ async def serve(
         await server.library.resume()
         await add_configured(server.library, settings, tell)
         life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.begin, settings.drain_seconds)
-        return await life.run(started=lambda: started(server))
+        async with kept_up(server.library):
+            return await life.run(started=lambda: started(server))
 
 
 def open_shelf(settings: Settings, base: ResolvedBase) -> Shelf:
@@ -110,6 +116,7 @@ def open_shelf(settings: Settings, base: ResolvedBase) -> Shelf:
 def engine_options(suited: Mapping[str, Any], catalogue: Catalogue, settings: Settings) -> dict[str, Any]:
     """vLLM's arguments: what suits the machine and the adapters there are, and over it what the user set."""
     ranks = [version.manifest.rank for adapter in catalogue.adapters() for version in adapter.versions]
+    ranks += filter(None, (declared_rank(source) for source in configured(settings).values()))
     ours = LORA_DEFAULTS | FRONTEND_DEFAULTS | {"max_lora_rank": rank_limit(ranks)}
     return {**suited, **ours, **settings.engine}
 
@@ -145,11 +152,37 @@ async def compose(
     return Server(wrapped, shelf.base.name, library, drain)
 
 
+def configured(settings: Settings) -> dict[str, FolderSource]:
+    """Return where the adapters that the settings name come from."""
+    return {name: FolderSource(Path(folder), settings.allowed_roots) for name, folder in settings.adapters.items()}
+
+
 async def add_configured(library: Library, settings: Settings, tell: Progress) -> None:
     """Register the adapters that the settings name; one that can't be served is told and left out."""
-    for name, folder in settings.adapters.items():
+    for name, source in configured(settings).items():
         try:
-            source = FolderSource(Path(folder), settings.allowed_roots)
-            await library.add(parse_adapter_name(name), source, actor="configuration", renew=False)
+            version = await library.add(parse_adapter_name(name), source, actor="configuration", renew=False)
+            if version.reason:
+                tell(f"the adapter {name!r} is {version.state}: {version.reason}")
         except AdapterError as error:
             tell(f"left out the adapter {name!r}: {error.message}")
+
+
+@asynccontextmanager
+async def kept_up(library: Library) -> AsyncIterator[None]:
+    """While the context lasts, bring in what is used most, and enter now and then what is used."""
+
+    async def keep_up() -> None:
+        await library.warm()
+        while True:
+            await asyncio.sleep(USES_SECONDS)
+            with suppress(AdapterError):
+                await library.flush_uses()
+
+    keeping = asyncio.create_task(keep_up())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        with suppress(AdapterError):
+            await library.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from loramux_adapters.records import VersionId
-from loramux_server.auth import Principal
+from loramux_server.auth import ANONYMOUS, Principal
 from loramux_server.errors import LoramuxError
 from loramux_server.metering.record import Operation, Outcome, Route, RunFacts, UsageRecord, combine
 
@@ -66,7 +66,9 @@ class RequestContext:
     @property
     def sticky(self) -> str | None:
         """Whoever should get the same version of a split every time: the client's user, or else the key's holder."""
-        return self.user or (self.principal.key_id if self.principal else None)
+        if self.user or self.principal in (None, ANONYMOUS):
+            return self.user
+        return self.principal.key_id
 
     def begin_run(self, route: Route) -> Run:
         """Enter a run on `route`; RuntimeError when the response is closed, since nobody is left to run for."""

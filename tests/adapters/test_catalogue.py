@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loramux_adapters.catalogue import Catalogue
-from loramux_adapters.errors import StoreError, VersionNotReady, VersionQuarantined
+from loramux_adapters.errors import StoreError, VersionNotFound, VersionNotReady, VersionQuarantined
 from loramux_adapters.records import AdapterName, BaseSpec, Digest, VersionId, VersionState
 from loramux_adapters.registry import AdapterRecord, VersionRecord
 from loramux_adapters.store import Store
@@ -150,7 +150,7 @@ def test_files_that_are_missing_are_told_when_they_are_verified(store: Store) ->
     catalogue = catalogue_of(store, record(TONE, version))
     with pytest.raises(StoreError):
         catalogue.verify(version.id)
-    with pytest.raises(KeyError):
+    with pytest.raises(VersionNotFound):
         catalogue.verify(VersionId(OTHER, version.id.digest))
 
 

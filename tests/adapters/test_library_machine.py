@@ -85,7 +85,7 @@ class Operators(RuleBasedStateMachine):
             try:
                 return await work
             finally:
-                await self.library.close() if hasattr(self, "library") else None
+                await self.library.settled() if hasattr(self, "library") else None
 
         return self.runner.run(settled())
 

@@ -10,7 +10,7 @@ from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from loramux_adapters.errors import AdapterError, VersionQuarantined
+from loramux_adapters.errors import AdapterError, VersionNotFound, VersionQuarantined
 from loramux_adapters.pool import AdapterPool
 from loramux_adapters.pool_ports import Lease
 from loramux_adapters.records import VersionId
@@ -89,6 +89,8 @@ def _refusals() -> Iterator[None]:
         yield
     except AdapterError as error:
         refusal = from_adapter_error(error)
+        if isinstance(error, VersionNotFound):  # it was removed after the name was resolved
+            refusal.code, refusal.param = "model_not_found", "model"
         current_request.get().refusal = refusal
         raise GracefulHTTPError(refusal.message, HTTPStatus(refusal.status)) from error
 
