@@ -146,3 +146,11 @@ async def test_it_says_that_it_is_alive_and_admits_requests(subject: Subject) ->
     subject.engine.check_admission(1)
     await subject.engine.check_health()
     assert "generate" in await subject.engine.get_supported_tasks()
+
+
+async def test_log_probabilities_of_a_prompt_do_not_end_the_engine_when_others_run(subject: Subject) -> None:
+    """On a CPU with adapters they do in vLLM 0.32, because its head's product counts requests and not tokens."""
+    options: dict[str, Any] = {"kind": RequestOutputKind.FINAL_ONLY, "prompt_logprobs": 0}
+    runs = await asyncio.gather(*(subject.run(name=f"prompt-logprobs-{number}", **options) for number in range(3)))
+    for (output,), _ in runs:
+        assert [set(choices) for choices in output.prompt_logprobs[1:]] == [{2}, {3}, {4}, {5}]

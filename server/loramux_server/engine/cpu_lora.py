@@ -127,6 +127,13 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         for share in self._shares:
             weights.add_products(y, x, share, scale)
 
+    def add_lora_logits(self, *_: Any, **__: Any) -> None:
+        """Add nothing: no adapter that loramux accepts changes the head.
+
+        vLLM's own takes a row for each request, and is given one for each of the prompt's tokens where a request asks
+        for their log-probabilities: that request, and with it every stream, ends with the engine.
+        """
+
 
 def install() -> None:
     """Let vLLM's CPU platform name this wrapper when a worker asks for one; elsewhere nothing changes."""
