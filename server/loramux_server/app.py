@@ -32,7 +32,6 @@ from loramux_server.config import Settings
 from loramux_server.engine.arguments import engine_arguments, rank_limit
 from loramux_server.engine.build import mount_openai, vllm_engine
 from loramux_server.engine.directory import AdapterDirectory, LoraRequests
-from loramux_server.engine.guard import Guard
 from loramux_server.engine.loader import EngineLoader
 from loramux_server.engine.proof import EngineProver
 from loramux_server.engine.routed import RoutedEngine
@@ -133,7 +132,6 @@ async def compose(
     prover = EngineProver(engine, pool, requests) if settings.proof else None
     library = Library(intake, shelf.registry, shelf.catalogue, pool, prover)
     pool.on_damage = library.quarantine
-    guard = Guard(engine, pool, library.quarantine)
 
     async def why_not_ready() -> str | None:
         if drain.has_begun:
@@ -142,7 +140,7 @@ async def compose(
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(shelf.catalogue, requests)
-    await mount_openai(app, RoutedEngine(engine, pool, guard), directory, arguments, before_each=note_user)
+    await mount_openai(app, RoutedEngine(engine, pool, library.quarantine), directory, arguments, before_each=note_user)
     add_error_handlers(app)
     app.include_router(models_router(ServedModels(shelf.base.name, shelf.catalogue)))
     app.include_router(adapters_router(library, settings.allowed_roots))

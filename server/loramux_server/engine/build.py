@@ -23,6 +23,7 @@ from vllm.lora.request import LoRARequest
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from loramux_server.engine.clean_blocks import schedule_from_here
 from loramux_server.errors import CannotStart
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ def _start(arguments: Namespace) -> AsyncLLM:
     usage = UsageContext.OPENAI_API_SERVER
     try:
         config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(usage_context=usage)
+        schedule_from_here(config.scheduler_config)
         return AsyncLLM.from_vllm_config(vllm_config=config, usage_context=usage)
     except Exception as error:
         raise EngineFailed(f"vLLM could not start: {error}") from error

@@ -1,6 +1,6 @@
 """RoutedEngine: vLLM's engine client with a lease around, and a tally of, everything that it generates."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -15,24 +15,25 @@ from loramux_adapters.pool import AdapterPool
 from loramux_adapters.pool_ports import Lease
 from loramux_adapters.records import VersionId
 from loramux_server.context import current_request
-from loramux_server.engine.guard import Guard
 from loramux_server.errors import from_adapter_error
 from loramux_server.metering.record import Route, RunFacts
 
 BASE = Route()
+CORRUPTION = "it computed values that are no numbers"
 
 
 class RoutedEngine:
     """An `EngineClient` for vLLM's OpenAI handlers; what is not here is the wrapped engine's own.
 
     A generate on an adapter starts when its version is in the engine's host memory and not before, so vLLM never
-    reads a disk inside a step and never evicts on its own.
+    reads a disk inside a step and never evicts on its own. A version that computes NaN is handed to `quarantine` with
+    the reason, which must keep new requests from it at once.
     """
 
-    def __init__(self, engine: Any, pool: AdapterPool, guard: Guard) -> None:
+    def __init__(self, engine: Any, pool: AdapterPool, quarantine: Callable[[VersionId, str], None]) -> None:
         self._engine = engine
         self._pool = pool
-        self._guard = guard
+        self._quarantine = quarantine
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -73,10 +74,12 @@ class RoutedEngine:
             run.finish(tally.facts(lease))
 
     def _give_up(self, version: VersionId | None) -> NoReturn:
-        """End a request whose logits are no numbers: what would follow is garbage, and garbage for others too."""
-        self._guard.corrupted(version)
+        """End a request whose logits are no numbers: what it got and what would follow is garbage."""
+        if version is None:
+            raise RuntimeError("The base computed values that are no numbers.")
+        self._quarantine(version, CORRUPTION)
         with _refusals():
-            raise VersionQuarantined(f"{version or 'The base'} computed values that are no numbers.")
+            raise VersionQuarantined(f"{version} was taken out of service: {CORRUPTION}.")
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """What loramux adds to vLLM's worker: vLLM imports this module in each worker process, before the model is loaded."""
 
+from loramux_server.engine import clean_blocks  # noqa: F401 - for the workers' side of it
 from loramux_server.engine.background import BackgroundLoading
 from loramux_server.engine.cpu_lora import install
-from loramux_server.engine.scrub import Scrubbing
 
 install()
 
 
-class WorkerExtension(BackgroundLoading, Scrubbing):
+class WorkerExtension(BackgroundLoading):
     """Its methods become the worker's, callable through the engine's `collective_rpc`."""
 
     def lora_wrapper(self) -> str:
