@@ -4,6 +4,7 @@ from typing import Any
 
 from loramux_adapters.records import (
     AdapterName,
+    BaseSpec,
     FileFacts,
     Manifest,
     ProbeAnswer,
@@ -26,11 +27,11 @@ def at(now: float, actor: str = "key_1") -> Change:
     return Change(actor, now)
 
 
-def manifest(digest: str) -> Manifest:
+def manifest(digest: str, base: BaseSpec = BASE) -> Manifest:
     facts = {"rank": 4, "alpha": 8.0, "use_rslora": False, "scaling": 2.0, "parameters": 10, "weights_bytes": 40}
     return Manifest(
         digest=digest.ljust(64, "0"),
-        base=BASE,
+        base=base,
         target_modules=("q_proj",),
         layers=(0,),
         dtypes=("F32",),
@@ -45,12 +46,12 @@ def ready(registry: Registry, name: AdapterName, digest: str, now: float = 1.0, 
     return version
 
 
-def fill(registry: Registry, count: int) -> None:
+def fill(registry: Registry, count: int, base: BaseSpec = BASE) -> None:
     """Register `count` adapters of one version each, by the shortest way."""
     rows: dict[str, list[dict[str, Any]]] = {"adapters": [], "versions": [], "aliases": []}
     facts = {"source": SOURCE, "state": "ready", "created_at": 1.0}
     for number in range(count):
-        content = manifest(f"{number:012x}")
+        content = manifest(f"{number:012x}", base)
         key = {"name": f"adapter-{number}", "digest": content.digest[:12]}
         rows["adapters"].append({"name": key["name"], "created_at": 1.0})
         rows["versions"].append(key | facts | {"manifest": content.model_dump_json()})

@@ -2,15 +2,22 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
 import pytest_asyncio
 
+from loramux_adapters.records import AdapterName, BaseSpec
+from loramux_server.app import add_configured, engine_options, kept_up
 from loramux_server.base import ResolvedBase
+from loramux_server.config import Settings
+from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from tests.adapters.registering import fill
 from tests.server.tiny import TinyServer, tiny_server
 
 
@@ -263,3 +270,104 @@ async def test_odd_text_is_answered_or_refused_and_never_a_fault(tiny: TinyServe
     body = f'{{"model": "tiny", "max_tokens": 4, "messages": {messages}, "prompt": "{text}", "input": "{text}"}}'
     answer = await tiny.http.post(path, content=body.encode(), headers={"content-type": "application/json"})
     assert answer.status_code in (200, 400), answer.text
+
+
+def configured(tiny: TinyServer, **folders: Path) -> Settings:
+    """Settings that name adapters to be there from the start."""
+    return tiny.settings.model_copy(update={"adapters": folders})
+
+
+def folder_of(tiny: TinyServer, name: str, seed: int, **config: Any) -> Path:
+    rank = config.get("r", 4)
+    tensors = lora_tensors(seed=seed, rank=rank)
+    return write_adapter(tiny.settings.allowed_roots[0] / name, lora_config(**config), tensors)
+
+
+async def test_configured_adapters_are_served_and_those_that_can_t_be_are_told_and_left_out(tiny: TinyServer) -> None:
+    told: list[str] = []
+    good = folder_of(tiny, "good", 1)
+    broken = folder_of(tiny, "broken", 2, use_dora=True)
+    settings = configured(tiny, good=good, broken=broken, missing=good.parent / "missing", **{"a b": good})
+    await add_configured(tiny.server.library, settings, told.append)
+    assert (await tiny.chat("good")).model.startswith("good@")
+    assert [model.name for model in tiny.server.library.catalogue.adapters()] == ["good"]
+    assert [line.split("'")[1] for line in told] == ["broken", "missing", "a b"]
+    assert "DoRA" in told[0]
+
+
+async def test_what_is_configured_does_not_undo_what_an_operator_did(tiny: TinyServer) -> None:
+    told: list[str] = []
+    settings, library = configured(tiny, tone=folder_of(tiny, "tone", 1)), tiny.server.library
+    await add_configured(library, settings, told.append)
+    operators = await tiny.add("tone", seed=7)
+    await add_configured(library, settings, told.append)
+    assert (await tiny.chat("tone")).model == operators
+    folder_of(tiny, "tone", 2)
+    await add_configured(library, settings, told.append)
+    newest = library.show(AdapterName("tone")).versions[-1].id
+    assert (await tiny.chat("tone")).model == str(newest) != operators
+    library.quarantine(newest, "it computed values that are no numbers")
+    await add_configured(library, settings, told.append)
+    assert told == ["the adapter 'tone' is quarantined: it computed values that are no numbers"]
+
+
+async def test_the_rank_limit_admits_what_is_registered_and_what_is_configured(tiny: TinyServer) -> None:
+    await tiny.add("a")
+    catalogue = tiny.server.library.catalogue
+
+    def limit(settings: Settings) -> int:
+        found: int = engine_options({}, catalogue, settings)["max_lora_rank"]
+        return found
+
+    huge = folder_of(tiny, "huge", 1, r=100)
+    unreadable = folder_of(tiny, "unreadable", 1)
+    (unreadable / "adapter_config.json").write_text("{")
+    outside = write_adapter(tiny.settings.data_dir / "outside", lora_config(r=512), lora_tensors(rank=512))
+    assert limit(configured(tiny)) == 16
+    assert limit(configured(tiny, unreadable=unreadable, outside=outside, missing=huge / "missing")) == 16
+    assert limit(configured(tiny, huge=huge)) == 128
+    chosen = configured(tiny, huge=huge).model_copy(update={"engine": {"max_lora_rank": 32}})
+    assert limit(chosen) == 32
+
+
+async def test_the_engine_is_warm_at_a_start_and_what_was_used_is_known_at_the_next(
+    tiny_base: ResolvedBase, tmp_path: Path
+) -> None:
+    async with tiny_server(tmp_path, tiny_base) as tiny:
+        versions = [await tiny.add(f"a{number}", seed=number) for number in range(4)]
+        async with kept_up(tiny.server.library):
+            for name in ("a1", "a3", "a1", "a3", "a0"):
+                await tiny.chat(name)
+    async with tiny_server(tmp_path, tiny_base) as tiny:
+        library = tiny.server.library
+        assert [version.uses for record in library.catalogue.adapters() for version in record.versions] == [1, 2, 0, 2]
+        async with kept_up(library):
+            await until(lambda: set(tiny.engine.loaded.values()) == {versions[1], versions[3]})
+
+
+async def test_what_was_being_proven_when_the_server_ended_is_proven_at_the_next_start(
+    tiny_base: ResolvedBase, tmp_path: Path
+) -> None:
+    async with tiny_server(tmp_path, tiny_base) as tiny:
+        tiny.engine.seconds_per_token = 10
+        adding = asyncio.create_task(tiny.add("a"))
+        async with kept_up(tiny.server.library):
+            await until(lambda: tiny.engine.running > 0)
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+    async with tiny_server(tmp_path, tiny_base) as tiny:
+        await tiny.server.library.resume()
+        assert (await tiny.chat("a")).model.startswith("a@")
+
+
+async def test_ten_thousand_adapters_are_listed_in_much_less_than_a_second(
+    tiny_base: ResolvedBase, tmp_path: Path
+) -> None:
+    async with tiny_server(tmp_path, tiny_base) as tiny:
+        spec = BaseSpec.from_folder(tiny_base.path, tiny_base.name)
+        fill(tiny.server.library.registry, 10_000, spec)
+    async with tiny_server(tmp_path, tiny_base) as tiny:
+        started = time.process_time()
+        listed = (await tiny.http.get("/v1/models")).json()["data"]
+        assert time.process_time() - started < 1  # 0.2 s on a quiet machine
+        assert len(listed) == 10_001

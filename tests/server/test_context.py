@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from loramux_server.auth import Principal
+from loramux_server.auth import ANONYMOUS, Principal
 from loramux_server.context import RequestContext, Run
 from loramux_server.errors import ModelNotFound
 from loramux_server.metering.record import Operation, Outcome, Route, RunFacts, UsageRecord
@@ -121,3 +121,21 @@ def test_what_generates_nothing_leaves_no_record() -> None:
     context.begin_run(ADAPTER).finish(RunFacts())
     context.close(200, Outcome.OK)
     assert (meter.begun, meter.records) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("principal", "user", "sticky"),
+    [
+        (None, None, None),
+        (ANONYMOUS, None, None),  # everybody, who must not all end up on one side of a split
+        (Principal("key_1", admin=False), None, "key_1"),
+        (Principal("key_1", admin=False), "ann", "ann"),
+        (ANONYMOUS, "ann", "ann"),
+    ],
+)
+def test_a_split_gives_the_same_version_to_the_clients_user_or_else_to_the_keys_holder(
+    principal: Principal | None, user: str | None, sticky: str | None
+) -> None:
+    request = chat(KeptMeter())
+    request.principal, request.user = principal, user
+    assert request.sticky == sticky
