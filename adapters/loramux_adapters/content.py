@@ -44,7 +44,12 @@ def copy_bounded(source: BufferedReader, target: Path, most: int) -> None:
             copy.write(piece)
             size = max(size, copy.tell())
     if size > most:
-        raise InvalidAdapter("the file is too large", where=target.name, expected=f"at most {most} bytes", found=size)
+        raise too_large(target.name, most, size)
+
+
+def too_large(name: str, most: int, size: int) -> InvalidAdapter:
+    """The refusal of a file that no adapter of this base could need."""
+    return InvalidAdapter("the file is too large", where=name, expected=f"at most {most} bytes", found=size)
 
 
 def check_listing(names: Iterable[str]) -> None:

@@ -22,10 +22,14 @@ from loramux_adapters.records import BaseSpec, parse_adapter_name
 from loramux_adapters.registry import Registry
 from loramux_adapters.sources.folder import FolderSource
 from loramux_adapters.store import Store
+from loramux_adapters.validation import largest_file
 from loramux_server import db
 from loramux_server.api.adapters import adapters_router
+from loramux_server.api.additions import additions_router
+from loramux_server.api.aliases import aliases_router
 from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.ops import ops_router
+from loramux_server.api.oversight import oversight_router
 from loramux_server.auth import Authenticator
 from loramux_server.base import ResolvedBase
 from loramux_server.config import Settings
@@ -37,7 +41,7 @@ from loramux_server.engine.proof import EngineProver
 from loramux_server.engine.routed import RoutedEngine
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.metering.metrics import Metrics
-from loramux_server.middleware import Drain, add_error_handlers, shell
+from loramux_server.middleware import Drain, Limits, add_error_handlers, shell
 from loramux_server.middleware.user import note_user
 
 Progress = Callable[[str], None]
@@ -143,10 +147,17 @@ async def compose(
     await mount_openai(app, RoutedEngine(engine, pool, library.quarantine), directory, arguments, before_each=note_user)
     add_error_handlers(app)
     app.include_router(models_router(ServedModels(shelf.base.name, shelf.catalogue)))
-    app.include_router(adapters_router(library, settings.allowed_roots))
+    for router in (
+        aliases_router(library),
+        additions_router(library, settings.allowed_roots, settings.allowed_urls),
+        adapters_router(library),
+        oversight_router(library),
+    ):
+        app.include_router(router)
     app.include_router(ops_router(why_not_ready, registry))
     keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
-    wrapped = shell(app, drain=drain, authenticator=keys, max_body_bytes=settings.max_body_bytes, meter=metrics)
+    limits = Limits(settings.max_body_bytes, upload=sum(largest_file(shelf.base, arguments.max_lora_rank).values()))
+    wrapped = shell(app, drain=drain, authenticator=keys, limits=limits, meter=metrics)
     return Server(wrapped, shelf.base.name, library, drain)
 
 

@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default_factory=lambda data: (Path("adapters"), data["data_dir"])
     )
+    allowed_urls: Annotated[tuple[str, ...], NoDecode] = ("s3://", "gs://", "az://", "abfs://")
+    """Where adapters may be fetched from by URL: each of these and what is below it."""
     adapters: dict[str, Path] = Field(default_factory=lambda data: _examples() if data["base"] == "demo" else {})
     """Names and folders that are registered at start; the demo has its examples."""
     proof: bool = True
@@ -67,7 +69,7 @@ class Settings(BaseSettings):
         """Take nothing but what the constructor is given."""
         return (sources["init_settings"],)
 
-    @field_validator("allowed_roots", "api_keys", mode="before")
+    @field_validator("allowed_roots", "allowed_urls", "api_keys", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         """Read a list as an environment variable writes it: JSON, or separated by commas."""

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub as a source of weights: one repository at one commit, only the files that are asked for.
+"""The Hugging Face Hub as a source of adapters and bases: one repository at one commit, only the files asked for.
 
 The library keeps the files in its own cache (shared with every other program on the machine), resumes a download that
 was cut, and reads HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE itself.
@@ -6,13 +6,13 @@ was cut, and reads HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE itself.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,15 +24,19 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from loramux_adapters.errors import AdapterError
+from loramux_adapters.content import check_listing, copy_bounded, open_regular, too_large
+from loramux_adapters.errors import SourceUnavailable
+from loramux_adapters.sources import Tell
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
-class HubError(AdapterError):
-    """A repository could not be had from the Hub; the message says why and what to do."""
+TIMEOUT = 10.0
+"""Seconds that the Hub may be silent."""
 
-    code = "hub_unavailable"
+
+class HubError(SourceUnavailable):
+    """A repository could not be had from the Hub; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,52 @@ def download(
         raise HubError(_explain(error, repository, revision)) from error
     # The cache keeps one folder a commit, and names it by the commit.
     return Snapshot(path=Path(folder), commit=Path(folder).name)
+
+
+@dataclass
+class HubSource:
+    """An adapter in the repository `repo` (`org/name`) at `revision`: a branch (the main one if None), tag or commit.
+
+    What the revision meant when it was fetched is remembered, as a commit.
+    """
+
+    repo: str
+    revision: str | None = None
+    _commit: str | None = None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the registry remembers of where a version came from."""
+        known = {"type": "hub", "repo": self.repo, "revision": self.revision, "commit": self._commit}
+        return {key: value for key, value in known.items() if value is not None}
+
+    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:
+        """Download the files named in `largest`, each of at most so many bytes, to `into`.
+
+        Sizes are asked for first. The files are fetched at one commit, whatever the branch does meanwhile, through the
+        library's cache, which goes on where a cut download ended. Raises HubError, InvalidAdapter, OSError.
+        """
+        commit, sizes = self._ask()
+        check_listing(sizes)
+        for name, most in largest.items():
+            if sizes[name] > most:
+                raise too_large(name, most, sizes[name])
+        snapshot = download(self.repo, list(largest), revision=commit, progress=tell)
+        for name, most in largest.items():
+            # The cache holds links to what it has of all commits.
+            with open_regular((snapshot.path / name).resolve()) as file:
+                copy_bounded(file, into / name, most)
+        self._commit = commit
+
+    def _ask(self) -> tuple[str, dict[str, int]]:
+        """Return the commit that the revision means, and the sizes of the repository's files at the top."""
+        try:
+            info = HfApi().model_info(self.repo, revision=self.revision, files_metadata=True, timeout=TIMEOUT)
+        except (HFValidationError, httpx2.HTTPError, OSError, ValueError) as error:
+            raise HubError(_explain(error, self.repo, self.revision)) from error
+        if info.sha is None:
+            raise HubError(f"the Hub does not say which commit {self.repo} is at")
+        return info.sha, {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 
 def _explain(error: Exception, repository: str, revision: str | None) -> str:

@@ -16,11 +16,13 @@ def ops_router(why_not_ready: WhyNotReady, registry: CollectorRegistry = REGISTR
     """Return /health, /ready and /metrics (vLLM's own metrics too, where `registry` is the default one)."""
     router = APIRouter()
 
-    @router.api_route("/health", methods=["GET", "HEAD"])
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.api_route("/ready", methods=["GET", "HEAD"])
+    @router.head("/ready", include_in_schema=False)
+    @router.get("/ready")
     async def ready() -> dict[str, str]:
         reason = await why_not_ready()
         if reason is not None:

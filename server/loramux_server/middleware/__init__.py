@@ -7,6 +7,7 @@ from loramux_server.context import Meter
 from loramux_server.middleware.envelope import render_errors
 from loramux_server.middleware.guards import (
     Drain,
+    Limits,
     authenticate,
     limit_bodies,
     refuse_other_hosts,
@@ -15,12 +16,12 @@ from loramux_server.middleware.guards import (
 from loramux_server.middleware.handlers import add_error_handlers
 from loramux_server.middleware.requests import in_context
 
-__all__ = ["Drain", "add_error_handlers", "shell"]
+__all__ = ["Drain", "Limits", "add_error_handlers", "shell"]
 
 
-def shell(app: ASGIApp, *, drain: Drain, authenticator: Authenticator, max_body_bytes: int, meter: Meter) -> ASGIApp:
+def shell(app: ASGIApp, *, drain: Drain, authenticator: Authenticator, limits: Limits, meter: Meter) -> ASGIApp:
     """Return `app` inside of what every HTTP request goes through, from the innermost layer to the outermost."""
-    served = limit_bodies(app, max_body_bytes)
+    served = limit_bodies(app, limits)
     served = authenticate(served, authenticator)
     if authenticator.is_open:
         served = refuse_other_hosts(served)

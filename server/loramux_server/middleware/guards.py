@@ -1,6 +1,7 @@
 """Whom the server serves at all: each guard raises, and the error envelope outside of them answers."""
 
 import re
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,6 +12,10 @@ from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What a load balancer asks: no key, and answered until the end. /metrics tells adapters' names, so it needs a key."""
+
+UPLOAD_PATH = "/admin/adapters"
+FORM_BYTES = 1 << 20
+"""What a form may have beside its files."""
 
 _OWN_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
@@ -62,13 +67,27 @@ def authenticate(app: ASGIApp, authenticator: Authenticator) -> ASGIApp:
     return guarded
 
 
-def limit_bodies(app: ASGIApp, limit: int) -> ASGIApp:
-    """Refuse bodies of more than `limit` bytes: unread if the length is declared, else where they grow too long."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most bytes that a body may have, and one that uploads an adapter, whose files have `upload` bytes at most."""
+
+    body: int
+    upload: int
+
+    def of(self, scope: Scope) -> int:
+        """The limit for this request."""
+        uploads = scope["method"] == "POST" and scope["path"] == UPLOAD_PATH
+        return max(self.body, self.upload + FORM_BYTES) if uploads else self.body
+
+
+def limit_bodies(app: ASGIApp, limits: Limits) -> ASGIApp:
+    """Refuse bodies beyond their limit: unread if the length is declared, else where they grow too long."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        limit = limits.of(scope)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared[:19]) > limit:
-            raise too_large()
+            raise too_large(limit)
         received = 0
 
         async def counted() -> Message:
@@ -77,13 +96,13 @@ def limit_bodies(app: ASGIApp, limit: int) -> ASGIApp:
             received += len(message.get("body", b""))
             if received > limit:
                 # FastAPI makes a 400 of whatever is raised while it reads a body; the noted refusal goes before that.
-                current_request.get().refusal = error = too_large()
+                current_request.get().refusal = error = too_large(limit)
                 raise error
             return message
 
         await app(scope, counted, send)
 
-    def too_large() -> BodyTooLarge:
+    def too_large(limit: int) -> BodyTooLarge:
         return BodyTooLarge(f"The request's body is larger than {limit} bytes.")
 
     return guarded

@@ -2,7 +2,7 @@
 
 import json
 import re
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from loramux_server.errors import (
@@ -24,7 +24,7 @@ def from_body(status: int, body: bytes, request_line: str) -> LoramuxError:
     content = _object(body)
     detail = content.get("detail")
     if isinstance(detail, str):
-        bare = detail == HTTPStatus(status).phrase
+        bare = detail == responses.get(status)
         return _from_parts(status, f"{detail}: {request_line}." if bare else detail, None, None)
     return from_vllm(status, content)
 
@@ -60,8 +60,8 @@ def _from_parts(status: int, message: str, param: str | None, code: str | None) 
         return RateLimited(message, code=code)
     if status == 503:
         return ServerOverloaded(message, code=code)
-    if status >= 500 and status != 501:  # its message is for the log
-        return LoramuxError(SERVER_FAULT, status=status)
+    if status >= 500 and status != 501:  # what has no code of ours has a message for the log
+        return LoramuxError(message if code else SERVER_FAULT, status=status, code=code)
     # 501 is vLLM's word for what a request asked and it can't do; clients would repeat it as a fault of the server.
     return InvalidRequest(message, status=400 if status in (422, 501) else status, param=param, code=code)
 

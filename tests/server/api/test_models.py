@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from loramux_server.api.models import ModelEntry, models_router
 from loramux_server.auth import Authenticator
 from loramux_server.metering.record import Route, UsageRecord
-from loramux_server.middleware import Drain, add_error_handlers, shell
+from loramux_server.middleware import Drain, Limits, add_error_handlers, shell
 
 BASE = ModelEntry("org/base", 1)
 TONE = ModelEntry("ft:org/base:team:tone", 2, parent="org/base")
@@ -36,7 +36,7 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     app = FastAPI()
     add_error_handlers(app)
     app.include_router(models_router(Names()))
-    served = shell(app, drain=Drain(), authenticator=Authenticator([]), max_body_bytes=1000, meter=NoMeter())
+    served = shell(app, drain=Drain(), authenticator=Authenticator([]), limits=Limits(1000, upload=0), meter=NoMeter())
     transport = httpx2.AsyncClient(transport=httpx2.ASGITransport(served))
     async with openai.AsyncOpenAI(
         base_url="http://localhost/v1", api_key="none", max_retries=0, http_client=transport

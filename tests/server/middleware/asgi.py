@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
 from loramux_server.metering.record import Route, UsageRecord
-from loramux_server.middleware import Drain, shell
+from loramux_server.middleware import Drain, Limits, shell
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 
@@ -75,7 +75,7 @@ class Server:
             self.app,
             drain=self.drain,
             authenticator=Authenticator(self.keys),
-            max_body_bytes=self.max_body_bytes,
+            limits=Limits(self.max_body_bytes, upload=0),
             meter=self.meter,
         )
 
