@@ -1,22 +1,20 @@
-"""The adapters of one base as a whole: what is registered, what of it is in memory, and the changes to both."""
+"""The adapters of one base as a whole: everything that can be done with them."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
 
 from .catalogue import Catalogue
+from .changes import SERVER, Changes
 from .errors import (
     AdapterError,
     AdapterLoadingFailed,
     AdapterNotFound,
     AdapterRejected,
     SourceUnavailable,
-    StoreError,
     VersionNotFound,
-    VersionNotReady,
 )
 from .intake import Intake
 from .pool import AdapterPool
@@ -24,11 +22,7 @@ from .proof import Prover, fault
 from .records import AdapterName, Proof, VersionId, VersionState
 from .registry import AdapterRecord, AuditRecord, Registry, VersionRecord
 from .sources import Source, Tell
-from .transaction import Change, Targets
-
-T = TypeVar("T")
-
-_CLOSING_SECONDS = 1.0
+from .transaction import Targets
 
 
 def silent(_: str) -> None:
@@ -37,10 +31,9 @@ def silent(_: str) -> None:
 
 @dataclass
 class Library:
-    """Changes one thing at a time, so that the catalogue and the registry always tell the same.
+    """What operators can do. Everything slow (disk, database, network, proofs) runs in threads or in the engine.
 
-    Everything slow (disk, database, network, proofs) runs in threads or in the engine; requests read the catalogue
-    meanwhile. A change that has begun is finished, whether or not who asked for it still waits.
+    Requests read the catalogue meanwhile. What has begun is finished, whether or not who asked for it still waits.
     """
 
     intake: Intake
@@ -50,11 +43,11 @@ class Library:
     prover: Prover | None = None
     """None if versions serve without a proof."""
     now: Callable[[], float] = time.time
-    _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    _withdrawn: dict[VersionId, str] = field(default_factory=dict)
-    """What was quarantined and is not in the registry yet, with the reasons."""
+    changes: Changes = field(init=False)
     _is_closing: bool = False
+
+    def __post_init__(self) -> None:
+        self.changes = Changes(self.registry, self.catalogue, self.pool, self.intake.store, self.now)
 
     async def add(
         self,
@@ -72,7 +65,7 @@ class Library:
 
         Raises AdapterError; AdapterRejected if the files are sound and the proof failed: the version is listed then.
         """
-        return await self._finished(self._add(name, source, actor, tell, promote=promote, renew=renew))
+        return await self.changes.finished(self._add(name, source, actor, tell, promote=promote, renew=renew))
 
     async def resume(self) -> None:
         """Prove what an ended process left unproven; what can't be proven now stays so until the next time."""
@@ -80,7 +73,7 @@ class Library:
         for version in versions:
             if version.is_proving:
                 with suppress(AdapterError):
-                    await self._finished(self._settle(version.id, "server"))
+                    await self.changes.finished(self._settle(version.id, SERVER))
 
     def show(self, name: AdapterName) -> AdapterRecord:
         """One adapter; raises AdapterNotFound."""
@@ -103,22 +96,30 @@ class Library:
         Requests that came before run on what it led to before. Raises AdapterNotFound, VersionNotFound,
         VersionNotReady, PinLimit.
         """
-        if self.show(name).pinned:
-            self.pool.check_pins(self._pins({name: targets}))
-        action = "promote" if len(targets) == 1 else "split"
-        await self._change(name, lambda: self.registry.set_alias(name, targets, self._by(actor), action))
+
+        def change() -> None:
+            if self.show(name).pinned:
+                self.pool.check_pins(self.changes.pins({name: targets}))
+            action = "promote" if len(targets) == 1 else "split"
+            self.registry.set_alias(name, targets, self.changes.by(actor), action)
+
+        await self.changes.make(name, change)
         return self.show(name)
 
     async def rollback(self, name: AdapterName, *, actor: str) -> AdapterRecord:
         """Let the bare name lead to what it led to before; raises AdapterNotFound, NothingToRollBack."""
-        await self._change(name, lambda: self.registry.roll_back(name, self._by(actor)))
+        await self.changes.make(name, lambda: self.registry.roll_back(name, self.changes.by(actor)))
         return self.show(name)
 
     async def pin(self, name: AdapterName, *, pinned: bool, actor: str) -> AdapterRecord:
         """Keep in the engine what the bare name leads to, or let it go; raises AdapterNotFound, PinLimit."""
-        if pinned:
-            self.pool.check_pins(self._pins({name: self.show(name).targets}))
-        await self._change(name, lambda: self.registry.set_pinned(name, self._by(actor), pinned=pinned))
+
+        def change() -> None:
+            if pinned:
+                self.pool.check_pins(self.changes.pins({name: self.show(name).targets}))
+            self.registry.set_pinned(name, self.changes.by(actor), pinned=pinned)
+
+        await self.changes.make(name, change)
         return self.show(name)
 
     async def prefetch(self, name: str) -> list[VersionId]:
@@ -134,25 +135,21 @@ class Library:
 
     async def remove(self, name: AdapterName, *, actor: str) -> AdapterRecord:
         """Forget the adapter: new requests find no such model, those in flight finish. Raises AdapterNotFound."""
-        record = await self._registered(name)
-        await self._change(name, lambda: self.registry.remove(name, self._by(actor)))
+        record = await self.changes.registered(name)
+        await self.changes.make(name, lambda: self.registry.remove(name, self.changes.by(actor)))
         return record
 
     async def remove_version(self, version: VersionId, *, actor: str) -> AdapterRecord:
         """Forget one version; returns what is left. Raises AdapterNotFound, VersionNotFound, VersionInUse."""
-        record = await self._registered(version.name)
-        await self._change(version.name, lambda: self.registry.remove_version(version, self._by(actor)))
+        record = await self.changes.registered(version.name)
+        await self.changes.make(version.name, lambda: self.registry.remove_version(version, self.changes.by(actor)))
         return replace(record, versions=[known for known in record.versions if known.id != version])
 
     def quarantine(self, version: VersionId, reason: str) -> None:
         """Take a version out of service: at once for requests, and in the registry in a moment."""
         known = self.catalogue.version(str(version))
-        if known is None or known.state is not VersionState.READY:
-            return
-        self._withdrawn[version] = reason
-        self.catalogue.withdraw(version, reason)
-        self.pool.discard(version)
-        self._kept(asyncio.create_task(self._enter_withdrawn()))
+        if known is not None and known.state is VersionState.READY:
+            self.changes.withdraw(version, reason)
 
     async def flush_uses(self) -> None:
         """Enter in the registry what the versions served since the last time."""
@@ -160,7 +157,7 @@ class Library:
 
     async def warm(self) -> None:
         """Bring pinned adapters into the engine, and then the most used ones, as long as places are free."""
-        self.pool.pin(self._pins())
+        self.pool.pin(self.changes.pins())
         served = [v for record in self.catalogue.adapters() for v in record.versions if v.weight and v.uses]
         for version in sorted(served, key=lambda version: -version.uses)[: self.pool.capacity]:
             if not self.pool.has_room:
@@ -170,17 +167,10 @@ class Library:
             except AdapterError:
                 continue  # the pool remembers it, and requests will be told
 
-    async def settled(self) -> None:
-        """Wait until what was begun is finished."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     async def close(self) -> None:
         """Finish what can be finished soon, and enter what was served; what is being fetched or proven is given up."""
         self._is_closing = True
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_CLOSING_SECONDS)
-            for task in late:
-                task.cancel()
+        await self.changes.close()
         await self.flush_uses()
 
     async def _add(
@@ -196,9 +186,11 @@ class Library:
             known = self.catalogue.version(str(staged.manifest.version_of(name)))
             if known is not None and not renew:
                 return known
-            async with self._exclusive():
-                added = await asyncio.to_thread(self.intake.accept, name, staged, self._by(actor), promote=promote)
-                await self._reread(name)
+            async with self.changes.exclusive():
+                added = await asyncio.to_thread(
+                    self.intake.accept, name, staged, self.changes.by(actor), promote=promote
+                )
+                await self.changes.follow(name)
         finally:
             await asyncio.to_thread(staged.discard)
         version = self._known(added)
@@ -225,89 +217,14 @@ class Library:
         def conclude() -> None:
             # Not so if the same content was added twice at once: what was concluded first holds.
             if self._known(version).is_proving:
-                self.registry.conclude(version, state, self._by(actor), reason=reason, proof=proof)
+                self.registry.conclude(version, state, self.changes.by(actor), reason=reason, proof=proof)
 
-        await self._change(version.name, conclude)
+        await self.changes.make(version.name, conclude)
         if self._known(version).state is VersionState.REJECTED:
             self.pool.discard(version)
-
-    async def _change(self, name: AdapterName, change: Callable[[], None]) -> None:
-        """Make one change in the registry, and tell all who keep something of it."""
-        await self._finished(self._changed(name, change))
-
-    async def _changed(self, name: AdapterName, change: Callable[[], None]) -> None:
-        async with self._exclusive():
-            before = await self._versions(name)
-            await asyncio.to_thread(change)
-            await self._reread(name)
-            after = await self._versions(name)
-            for version in before.keys() - after.keys():
-                self.pool.discard(version)
-                await asyncio.to_thread(self._forget_content, before[version].manifest.digest)
-
-    @asynccontextmanager
-    async def _exclusive(self) -> AsyncIterator[None]:
-        """Hold everything still for one change, after what was quarantined meanwhile is in the registry."""
-        async with self._changing:
-            for version, reason in list(self._withdrawn.items()):
-                with suppress(AdapterNotFound, VersionNotFound, VersionNotReady):
-                    by, state = self._by("server"), VersionState.QUARANTINED
-                    await asyncio.to_thread(self.registry.conclude, version, state, by, reason=reason)
-                del self._withdrawn[version]
-                await self._reread(version.name)
-            yield
-
-    async def _enter_withdrawn(self) -> None:
-        # If the registry can't be written now, memory knows it, and the next change tries again.
-        with suppress(StoreError):
-            async with self._exclusive():
-                pass
-
-    async def _reread(self, name: AdapterName) -> None:
-        """Tell the catalogue and the pool what the registry says of the adapter now."""
-        try:
-            self.catalogue.put(await self._registered(name))
-        except AdapterNotFound:
-            self.catalogue.drop(name)
-        for version, reason in self._withdrawn.items():  # quarantined while the registry was asked
-            self.catalogue.withdraw(version, reason)
-        self.pool.pin(self._pins())
-
-    def _forget_content(self, digest: str) -> None:
-        """Remove files that no version has any more: other adapters may have the same content."""
-        with suppress(StoreError):  # they are swept at the next start
-            if not self.registry.is_known(digest):
-                self.intake.store.remove(digest)
-
-    def _pins(self, changed: Mapping[AdapterName, Targets] | None = None) -> set[VersionId]:
-        """What must stay in the engine, once `changed` are pinned and lead to this."""
-        pinned = {record.name: record.targets for record in self.catalogue.pinned()}
-        leads = {**pinned, **(changed or {})}
-        return {VersionId(name, digest) for name, targets in leads.items() for digest in targets}
-
-    async def _registered(self, name: AdapterName) -> AdapterRecord:
-        return await asyncio.to_thread(self.registry.get, name)
-
-    async def _versions(self, name: AdapterName) -> dict[VersionId, VersionRecord]:
-        try:
-            return {version.id: version for version in (await self._registered(name)).versions}
-        except AdapterNotFound:
-            return {}
 
     def _known(self, version: VersionId) -> VersionRecord:
         known = self.catalogue.version(str(version))
         if known is None:
             raise VersionNotFound(f"{version} was removed meanwhile.")
         return known
-
-    def _by(self, actor: str) -> Change:
-        return Change(actor, self.now())
-
-    async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for `work`, which goes on by itself if nobody waits any more."""
-        return await asyncio.shield(self._kept(asyncio.create_task(work)))
-
-    def _kept(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

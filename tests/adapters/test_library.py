@@ -237,7 +237,7 @@ async def test_a_client_that_hangs_up_does_not_stop_what_it_asked_for(workshop: 
     with pytest.raises(asyncio.CancelledError):
         await adding
     engine.may_prove.set()
-    await library.settled()
+    await library.changes.settled()
     assert [version.state for version in library.show(TONE).versions] == [VersionState.READY]
     assert list((workshop.root / "store" / "staging").iterdir()) == []
 
@@ -296,7 +296,7 @@ async def test_a_quarantined_version_serves_nobody_from_that_moment_on(workshop:
     library.quarantine(first, "corrupt too")
     with pytest.raises(VersionQuarantined):
         library.catalogue.resolve(TONE)
-    await library.settled()
+    await library.changes.settled()
     assert state(library, first) is state(library, second) is VersionState.QUARANTINED
     assert engine.loaded == set()
     again, _ = workshop.open()
@@ -320,11 +320,11 @@ async def test_a_quarantine_holds_against_a_change_that_was_under_way(workshop: 
     while not changing.done():
         await asyncio.sleep(0)
         known = library.catalogue.version(str(first))
-        if first in library._withdrawn:
+        if first in library.changes._withdrawn:
             assert known is not None
             assert known.state is VersionState.QUARANTINED
     library.registry.get = reread  # type: ignore[method-assign]
-    await library.settled()
+    await library.changes.settled()
     assert state(library, first) is VersionState.QUARANTINED
     assert library.show(TONE).targets == {second.digest: 1}
 
@@ -341,7 +341,7 @@ async def test_a_quarantine_that_can_t_be_written_holds_in_memory_and_is_written
     with monkeypatch.context() as patch:
         patch.setattr(library.registry, "conclude", disk_full)
         library.quarantine(second, "corrupt")
-        await library.settled()
+        await library.changes.settled()
         with pytest.raises(StoreError):
             await library.set_alias(TONE, {second.digest: 1}, actor="test")
         with pytest.raises(VersionQuarantined):
@@ -375,7 +375,7 @@ async def test_quarantining_what_does_not_serve_changes_nothing(workshop: Worksh
         if version.id != good:
             library.quarantine(version.id, "corrupt")
     library.quarantine(VersionId(INTENT, good.digest), "corrupt")
-    await library.settled()
+    await library.changes.settled()
     assert await library.audit(None, 100) == before
 
 

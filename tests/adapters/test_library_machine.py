@@ -85,7 +85,7 @@ class Operators(RuleBasedStateMachine):
             try:
                 return await work
             finally:
-                await self.library.settled() if hasattr(self, "library") else None
+                await self.library.changes.settled() if hasattr(self, "library") else None
 
         return self.runner.run(settled())
 
@@ -257,7 +257,7 @@ class Operators(RuleBasedStateMachine):
         digest = data.draw(st.sampled_from(sorted(self.model[name].states)))
         state = self.model[name].states[digest]
         target = data.draw(st.sampled_from([other for other in VersionState if not state.can_become(other)]))
-        by = self.library._by("operator")
+        by = self.library.changes.by("operator")
         try:
             self.library.registry.conclude(VersionId(name, digest), target, by)
         except VersionNotReady:

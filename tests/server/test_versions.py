@@ -151,7 +151,7 @@ async def test_a_quarantined_version_is_told_as_such_and_the_others_serve(tiny: 
 async def test_a_version_that_is_not_ready_is_told_from_one_that_is_not_there(tiny: TinyServer) -> None:
     version = VersionId.parse(await tiny.add(TONE))
     library = tiny.server.library
-    library.registry.conclude(version, VersionState.QUARANTINED, library._by("test"), reason="x")
+    library.registry.conclude(version, VersionState.QUARANTINED, library.changes.by("test"), reason="x")
     await library.pin(TONE, pinned=False, actor="test")  # any change, so that memory learns it
     rereads = await tiny.http.get(f"/v1/models/{version}")
     assert rereads.status_code == 404
