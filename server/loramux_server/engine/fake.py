@@ -42,7 +42,6 @@ class FakeEngine:
         self.pinned: set[str] = set()
         self.without_effect: set[str] = set()
         self.corrupt: set[str] = set()
-        self.scrubs = 0
         self.running = 0
         self.errored = False
 
@@ -119,15 +118,6 @@ class FakeEngine:
     def drop_load(self, number: int) -> None:
         """Forget a load."""
         self.loading.pop(number, None)
-
-    def scrub_cache(self) -> int:
-        """Count it; there is no cache."""
-        self.scrubs += 1
-        return 0
-
-    async def reset_prefix_cache(self, *, reset_running_requests: bool = False) -> bool:
-        """It has none; can't be done while requests run, as with vLLM."""
-        return reset_running_requests or not self.running
 
     def pin_adapter(self, number: int, *, pinned: bool) -> None:
         """Note that a version in memory is pinned, or not any more."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -21,7 +20,7 @@ PROBES = (
     "def add(a, b):\n    return a + b\n\n",
 )
 """Prose, a letter, JSON and code: an adapter that changes none of these changes nothing."""
-TOKENS = 12
+TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,42 +36,44 @@ class _Run:
         return not self.corrupted and all(math.isfinite(value) for value in self.logprobs)
 
     def difference(self, other: "_Run") -> float:
-        return max((abs(a - b) for a, b in zip(self.logprobs, other.logprobs, strict=True)), default=0.0)
+        """The largest difference in nats, of those that are numbers."""
+        differences = (abs(a - b) for a, b in zip(self.logprobs, other.logprobs, strict=True))
+        return max(filter(math.isfinite, differences), default=0.0)
 
 
 class EngineProver:
-    """Asks the base and a version the same things at the same moment.
+    """Asks the base and a version the same things at the same moment, one after the other as a user would.
 
     Compared are the log-probabilities that both give to the probes' own tokens, not the answers: a good adapter of
-    little effect may answer as the base does. The base is asked each time anew, because a batch of another shape sums
-    in another order; how much that matters is the noise, from its first run to this one.
+    little effect may answer as the base does. The base is asked each time anew, because a batch of another shape may
+    sum in another order; how much that matters is the noise, from its first run to this one.
     """
 
     def __init__(self, engine: Any, pool: AdapterPool, requests: LoraRequests) -> None:
         self._engine, self._pool, self._requests = engine, pool, requests
-        self._first: list[_Run] = []
+        self._first: dict[str, _Run] = {}
         self._numbers = count()
 
     async def prove(self, version: VersionId) -> Proof:
         """Run the probes; raises AdapterError if the version does not get into the engine."""
-        self._first = self._first or await self._ask(None)
+        for prompt in PROBES:
+            if prompt not in self._first:
+                self._first[prompt] = await self._ask(prompt, None)
         lease = await self._pool.lease(version, served=False)
         try:
-            base, adapter = await asyncio.gather(self._ask(None), self._ask(self._requests.of(version)))
+            route = self._requests.of(version)
+            runs = [await asyncio.gather(self._ask(prompt, None), self._ask(prompt, route)) for prompt in PROBES]
         finally:
             lease.release()
-        answers = zip(PROBES, base, adapter, strict=True)
+        answers = list(zip(PROBES, runs, strict=True))
         return Proof(
-            answers=tuple(ProbeAnswer(prompt=prompt, base=b.text, adapter=a.text) for prompt, b, a in answers),
-            difference=_largest(a.difference(b) for a, b in zip(adapter, base, strict=True)),
-            noise=_largest(b.difference(first) for b, first in zip(base, self._first, strict=True)),
-            finite=all(run.is_finite for run in adapter),
+            answers=tuple(ProbeAnswer(prompt=prompt, base=b.text, adapter=a.text) for prompt, (b, a) in answers),
+            difference=max(adapter.difference(base) for base, adapter in runs),
+            noise=max(base.difference(self._first[prompt]) for prompt, (base, _) in answers),
+            finite=all(adapter.is_finite for _, adapter in runs),
         )
 
-    async def _ask(self, route: LoRARequest | None) -> list[_Run]:
-        return await asyncio.gather(*(self._probe(prompt, route) for prompt in PROBES))
-
-    async def _probe(self, prompt: str, route: LoRARequest | None) -> _Run:
+    async def _ask(self, prompt: str, route: LoRARequest | None) -> _Run:
         tokens = self._engine.renderer.tokenizer.encode(prompt)
         # Asking for the prompt's log-probabilities also keeps vLLM from answering out of its prefix cache.
         params = SamplingParams(
@@ -87,8 +88,3 @@ class EngineProver:
             logprobs=tuple(choices[token].logprob for token, choices in given),
             corrupted=bool(last.metrics and last.metrics.is_corrupted),
         )
-
-
-def _largest(differences: Iterable[float]) -> float:
-    """The largest of them, or infinity where one is no number."""
-    return max((value if math.isfinite(value) else math.inf for value in differences), default=0.0)
