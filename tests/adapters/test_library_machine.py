@@ -24,8 +24,8 @@ from loramux_adapters.errors import (
     VersionNotReady,
 )
 from loramux_adapters.records import AdapterName, Digest, VersionId, VersionState
-from loramux_adapters.registry import AuditRecord
 from loramux_adapters.transaction import shares
+from tests.adapters.auditing import replayed, summary
 from tests.adapters.registering import PROOF
 from tests.adapters.shelving import SILENT, Workshop
 
@@ -295,10 +295,7 @@ class Operators(RuleBasedStateMachine):
 
     @invariant()
     def the_audit_explains_everything(self) -> None:
-        found = {
-            record.name: ({v.id.digest: v.state for v in record.versions}, record.targets, record.pinned)
-            for record in self.library.registry.snapshot()
-        }
+        found = summary(self.library.registry.snapshot())
         assert replayed(self.library.registry.audit(None, 100_000)[::-1]) == found
 
     def state(self, name: AdapterName, seed: int) -> VersionState | None:
@@ -317,43 +314,6 @@ class Operators(RuleBasedStateMachine):
             return self.library.catalogue.resolve(name, user)
         except VersionNotReady:
             return None
-
-
-Adapters = dict[AdapterName, tuple[dict[Digest, VersionState], dict[Digest, float], bool]]
-
-
-def replayed(changes: list[AuditRecord]) -> Adapters:
-    """What is registered, told by nothing but the audit."""
-    adapters: Adapters = {}
-    for change in changes:
-        states, targets, pinned = adapters.pop(change.adapter, ({}, {}, False))
-        assert change.actor in ("operator", "server")
-        named = (change.before or change.after or {}) if change.action == "remove_version" else change.after
-        digest = Digest(named["version"][-12:]) if isinstance(named, dict) and "version" in named else Digest("")
-        match change.action:
-            case "add":
-                states[digest] = READY if states.get(digest) is READY else PROVING
-            case "ready" | "rejected" | "quarantined":
-                assert change.before == {"state": states[digest]}
-                states[digest] = VersionState(change.action)
-                if change.action != "ready":
-                    targets.pop(digest, None)
-            case "promote" | "split" | "rollback":
-                assert change.before == targets
-                targets = change.after
-            case "pin" | "unpin":
-                assert change.before == pinned
-                pinned = change.after
-            case "remove_version":
-                del states[digest]
-            case "remove":
-                assert change.before == targets
-                states = {}
-            case other:
-                raise AssertionError(f"an unknown action: {other}")
-        if states:
-            adapters[change.adapter] = (states, targets, pinned)
-    return adapters
 
 
 TestOperators = Operators.TestCase
