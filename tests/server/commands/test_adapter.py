@@ -1,0 +1,108 @@
+"""`loramux adapter` against a server on the fake engine."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from typer.testing import CliRunner, Result
+
+from loramux_server.base import ResolvedBase
+from loramux_server.cli import main as app
+from tests.adapters.building import lora_config, write_adapter
+from tests.server.tiny import TinyServer, tiny_server
+
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest_asyncio.fixture
+async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path, tiny_base) as server:
+        yield server
+
+
+@pytest.fixture
+def run(tiny: TinyServer) -> Run:
+    async def invoke(*words: str) -> Result:
+        environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "200"}
+        return await asyncio.to_thread(CliRunner().invoke, app, ["adapter", *words], env=environment)
+
+    return invoke
+
+
+def digest(version: str) -> str:
+    return version.partition("@")[2]
+
+
+async def test_a_folder_here_is_sent_up_and_served(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "mine")
+    result = await run("add", "tone", str(folder), "--upload", "--json")
+    assert result.exit_code == 0, result.output
+    version = json.loads(result.stdout)
+    assert version["source"] == {"type": "upload"}
+    assert (await tiny.chat("tone")).model == version["id"]
+
+
+async def test_a_folder_on_the_server_is_added_and_shown_in_a_table(tiny: TinyServer, run: Run) -> None:
+    folder = write_adapter(tiny.settings.allowed_roots[0] / "tone")
+    result = await run("add", "tone", str(folder))
+    assert result.exit_code == 0, result.output
+    assert "tone@" in result.stdout
+    assert "100%" in result.stdout
+    shown = await run("show", "tone")
+    assert "The capital of France is" in shown.stdout
+    assert "[tone@" in shown.stdout
+
+
+async def test_what_is_refused_ends_with_the_reason_and_exit_code_1(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "dora", lora_config(use_dora=True))
+    result = await run("add", "tone", str(folder), "--upload")
+    assert result.exit_code == 1
+    assert "DoRA" in result.stderr
+    assert "can't be read" in (await run("add", "tone", str(tmp_path), "--upload")).stderr
+    assert "in none of the folders" in (await run("add", "tone", "/etc")).stderr
+    assert "LORAMUX_ALLOWED_URLS" in (await run("add", "tone", "ftp://host/x")).stderr
+    assert "not a repository's name" in (await run("add", "tone", "hf:a/b/c")).stderr
+    assert "No adapter" in (await run("show", "nobody")).stderr
+
+
+async def test_a_canary_is_split_promoted_rolled_back_and_told(tiny: TinyServer, run: Run) -> None:
+    old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
+    result = await run("split", "team/tone", f"{digest(old)[:6]}=95", f"{digest(new)}=5")
+    assert "95%" in result.stdout
+    await run("promote", "team/tone", digest(old)[:5])
+    assert (await tiny.chat("team/tone")).model == old
+    assert "95%" in (await run("rollback", "team/tone")).stdout
+    told = await run("history", "team/tone")
+    assert "anonymous" in told.stdout
+    assert told.stdout.index("rollback") < told.stdout.index("promote") < told.stdout.index("split")
+    assert (await run("split", "team/tone", "x")).exit_code == 2
+    assert (await run("promote", "team/tone", "zzzzzz")).exit_code == 1
+
+
+async def test_pins_and_residency(tiny: TinyServer, run: Run) -> None:
+    version = await tiny.add("tone")
+    assert (await run("pin", "tone")).exit_code == 0
+    shown = await run("residency")
+    assert "1 of 2 places, 2 slots" in shown.stdout
+    assert version in shown.stdout
+    assert (await run("unpin", "tone")).exit_code == 0
+    assert (await run("prefetch", version)).exit_code == 0
+    assert json.loads((await run("residency", "--json")).stdout)["resident"][0]["pinned"] is False
+
+
+async def test_a_version_or_all_of_an_adapter_is_removed(tiny: TinyServer, run: Run) -> None:
+    old, new = await tiny.add("tone", 1), await tiny.add("tone", 2)
+    result = await run("remove", old)
+    assert new in result.stdout
+    assert old not in result.stdout
+    assert (await run("remove", "tone", "--yes")).exit_code == 0
+    assert json.loads((await run("list", "--json")).stdout) == {"data": []}
+
+
+async def test_no_server_is_told_with_what_to_do() -> None:
+    result = CliRunner().invoke(app, ["adapter", "list", "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == 1
+    assert "loramux serve" in result.stderr
