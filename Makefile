@@ -5,7 +5,7 @@ EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 # Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test lint format lock examples bench-overhead clean
+.PHONY: help runtime dev serve test lint format lock examples bench-overhead bench-churn clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ examples: dev ## make the example adapters' data again and train them; to measur
 
 bench-overhead: dev ## compare with stock vLLM on this machine; ARGS="--quick" for a trial
 	$(BIN)/python -m loramux_loadtests.overhead $(ARGS)
+
+bench-churn: dev ## measure many adapters, coming and going, against stock vLLM; ARGS="--only gaps" for a part
+	$(BIN)/python -m loramux_loadtests.bench_churn $(ARGS)
 
 clean: ## remove the environment and what the checks leave (models and adapters in .loramux stay)
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -41,6 +41,8 @@ class Reply:
     """The first piece with text in it, None for a plain (not streamed) or an empty answer."""
     last: float
     """The last piece with text in it, or the end of an answer that had none."""
+    moments: tuple[float, ...]
+    """When each piece with text in it came."""
     error: str | None
     model: str
     """The model that answered, as the server names it."""
@@ -147,8 +149,7 @@ class _Answer:
         self.model = ""
         self.pieces: list[str] = []
         self.usage: dict[str, Any] = {}
-        self.first: float | None = None
-        self.last: float | None = None
+        self.moments: list[float] = []
 
     async def read(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
@@ -158,8 +159,7 @@ class _Answer:
         if response.content_type == "text/event-stream":
             async for event in _events(response):
                 if piece := self._take(event, "delta"):
-                    self.last = time.monotonic()
-                    self.first = self.first or self.last
+                    self.moments.append(time.monotonic())
                     self.pieces.append(piece)
         else:
             self.pieces.append(self._take(_parsed(await response.read()), "message"))
@@ -185,8 +185,9 @@ class _Answer:
             output_tokens=_count(self.usage, "completion_tokens"),
             scheduled=scheduled,
             sent=sent,
-            first=self.first,
-            last=time.monotonic() if self.last is None else self.last,
+            first=self.moments[0] if self.moments else None,
+            last=self.moments[-1] if self.moments else time.monotonic(),
+            moments=tuple(self.moments),
             error=error,
             model=self.model,
             request_id=self.request_id,

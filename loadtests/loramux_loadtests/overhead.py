@@ -66,7 +66,7 @@ def main(
     plan = QUICK if quick else Plan(Traffic(streams, tokens), rounds, turns)
     try:
         setup = Setup(
-            base or demo_base(), _folders(adapter or []), ENGINE | dict(map(_argument, engine or [])), ENVIRONMENT
+            base or demo_base(), _folders(adapter or []), ENGINE | dict(map(argument, engine or [])), ENVIRONMENT
         )
         with tempfile.TemporaryDirectory(prefix="loramux-bench-") as scratch, Steps() as steps:
             if start:
@@ -109,7 +109,8 @@ def _folders(words: list[str]) -> dict[str, Path]:
     return {name: Path(folder).resolve() for name, _, folder in pairs}
 
 
-def _argument(word: str) -> tuple[str, Any]:
+def argument(word: str) -> tuple[str, Any]:
+    """NAME=VALUE as vLLM's argument, its value read as JSON where it is."""
     name, _, value = word.partition("=")
     try:
         return name, json.loads(value)

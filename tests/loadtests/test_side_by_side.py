@@ -25,6 +25,7 @@ def reply(sent: float, first: float, last: float, tokens: int = 5) -> Reply:
         scheduled=sent,
         sent=sent,
         first=first,
+        moments=(),
         last=last,
         error=None,
         model="base",
