@@ -99,7 +99,8 @@ def read_config(file: BinaryIO, max_rank: int) -> LoraConfig:
         if not _is_off(key, values[key]):
             raise InvalidAdapter(f"{_TITLES.get(key, key)} is not supported", where=CONFIG_FILE, found=values[key])
     if config.r > max_rank:
-        raise InvalidAdapter("the rank is too large", where=CONFIG_FILE, expected=f"at most {max_rank}", found=config.r)
+        problem = "the rank is over the engine's limit, LORAMUX_ENGINE__MAX_LORA_RANK"
+        raise InvalidAdapter(problem, where=CONFIG_FILE, expected=f"at most {max_rank}", found=config.r)
     return config
 
 
