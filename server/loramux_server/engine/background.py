@@ -1,11 +1,14 @@
 """Loading an adapter while the engine goes on: what the worker does of it.
 
 vLLM's own `add_lora` reads and merges an adapter between two steps, and every stream stands still meanwhile. Here a
-thread of the worker prepares it; what is left to do between two steps is to enter it, and to copy it into a slot.
+thread of the worker prepares it; what is left to do between steps is to enter it, and to copy it into a slot, a part at
+a time.
 """
 
 import os
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -13,6 +16,8 @@ import torch
 from vllm.lora.request import LoRARequest
 
 NICENESS = 10
+FILL_SECONDS = 0.005
+"""How long a stream waits at most while a part of a slot is filled."""
 
 
 def _stand_aside() -> None:
@@ -28,11 +33,12 @@ def _stand_aside() -> None:
 class BackgroundLoading:
     """Methods for vLLM's worker, each called between two steps; adapters go by their number in vLLM.
 
-    A load is begun, asked after until it is prepared, and then entered or dropped.
+    A load is begun, asked after until it is prepared, and then dropped, or entered and its slot filled to the end.
     """
 
     _thread: ClassVar = ThreadPoolExecutor(1, "load-adapter", _stand_aside)
     _prepared: ClassVar[dict[int, "Future[Any]"]] = {}
+    _filling: ClassVar[dict[int, Iterator[tuple[str, Any]]]] = {}
 
     @property
     def _adapters(self) -> Any:
@@ -54,9 +60,41 @@ class BackgroundLoading:
         return True
 
     def enter_load(self, number: int) -> None:
-        """Make a prepared adapter one of vLLM's, in host memory and in a slot."""
-        self._adapters._registered_adapters[number] = self._prepared.pop(number).result()
-        self._adapters.activate_adapter(number)
+        """Make a prepared adapter one of vLLM's, in host memory, and begin to fill a slot for it if one can be had."""
+        adapters = self._adapters
+        adapters._registered_adapters[number] = self._prepared.pop(number).result()
+        if (slot := self._free_slot()) is not None:
+            adapters.lora_index_to_id[slot] = number
+            adapters._active_adapters[number] = None
+            self._filling[number] = iter(adapters.modules.items())
+
+    def fill_slot(self, number: int) -> bool:
+        """Go on filling the adapter's slot for FILL_SECONDS; returns whether that is done."""
+        adapters, until = self._adapters, time.perf_counter() + FILL_SECONDS
+        if number not in adapters.lora_index_to_id:  # vLLM took the slot away again; it gives one when it needs to
+            self._filling.pop(number, None)
+        for name, module in self._filling.get(number, ()):
+            slot = adapters.lora_index_to_id.index(number)
+            if weights := adapters._get_lora_layer_weights(adapters._registered_adapters[number], name):
+                module.set_lora(slot, weights.lora_a, weights.lora_b)
+            else:
+                module.reset_lora(slot)
+            if time.perf_counter() > until:
+                return False
+        self._filling.pop(number, None)
+        return True
+
+    def _free_slot(self) -> int | None:
+        """A slot that no request needs now, taken from its adapter if need be; None if all are needed."""
+        adapters = self._adapters
+        if None not in adapters.lora_index_to_id:
+            needed = {*self.model_runner.input_batch.lora_id_to_lora_request, *adapters._active_adapters.pinned_items}  # type: ignore[attr-defined]
+            idle = [number for number in adapters._active_adapters.order if number not in needed]
+            if not idle:
+                return None
+            adapters._active_adapters.pop(idle[0])
+        slot: int = adapters.lora_index_to_id.index(None)
+        return slot
 
     def drop_load(self, number: int) -> None:
         """Forget a load that is not wanted any more, prepared or not."""

@@ -115,6 +115,10 @@ class FakeEngine:
         if len(self.loaded) > self.capacity:
             raise AssertionError(f"more than {self.capacity} versions in the engine: vLLM would evict one itself")
 
+    def fill_slot(self, _number: int) -> bool:
+        """It has no slots to fill."""
+        return True
+
     def drop_load(self, number: int) -> None:
         """Forget a load."""
         self.loading.pop(number, None)

@@ -1,14 +1,23 @@
 """The pool's way into vLLM's host memory, without stopping the streams."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from loramux_adapters.records import VersionId
 from loramux_server.engine.directory import LoraRequests
 
+NICENESS = 10
 FIRST_PAUSE = 0.002
 LONGEST_PAUSE = 0.05
+
+
+def _stand_aside() -> None:
+    """Leave the cores to the model, which streams wait for, where they are few."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class EngineLoader:
@@ -22,16 +31,19 @@ class EngineLoader:
         self._engine = engine
         self._requests = requests
         self._verify = verify
+        self._thread = ThreadPoolExecutor(1, "verify-adapter", _stand_aside)
 
     async def load(self, version: VersionId) -> None:
         """Bring the version into host memory and a slot; raises what `verify` or vLLM raises."""
         request = self._requests.of(version)
-        verifying = asyncio.create_task(asyncio.to_thread(self._verify, version))
+        verifying = asyncio.get_running_loop().run_in_executor(self._thread, self._verify, version)
         try:
             await self._call("begin_load", request.lora_name, request.lora_int_id, request.lora_path)
             await self._until_prepared(request.lora_int_id)
             await verifying
             await self._call("enter_load", request.lora_int_id)
+            while not all(await self._call("fill_slot", request.lora_int_id)):
+                pass
         except BaseException:
             await asyncio.gather(verifying, return_exceptions=True)
             await self._call("drop_load", request.lora_int_id)
