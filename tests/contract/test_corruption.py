@@ -1,0 +1,108 @@
+"""Adapters that compute NaN, and ones that change nothing, on the real engine: what they cost others is nothing.
+
+Stock vLLM serves both. The first leave NaN in blocks of the KV cache, and whoever gets the blocks next answers NaN too.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+import pytest_asyncio
+
+from loramux_adapters.errors import AdapterRejected
+from loramux_adapters.proof import LEAST_EFFECT
+from loramux_adapters.records import parse_adapter_name
+from loramux_adapters.sources.folder import FolderSource
+from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from tests.conftest import EXAMPLE_NAMES, RealServer
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+
+Answers = list[list[str]]
+QUESTIONS = ("What is the capital of France?", "Two pizzas and a cola, please.")
+
+
+async def add(real: RealServer, name: str, *, a: float, b: float) -> Any:
+    """Add an adapter whose A and B hold these values throughout."""
+    tensors = lora_tensors(modules=("q_proj",), layers=(2,), base=real.base)
+    filled = {key: np.full_like(value, a if "lora_A" in key else b) for key, value in tensors.items()}
+    folder = real.folder / name
+    config = lora_config(target_modules=["q_proj"], layers_to_transform=[2])
+    source = FolderSource(write_adapter(folder, config, filled), [real.folder])
+    return await real.server.library.add(parse_adapter_name(name), source, actor="test")
+
+
+async def add_overflowing(real: RealServer, name: str) -> Any:
+    """Its weights are numbers, and so is the product of their maxima; what the model makes of them is none."""
+    return await add(real, name, a=3e38, b=1e-37)
+
+
+async def ask(real: RealServer, model: str, question: str) -> list[str]:
+    """The answer's first four tokens."""
+    answer = await real.client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=4, logprobs=True
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    return [token.token for token in logprobs.content]
+
+
+async def answers(real: RealServer) -> Answers:
+    """What the base and the examples say, asked one after the other."""
+    return [await ask(real, name, question) for name in (real.base.name, *EXAMPLE_NAMES) for question in QUESTIONS]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def before(real: RealServer) -> Answers:
+    """What is said before any of this."""
+    return await answers(real)
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def nothing_left(real: RealServer) -> AsyncIterator[None]:
+    yield
+    for name in ("overflowing", "unchanging"):
+        await real.http.delete(f"/admin/adapters/{name}")
+
+
+async def test_examples_have_an_effect_far_above_the_least_and_show_their_first_answers(real: RealServer) -> None:
+    for name in EXAMPLE_NAMES:
+        (version,) = real.server.library.show(parse_adapter_name(name)).versions
+        proof = await real.server.library.proof(version.id)
+        assert proof.finite
+        assert proof.difference > 1000 * LEAST_EFFECT
+        assert proof.difference > 10 * proof.noise
+        assert any(answer.adapter != answer.base for answer in proof.answers)
+
+
+async def test_an_adapter_that_changes_nothing_is_rejected(real: RealServer, before: Answers) -> None:
+    with pytest.raises(AdapterRejected, match="changes nothing"):
+        await add(real, "unchanging", a=0.05, b=0.0)
+    assert await answers(real) == before
+
+
+async def test_an_adapter_that_overflows_is_rejected_and_leaves_nothing(real: RealServer, before: Answers) -> None:
+    with pytest.raises(AdapterRejected, match="no numbers"):
+        await add_overflowing(real, "overflowing")
+    assert await answers(real) == before
+
+
+async def test_one_that_corrupts_live_answers_is_quarantined_and_nobody_else_is_answered_otherwise(
+    real: RealServer, before: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real.server.library, "prover", None)
+    version = await add_overflowing(real, "overflowing")
+    corrupt = [asyncio.create_task(ask(real, "overflowing", question)) for question in QUESTIONS]
+    during = await answers(real)
+    for error in await asyncio.gather(*corrupt, return_exceptions=True):
+        assert isinstance(error, openai.APIStatusError)
+        assert (error.status_code, error.code) == (503, "adapter_quarantined")
+    assert await answers(real) == before
+    # What else is in a batch changes the last bits of bfloat16 sums, which may show after a few tokens.
+    assert [tokens[:2] for tokens in during] == [tokens[:2] for tokens in before]
+    known = real.server.library.catalogue.version(str(version.id))
+    assert (known.state, known.reason) == ("quarantined", "it computed values that are no numbers")
