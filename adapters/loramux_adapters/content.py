@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.records import FileFacts
@@ -35,9 +36,10 @@ def open_regular(path: str | Path, *, folder: int | None = None) -> BufferedRead
     return os.fdopen(descriptor, "rb")
 
 
-def copy_bounded(source: BufferedReader, target: Path, most: int) -> None:
-    """Copy `source` to the new file `target`; raises InvalidAdapter beyond `most` bytes, and OSError."""
-    size = os.fstat(source.fileno()).st_size
+def copy_bounded(source: BinaryIO, target: Path, most: int) -> None:
+    """Copy all of `source` to the new file `target`; raises InvalidAdapter beyond `most` bytes, and OSError."""
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
     with target.open("xb") as copy:
         # Counted as well, because the file may grow meanwhile.
         while size <= most and (piece := source.read(_COPY_BYTES)):

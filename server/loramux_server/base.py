@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from loramux_adapters.errors import SourceUnavailable
 from loramux_server.errors import CannotStart
 
 DEMO_NAME = "SmolLM2-135M-Instruct"
@@ -63,7 +64,7 @@ def _from_hub(repository: str, revision: str | None, progress: Progress) -> Reso
 
     try:
         snapshot = hub.download(repository, HUB_FILES, revision=revision, progress=progress)
-    except hub.HubError as error:
+    except (SourceUnavailable, OSError) as error:
         raise BaseError(str(error)) from error
     return ResolvedBase(path=_checked(snapshot.path), name=repository, revision=snapshot.commit)
 

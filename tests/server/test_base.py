@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loramux_adapters.errors import SourceUnavailable
 from loramux_adapters.sources import hub
 from loramux_server import base
 from loramux_server.base import BaseError, ResolvedBase, resolve_base
@@ -111,7 +112,7 @@ def test_a_hub_id_is_downloaded_at_its_revision_and_pinned_to_the_commit(
 
 def test_a_hub_error_reaches_the_user_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: object, **__: object) -> hub.Snapshot:
-        raise hub.HubError("org/name is gated")
+        raise SourceUnavailable("org/name is gated")
 
     monkeypatch.setattr(hub, "download", download)
     with pytest.raises(BaseError, match="org/name is gated"):

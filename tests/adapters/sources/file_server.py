@@ -1,0 +1,138 @@
+"""A file server on loopback that can be slow, cut transfers, lie about sizes and send for ever."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
+
+PATIENCE = 30.0
+"""How long a silent server waits to be stopped, in seconds."""
+
+Headers = dict[str, str]
+
+
+@dataclass
+class Served:
+    """What the server has by its paths, how it answers, and what it was asked."""
+
+    url: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    announced: dict[str, int] = field(default_factory=dict)
+    """Sizes that are told before a file is sent, where they are not the true ones."""
+    cuts: list[int] = field(default_factory=list)
+    """After how many bytes the connection breaks, for each of the next answers with a file."""
+    silent: bool = False
+    endless: bool = False
+    status: int = 200
+    headers: Headers = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def size(self, path: str) -> int:
+        return self.announced.get(path, len(self.files[path]))
+
+
+S = TypeVar("S", bound=Served)
+
+
+@contextmanager
+def serving(kind: type[S], handler: "type[Handler]") -> Iterator[S]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    served = kind(url=f"http://127.0.0.1:{server.server_port}")
+    server.served = served  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield served
+    finally:
+        served.stopped.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with a file, or with what `other` says; a subclass knows more paths."""
+
+    protocol_version = "HTTP/1.1"
+
+    @property
+    def served(self) -> Any:
+        return self.server.served  # type: ignore[attr-defined]
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that has had enough
+            super().handle()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def log_message(self, *_: Any) -> None:
+        self.served.requests.append(" ".join(filter(None, (self.command, self.path, self.headers.get("Range")))))
+
+    def file_at(self, path: str) -> str | None:
+        """Return which of the files is at `path`."""
+        return path.removeprefix("/") if path.removeprefix("/") in self.served.files else None
+
+    def file_headers(self, name: str) -> Headers:
+        return {}
+
+    def other(self, path: str) -> tuple[int, Headers, bytes]:
+        return 404, {}, b""
+
+    def _answer(self) -> None:
+        path = self.path.partition("?")[0]
+        if self.served.silent:
+            self.served.stopped.wait(PATIENCE)
+            self.close_connection = True
+        elif self.served.status != 200:
+            self._send(self.served.status, self.served.headers, b"")
+        elif name := self.file_at(path):
+            self._send_file(name)
+        else:
+            self._send(*self.other(path))
+
+    def _send(self, status: int, headers: Headers, body: bytes) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def _send_file(self, name: str) -> None:
+        headers = self.file_headers(name)
+        if self.command == "HEAD":
+            self._send(200, {**headers, "Content-Length": str(self.served.size(name))}, b"")
+        elif self.served.endless:
+            self._send_for_ever(headers)
+        else:
+            self._send_part(name, headers)
+
+    def _send_part(self, name: str, headers: Headers) -> None:
+        content, status = self.served.files[name], 200
+        if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+            start = int(asked[1])
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+            content, status = content[start:], 206
+        if self.served.cuts:
+            self.close_connection = True
+            headers = {**headers, "Content-Length": str(len(content))}
+            content = content[: self.served.cuts.pop(0)]
+        self._send(status, headers, content)
+
+    def _send_for_ever(self, headers: Headers) -> None:
+        self.send_response(200)
+        for key, value in {**headers, "Transfer-Encoding": "chunked"}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        piece = b"10000\r\n" + bytes(1 << 16) + b"\r\n"
+        while not self.served.stopped.is_set():
+            self.wfile.write(piece)
