@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as UnreadableVariable
 
+from loramux_adapters.sources.urls import split_url
 from loramux_server.errors import CannotStart
 
 PREFIX = "LORAMUX_"
@@ -78,6 +79,14 @@ class Settings(BaseSettings):
         if isinstance(value, list) and "" in value:
             raise ValueError("an item is empty")  # as a path it would mean the working folder
         return value
+
+    @field_validator("allowed_urls")
+    @classmethod
+    def _fetchable(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what no URL of a store elsewhere could lie in."""
+        for url in urls:
+            split_url(url)
+        return urls
 
     @field_validator("api_keys")
     @classmethod

@@ -1,16 +1,13 @@
 """Adapters from files that a client sent, which lie on disk or in memory as open files."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from loramux_adapters.content import ADAPTER_FILES, check_listing, too_large
+from loramux_adapters.content import ADAPTER_FILES, check_listing, copy_bounded
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.sources import Tell
-
-_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +22,14 @@ class UploadSource:
         return {"type": "upload"}
 
     def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:
-        """Copy the files named in `largest`, each of at most so many bytes, to `into`; raises InvalidAdapter."""
+        """Copy the files named in `largest`, each of at most so many bytes, to `into`.
+
+        A file that no adapter has is refused by its name. Raises InvalidAdapter, OSError.
+        """
+        check_listing(self.files)
         for name in self.files:
             if name not in ADAPTER_FILES:
                 raise InvalidAdapter("an adapter has no such file", where=name, expected=" and ".join(ADAPTER_FILES))
-        check_listing(self.files)
         tell("storing the upload")
         for name, most in largest.items():
-            file = self.files[name]
-            size = file.seek(0, 2)
-            if size > most:
-                raise too_large(name, most, size)
-            file.seek(0)
-            with (into / name).open("xb") as copy:
-                shutil.copyfileobj(file, copy, _COPY_BYTES)
+            copy_bounded(self.files[name], into / name, most)
