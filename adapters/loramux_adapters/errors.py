@@ -75,13 +75,13 @@ class InvalidAdapter(AdapterError):
     code = "adapter_invalid"
 
     def __init__(self, problem: str, *, where: str, expected: object = None, found: object = None) -> None:
-        self.problem, self.where, self.expected, self.found = problem, where, expected, found
+        self.problem, self.where, self.expected, self.found = _shown(problem), where, expected, found
         details = [
             f"{label} {_shown(value)}"
             for label, value in (("expected", expected), ("found", found))
             if value is not None
         ]
-        super().__init__(f"{_shown(where)}: {problem}" + (f" ({', '.join(details)})" if details else ""))
+        super().__init__(f"{_shown(where)}: {self.problem}" + (f" ({', '.join(details)})" if details else ""))
 
 
 class AdapterRejected(AdapterError):

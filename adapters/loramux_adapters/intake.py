@@ -41,6 +41,7 @@ class Intake:
     registry: Registry
     base: BaseSpec
     max_rank: int
+    refuse_other_base: bool = False
 
     def stage(self, name: AdapterName, source: Source, tell: Tell) -> Staged:
         """Fetch and check what `source` holds; raises AdapterError."""
@@ -49,7 +50,7 @@ class Intake:
         with ExitStack() as stack:
             folder = stack.enter_context(self.store.staging())
             source.fetch(folder, largest_file(self.base, self.max_rank), tell)
-            manifest = validate(folder, self.base, self.max_rank)
+            manifest = validate(folder, self.base, self.max_rank, refuse_other_base=self.refuse_other_base)
             return Staged(folder, manifest, source.origin, stack.pop_all().close)
 
     def accept(self, name: AdapterName, staged: Staged, by: Change, *, promote: bool = True) -> VersionId:
@@ -67,6 +68,6 @@ def declared_rank(source: Source) -> int | None:
         try:
             source.fetch(Path(folder), {CONFIG_FILE: MAX_CONFIG_BYTES}, lambda _: None)
             with (Path(folder) / CONFIG_FILE).open("rb") as file:
-                return read_config(file, maxsize).r
+                return read_config(file, maxsize).largest_rank
         except (AdapterError, OSError):
             return None

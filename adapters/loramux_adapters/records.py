@@ -219,7 +219,8 @@ class Manifest(BaseModel):
     """What validation found in an accepted version; stored beside its files. It holds for an equal `base` only.
 
     `digest` is the full SHA-256 that names the content (see store.py); `scaling` is what the engine multiplies B·A by;
-    `parameters` counts elements; `weights_bytes` is the size of the tensors alone.
+    `parameters` counts elements; `weights_bytes` is the size of the tensors alone. Single modules may have a smaller
+    rank and a scaling of their own. `warnings` are for people: what is odd and no reason to refuse.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -236,6 +237,7 @@ class Manifest(BaseModel):
     parameters: PositiveInt
     weights_bytes: PositiveInt
     files: dict[str, FileFacts]
+    warnings: tuple[str, ...] = ()
 
     def version_of(self, name: AdapterName) -> VersionId:
         """Return this content's id as a version of the adapter `name`."""

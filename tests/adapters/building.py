@@ -73,6 +73,40 @@ def lora_config(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def _peft_configs() -> dict[str, dict[str, Any]]:
+    """What PEFT's versions write: the keys that each of them brought, as they stand in a plain LoRA's file."""
+    brought: dict[str, dict[str, Any]] = {
+        "0.3": {
+            "base_model_name_or_path": "org/tiny", "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
+            "init_lora_weights": True, "lora_alpha": 8, "lora_dropout": 0.05, "modules_to_save": None,
+            "peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM",
+        },
+        "0.5": {"auto_mapping": None, "layers_pattern": None, "layers_to_transform": None, "revision": None},
+        "0.6": {"alpha_pattern": {}, "rank_pattern": {}},
+        "0.7": {"loftq_config": {}, "megatron_config": None, "megatron_core": "megatron.core"},
+        "0.8": {"use_rslora": False},
+        "0.11": {"layer_replication": None, "use_dora": False},
+        "0.14": {"eva_config": None, "exclude_modules": None, "lora_bias": False},
+        "0.15": {"corda_config": None, "trainable_token_indices": None},
+        "0.16": {"qalora_group_size": 16, "use_qalora": False},
+        "0.17": {"target_parameters": None},
+        "0.18": {
+            "alora_invocation_tokens": None, "arrow_config": None, "ensure_weight_tying": False,
+            "peft_version": "0.18.0",
+        },
+        "0.19": {"lora_ga_config": None, "peft_version": "0.19.0", "use_bdlora": None},
+    }  # fmt: skip
+    configs: dict[str, dict[str, Any]] = {}
+    keys: dict[str, Any] = {}
+    for version, more in brought.items():
+        keys = keys | more
+        configs[version] = keys
+    return configs | {"0.21": lora_config()}
+
+
+PEFT_CONFIGS = _peft_configs()
+
+
 def tensor_name(layer: int, module: str, part: str) -> str:
     return f"base_model.model.model.layers.{layer}.{LINEAR_MODULES[module]}.{module}.lora_{part}.weight"
 

@@ -1,6 +1,6 @@
 """The tensors that an adapter must have, given its config and the base: these, of these shapes, and no others."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from loramux_adapters.content import CONFIG_FILE
@@ -10,53 +10,86 @@ from loramux_adapters.validation.config import LoraConfig, ends_with
 from loramux_adapters.validation.tensors import Tensor
 
 
-class Place(NamedTuple):
-    """Where a tensor belongs, and its shape there: A is (rank, inputs), B is (outputs, rank)."""
+class Pair(NamedTuple):
+    """The A, of shape (rank, inputs), and the B, of shape (outputs, rank), of `module`, a linear module of `layer`."""
 
     layer: int
-    module: str
-    shape: tuple[int, int]
+    name: str
+    rank: int
+    scaling: float
+    inputs: int
+    outputs: int
+
+    @property
+    def module(self) -> str:
+        """The module's full name, as PEFT writes it."""
+        return f"base_model.model.{_path(self.layer, self.name)}"
+
+    @property
+    def a(self) -> str:
+        """The name of the tensor A."""
+        return f"{self.module}.lora_A.weight"
+
+    @property
+    def b(self) -> str:
+        """The name of the tensor B."""
+        return f"{self.module}.lora_B.weight"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Both tensors' shapes, by name."""
+        return {self.a: (self.rank, self.inputs), self.b: (self.outputs, self.rank)}
 
 
-def expected_tensors(config: LoraConfig, base: BaseSpec) -> dict[str, Place]:
-    """Return every tensor that PEFT saves for `config` on `base`, by name; raises InvalidAdapter."""
-    _check_targets(config, base)
-    expected = {}
+def expected_pairs(config: LoraConfig, base: BaseSpec, present: Set[str]) -> list[Pair]:
+    """Return what PEFT saves for `config` on `base`, where tensors of the names `present` are; raises InvalidAdapter.
+
+    Where modules are chosen by a regular expression, those are taken that have a tensor: to evaluate a stranger's
+    expression may take for ever.
+    """
+    _check_names(config, base)
+    pairs = []
     for layer, module, path in _modules(base):
         if config.targets(layer, path):
-            inputs, outputs = base.module_shape(module)
-            expected[f"base_model.model.{path}.lora_A.weight"] = Place(layer, module, (config.r, inputs))
-            expected[f"base_model.model.{path}.lora_B.weight"] = Place(layer, module, (outputs, config.r))
-    if not expected:
+            pair = Pair(layer, module, config.rank_of(path), config.scaling_of(path), *base.module_shape(module))
+            if not config.has_expressions or pair.shapes.keys() & present:
+                pairs.append(pair)
+    if not pairs:
         raise InvalidAdapter("the adapter changes no module of the base", where=CONFIG_FILE)
-    return expected
+    return pairs
 
 
-def check_layout(tensors: Mapping[str, Tensor], expected: Mapping[str, Place]) -> None:
+def check_layout(tensors: Mapping[str, Tensor], pairs: Sequence[Pair]) -> None:
     """Raise InvalidAdapter at the first tensor that is unexpected, missing or of another shape."""
+    expected = {name: shape for pair in pairs for name, shape in pair.shapes.items()}
     if unexpected := tensors.keys() - expected.keys():
         raise InvalidAdapter("the config and the base have no place for this tensor", where=min(unexpected),
-                             expected=f"{len(expected)} tensors like {next(iter(expected))}")  # fmt: skip
-    for name, place in expected.items():
+                             expected=f"{len(expected)} tensors like {pairs[0].a}")  # fmt: skip
+    for name, shape in expected.items():
         if name not in tensors:
             raise InvalidAdapter("the tensor is missing", where=name)
-        if tensors[name].shape != place.shape:
-            raise InvalidAdapter("the shape is wrong", where=name, expected=place.shape, found=tensors[name].shape)
+        if tensors[name].shape != shape:
+            raise InvalidAdapter("the shape is wrong", where=name, expected=shape, found=tensors[name].shape)
 
 
 def _modules(base: BaseSpec) -> Iterator[tuple[int, str, str]]:
     """Yield layer, module and full name of each linear module of the base."""
     for layer in range(base.num_hidden_layers):
-        for module, block in LINEAR_MODULES.items():
-            yield layer, module, f"model.layers.{layer}.{block}.{module}"
+        for module in LINEAR_MODULES:
+            yield layer, module, _path(layer, module)
 
 
-def _check_targets(config: LoraConfig, base: BaseSpec) -> None:
+def _path(layer: int, module: str) -> str:
+    return f"model.layers.{layer}.{LINEAR_MODULES[module]}.{module}"
+
+
+def _check_names(config: LoraConfig, base: BaseSpec) -> None:
     """Refuse what names nothing in the base: the adapter was made for another one."""
     paths = [path for _, _, path in _modules(base)]
-    for target in config.target_names:
-        if not any(ends_with(path, target) for path in paths):
-            raise InvalidAdapter("target_modules: the base has no such linear module", where=CONFIG_FILE, found=target)
+    for key, names in config.module_names.items():
+        for name in names:
+            if not any(ends_with(path, name) for path in paths):
+                raise InvalidAdapter(f"{key}: the base has no such linear module", where=CONFIG_FILE, found=name)
     for layer in config.layer_indices:
         if layer >= base.num_hidden_layers:
             raise InvalidAdapter("layers_to_transform: the base has no such layer", where=CONFIG_FILE,

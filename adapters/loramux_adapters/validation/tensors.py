@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Any, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loramux_adapters.content import WEIGHTS_FILE
 from loramux_adapters.errors import InvalidAdapter
@@ -15,6 +15,9 @@ from loramux_adapters.validation.limits import HEADER_SIZE_BYTES, MAX_HEADER_BYT
 from loramux_adapters.validation.strict_json import parse_object
 
 DType = Literal["F32", "F16", "BF16"]
+# Larger numbers than any file's are refused where they stand: Python does not even print those of thousands of digits.
+_Size = Annotated[int, Field(gt=0, le=1 << 32)]
+_Offset = Annotated[int, Field(ge=0, le=1 << 48)]
 _ITEM_BYTES: dict[DType, int] = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -44,8 +47,8 @@ class _Entry(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     dtype: DType
-    shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
-    data_offsets: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
+    shape: Annotated[list[_Size], Field(min_length=2, max_length=2)]
+    data_offsets: Annotated[list[_Offset], Field(min_length=2, max_length=2)]
 
 
 def read_tensors(file: BinaryIO, size: int) -> dict[str, Tensor]:

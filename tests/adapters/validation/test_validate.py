@@ -13,6 +13,7 @@ from loramux_adapters.records import LINEAR_MODULES, BaseSpec, Manifest
 from loramux_adapters.validation import largest_file, validate
 from tests.adapters.building import (
     BASE,
+    PEFT_CONFIGS,
     Tensors,
     as_bfloat16,
     lora_config,
@@ -48,6 +49,7 @@ def test_what_was_accepted_is_told_in_the_manifest(tmp_path: Path) -> None:
         "dtypes": ("F32",),
         "parameters": 3 * (4 * 16 + 16 * 4 + 4 * 16 + 8 * 4),
         "weights_bytes": 4 * 3 * (4 * 16 + 16 * 4 + 4 * 16 + 8 * 4),
+        "warnings": (),
     }
     assert manifest.base == BASE
     assert manifest.files[WEIGHTS_FILE].bytes == (tmp_path / WEIGHTS_FILE).stat().st_size
@@ -69,6 +71,11 @@ def test_what_was_accepted_is_told_in_the_manifest(tmp_path: Path) -> None:
         (lora_config(), lora_tensors(dtype=np.float16)),
         (lora_config(init_lora_weights="Gaussian"), lora_tensors()),
         (lora_config(init_lora_weights=False), lora_tensors()),
+        (lora_config(init_lora_weights="eva", eva_config={"rho": 2.0}), lora_tensors()),
+        (lora_config(target_modules=r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)"), lora_tensors()),
+        (lora_config(target_modules=r".*\.[02]\..*q_proj"), lora_tensors(("q_proj",), (0, 2))),
+        (lora_config(target_modules=list(ALL), exclude_modules=r".*mlp.*"), lora_tensors(ALL[:4])),
+        (lora_config(base_model_name_or_path=None), lora_tensors()),
         ({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}, lora_tensors()),
     ],
 )
@@ -88,6 +95,67 @@ def test_rank_stabilised_scaling_is_alpha_over_the_root_of_the_rank(tmp_path: Pa
     assert accept(write_adapter(tmp_path, lora_config(use_rslora=True))).scaling == 4.0
 
 
+def test_an_adapter_of_the_largest_values_that_float16_can_hold_with_room_to_spare_is_accepted(tmp_path: Path) -> None:
+    accept(write_adapter(tmp_path, tensors=only_largest(10_000, 0.001)))
+
+
+def test_modules_without_an_effect_are_no_reason_to_refuse_the_others(tmp_path: Path) -> None:
+    accept(write_adapter(tmp_path, tensors=zeroed("AB", ("q_proj",))))
+
+
+def test_ranks_and_alphas_of_single_modules_are_accepted_as_peft_reads_them(tmp_path: Path) -> None:
+    config = lora_config(
+        rank_pattern={"model.layers.1.self_attn.q_proj": 8, "q_proj": 2}, alpha_pattern={"1.self_attn.v_proj": 400}
+    )
+    tensors = lora_tensors(("q_proj",), (0, 2), rank=2) | lora_tensors(("q_proj",), (1,), rank=8)
+    manifest = accept(write_adapter(tmp_path, config, tensors | lora_tensors(("v_proj",))))
+    assert (manifest.rank, manifest.alpha, manifest.scaling) == (8, 8.0, 2.0)
+
+
+def test_the_first_pattern_that_names_a_module_counts(tmp_path: Path) -> None:
+    config = lora_config(target_modules=["q_proj"], rank_pattern={"q_proj": 2, "layers.1.self_attn.q_proj": 8})
+    accept(write_adapter(tmp_path, config, lora_tensors(("q_proj",), rank=2)))
+
+
+@pytest.mark.parametrize("scaling", [{"alpha_pattern": {"q_proj": 60_000}}, {"lora_alpha": 60_000}])
+def test_an_alpha_that_drowns_the_base_is_refused_by_its_effect(tmp_path: Path, scaling: dict[str, Any]) -> None:
+    error = refusal(write_adapter(tmp_path, lora_config(**scaling)))
+    assert (error.where, "scaling" in error.problem) == (FIRST_A.removesuffix(".lora_A.weight"), True)
+
+
+def test_an_expression_that_takes_for_ever_is_not_evaluated(tmp_path: Path) -> None:
+    accept(write_adapter(tmp_path, lora_config(target_modules=r"(.*.*.*.*)*(.+)+(a|aa)+$x")))
+
+
+def test_where_an_expression_chooses_a_tensor_without_its_other_half_is_refused(tmp_path: Path) -> None:
+    error = refusal(write_adapter(tmp_path, lora_config(target_modules=".*"), without(FIRST_B)))
+    assert (error.where, error.problem) == (FIRST_B, "the tensor is missing")
+
+
+@pytest.mark.parametrize("version", PEFT_CONFIGS)
+def test_the_config_of_a_recent_peft_is_accepted(tmp_path: Path, version: str) -> None:
+    accept(write_adapter(tmp_path, PEFT_CONFIGS[version]))
+
+
+@pytest.mark.parametrize("name", ["tiny", "ORG/Tiny", "/models/org/tiny/", "C:\\models\\TINY", "", None])
+def test_an_adapter_of_the_base_by_any_path_comes_without_a_warning(tmp_path: Path, name: str | None) -> None:
+    folder = write_adapter(tmp_path, lora_config(base_model_name_or_path=name))
+    assert validate(folder, BASE, max_rank=8, refuse_other_base=True).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["org/other", "tiny/other", "tiny2", "x" * 100_000, "ti\nny"])
+def test_an_adapter_of_another_base_is_let_in_with_a_warning_or_refused(tmp_path: Path, name: str) -> None:
+    folder = write_adapter(tmp_path, lora_config(base_model_name_or_path=name))
+    (warning,) = accept(folder).warnings
+    with pytest.raises(InvalidAdapter) as caught:
+        validate(folder, BASE, max_rank=8, refuse_other_base=True)
+    assert warning == caught.value.message
+    assert "expected tiny, found " in warning
+    assert "LORAMUX_BASE_MISMATCH" in warning
+    assert warning.isprintable()
+    assert len(warning) < 600
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -96,8 +164,6 @@ def test_rank_stabilised_scaling_is_alpha_over_the_root_of_the_rank(tmp_path: Pa
         ("bias", "lora_only", "bias"),
         ("lora_bias", True, "bias in LoRA"),
         ("modules_to_save", ["lm_head"], "modules_to_save"),
-        ("rank_pattern", {"q_proj": 2}, "rank_pattern"),
-        ("alpha_pattern", {"q_proj": 2}, "alpha_pattern"),
         ("trainable_token_indices", [1], "trainable_token_indices"),
         ("fan_in_fan_out", True, "fan_in_fan_out"),
         ("megatron_config", {"a": 1}, "megatron_config"),
@@ -131,8 +197,6 @@ def test_a_feature_that_would_silently_not_be_served_is_refused_by_name(
         ("r", 4.0),
         ("r", "4"),
         ("r", True),
-        ("r", 9),
-        ("r", 10**400),
         ("lora_alpha", 0),
         ("lora_alpha", -8),
         ("lora_alpha", 1e9),
@@ -145,8 +209,18 @@ def test_a_feature_that_would_silently_not_be_served_is_refused_by_name(
         ("target_modules", ["q_proj", "v_proj", "query_key_value"]),
         ("target_modules", ["q_proj", "v_proj", ""]),
         ("target_modules", ["q_proj", "v_proj", "proj"]),
-        ("target_modules", ".*_proj"),
-        ("exclude_modules", ".*v_proj"),
+        ("target_modules", ""),
+        ("rank_pattern", ["q_proj"]),
+        ("rank_pattern", {"q_proj": 0}),
+        ("rank_pattern", {"q_proj": 2.0}),
+        ("rank_pattern", {"q_(proj|gate)": 2}),
+        ("rank_pattern", {"^model.layers.0.self_attn.q_proj": 2}),
+        ("rank_pattern", {"": 2}),
+        ("rank_pattern", {str(number): 2 for number in range(241)}),
+        ("alpha_pattern", {"q_proj": -1}),
+        ("alpha_pattern", {"q_proj": 1e9}),
+        ("alpha_pattern", {"layers.3.self_attn.q_proj": 8}),
+        ("base_model_name_or_path", ["tiny"]),
         ("layers_to_transform", [0, 1, 2, 3]),
         ("layers_to_transform", [77]),
         ("layers_to_transform", [-1]),
@@ -156,7 +230,16 @@ def test_a_feature_that_would_silently_not_be_served_is_refused_by_name(
 def test_a_value_that_makes_no_sense_is_refused_with_its_key(tmp_path: Path, key: str, value: object) -> None:
     error = refusal(write_adapter(tmp_path, lora_config(**{key: value})))
     assert error.where == CONFIG_FILE
-    assert key in error.problem or (key == "r" and "rank" in error.problem)
+    assert key in error.problem
+
+
+@pytest.mark.parametrize("changes", [{"r": 9}, {"r": 10**400}, {"rank_pattern": {"q_proj": 9}}])
+def test_a_rank_over_the_limit_is_refused_with_the_setting_that_could_change_it(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    error = refusal(write_adapter(tmp_path, lora_config(**changes)))
+    assert "LORAMUX_ENGINE__MAX_LORA_RANK" in error.message
+    assert error.expected == "at most 8"
 
 
 def test_an_adapter_without_a_tensor_is_refused(tmp_path: Path) -> None:
@@ -184,6 +267,24 @@ def with_value(name: str, value: float, dtype: str = "float32") -> Tensors:
     tensors = lora_tensors(dtype=np.dtype(dtype))
     tensors[name][-1, -1] = value
     return tensors
+
+
+def zeroed(parts: str, names: tuple[str, ...] = ("q_proj", "v_proj")) -> Tensors:
+    """All tensors of `parts`, A or B, of the modules `names` are zeros."""
+    return {
+        name: tensor * 0 if name.split("lora_")[1][0] in parts and any(part in name for part in names) else tensor
+        for name, tensor in lora_tensors().items()
+    }
+
+
+def alternating() -> Tensors:
+    """A is zeros in one module and B in the other."""
+    return zeroed("A", ("q_proj",)) | {name: tensor for name, tensor in zeroed("B").items() if "v_proj" in name}
+
+
+def only_largest(a: float, b: float) -> Tensors:
+    """All of A are `a`, and all of B are `b`."""
+    return {name: np.full_like(tensor, a if "lora_A" in name else b) for name, tensor in lora_tensors().items()}
 
 
 SMALLER = BASE.model_copy(update={"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2})
@@ -215,6 +316,13 @@ DEEPER = BASE.model_copy(update={"num_hidden_layers": 4})
         (with_value(FIRST_A, float("inf"), "float16"), FIRST_A, "infinite"),
         (with_value(FIRST_B, -1e30), FIRST_A.removesuffix(".lora_A.weight"), "too large"),
         (with_value(FIRST_A, 65504, "float16"), FIRST_A.removesuffix(".lora_A.weight"), "too large"),
+        (only_largest(20_000, 1e-4), FIRST_A.removesuffix(".lora_A.weight"), "too large: max|A|"),
+        (only_largest(1e-4, 6_000), FIRST_A.removesuffix(".lora_A.weight"), "too large: scaling x max|B|"),
+        (zeroed("A"), WEIGHTS_FILE, "no effect"),
+        (zeroed("B"), WEIGHTS_FILE, "no effect"),
+        (zeroed("AB"), WEIGHTS_FILE, "no effect"),
+        ({name: -tensor for name, tensor in zeroed("B").items()}, WEIGHTS_FILE, "no effect"),
+        (alternating(), WEIGHTS_FILE, "no effect"),
     ],
 )
 def test_wrong_tensors_are_refused_by_the_first_ones_name(
@@ -247,10 +355,6 @@ def test_a_nan_after_the_first_mebibyte_is_found(tmp_path: Path) -> None:
 def test_an_expected_shape_is_said_beside_the_found_one(tmp_path: Path) -> None:
     error = refusal(write_adapter(tmp_path, tensors=lora_tensors(rank=8)))
     assert "expected (4, 16), found (8, 16)" in error.message
-
-
-def test_alpha_that_drowns_the_base_is_refused_by_its_effect(tmp_path: Path) -> None:
-    assert "scaling" in refusal(write_adapter(tmp_path, lora_config(lora_alpha=60_000))).problem
 
 
 @pytest.mark.parametrize("missing", [CONFIG_FILE, WEIGHTS_FILE])
