@@ -134,6 +134,24 @@ def test_an_unfit_value_is_told_in_one_line(environ: dict[str, str], message: st
     assert refusal(environ) == message
 
 
+@pytest.mark.parametrize(
+    ("urls", "problem"),
+    [
+        ("s3://a,/srv", "it should look like s3://bucket/folder"),
+        ("s3://a,file://srv", "it should begin with one of s3://, "),
+        ("s3://a/../b", "it holds a step upwards"),
+        ("https://", "it names no host"),
+    ],
+)
+def test_urls_that_open_no_store_elsewhere_can_not_be_allowed(urls: str, problem: str) -> None:
+    assert refusal({"LORAMUX_ALLOWED_URLS": urls}).startswith(f"allowed_urls: {problem}")
+
+
+def test_urls_are_read_from_json_or_commas_and_may_be_none_at_all() -> None:
+    for text, urls in (("s3://a, gs://b", ("s3://a", "gs://b")), ("[]", ())):
+        assert load_settings(environ={"LORAMUX_ALLOWED_URLS": text}).allowed_urls == urls
+
+
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     assert len(refusal({"LORAMUX_PORT": "x", "LORAMUX_MAX_BODY_BYTES": "0"}).splitlines()) == 2
 

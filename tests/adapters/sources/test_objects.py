@@ -107,11 +107,12 @@ def test_an_adapters_two_files_are_fetched_and_nothing_else(s3: str, into: Path)
     assert lines[-1] == "downloading adapter_model.safetensors: 256kB of 256kB"
 
 
-def test_a_file_of_several_blocks_arrives_whole(s3: str, into: Path) -> None:
+def test_a_file_of_several_blocks_arrives_in_one_stream(bad_s3: Served, into: Path) -> None:
     content = bytes(range(256)) * 240_000  # more than the store's library reads at once
-    _put(s3, "large", {CONFIG_FILE: b"{}", WEIGHTS_FILE: content})
-    _fetch(into, "s3://models/large/", largest={WEIGHTS_FILE: len(content)})
+    bad_s3.files[f"models/tone/{WEIGHTS_FILE}"] = content
+    _fetch(into, "s3://models/tone/", largest={WEIGHTS_FILE: len(content)})
     assert _fetched(into)[WEIGHTS_FILE] == content
+    assert bad_s3.requests == [f"GET /models/tone/{name}" for name in LARGEST]
 
 
 def test_what_was_replaced_at_the_same_address_is_read_anew(s3: str, into: Path, tmp_path: Path) -> None:

@@ -29,3 +29,10 @@ def test_what_arrives_above_the_bound_is_refused_though_it_was_announced_as_less
         bar.update(10)
         with pytest.raises(InvalidAdapter, match="too large"):
             bar.update(1)
+
+
+def test_a_bar_that_is_switched_off_counts_all_the_same() -> None:
+    with progress_bar("downloading", lambda _: None, at_most("x", 10))(unit="B", disable=True) as bar:
+        bar.update(10)
+        with pytest.raises(InvalidAdapter, match="too large"):
+            bar.update(1)
