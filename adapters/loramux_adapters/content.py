@@ -18,9 +18,12 @@ ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _COPY_BYTES = 1 << 20
 
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about a file: it may be opened a moment later."""
+
 
 def open_regular(path: str | Path, *, folder: int | None = None) -> BufferedReader:
-    """Open a regular file for reading, in the open folder `folder` if given; raises InvalidAdapter.
+    """Open a regular file for reading, in the open folder `folder` if given; raises InvalidAdapter, OSError.
 
     A symbolic link is not followed, and a pipe or device, on which a reader may wait for ever, is refused.
     """
@@ -28,6 +31,8 @@ def open_regular(path: str | Path, *, folder: int | None = None) -> BufferedRead
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
+        if error.errno in OUT_OF_RESOURCES:
+            raise
         reason = "is a symbolic link" if error.errno == errno.ELOOP else f"can't be opened: {error.strerror}"
         raise InvalidAdapter(reason, where=name) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

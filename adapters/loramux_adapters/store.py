@@ -1,9 +1,10 @@
 """The accepted versions on disk, named by their content and never changed in place.
 
     ROOT/versions/SHA256/    adapter_config.json, adapter_model.safetensors, manifest.json (read-only)
-    ROOT/staging/RANDOM/     what is being fetched and checked
+    ROOT/staging/RANDOM/     what is being fetched and checked, or removed
 
-A version appears by one rename of a complete, flushed folder: after a crash it is there in full or not at all.
+A version appears by one rename of a complete, flushed folder, and goes by one rename: after a crash it is there in full
+or not at all.
 """
 
 import errno
@@ -12,18 +13,29 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from loramux_adapters.content import ADAPTER_FILES, content_digest, file_facts
+from loramux_adapters.content import ADAPTER_FILES, OUT_OF_RESOURCES, content_digest, file_facts, open_regular
 from loramux_adapters.errors import InvalidAdapter, StoreError
 from loramux_adapters.records import Manifest
 
 MANIFEST_FILE = "manifest.json"
+UNKNOWN_SECONDS = 3600.0
+"""How long a version stays that nobody knows: another process may be about to register it."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_MANIFEST_BYTES = 1 << 20
+_ADVICE = {
+    errno.ENOSPC: "free space on the disk of LORAMUX_DATA_DIR",
+    errno.EDQUOT: "free space on the disk of LORAMUX_DATA_DIR, or raise the quota",
+    errno.EROFS: "mount the disk of LORAMUX_DATA_DIR for writing",
+    errno.EACCES: "let the server's user write to LORAMUX_DATA_DIR",
+    errno.EPERM: "let the server's user write to LORAMUX_DATA_DIR",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 class Store:
@@ -56,12 +68,13 @@ class Store:
                 (staged / name).chmod(0o444)
                 _flush(staged / name)
             _flush(staged)
-            try:
-                staged.rename(target)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                self._replace_if_damaged(staged, manifest.digest)
+            with _locked(self._versions, fcntl.LOCK_SH):  # No sweep comes between finding a version and renewing it.
+                try:
+                    staged.rename(target)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    self._renew(staged, manifest.digest)
             _flush(self._versions)
         return target
 
@@ -78,33 +91,60 @@ class Store:
         return self._versions / digest
 
     def verify(self, digest: str) -> Manifest:
-        """Read all of a version and return its manifest; raises StoreError unless it is exactly what was accepted."""
+        """Read all of a version and return its manifest; raises StoreError unless it is exactly what was accepted.
+
+        OSError means that it can't be read now and nothing else, as with too many open files.
+        """
         folder = self.path(digest)
         try:
-            manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+            with open_regular(folder / MANIFEST_FILE) as file:
+                manifest = Manifest.model_validate_json(file.read(_MAX_MANIFEST_BYTES))
             found = content_digest(file_facts(folder))
         except (OSError, ValidationError, InvalidAdapter) as error:
+            if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+                raise
             raise StoreError(f"The version {digest[:12]} is missing from the store or damaged.") from error
         if not found == manifest.digest == digest:
             raise StoreError(f"The version {digest[:12]} in the store was changed after it was accepted.")
         return manifest
 
-    def _replace_if_damaged(self, staged: Path, digest: str) -> None:
+    def _renew(self, staged: Path, digest: str) -> None:
+        """Make the version that is there as new: with its time if it is sound, else with the files of `staged`."""
         try:
             self.verify(digest)
+            os.utime(self.path(digest))
         except StoreError:
             with self.staging() as aside:
                 self.path(digest).rename(aside / "damaged")
                 staged.rename(self.path(digest))
 
-    def sweep(self) -> int:
-        """Remove what ended processes left half-written in staging, and return how many folders that were."""
+    def sweep(self, known: Container[str] | None = None, now: float = 0.0) -> int:
+        """Remove what ended processes left half-written in staging, and return how many folders that were.
+
+        With `known`, the digests that are registered, also what they left complete and unknown, if it was put more than
+        an hour before `now` (Unix seconds). What can't be removed now stays until the next time.
+        """
+        with _translated("swept"):
+            return self._sweep_staging() + (0 if known is None else self._sweep_versions(known, now))
+
+    def _sweep_staging(self) -> int:
         swept = 0
-        with _translated("swept"), _locked(self._staging, fcntl.LOCK_EX):
+        with _locked(self._staging, fcntl.LOCK_EX):
             for folder in self._staging.iterdir():
-                with suppress(BlockingIOError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with suppress(OSError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     shutil.rmtree(folder)
                     swept += 1
+        return swept
+
+    def _sweep_versions(self, known: Container[str], now: float) -> int:
+        swept = 0
+        with _locked(self._versions, fcntl.LOCK_EX):
+            for folder in self._versions.iterdir():
+                is_version = _SHA256.fullmatch(folder.name) is not None
+                if is_version and folder.name not in known and now - folder.stat().st_mtime > UNKNOWN_SECONDS:
+                    with suppress(StoreError):
+                        self.remove(folder.name)
+                        swept += 1
         return swept
 
     @contextmanager
@@ -140,11 +180,13 @@ def _locked(folder: Path, operation: int) -> Iterator[None]:
 
 @contextmanager
 def _translated(verb: str) -> Iterator[None]:
-    """Turn the system's errors into the store's."""
+    """Turn the system's errors into the store's, with what to do."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"The adapter store can't be {verb}: {error.strerror}.") from error
+        advice = _ADVICE.get(error.errno or 0)
+        reason = f"{error.strerror}; {advice}" if advice else error.strerror
+        raise StoreError(f"The adapter store can't be {verb}: {reason}.") from error
 
 
 def _flush(path: Path) -> None:

@@ -1,19 +1,35 @@
+import errno
 import os
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from loramux_adapters.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.content import ADAPTER_FILES, WEIGHTS_FILE
 from loramux_adapters.errors import StoreError
 from loramux_adapters.records import Manifest
 from loramux_adapters.store import MANIFEST_FILE, Store
 from loramux_adapters.validation import validate
 from tests.adapters.building import BASE, lora_tensors, write_adapter
+
+ROOT = Path(__file__).parents[2]
+
+
+def refusing(code: int) -> Callable[..., NoReturn]:
+    """A function of the system's that fails."""
+
+    def fails(*_: object, **__: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    return fails
 
 
 @pytest.fixture
@@ -82,10 +98,62 @@ def test_a_version_under_another_one_s_digest_is_noticed(store: Store) -> None:
         store.verify(one.digest)
 
 
-def test_damaged_content_does_not_pass_for_the_same_content_put_again(store: Store) -> None:
-    (store.path(put(store).digest) / CONFIG_FILE).unlink()
+@pytest.mark.parametrize("name", [*ADAPTER_FILES, MANIFEST_FILE])
+def test_damaged_content_is_repaired_by_the_same_content_put_again(store: Store, tmp_path: Path, name: str) -> None:
+    manifest = put(store)
+    (store.path(manifest.digest) / name).unlink()
+    assert put(store) == manifest
+    assert store.verify(manifest.digest) == manifest
+    assert not staged_folders(tmp_path)
+
+
+def test_a_manifest_that_became_a_link_or_a_giant_is_damage(store: Store) -> None:
+    manifest = put(store)
+    file = store.path(manifest.digest) / MANIFEST_FILE
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+    with pytest.raises(StoreError, match="damaged"):
+        store.verify(manifest.digest)
+    file.unlink()
+    file.touch()
+    os.truncate(file, 1 << 40)
+    with pytest.raises(StoreError, match="damaged"):
+        store.verify(manifest.digest)
+
+
+def test_that_no_more_files_can_be_opened_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = put(store)
+    monkeypatch.setattr(os, "open", refusing(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        store.verify(manifest.digest)
+    monkeypatch.undo()
+    assert store.verify(manifest.digest) == manifest
+
+
+def test_a_removed_version_is_gone_and_can_be_put_again(store: Store, tmp_path: Path) -> None:
+    manifest = put(store)
+    store.remove(manifest.digest)
+    assert not store.path(manifest.digest).exists()
+    assert not staged_folders(tmp_path)
     with pytest.raises(StoreError):
-        put(store)
+        store.verify(manifest.digest)
+    assert put(store) == manifest
+    assert store.verify(manifest.digest) == manifest
+
+
+def test_removing_what_is_not_there_is_done_already(store: Store) -> None:
+    store.remove("0" * 64)
+
+
+def test_a_version_that_can_t_be_removed_is_still_there_in_full(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = put(store)
+    monkeypatch.setattr(Path, "rename", refusing(errno.EROFS))
+    with pytest.raises(StoreError, match="Read-only file system; mount the disk of LORAMUX_DATA_DIR"):
+        store.remove(manifest.digest)
+    assert store.verify(manifest.digest) == manifest
+    assert not staged_folders(tmp_path)
 
 
 @pytest.mark.parametrize("digest", ["", "..", "../../etc", "A" * 64, "a" * 63, "a" * 65, f"{'a' * 64}\n", "a" * 12])
@@ -102,8 +170,69 @@ def test_staging_is_removed_when_what_it_was_lent_for_fails(store: Store, tmp_pa
 
 
 def test_a_full_disk_is_the_store_s_error_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="No space left"), store.staging():
-        raise OSError(28, os.strerror(28), "/secret/path")
+    with pytest.raises(StoreError, match="No space left on device; free space") as caught, store.staging():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/path")
+    assert "secret" not in caught.value.message
+    assert not staged_folders(tmp_path)
+
+
+STEPS = ["pathlib.Path.write_text", "pathlib.Path.chmod", "os.fsync", "pathlib.Path.rename", "tempfile.mkdtemp"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("step", STEPS)
+def test_wherever_putting_fails_nothing_is_half_there_and_the_store_works_again_afterwards(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
+) -> None:
+    other = put(store, seed=1)
+    monkeypatch.setattr(step, refusing(code))
+    with pytest.raises(StoreError, match=os.strerror(code)):
+        put(store)
+    monkeypatch.undo()
+    assert not staged_folders(tmp_path)
+    assert [path.name for path in (tmp_path / "store" / "versions").iterdir()] == [other.digest]
+    assert store.verify(other.digest) == other
+    manifest = put(store)
+    assert store.verify(manifest.digest) == manifest
+
+
+FILLED = """
+import resource, signal, sys
+from pathlib import Path
+from loramux_adapters.errors import StoreError
+from loramux_adapters.sources.folder import FolderSource
+from loramux_adapters.store import Store
+from loramux_adapters.validation import largest_file, validate
+from tests.adapters.building import BASE, write_adapter
+
+root = Path(sys.argv[1])
+store, source = Store(root / "store"), FolderSource(write_adapter(root / "tone"), [root])
+
+def put():
+    with store.staging() as staged:
+        source.fetch(staged, largest_file(BASE, 8), lambda _: None)
+        manifest = validate(staged, BASE, 8)
+        store.put(staged, manifest)
+    return store.verify(manifest.digest).digest
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+try:
+    put()
+except StoreError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(put())
+"""
+
+
+def test_a_write_that_the_system_cuts_short_leaves_nothing_and_later_ones_succeed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILLED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    refusal, digest = done.stdout.splitlines()
+    assert refusal == "The adapter store can't be written: File too large."
+    assert [path.name for path in (tmp_path / "store" / "versions").iterdir()] == [digest]
     assert not staged_folders(tmp_path)
 
 
@@ -119,6 +248,63 @@ def test_a_sweep_leaves_versions_and_folders_in_use_alone(store: Store, tmp_path
         assert Store(tmp_path / "store").sweep() == 0
         assert staged.exists()
     assert store.verify(manifest.digest)
+
+
+NOW = 1e9
+
+
+def test_a_sweep_removes_complete_versions_that_nobody_knows_after_an_hour(store: Store, tmp_path: Path) -> None:
+    known, unknown, fresh = (put(store, seed=seed).digest for seed in range(3))
+    for digest, age in ((known, 1e6), (unknown, 3601), (fresh, 3599)):
+        os.utime(store.path(digest), (NOW - age, NOW - age))
+    assert store.sweep() == 0
+    assert store.sweep({known}, NOW) == 1
+    assert {path.name for path in (tmp_path / "store" / "versions").iterdir()} == {known, fresh}
+    assert not staged_folders(tmp_path)
+
+
+def test_what_is_put_again_counts_as_new(store: Store) -> None:
+    digest = put(store).digest
+    os.utime(store.path(digest), (0, 0))
+    put(store)
+    assert store.sweep(set(), time.time()) == 0
+    assert store.verify(digest)
+
+
+def test_a_sweep_leaves_alone_what_is_no_version_s(store: Store, tmp_path: Path) -> None:
+    notes = tmp_path / "store" / "versions" / "NOTES"
+    notes.mkdir()
+    os.utime(notes, (0, 0))
+    assert store.sweep(set(), time.time()) == 0
+    assert notes.exists()
+
+
+def test_a_sweep_of_a_full_disk_leaves_what_it_can_t_remove(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = put(store).digest
+    os.utime(store.path(digest), (0, 0))
+    monkeypatch.setattr("tempfile.mkdtemp", refusing(errno.ENOSPC))
+    assert store.sweep(set(), NOW) == 0
+    assert store.verify(digest)
+
+
+def test_a_sweep_waits_for_what_is_being_put(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = put(store).digest
+    os.utime(store.path(digest), (0, 0))
+    swept: list[int] = []
+    sweeping = threading.Thread(target=lambda: swept.append(store.sweep(set(), time.time())))
+    verify = store.verify
+
+    def while_put(digest: str) -> Manifest:
+        sweeping.start()
+        sweeping.join(0.2)
+        assert sweeping.is_alive()
+        return verify(digest)
+
+    monkeypatch.setattr(store, "verify", while_put)
+    put(store)
+    sweeping.join()
+    assert swept == [0]
+    assert verify(digest)
 
 
 KILLED = """
