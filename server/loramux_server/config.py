@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, get_origin
+from typing import Annotated, Any, Literal, Self, get_origin
 
 import yaml
 from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Names and folders that are registered at start; the demo has its examples."""
     proof: bool = True
     """Whether a version must show on the engine that it has an effect before it serves."""
+    base_mismatch: Literal["warn", "refuse"] = "warn"
+    """What becomes of an adapter whose config names another base; `warn`, because people rename folders."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     drain_seconds: NonNegativeFloat = 20.0
     max_body_bytes: PositiveInt = 32 * 1024 * 1024

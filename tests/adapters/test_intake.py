@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,16 @@ def test_an_accepted_folder_is_stored_registered_and_still_to_be_proven(intake: 
     assert stored.created_at == 5.0
     assert stored.source == {"type": "folder", "path": str(tmp_path / "roots" / "tone")}
     assert intake.store.verify(stored.manifest.digest) == stored.manifest
+
+
+def test_an_adapter_of_another_base_is_accepted_with_a_warning_or_refused(intake: Intake, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "tone", lora_config(base_model_name_or_path="org/other"))
+    source = FolderSource(folder, [tmp_path])
+    take_in(intake, source)
+    (stored,) = intake.registry.get(TONE).versions
+    assert "org/other" in stored.manifest.warnings[0]
+    with pytest.raises(InvalidAdapter, match="org/other"):
+        take_in(replace(intake, refuse_other_base=True), source)
 
 
 def test_the_source_may_change_or_vanish_afterwards(intake: Intake, tmp_path: Path) -> None:

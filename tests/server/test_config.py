@@ -29,6 +29,12 @@ def test_without_being_told_anything_the_server_is_on_loopback_with_the_demo_bas
     assert settings.allowed_roots == (Path("adapters"), Path(".loramux"))
 
 
+def test_an_adapter_of_another_base_is_warned_of_or_refused_and_nothing_else() -> None:
+    assert load_settings(environ={}).base_mismatch == "warn"
+    assert load_settings(environ={"LORAMUX_BASE_MISMATCH": "refuse"}).base_mismatch == "refuse"
+    assert "base_mismatch" in refusal({"LORAMUX_BASE_MISMATCH": "ignore"})
+
+
 def test_what_lies_in_the_data_folder_follows_it() -> None:
     settings = load_settings(environ={"LORAMUX_DATA_DIR": "/srv/data"})
     assert settings.database_url == "sqlite:////srv/data/loramux.sqlite3"
