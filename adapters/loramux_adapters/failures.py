@@ -38,16 +38,19 @@ class Failures:
 
     def check(self, version: VersionId) -> None:
         """Raise AdapterLoadingFailed while the version is left alone."""
-        failure = self._known.get(version)
-        if failure is not None and (wait := failure.retry_at - self.clock()) > 0:
+        if (wait := self.pause(version)) > 0:
             raise failed(version, wait)
 
+    def pause(self, version: VersionId) -> float:
+        """Seconds until the version may be tried again; 0 if it may now."""
+        failure = self._known.get(version)
+        return max(0.0, failure.retry_at - self.clock()) if failure else 0.0
+
     def pauses(self) -> dict[VersionId, float]:
-        """Seconds until each may be tried again."""
-        now = self.clock()
-        return {version: max(0.0, failure.retry_at - now) for version, failure in self._known.items()}
+        """The same of each that failed."""
+        return {version: self.pause(version) for version in self._known}
 
 
-def failed(version: VersionId, wait: float = FIRST_PAUSE) -> AdapterLoadingFailed:
+def failed(version: VersionId, wait: float) -> AdapterLoadingFailed:
     """The error for requests to a version that failed."""
     return AdapterLoadingFailed(f"The adapter {version} could not be loaded; it is tried again in {wait:.0f} s.", wait)

@@ -8,13 +8,13 @@ adapter away from those who wait for the same one.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 from . import residency
-from .errors import AdapterError, NoAdapterCapacity, PinLimit, StoreError
+from .errors import AdapterError, NoAdapterCapacity, StoreError
 from .failures import Failures, failed
+from .pins import Pins
 from .pool_ports import Lease, Loader, PoolObserver, PoolView, ResidentView
 from .records import VersionId
 from .turns import Turns
@@ -27,17 +27,10 @@ class _Place:
     """One version's place in the engine's host memory."""
 
     arrival: asyncio.Task[None]
-    used: int
     leases: int = 0
-    doomed: bool = False
-
-    @property
-    def is_ready(self) -> bool:
-        return self.arrival.done()
-
-    @property
-    def failed(self) -> bool:
-        return self.arrival.cancelled() or self.arrival.exception() is not None
+    used: int = 0
+    is_filled: bool = False
+    is_doomed: bool = False
 
 
 @dataclass(eq=False)
@@ -58,17 +51,19 @@ class AdapterPool:
     max_waiting: int = 256
     max_wait: float = 60.0
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     failures: Failures = field(init=False)
-    _pinned: frozenset[VersionId] = frozenset()
+    pins: Pins = field(init=False)
     _served: Counter[VersionId] = field(default_factory=Counter)
-    _chores: set[asyncio.Task[None]] = field(default_factory=set)
     _places: dict[VersionId, _Place] = field(default_factory=dict)
     _leaving: set[asyncio.Task[None]] = field(default_factory=set)
-    _waiting: Turns = field(default_factory=Turns)
+    _waiting: Turns[_Place] = field(default_factory=Turns)
     _uses: int = 0
 
     def __post_init__(self) -> None:
+        most = max(0, min(self.slots, self.capacity) - 1)
         self.failures = Failures(self.clock)
+        self.pins = Pins(self.loader, self._bring, self.is_resident, most, self.sleep)
 
     @property
     def has_room(self) -> bool:
@@ -78,7 +73,7 @@ class AdapterPool:
     def is_resident(self, version: VersionId) -> bool:
         """Whether the version is in the engine's host memory now."""
         place = self._places.get(version)
-        return place is not None and place.is_ready
+        return place is not None and place.is_filled
 
     def check(self, version: VersionId) -> None:
         """Refuse what could not even wait for a place.
@@ -102,31 +97,26 @@ class AdapterPool:
 
         """
         lease = await self._lease(version)
-        self._served[version] += served
+        if served:
+            self._served[version] += 1
         return lease
 
     async def prefetch(self, version: VersionId) -> None:
-        """Bring the version in without holding it; waits and raises as `lease` does."""
-        (await self.lease(version, served=False)).release()
+        """Bring the version in without holding it; raises as `lease` does, but at once if every place is held."""
+        if version not in self._places and isinstance(self._plan(), residency.Wait):
+            raise NoAdapterCapacity(_FULL)
+        await self._bring(version)
 
     def check_pins(self, versions: Set[VersionId]) -> None:
-        """Raise PinLimit if not all of these can be pinned: what is not pinned needs a slot and a place too."""
-        most = min(self.slots, self.capacity) - 1
-        if len(versions) > most:
-            raise PinLimit(
-                f"{len(versions)} versions would be pinned, and at most {most} can be: unpin another adapter, or raise "
-                "LORAMUX_ENGINE__MAX_LORAS and LORAMUX_ENGINE__MAX_CPU_LORAS."
-            )
+        """Raise PinLimit if not all of these can be pinned."""
+        self.pins.check(versions)
 
     def pin(self, versions: Set[VersionId]) -> None:
         """Keep exactly these from now on, as many as can be; those that are missing are loaded in the background."""
-        most = min(self.slots, self.capacity) - 1
-        wanted, before = frozenset(sorted(versions)[:most]), self._pinned
-        self._pinned = wanted
-        for version in wanted - before:
-            self._chore(self._keep(version))
-        for version in before - wanted:
-            self._chore(self._let_go(version))
+        for version in versions & self._places.keys():
+            self._places[version].is_doomed = False  # it was removed and is back, before its last lease was
+        self.pins.want(versions)
+        self._serve_waiting()
 
     def forgive(self, version: VersionId) -> None:
         """Forget that the version failed: it is tried again at once."""
@@ -141,24 +131,28 @@ class AdapterPool:
         """What is in the engine now, and what is not let in."""
         in_slots = await self.loader.slots()
         residents = tuple(
-            ResidentView(version, place.leases, not place.is_ready, version in self._pinned, version in in_slots)
+            ResidentView(version, place.leases, not place.is_filled, version in self.pins.wanted, version in in_slots)
             for version, place in self._places.items()
         )
         return PoolView(self.capacity, self.slots, len(self._waiting), residents, self.failures.pauses())
 
     def discard(self, version: VersionId) -> None:
-        """Take the version out of the engine: now, or when its last lease is released."""
+        """Take the version out of the engine: now, or when its last lease is released. It is not pinned any more."""
         self.failures.forget(version)
         self._served.pop(version, None)
+        self.pins.want(self.pins.wanted - {version})
         place = self._places.get(version)
         if place is not None:
-            place.doomed = True
-            self._bury(version, place)
+            place.is_doomed = True
+            self._freed(version, place)
+
+    async def _bring(self, version: VersionId) -> None:
+        (await self._lease(version)).release()
 
     async def _lease(self, version: VersionId) -> Lease:
         asked, cold = self.clock(), not self.is_resident(version)
-        place = self._places.get(version) or await self._new_place(version)
-        release = self._hold(version, place)
+        place = self._held(version) if version in self._places else await self._turn(version)
+        release = self._release_of(version, place)
         try:
             await asyncio.shield(place.arrival)
         except (asyncio.CancelledError, AdapterError):
@@ -166,132 +160,112 @@ class AdapterPool:
             raise
         except Exception as error:
             release()
-            raise failed(version) from error
+            raise failed(version, self.failures.pause(version)) from error
         return Lease(version, cold, self.clock() - asked, release)
 
-    async def _new_place(self, version: VersionId) -> _Place:
-        self.failures.check(version)
+    async def _turn(self, version: VersionId) -> _Place:
+        """Wait until there is a place for the version, with a hold on it; its load has begun then."""
+        self.check(version)
+        turn = self._waiting.join(version)
+        self._serve_waiting()
         try:
             async with asyncio.timeout(self.max_wait):
-                return await self._queue_for_place(version)
+                return await self._waiting.wait(turn, give_back=lambda place: self._let_go(version, place))
         except TimeoutError:
             raise NoAdapterCapacity(_FULL) from None
 
-    async def _queue_for_place(self, version: VersionId) -> _Place:
-        """A place for the version, its load begun. Nothing is awaited between the decision and the entry."""
-        may_go = not self._waiting  # else those who came before go first
-        if not may_go:
-            self.check(version)
-        while not may_go or isinstance(action := self._plan(version), residency.Wait):
-            await self._waiting.wait(again=may_go)
-            may_go = True
-        self._waiting.wake_next()
-        return self._places.get(version) or self._begin_load(version, action.evict)
+    def _serve_waiting(self) -> None:
+        """Begin the loads that are waited for, as far as there are places: to be called whenever one may be free."""
+        while (version := self._waiting.first) and isinstance(action := self._plan(), residency.Load):
+            self._begin_load(version, action.evict)
+            self._waiting.serve(version, lambda: self._held(version))
 
-    def _plan(self, version: VersionId) -> residency.Load | residency.Wait:
-        if version in self._places:
-            return residency.Load()  # somebody else began it meanwhile
-        return residency.plan(self._residents(), self.capacity)
+    def _plan(self) -> residency.Load | residency.Wait:
+        pinned = self.pins.wanted
+        residents = {
+            version: residency.Resident(place.used, place.leases, not place.is_filled, version in pinned)
+            for version, place in self._places.items()
+        }
+        return residency.plan(residents, self.capacity)
 
-    def _begin_load(self, version: VersionId, victim: VersionId | None) -> _Place:
+    def _begin_load(self, version: VersionId, victim: VersionId | None) -> None:
         if victim is not None:
             self._evict(victim, "capacity")
-        arrival = _background(self._load(version, list(self._leaving)), then=lambda: self._arrived(version, place))
-        place = self._places[version] = _Place(arrival, self._next_use())
+        arrival = asyncio.create_task(self._load(version, set(self._leaving)))
+        arrival.add_done_callback(_retrieved)
+        self._places[version] = _Place(arrival)
         self.observer.resident(len(self._places))
-        return place
 
-    async def _load(self, version: VersionId, leaving: list[asyncio.Task[None]]) -> None:
+    async def _load(self, version: VersionId, leaving: set[asyncio.Task[None]]) -> None:
         """Load when all that leave have left: the engine never holds more than `capacity`."""
-        began, ok = self.clock(), False
+        place, began = self._places[version], self.clock()
         try:
-            await asyncio.gather(*leaving)
+            if leaving:
+                await asyncio.wait(leaving)
             await self.loader.load(version)
-            if version in self._pinned:
-                await self.loader.pin(version, pinned=True)
-            ok = True
+        except BaseException as error:
+            self.observer.loaded(version, self.clock() - began, ok=False)
+            self._failed(version, place, error)
+            raise
+        else:
+            self.observer.loaded(version, self.clock() - began, ok=True)
+            self._arrived(version, place)
         finally:
-            self.observer.loaded(version, self.clock() - began, ok=ok)
+            self._freed(version, place)
 
     def _arrived(self, version: VersionId, place: _Place) -> None:
-        if place.failed:
-            del self._places[version]
-            self.observer.resident(len(self._places))
-            self._note_failure(version, place)
-        else:
-            self.failures.forget(version)
-        self._bury(version, place)
-        self._waiting.wake_next()
+        place.is_filled = True
+        self.failures.forget(version)
+        self.pins.arrived(version)
 
-    def _note_failure(self, version: VersionId, place: _Place) -> None:
-        error = None if place.arrival.cancelled() else place.arrival.exception()
+    def _failed(self, version: VersionId, place: _Place, error: BaseException) -> None:
+        del self._places[version]
+        self.observer.resident(len(self._places))
         if isinstance(error, StoreError):
             self.on_damage(version, error.message)
-        elif not isinstance(error, AdapterError | None) and not place.doomed:
+        elif isinstance(error, Exception) and not isinstance(error, AdapterError) and not place.is_doomed:
             self.failures.remember(version)
-
-    async def _keep(self, version: VersionId) -> None:
-        if self.is_resident(version):
-            await self.loader.pin(version, pinned=True)
-        else:
-            await self.prefetch(version)
-
-    async def _let_go(self, version: VersionId) -> None:
-        if self.is_resident(version) and version not in self._pinned:
-            await self.loader.pin(version, pinned=False)
-
-    def _chore(self, work: Any) -> None:
-        """Do it in the background; what goes wrong with a version is remembered where its load is."""
-        task = _background(work, then=lambda: self._chores.discard(task))
-        self._chores.add(task)
 
     def _evict(self, version: VersionId, reason: str) -> None:
         del self._places[version]
         self.observer.evicted(version, reason)
         self.observer.resident(len(self._places))
-        task = _background(self.loader.unload(version), then=lambda: self._leaving.discard(task))
+        task = asyncio.create_task(self.loader.unload(version))
         self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        task.add_done_callback(lambda _: self.pins.left(version))
 
-    def _hold(self, version: VersionId, place: _Place) -> Callable[[], None]:
+    def _held(self, version: VersionId) -> _Place:
+        """The version's place, with one more hold on it."""
+        place = self._places[version]
+        self._uses += 1
+        place.used = self._uses
         place.leases += 1
-        place.used = self._next_use()
+        return place
+
+    def _release_of(self, version: VersionId, place: _Place) -> Callable[[], None]:
         is_held = True
 
         def release() -> None:
             nonlocal is_held
             if is_held:
                 is_held = False
-                place.leases -= 1
-                self._bury(version, place)
-                self._waiting.wake_next()
+                self._let_go(version, place)
 
         return release
 
-    def _bury(self, version: VersionId, place: _Place) -> None:
-        """Evict a discarded version as soon as it is loaded and nobody leases it."""
-        if place.doomed and place.is_ready and not place.leases and self._places.get(version) is place:
+    def _let_go(self, version: VersionId, place: _Place) -> None:
+        place.leases -= 1
+        self._freed(version, place)
+
+    def _freed(self, version: VersionId, place: _Place) -> None:
+        """Take out what was only waiting to be idle, and see to those who wait for a place."""
+        if place.is_doomed and place.is_filled and not place.leases and self._places.get(version) is place:
             self._evict(version, "removed")
-            self._waiting.wake_next()
-
-    def _next_use(self) -> int:
-        self._uses += 1
-        return self._uses
-
-    def _residents(self) -> dict[VersionId, residency.Resident]:
-        return {
-            version: residency.Resident(place.used, place.leases, not place.is_ready, version in self._pinned)
-            for version, place in self._places.items()
-        }
+        self._serve_waiting()
 
 
-def _background(work: Any, then: Callable[[], object]) -> asyncio.Task[None]:
-    """Run `work` in a task of its own. An error that nobody awaits was told to the observer, not to be told again."""
-
-    def done(task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            task.exception()
-        then()
-
-    task: asyncio.Task[None] = asyncio.ensure_future(work)
-    task.add_done_callback(done)
-    return task
+def _retrieved(load: asyncio.Task[None]) -> None:
+    """Keep asyncio from reporting an error that nobody waits for any more: the observer was told of it."""
+    if not load.cancelled():
+        load.exception()

@@ -1,36 +1,48 @@
-"""A line of waiting tasks: first come, first served, and nobody's turn is lost when somebody leaves."""
+"""A line of tasks that wait for versions: first come, first served, and all who wait for the same one together."""
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from .records import VersionId
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
-class Turns:
-    """Tasks of one event loop that wait until there may be something for them."""
+class Turns(Generic[T]):
+    """Tasks of one event loop, in the order they came; each is handed a T that it has to give back."""
 
-    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _waiting: dict[asyncio.Future[T], VersionId] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(not turn.done() for turn in self._waiting)
 
-    async def wait(self, *, again: bool) -> None:
-        """Wait for a turn; who had one in vain (`again`) comes before all others."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.insert(0 if again else len(self._waiting), turn)
+    @property
+    def first(self) -> VersionId | None:
+        """The version that was waited for first, or None if nobody waits."""
+        return next((version for turn, version in self._waiting.items() if not turn.done()), None)
+
+    def join(self, version: VersionId) -> asyncio.Future[T]:
+        """Go to the end of the line; `wait` has to follow before anything else is awaited."""
+        turn: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = version
+        return turn
+
+    async def wait(self, turn: asyncio.Future[T], give_back: Callable[[T], None]) -> T:
+        """Wait to be served; who is cancelled between being served and waking up gives back what it was handed."""
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            else:
-                self.wake_next()  # it was our turn, and we go without taking it
+            if not turn.cancelled():
+                give_back(turn.result())
             raise
+        finally:
+            del self._waiting[turn]
 
-    def wake_next(self) -> None:
-        """Give the first in the line its turn."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def serve(self, version: VersionId, hand_out: Callable[[], T]) -> None:
+        """Hand one out to each who waits for the version."""
+        for turn, wanted in self._waiting.items():
+            if wanted == version and not turn.done():
+                turn.set_result(hand_out())

@@ -1,103 +1,21 @@
 import asyncio
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from loramux_adapters.errors import AdapterLoadingFailed, NoAdapterCapacity, PinLimit, StoreError, VersionNotFound
 from loramux_adapters.failures import LONGEST_PAUSE
-from loramux_adapters.pool import AdapterPool
-from loramux_adapters.pool_ports import Lease
-from loramux_adapters.records import AdapterName, Digest, VersionId
-
-
-def version(number: int) -> VersionId:
-    return VersionId(AdapterName(f"a{number}"), Digest(f"{number:012x}"))
-
+from loramux_adapters.records import VersionId
+from tests.adapters.pooling import pool_of, settle, version, wrongs
 
 A, B, C = version(1), version(2), version(3)
 
 
-@dataclass
-class EngineMemory:
-    """A loader that holds the pool to what the engine can bear."""
-
-    capacity: int
-    held: set[VersionId] = field(default_factory=set)
-    loads: Counter[VersionId] = field(default_factory=Counter)
-    broken: set[VersionId] = field(default_factory=set)
-    damaged: set[VersionId] = field(default_factory=set)
-    pinned: set[VersionId] = field(default_factory=set)
-    gate: asyncio.Event | None = None
-    turns: int = 1
-
-    async def load(self, version: VersionId) -> None:
-        self.loads[version] += 1
-        await self._work()
-        if version in self.broken:
-            raise OSError("unreadable")
-        if version in self.damaged:
-            raise StoreError("changed")
-        assert version not in self.held, "loaded twice"
-        self.held.add(version)
-        assert len(self.held) <= self.capacity, "the engine would evict by itself"
-
-    async def unload(self, version: VersionId) -> None:
-        await self._work()
-        self.held.remove(version)
-        self.pinned.discard(version)
-
-    async def pin(self, version: VersionId, *, pinned: bool) -> None:
-        await self._work()
-        assert version in self.held, "only what is there can be pinned"
-        (self.pinned.add if pinned else self.pinned.discard)(version)
-
-    async def slots(self) -> set[VersionId]:
-        return set(sorted(self.held)[:1])
-
-    async def _work(self) -> None:
-        if self.gate:
-            await self.gate.wait()
-        for _ in range(self.turns):
-            await asyncio.sleep(0)
-
-
-@dataclass
-class Observed:
-    loads: list[tuple[VersionId, bool]] = field(default_factory=list)
-    evictions: list[tuple[VersionId, str]] = field(default_factory=list)
-    count: int = 0
-
-    def loaded(self, version: VersionId, seconds: float, *, ok: bool) -> None:
-        assert seconds >= 0
-        self.loads.append((version, ok))
-
-    def evicted(self, version: VersionId, reason: str) -> None:
-        self.evictions.append((version, reason))
-
-    def resident(self, count: int) -> None:
-        self.count = count
-
-
-def pool_of(capacity: int, slots: int = 9, **options: Any) -> tuple[AdapterPool, EngineMemory, Observed]:
-    memory, observed = EngineMemory(capacity), Observed()
-    return AdapterPool(memory, capacity, observed, slots, **options), memory, observed
-
-
-@dataclass
-class Clock:
-    now: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong() -> Iterator[None]:
+    wrongs.clear()
+    yield
+    assert not wrongs
 
 
 async def test_a_lease_is_given_when_the_version_is_in_the_engine_and_not_before() -> None:
@@ -107,11 +25,12 @@ async def test_a_lease_is_given_when_the_version_is_in_the_engine_and_not_before
     await settle()
     assert not waiting.done()
     assert not pool.is_resident(A)
+    memory.clock.advance(0.5)
     memory.gate.set()
     lease = await waiting
     assert A in memory.held
     assert lease.cold
-    assert lease.waited > 0
+    assert lease.waited == 0.5
 
 
 async def test_a_resident_version_is_leased_warm_and_without_a_load() -> None:
@@ -190,6 +109,86 @@ async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     assert (await second).version == C
 
 
+async def test_those_whose_turn_came_in_vain_keep_their_order() -> None:
+    pool, _, _ = pool_of(2)
+    first, second = await pool.lease(A), await pool.lease(B)
+    order: list[int] = []
+
+    async def use(number: int) -> None:
+        lease = await pool.lease(version(number))
+        order.append(number)
+        await settle()
+        lease.release()
+
+    tasks = [asyncio.create_task(use(number)) for number in range(10, 16)]
+    await settle()
+    first.release()
+    second.release()  # two places are free, and one of them is taken again at once
+    again = await pool.lease(A) if pool.is_resident(A) else await pool.lease(B)
+    again.release()
+    await asyncio.gather(*tasks)
+    assert order == sorted(order)
+
+
+async def test_who_waits_for_what_came_in_for_another_waits_no_longer() -> None:
+    pool, memory, _ = pool_of(1)
+    held = await pool.lease(A)
+    first, other, second = (asyncio.create_task(pool.lease(wanted)) for wanted in (B, C, B))
+    await settle()
+    held.release()
+    await settle()
+    assert first.result().version == second.result().version == B
+    assert not other.done()
+    assert memory.loads[B] == 1
+    first.result().release()
+    second.result().release()
+    assert (await other).version == C
+
+
+async def test_many_who_waited_for_a_broken_version_cost_one_load() -> None:
+    pool, memory, _ = pool_of(1)
+    held = await pool.lease(A)
+    memory.broken.add(B)
+    memory.steps = 0
+    waiting = [asyncio.create_task(pool.lease(B)) for _ in range(64)]
+    last = asyncio.create_task(pool.lease(C))
+    await settle()
+    held.release()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, AdapterLoadingFailed) for result in results)
+    assert memory.loads[B] == 1
+    assert (await last).version == C
+
+
+async def test_a_failed_load_that_nobody_waits_for_any_more_leaves_nothing_behind() -> None:
+    pool, memory, observed = pool_of(1)
+    memory.broken.add(A)
+    memory.gate = asyncio.Event()
+    first = asyncio.create_task(pool.lease(A))
+    await settle()
+    first.cancel()
+    await settle()
+    memory.gate.set()
+    for _ in range(10):  # wherever in its end the load is
+        await asyncio.sleep(0)
+        asyncio.create_task(pool.lease(B)).add_done_callback(lambda task: task.result().release())
+    await settle()
+    assert memory.held == {B}
+    assert observed.count == 1
+
+
+async def test_an_engine_that_does_not_let_a_version_go_is_not_held_against_the_next_one() -> None:
+    pool, memory, _ = pool_of(1)
+    (await pool.lease(A)).release()
+
+    async def stuck(_: VersionId) -> None:
+        memory.held.clear()
+        raise RuntimeError("already gone")
+
+    memory.unload = stuck  # type: ignore[assignment, method-assign]
+    assert (await pool.lease(B)).version == B
+
+
 async def test_beyond_the_queues_length_a_request_is_refused_at_once() -> None:
     pool, _, _ = pool_of(1, max_waiting=2)
     await pool.lease(A)
@@ -266,7 +265,7 @@ async def test_a_discarded_version_leaves_when_its_last_lease_does() -> None:
 async def test_a_version_that_is_asked_for_again_while_it_leaves_is_loaded_after_it_left() -> None:
     pool, memory, _ = pool_of(1)
     (await pool.lease(A)).release()
-    memory.turns = 5
+    memory.steps = 5
     (await pool.lease(B)).release()
     leases = await asyncio.gather(pool.lease(B), return_exceptions=False)
     leases[0].release()
@@ -275,8 +274,7 @@ async def test_a_version_that_is_asked_for_again_while_it_leaves_is_loaded_after
 
 
 async def test_what_failed_is_left_alone_for_a_while_that_doubles_and_evicts_nobody_meanwhile() -> None:
-    clock = Clock()
-    pool, memory, observed = pool_of(1, clock=clock)
+    pool, memory, observed = pool_of(1)
     (await pool.lease(B)).release()
     memory.broken.add(A)
     for attempt, pause in enumerate([1, 2, 4, 8], start=1):
@@ -284,14 +282,14 @@ async def test_what_failed_is_left_alone_for_a_while_that_doubles_and_evicts_nob
         assert all(isinstance(result, AdapterLoadingFailed) for result in results)
         assert memory.loads[A] == attempt
         (await pool.lease(B)).release()
-        clock.now += pause - 0.5
+        memory.clock.advance(pause - 0.5)
         with pytest.raises(AdapterLoadingFailed) as told:
             pool.check(A)
         assert told.value.retry_after == 0.5
         with pytest.raises(AdapterLoadingFailed):
             await pool.lease(A)
         assert memory.held == {B}
-        clock.now += 0.5
+        memory.clock.advance(0.5)
     assert [version for version, _ in observed.evictions] == [B, B, B, B]
     memory.broken.clear()
     await pool.lease(A)
@@ -299,15 +297,15 @@ async def test_what_failed_is_left_alone_for_a_while_that_doubles_and_evicts_nob
 
 
 async def test_the_pause_has_an_end_and_a_new_chance_begins_anew() -> None:
-    clock = Clock()
-    pool, memory, _ = pool_of(1, clock=clock)
+    pool, memory, _ = pool_of(1)
     memory.broken.add(A)
     for _ in range(20):
-        clock.now += LONGEST_PAUSE
+        memory.clock.advance(LONGEST_PAUSE)
         with pytest.raises(AdapterLoadingFailed):
             await pool.lease(A)
     assert pool.failures.pauses() == {A: LONGEST_PAUSE}
     memory.broken.clear()
+    memory.rests.clear()
     pool.forgive(A)
     await pool.lease(A)
 
@@ -322,13 +320,26 @@ async def test_damage_is_told_once_and_as_what_it_is() -> None:
     assert pool.failures.pauses() == {}
 
 
+async def test_what_fails_after_it_was_discarded_is_not_left_alone() -> None:
+    pool, memory, _ = pool_of(1)
+    memory.broken.add(A)
+    memory.gate = asyncio.Event()
+    waiting = asyncio.create_task(pool.lease(A))
+    await settle()
+    pool.discard(A)
+    memory.gate.set()
+    with pytest.raises(AdapterLoadingFailed):
+        await waiting
+    assert pool.failures.pauses() == {}
+
+
 async def test_a_version_that_was_removed_while_it_was_waited_for_is_not_held_against_it() -> None:
     pool, memory, _ = pool_of(1)
 
     async def gone(_: VersionId) -> None:
         raise VersionNotFound("gone")
 
-    memory.load = gone  # type: ignore[method-assign]
+    memory.load = gone  # type: ignore[assignment, method-assign]
     with pytest.raises(VersionNotFound):
         await pool.lease(A)
     assert pool.failures.pauses() == {}
@@ -372,17 +383,125 @@ async def test_pins_leave_one_place_and_one_slot_to_the_others(capacity: int, sl
     (await asyncio.wait_for(pool.lease(version(9)), 30)).release()
 
 
-async def test_a_pin_that_can_not_be_loaded_harms_nobody() -> None:
+async def test_a_pin_waits_its_turn_like_a_request() -> None:
+    pool, memory, _ = pool_of(2)
+    held = [await pool.lease(A), await pool.lease(B)]
+    pool.pin({C})
+    later = asyncio.create_task(pool.lease(version(9)))
+    await settle()
+    assert not memory.pinned
+    held[0].release()
+    await settle()
+    assert memory.pinned == {C}
+    assert not later.done()
+    held[1].release()
+    assert (await later).version == version(9)
+
+
+async def test_a_pin_that_can_not_be_loaded_harms_nobody_and_is_tried_again_after_its_pause() -> None:
     pool, memory, _ = pool_of(2)
     memory.broken.add(A)
     pool.pin({A})
     await settle()
     assert (await pool.lease(B)).version == B
     assert set(pool.failures.pauses()) == {A}
+    memory.clock.advance(1)
+    await settle()
+    assert memory.loads[A] == 2
+    memory.broken.clear()
+    memory.clock.advance(1.5)
+    await settle()
+    assert memory.loads[A] == 2
+    memory.clock.advance(0.5)
+    await settle()
+    assert memory.pinned == {A}
+
+
+async def test_a_pin_that_is_taken_back_is_not_tried_again() -> None:
+    pool, memory, _ = pool_of(2)
+    memory.broken.add(A)
+    pool.pin({A})
+    await settle()
+    pool.pin(set())
+    memory.clock.advance(LONGEST_PAUSE)
+    await settle()
+    assert memory.loads[A] == 1
+
+
+async def test_a_place_that_is_not_pinned_any_more_goes_to_who_waits() -> None:
+    pool, memory, _ = pool_of(2)
+    pool.pin({A})
+    await pool.lease(B)
+    waiting = asyncio.create_task(pool.lease(C))
+    await settle()
+    assert memory.held == {A, B}
+    pool.pin(set())
+    assert (await asyncio.wait_for(waiting, 30)).version == C
+
+
+async def test_all_places_that_come_free_at_once_are_given_at_once() -> None:
+    pool, memory, _ = pool_of(3)
+    pool.pin({A, B})
+    await pool.lease(C)
+    waiting = [asyncio.create_task(pool.lease(version(number))) for number in (10, 11)]
+    await settle()
+    memory.gate = asyncio.Event()
+    pool.pin(set())
+    assert pool.is_resident(C)
+    assert {resident.version for resident in (await pool.view()).residents} == {C, version(10), version(11)}
+    memory.gate.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_pins_that_change_never_hold_all_slots() -> None:
+    pool, memory, _ = pool_of(8, slots=3)
+    for number in range(4):
+        (await pool.lease(version(number))).release()
+    pool.pin({version(0), version(1)})
+    pool.pin({version(1), version(2)})
+    await asyncio.sleep(0)
+    pool.pin({version(2), version(3)})  # the engine's memory would note a third one
+    await settle()
+    assert memory.pinned == {version(2), version(3)}
+
+
+async def test_a_version_that_arrives_after_its_pin_was_taken_back_is_not_kept() -> None:
+    pool, memory, _ = pool_of(2)
+    memory.gate = asyncio.Event()
+    pool.pin({A})
+    await settle()
+    pool.pin(set())
+    memory.gate.set()
+    await settle()
+    assert memory.held == {A}
+    assert not memory.pinned
+
+
+async def test_what_is_discarded_is_not_pinned_any_more() -> None:
+    pool, memory, _ = pool_of(2)
+    pool.pin({A})
+    await settle()
+    pool.discard(A)
+    await settle()
+    assert memory.held == set()
+    pool.pin({A})
+    await settle()
+    assert memory.pinned == {A}
+
+
+async def test_what_was_discarded_and_is_pinned_again_before_its_last_lease_stays() -> None:
+    pool, memory, _ = pool_of(2)
+    lease = await pool.lease(A)
+    pool.discard(A)
+    pool.pin({A})
+    lease.release()
+    await settle()
+    assert memory.pinned == {A}
+    assert memory.loads[A] == 1
 
 
 async def test_what_is_prefetched_is_warm_and_was_not_used() -> None:
-    pool, memory, _ = pool_of(2)
+    pool, _, _ = pool_of(2)
     await pool.prefetch(A)
     assert pool.take_uses() == {}
     lease = await pool.lease(A)
@@ -391,12 +510,16 @@ async def test_what_is_prefetched_is_warm_and_was_not_used() -> None:
     assert pool.take_uses() == {}
 
 
-async def test_a_prefetch_takes_no_place_that_is_in_use() -> None:
-    pool, memory, _ = pool_of(1, max_wait=0.01)
-    await pool.lease(A)
+async def test_a_prefetch_takes_no_place_that_is_in_use_and_does_not_wait_for_one() -> None:
+    pool, _, _ = pool_of(1)
+    lease = await pool.lease(A)
+    await pool.prefetch(A)
     with pytest.raises(NoAdapterCapacity):
-        await pool.prefetch(B)
+        await asyncio.wait_for(pool.prefetch(B), 5)
     assert not pool.has_room
+    lease.release()
+    await pool.prefetch(B)
+    assert pool.is_resident(B)
 
 
 async def test_the_view_shows_what_is_where() -> None:
@@ -416,75 +539,3 @@ async def test_the_view_shows_what_is_where() -> None:
     assert (view.capacity, view.slots, view.waiting, set(view.broken)) == (3, 2, 0, {C})
     memory.gate.set()
     await loading
-
-
-ACTIONS = ["lease", "release", "cancel", "discard", "yield", "break", "damage", "mend", "pin", "prefetch", "later"]
-actions = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5)), max_size=60)
-
-
-@given(actions, st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=300, deadline=None)
-def test_whatever_is_asked_in_whatever_order_leases_are_real_and_nobody_waits_for_ever(
-    script: list[tuple[str, int]], capacity: int, slots: int
-) -> None:
-    asyncio.run(play(script, capacity, slots))
-
-
-async def play(script: list[tuple[str, int]], capacity: int, slots: int) -> None:
-    clock = Clock()
-    pool, memory, observed = pool_of(capacity, slots, clock=clock)
-    tasks: list[asyncio.Task[Lease]] = []
-    prefetches: list[asyncio.Task[None]] = []
-    for action, number in script:
-        evicted = len(observed.evictions)
-        match action:
-            case "lease":
-                tasks.append(asyncio.create_task(pool.lease(version(number))))
-            case "prefetch":
-                prefetches.append(asyncio.create_task(pool.prefetch(version(number))))
-            case "cancel" if tasks:
-                tasks[number % len(tasks)].cancel()
-            case "release" if tasks:
-                release(tasks[number % len(tasks)])
-            case "discard":
-                pool.discard(version(number))
-            case "pin":
-                pool.pin({version(number), version(number + 1)} if number else set())
-            case "break":
-                memory.broken.add(version(number))
-            case "damage":
-                memory.damaged.add(version(number))
-            case "mend":
-                memory.broken.clear()
-                memory.damaged.clear()
-            case "later":
-                clock.now += number
-            case _:
-                await asyncio.sleep(0)
-        for gone, reason in observed.evictions[evicted:]:
-            assert reason == "removed" or gone not in pool._pinned
-        for task in tasks:
-            if task.done() and not task.cancelled() and not task.exception() and id(task) not in released(tasks):
-                assert task.result().version in memory.held
-    memory.broken.clear()
-    memory.damaged.clear()
-    for _ in range(200):
-        for task in tasks:
-            release(task)
-        await asyncio.sleep(0)
-    await asyncio.wait_for(asyncio.gather(*tasks, *prefetches, return_exceptions=True), 30)
-    assert len(memory.held) <= capacity
-    assert memory.pinned <= pool._pinned
-    clock.now += LONGEST_PAUSE
-    final = await asyncio.wait_for(pool.lease(version(9)), 30)
-    assert final.version in memory.held
-
-
-def release(task: asyncio.Task[Lease]) -> None:
-    if task.done() and not task.cancelled() and not task.exception():
-        task.result().release()
-        setattr(task, "was_released", True)  # noqa: B010
-
-
-def released(tasks: list[asyncio.Task[Lease]]) -> set[int]:
-    return {id(task) for task in tasks if getattr(task, "was_released", False)}
