@@ -120,8 +120,11 @@ def engine_options(suited: Mapping[str, Any], catalogue: Catalogue, settings: Se
     """vLLM's arguments: what suits the machine and the adapters there are, and over it what the user set."""
     ranks = [version.manifest.rank for adapter in catalogue.adapters() for version in adapter.versions]
     ranks += filter(None, (declared_rank(source) for source in configured(settings).values()))
-    ours = LORA_DEFAULTS | FRONTEND_DEFAULTS | {"max_lora_rank": rank_limit(ranks)}
-    return {**suited, **ours, **settings.engine}
+    ours = FRONTEND_DEFAULTS | {"max_lora_rank": rank_limit(ranks)}
+    options = {**LORA_DEFAULTS, **suited, **ours, **settings.engine}
+    if "max_loras" not in settings.engine:  # slots beyond the places could never be filled, so vLLM refuses them
+        options["max_loras"] = min(options["max_loras"], options["max_cpu_loras"])
+    return options
 
 
 async def compose(
@@ -146,7 +149,7 @@ async def compose(
     directory = AdapterDirectory(shelf.catalogue, requests)
     await mount_openai(app, RoutedEngine(engine, pool, library.quarantine), directory, arguments, before_each=note_user)
     add_error_handlers(app)
-    app.include_router(models_router(ServedModels(shelf.base.name, shelf.catalogue)))
+    app.include_router(models_router(ServedModels(shelf.base.name, library)))
     for router in (
         aliases_router(library),
         additions_router(library, settings.allowed_roots, settings.allowed_urls),

@@ -141,6 +141,8 @@ def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, 
         # compiler to replace: 5.0 to 5.4 ms for that token instead; in float32 the two are alike.
         "enforce_eager": True,
         "max_num_seqs": 32,
+        # A slot is the same memory as a place here, and vLLM batches no more adapters than there are slots.
+        "max_loras": 16,
         # The demo is for trying things quickly, and a CPU reads long prompts slowly. Others: their own length, or what
         # the cache has room for if that is less.
         "max_model_len": 2048 if demo else -1,

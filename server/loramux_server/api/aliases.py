@@ -8,14 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from loramux_adapters.library import Library
 from loramux_adapters.records import Digest, VersionId, parse_adapter_name
 from loramux_server.api.authority import Admin
-from loramux_server.api.views import PROBLEMS, Adapter
+from loramux_server.api.problems import problems
+from loramux_server.api.views import Adapter
 from loramux_server.errors import InvalidRequest
 
 
 class Target(BaseModel):
     """A version and its share."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     version: Annotated[str, Field(description="NAME@DIGEST, or DIGEST alone.")]
     weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, description="Relative to the others'.")] = 1.0
@@ -24,7 +25,7 @@ class Target(BaseModel):
 class Alias(BaseModel):
     """The versions that the bare name leads to: one, or several for a canary."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     targets: Annotated[list[Target], Field(min_length=1, max_length=16)]
 
@@ -32,14 +33,14 @@ class Alias(BaseModel):
 class Pin(BaseModel):
     """Whether the adapter is to stay in the engine."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     pinned: bool = True
 
 
 def aliases_router(library: Library) -> APIRouter:
     """Return the routes; they must come before those of `/admin/adapters/{name}`, whose names may hold slashes."""
-    router = APIRouter(prefix="/admin/adapters/{name:path}", tags=["adapters"], responses=PROBLEMS)
+    router = APIRouter(prefix="/admin/adapters/{name:path}", tags=["adapters"], responses=problems(404, 409))
 
     @router.put("/alias")
     async def set_alias(name: str, alias: Alias, by: Admin) -> Adapter:
@@ -65,7 +66,7 @@ def aliases_router(library: Library) -> APIRouter:
         adapter = await library.pin(parse_adapter_name(name), pinned=pin.pinned, actor=by.key_id)
         return Adapter.of(adapter, library.pool)
 
-    @router.post("/prefetch")
+    @router.post("/prefetch", responses=problems(503))
     async def prefetch(name: str, _: Admin) -> Adapter:
         """Bring NAME or NAME@DIGEST into the engine now, and answer when it is there."""
         versions = await library.prefetch(name)

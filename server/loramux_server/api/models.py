@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter
 
-from loramux_adapters.catalogue import Catalogue as AdapterCatalogue
+from loramux_adapters.library import Library
 from loramux_adapters.records import VersionState
 from loramux_adapters.registry import AdapterRecord
-from loramux_server.errors import ModelNotFound
+from loramux_server.api.authority import Admin
+from loramux_server.errors import InvalidRequest, ModelNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class Catalogue(Protocol):
     def get(self, name: str) -> ModelEntry | None:
         """Return what `name` (the base's, NAME or NAME@DIGEST) is, or None."""
 
+    async def delete(self, name: str, actor: str) -> None:
+        """Forget an adapter or one version; raises ModelNotFound, InvalidRequest for the base, AdapterError."""
+
 
 def models_router(catalogue: Catalogue) -> APIRouter:
     """Return the routes that list and retrieve models; nothing in them tells where anything lies."""
@@ -47,6 +51,11 @@ def models_router(catalogue: Catalogue) -> APIRouter:
         if entry is None:
             raise ModelNotFound(name)
         return _model(entry)
+
+    @router.delete("/v1/models/{name:path}")
+    async def delete_model(name: str, by: Admin) -> dict[str, Any]:
+        await catalogue.delete(name, by.key_id)
+        return {"id": name, "object": "model", "deleted": True}
 
     return router
 
@@ -65,9 +74,9 @@ def _model(entry: ModelEntry) -> dict[str, Any]:
 class ServedModels:
     """The base, and what the adapters' catalogue has, as models."""
 
-    def __init__(self, base_name: str, adapters: AdapterCatalogue) -> None:
+    def __init__(self, base_name: str, library: Library) -> None:
         self._base = ModelEntry(base_name, created=int(time.time()))
-        self._adapters = adapters
+        self._library, self._adapters = library, library.catalogue
 
     def list(self) -> Iterable[ModelEntry]:
         """Return the base and every adapter whose bare name leads somewhere."""
@@ -85,6 +94,17 @@ class ServedModels:
         if version and version.state is VersionState.READY:
             return ModelEntry(name, int(version.created_at), self._base.id)
         return None
+
+    async def delete(self, name: str, actor: str) -> None:
+        """Forget an adapter or one version; raises ModelNotFound, InvalidRequest for the base, AdapterError."""
+        if name == self._base.id:
+            raise InvalidRequest("The base can't be deleted.", param="model")
+        if adapter := self._adapters.get(name):
+            await self._library.remove(adapter.name, actor=actor)
+        elif version := self._adapters.version(name):
+            await self._library.remove_version(version.id, actor=actor)
+        else:
+            raise ModelNotFound(name)
 
 
 def _serves(adapter: AdapterRecord) -> bool:

@@ -1,7 +1,8 @@
 """What `POST /admin/adapters` may be given: a source by JSON, or the files themselves as a multipart form."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from loramux_adapters.content import ADAPTER_FILES
+from loramux_adapters.records import AdapterName, parse_adapter_name
 from loramux_adapters.sources import Source
 from loramux_adapters.sources.folder import FolderSource
 from loramux_adapters.sources.hub import HubSource
@@ -47,35 +49,39 @@ class UrlOrigin(_Given):
     url: Annotated[str, Field(description="Such as s3://bucket/adapters/tone; credentials come from the server.")]
 
 
-class NewAdapter(_Given):
-    """An adapter to accept, or a new version of one that exists."""
+class UploadForm(_Given):
+    """An adapter to accept, or a new version of one that exists: its name, and its files as PEFT saves them."""
 
-    name: str
-    source: Annotated[FolderOrigin | HubOrigin | UrlOrigin, Field(discriminator="type")]
+    name: Annotated[str, Field(description="Letters, digits and . _ : - in parts divided by /, up to 128 in all.")]
     promote: Annotated[bool, Field(description="Whether the bare name leads to it from now on.")] = True
 
 
-class UploadForm(_Given):
-    """The same with the files themselves."""
+class NewAdapter(UploadForm):
+    """An adapter to accept, or a new version of one that exists, and where it is."""
 
-    name: str
-    promote: bool = True
+    source: Annotated[FolderOrigin | HubOrigin | UrlOrigin, Field(discriminator="type")]
 
 
-@asynccontextmanager
-async def read_addition(
-    request: Request, roots: Sequence[Path], urls: Sequence[str]
-) -> AsyncIterator[tuple[str, Source, bool]]:
-    """Read a request's body as (name, source, whether to promote); an upload's files are open until the end.
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What a request asks to add; `close` must be called in the end, because the files of an upload are open."""
 
-    Raises RequestValidationError, InvalidRequest, AdapterError.
-    """
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        async with request.form(max_files=len(ADAPTER_FILES), max_fields=2) as form:
-            yield _uploaded(form)
-    else:
-        new = _validated(NewAdapter, await _json(request))
-        yield new.name, _source(new.source, roots, urls), new.promote
+    name: AdapterName
+    source: Source
+    promote: bool
+    close: Callable[[], Awaitable[object]]
+
+
+async def read_addition(request: Request, roots: Sequence[Path], urls: Sequence[str]) -> Addition:
+    """Read a request's body; raises RequestValidationError, InvalidRequest, AdapterError."""
+    async with AsyncExitStack() as opened:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            form = await opened.enter_async_context(request.form(max_files=len(ADAPTER_FILES), max_fields=2))
+            name, source, promote = _uploaded(form)
+        else:
+            new = _validated(NewAdapter, await _json(request))
+            name, source, promote = new.name, _source(new.source, roots, urls), new.promote
+        return Addition(parse_adapter_name(name), source, promote, opened.pop_all().aclose)
 
 
 def _source(origin: FolderOrigin | HubOrigin | UrlOrigin, roots: Sequence[Path], urls: Sequence[str]) -> Source:
@@ -117,23 +123,26 @@ async def _json(request: Request) -> Any:
         raise InvalidRequest("The body is neither JSON nor a multipart form.") from error
 
 
+def _described() -> dict[str, Any]:
+    """NewAdapter's schema in one piece: what it refers to has no place in OpenAPI's document."""
+    schema = NewAdapter.model_json_schema()
+    schema["properties"]["source"] = {"oneOf": list(schema.pop("$defs").values())}
+    return schema
+
+
+_FORM = UploadForm.model_json_schema()
+_FILES = {name: {"type": "string", "format": "binary"} for name in ADAPTER_FILES}
+
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": NewAdapter.model_json_schema(ref_template="#/components/schemas/{model}")},
+            "application/json": {"schema": _described()},
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["name", *ADAPTER_FILES],
-                    "properties": {
-                        "name": {"type": "string"},
-                        "promote": {"type": "boolean", "default": True},
-                        **{file: {"type": "string", "format": "binary"} for file in ADAPTER_FILES},
-                    },
-                }
+                "schema": _FORM
+                | {"properties": _FORM["properties"] | _FILES, "required": [*_FORM["required"], *ADAPTER_FILES]}
             },
         },
     }
 }
-"""The body in OpenAPI's words: FastAPI can describe one kind only."""
+"""The body in OpenAPI's words, of which FastAPI itself can write one kind only."""

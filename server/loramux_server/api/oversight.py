@@ -7,12 +7,13 @@ from fastapi import APIRouter, Query
 from loramux_adapters.library import Library
 from loramux_adapters.records import parse_adapter_name
 from loramux_server.api.authority import Admin
+from loramux_server.api.problems import problems
 from loramux_server.api.views import Audit, Residency
 
 
 def oversight_router(library: Library) -> APIRouter:
     """Return /admin/residency and /admin/audit."""
-    router = APIRouter(prefix="/admin", tags=["oversight"])
+    router = APIRouter(prefix="/admin", tags=["oversight"], responses=problems())
 
     @router.get("/residency")
     async def show_residency(_: Admin) -> Residency:

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from loramux_adapters.errors import AdapterError
-from loramux_server.errors import SERVER_FAULT, LoramuxError, envelope, from_adapter_error
+from loramux_adapters.sources import Tell
+from loramux_server.errors import SERVER_FAULT, LoramuxError, ShuttingDown, envelope, from_adapter_error
 
 NDJSON = "application/x-ndjson"
 
-Tell = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 def wants_progress(request: Request) -> bool:
@@ -21,37 +24,38 @@ def wants_progress(request: Request) -> bool:
     return NDJSON in request.headers.get("accept", "")
 
 
-def with_progress(work: Callable[[Tell], Awaitable[BaseModel]]) -> StreamingResponse:
+def with_progress(work: Callable[[Tell], Coroutine[Any, Any, BaseModel]]) -> StreamingResponse:
     """Answer `{"progress": WORDS}` lines, and at last `{"version": RESULT}` or `{"error": ...}`.
 
-    The status is 200 before the end is known. `work` may tell from any thread, and goes on if the client is gone.
+    The status is 200 before the end is known. `work` begins at once, may tell from any thread, and goes on if the
+    client is gone.
     """
-    return StreamingResponse(_lines(work), media_type=NDJSON)
-
-
-async def _lines(work: Callable[[Tell], Awaitable[BaseModel]]) -> AsyncIterator[str]:
-    loop, told = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+    loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
 
     def tell(words: str) -> None:
-        loop.call_soon_threadsafe(told.put_nowait, words)
+        loop.call_soon_threadsafe(lines.put_nowait, {"progress": words})
 
-    task = asyncio.ensure_future(work(tell))
-    task.add_done_callback(lambda _: told.put_nowait(None))
-    while (words := await told.get()) is not None:
-        yield _line({"progress": words})
-    yield _line(_outcome(task))
+    def end(ended: "asyncio.Task[BaseModel]") -> None:
+        lines.put_nowait(_outcome(ended))
+        lines.put_nowait(None)
+
+    task = asyncio.create_task(work(tell))
+    task.add_done_callback(end)
+    return StreamingResponse(_written(lines), media_type=NDJSON)
 
 
-def _outcome(task: "asyncio.Future[BaseModel]") -> dict[str, object]:
+async def _written(lines: "asyncio.Queue[dict[str, Any] | None]") -> AsyncIterator[str]:
+    while (line := await lines.get()) is not None:
+        yield json.dumps(line) + "\n"
+
+
+def _outcome(ended: "asyncio.Task[BaseModel]") -> dict[str, Any]:
     try:
-        return {"version": task.result().model_dump(mode="json")}
+        return {"version": ended.result().model_dump(mode="json")}
     except AdapterError as error:
         return envelope(from_adapter_error(error))
-    except LoramuxError as error:
-        return envelope(error)
-    except Exception:  # noqa: BLE001 - the status went out long ago; the log has it
+    except asyncio.CancelledError:
+        return envelope(ShuttingDown())
+    except Exception:
+        log.exception("adding an adapter failed")
         return envelope(LoramuxError(SERVER_FAULT))
-
-
-def _line(content: dict[str, object]) -> str:
-    return json.dumps(content) + "\n"

@@ -10,15 +10,6 @@ from loramux_adapters.pool_ports import PoolView
 from loramux_adapters.records import Proof, Tier, VersionState
 from loramux_adapters.registry import AdapterRecord, AuditRecord, VersionRecord
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "Not an adapter of this base, or no effect on it; or the request itself is wrong."},
-    403: {"description": "No admin key, or a folder or URL that adapters may not come from."},
-    404: {"description": "No such adapter or version."},
-    409: {"description": "Against what is registered: in use, not ready, nothing to roll back, no room for a pin."},
-    502: {"description": "The Hub or object store does not answer or has no such files."},
-}
-"""How these operations can fail, all in OpenAI's envelope; its `code` says which it was."""
-
 
 class Version(BaseModel):
     """One immutable set of weights."""
@@ -54,6 +45,17 @@ class Version(BaseModel):
         )
 
 
+class TriedVersion(Version):
+    """A version, and what it showed on the engine when it was added."""
+
+    proof: Annotated[Proof | None, Field(description="None if it was not tried.")]
+
+    @classmethod
+    def showing(cls, record: VersionRecord, pool: AdapterPool, proof: Proof | None) -> "TriedVersion":
+        """Show a registered version and its proof."""
+        return cls(**Version.of(record, pool).model_dump(), proof=proof)
+
+
 class Adapter(BaseModel):
     """A registered adapter and its versions, the oldest first."""
 
@@ -73,12 +75,6 @@ class Adapters(BaseModel):
     """All registered adapters, by name."""
 
     data: Sequence[Adapter]
-
-
-class Proofs(BaseModel):
-    """What each version of an adapter showed on the engine when it was added, by version id."""
-
-    data: dict[str, Proof | None]
 
 
 class Change(BaseModel):

@@ -57,10 +57,11 @@ def list_(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = Fals
 def show(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Show one adapter, its versions, and what they answered when they were tried."""
     adapter = call("GET", url, _path(name), api_key)
-    adapter["proofs"] = call("GET", url, _path(name, "/proofs"), api_key)["data"]
+    digests = [version["id"].partition("@")[2] for version in adapter["versions"]]
+    adapter["versions"] = [call("GET", url, _path(name, f"/versions/{digest}"), api_key) for digest in digests]
     tables.versions(adapter, adapter["versions"], as_json=as_json)
     if not as_json:
-        tables.proofs(adapter["proofs"])
+        tables.proofs(adapter["versions"])
 
 
 @commands.command()

@@ -41,13 +41,14 @@ def versions(answer: Any, rows: Sequence[Mapping[str, Any]], *, as_json: bool) -
             out.print(f"{row['id']} is {row['state']}: {row['reason']}", markup=False)
 
 
-def proofs(answers: Mapping[str, Any]) -> None:
+def proofs(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print what each version answered to the probes, beside the base's answers."""
-    for version, proof in answers.items():
+    for row in rows:
+        proof = row["proof"]
         if proof is None:
             continue
         out.print()
-        out.print(f"{version} when it was tried (largest difference of a log-probability {proof['difference']:.2g}):")
+        out.print(f"{row['id']} when it was tried (largest difference of a log-probability {proof['difference']:.2g}):")
         table = _table("prompt", "base", "adapter")
         for answer in proof["answers"]:
             table.add_row(*(escape(repr(answer[key])[1:-1]) for key in ("prompt", "base", "adapter")))

@@ -1,16 +1,21 @@
 """`/v1/models`, as OpenAI's own client reads it."""
 
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
 import httpx2
 import openai
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 
 from loramux_server.api.models import ModelEntry, models_router
 from loramux_server.auth import Authenticator
+from loramux_server.base import ResolvedBase
+from loramux_server.errors import ModelNotFound
 from loramux_server.metering.record import Route, UsageRecord
 from loramux_server.middleware import Drain, Limits, add_error_handlers, shell
+from tests.server.tiny import TinyServer, tiny_server
 
 BASE = ModelEntry("org/base", 1)
 TONE = ModelEntry("ft:org/base:team:tone", 2, parent="org/base")
@@ -23,6 +28,9 @@ class Names:
 
     def get(self, name: str) -> ModelEntry | None:
         return {entry.id: entry for entry in (BASE, TONE, VERSION)}.get(name)
+
+    async def delete(self, name: str, actor: str) -> None:
+        raise ModelNotFound(name)
 
 
 class NoMeter:
@@ -66,3 +74,29 @@ async def test_an_unknown_name_is_model_not_found(client: openai.AsyncOpenAI, na
         await client.models.retrieve(name)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
     assert len(caught.value.message) < 4000
+    with pytest.raises(openai.NotFoundError):
+        await client.models.delete(name)
+
+
+@pytest_asyncio.fixture
+async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path, tiny_base) as server:
+        yield server
+
+
+async def test_fine_tunes_are_deleted_as_openai_does(tiny: TinyServer) -> None:
+    old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
+    with pytest.raises(openai.ConflictError, match="leads to"):
+        await tiny.client.models.delete(new)
+    assert (await tiny.client.models.delete(old)).to_dict() == {"id": old, "object": "model", "deleted": True}
+    with pytest.raises(openai.NotFoundError):
+        await tiny.client.models.retrieve(old)
+    assert (await tiny.client.models.delete("team/tone")).deleted
+    assert [model.id for model in (await tiny.client.models.list()).data] == ["tiny"]
+    trail = (await tiny.http.get("/admin/audit")).json()["data"]
+    assert [change["action"] for change in trail[:2]] == ["remove", "remove_version"]
+
+
+async def test_the_base_can_t_be_deleted(tiny: TinyServer) -> None:
+    with pytest.raises(openai.BadRequestError, match="base"):
+        await tiny.client.models.delete("tiny")

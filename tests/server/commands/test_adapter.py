@@ -63,7 +63,8 @@ async def test_what_is_refused_ends_with_the_reason_and_exit_code_1(tiny: TinySe
     assert "DoRA" in result.stderr
     assert "can't be read" in (await run("add", "tone", str(tmp_path), "--upload")).stderr
     assert "in none of the folders" in (await run("add", "tone", "/etc")).stderr
-    assert "LORAMUX_ALLOWED_URLS" in (await run("add", "tone", "ftp://host/x")).stderr
+    assert "should begin with one of" in (await run("add", "tone", "ftp://host/x")).stderr
+    assert "LORAMUX_ALLOWED_URLS" in (await run("add", "tone", "https://host/x")).stderr
     assert "not a repository's name" in (await run("add", "tone", "hf:a/b/c")).stderr
     assert "No adapter" in (await run("show", "nobody")).stderr
 
