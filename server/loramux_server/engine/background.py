@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
-import torch
+from torch import Tensor
+from torch import set_num_threads as torch_threads  # from here, because vLLM's CPU worker replaces torch's later
 from vllm.lora.request import LoRARequest
 
 NICENESS = 10
@@ -23,11 +24,12 @@ FILL_SECONDS = 0.005
 def _stand_aside() -> None:
     """Let the loading thread take what the model leaves: it would inherit the core that the model's thread is bound to.
 
-    The parent process is not bound, and is where the user said which cores are ours.
+    The parent process is not bound, and is where the user said which cores are ours. And no helpers: OpenMP would bind
+    them, and this thread with them, to the model's cores again.
     """
     os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-    torch.set_num_threads(1)
+    torch_threads(1)
 
 
 class BackgroundLoading:
@@ -38,7 +40,7 @@ class BackgroundLoading:
 
     _thread: ClassVar = ThreadPoolExecutor(1, "load-adapter", _stand_aside)
     _prepared: ClassVar[dict[int, "Future[Any]"]] = {}
-    _filling: ClassVar[dict[int, Iterator[tuple[str, Any]]]] = {}
+    _filling: ClassVar[dict[int, Iterator[None]]] = {}
 
     @property
     def _adapters(self) -> Any:
@@ -60,45 +62,24 @@ class BackgroundLoading:
         return True
 
     def enter_load(self, number: int) -> None:
-        """Make a prepared adapter one of vLLM's, in host memory, and begin to fill a slot for it if one can be had."""
-        adapters = self._adapters
-        adapters._registered_adapters[number] = self._prepared.pop(number).result()
-        if (slot := self._free_slot()) is not None:
-            adapters.lora_index_to_id[slot] = number
-            adapters._active_adapters[number] = None
-            self._filling[number] = iter(adapters.modules.items())
+        """Make a prepared adapter one of vLLM's, in host memory; its slot is still to be filled."""
+        self._adapters._registered_adapters[number] = self._prepared.pop(number).result()
+        self._filling[number] = self._fill(number)
 
     def fill_slot(self, number: int) -> bool:
         """Go on filling the adapter's slot for FILL_SECONDS; returns whether that is done."""
-        adapters, until = self._adapters, time.perf_counter() + FILL_SECONDS
-        if number not in adapters.lora_index_to_id:  # vLLM took the slot away again; it gives one when it needs to
-            self._filling.pop(number, None)
-        for name, module in self._filling.get(number, ()):
-            slot = adapters.lora_index_to_id.index(number)
-            if weights := adapters._get_lora_layer_weights(adapters._registered_adapters[number], name):
-                module.set_lora(slot, weights.lora_a, weights.lora_b)
-            else:
-                module.reset_lora(slot)
+        until = time.perf_counter() + FILL_SECONDS
+        for _ in self._filling.get(number, ()):
             if time.perf_counter() > until:
                 return False
         self._filling.pop(number, None)
         return True
 
-    def _free_slot(self) -> int | None:
-        """A slot that no request needs now, taken from its adapter if need be; None if all are needed."""
-        adapters = self._adapters
-        if None not in adapters.lora_index_to_id:
-            needed = {*self.model_runner.input_batch.lora_id_to_lora_request, *adapters._active_adapters.pinned_items}  # type: ignore[attr-defined]
-            idle = [number for number in adapters._active_adapters.order if number not in needed]
-            if not idle:
-                return None
-            adapters._active_adapters.pop(idle[0])
-        slot: int = adapters.lora_index_to_id.index(None)
-        return slot
-
     def drop_load(self, number: int) -> None:
-        """Forget a load that is not wanted any more, prepared or not."""
+        """Forget a load that is not wanted any more, however far it got."""
         self._prepared.pop(number, None)
+        self._filling.pop(number, None)
+        self._adapters.remove_adapter(number)
 
     def pin_adapter(self, number: int, *, pinned: bool) -> None:
         """Keep the adapter in its slot, or let vLLM give the slot to another one again."""
@@ -106,7 +87,7 @@ class BackgroundLoading:
             self._adapters.pin_adapter(number)
             return
         for cache in (self._adapters._registered_adapters, self._adapters._active_adapters):
-            cache._unpin(number)
+            cache.pinned_items.discard(number)
 
     def adapters_in_slots(self) -> list[int]:
         """The adapters that hold a slot now."""
@@ -115,4 +96,45 @@ class BackgroundLoading:
     def _prepare(self, request: LoRARequest) -> Any:
         adapter = self.model_runner.lora_manager._load_adapter(request)  # type: ignore[attr-defined]
         self._adapters._create_merged_loras_inplace(adapter)
+        if not all(tensor.isfinite().all() for tensor in _tensors(adapter)):
+            raise ValueError(f"{request.lora_name} holds values that are no numbers in the engine's precision")
         return adapter
+
+    def _fill(self, number: int) -> Iterator[None]:
+        """Copy the adapter into a slot, a layer at a time, if one can be had.
+
+        vLLM gives out slots itself, in the step that needs one, so it can do without this, and may take the slot away.
+        """
+        adapters, slot = self._adapters, self._free_slot()
+        if slot is None:
+            return
+        adapters.lora_index_to_id[slot] = number
+        adapters._active_adapters[number] = None
+        for name, module in adapters.modules.items():
+            if adapters.lora_index_to_id[slot] != number:
+                return
+            if weights := adapters._get_lora_layer_weights(adapters._registered_adapters[number], name):
+                module.set_lora(slot, weights.lora_a, weights.lora_b)
+            else:
+                module.reset_lora(slot)
+            yield
+
+    def _free_slot(self) -> int | None:
+        """A slot that nothing in the last step used, taken from its adapter if need be; None if there is none."""
+        adapters = self._adapters
+        if None not in adapters.lora_index_to_id:
+            last = adapters._last_mapping.prompt_mapping if adapters._last_mapping else ()
+            kept = {*last, *adapters._active_adapters.pinned_items}
+            idle = next((number for number in adapters._active_adapters.order if number not in kept), None)
+            if idle is None:
+                return None
+            adapters.deactivate_adapter(idle)
+        slot: int = adapters.lora_index_to_id.index(None)
+        return slot
+
+
+def _tensors(adapter: Any) -> Iterator[Tensor]:
+    """All A and B of an adapter as vLLM merged it: a layer that packs several has a list of each, with gaps."""
+    for layer in adapter.loras.values():
+        for part in (layer.lora_a, layer.lora_b):
+            yield from (tensor for tensor in (part if isinstance(part, list) else [part]) if tensor is not None)

@@ -12,7 +12,7 @@ from loramux_server.engine.directory import LoraRequests
 
 NICENESS = 10
 FIRST_PAUSE = 0.002
-LONGEST_PAUSE = 0.05
+LONGEST_PAUSE = 0.02
 
 
 def _stand_aside() -> None:
