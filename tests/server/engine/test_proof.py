@@ -16,7 +16,7 @@ from loramux_server.engine.directory import LoraRequests
 from loramux_server.engine.fake import FakeEngine
 from loramux_server.engine.loader import EngineLoader
 from loramux_server.engine.proof import PROBES, EngineProver
-from tests.server.tiny import small_engine
+from tests.server.tiny import small_engine, tiny_server
 
 TONE = VersionId(AdapterName("tone"), Digest("a" * 12))
 
@@ -121,3 +121,11 @@ async def test_a_proof_that_is_given_up_leaves_the_place(bench: Bench) -> None:
         await proving
     (resident,) = (await bench.pool.view()).residents
     assert resident.leases == 0
+
+
+async def test_a_server_that_wants_no_proofs_serves_versions_unproven(tiny_base: ResolvedBase, tmp_path: Path) -> None:
+    async with tiny_server(tmp_path, tiny_base, proof=False) as tiny:
+        version = await tiny.add("tone")
+        assert not tiny.engine.loads
+        assert await tiny.server.library.proof(VersionId.parse(version)) is None
+        assert (await tiny.chat("tone")).model == version
