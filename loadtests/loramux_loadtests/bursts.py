@@ -40,9 +40,9 @@ class Traffic:
     tokens: int = 64
 
 
-def prompts(count: int, chance: Generator) -> list[str]:
-    """`count` short prompts, about 25 tokens each, that differ from the start."""
-    return [" ".join(map(str, row)) for row in chance.integers(10**5, size=(count, PROMPT_NUMBERS))]
+def prompts(count: int, chance: Generator, numbers: int = PROMPT_NUMBERS) -> list[str]:
+    """`count` prompts that differ from the start, of about six tokens for each of their `numbers`."""
+    return [" ".join(map(str, row)) for row in chance.integers(10**5, size=(count, numbers))]
 
 
 async def compare(
@@ -63,22 +63,17 @@ async def compare(
 
 async def burst(client: Client, models: Sequence[str], texts: Sequence[str], tokens: int) -> list[Reply]:
     """All of `texts` at once, each answered with exactly `tokens` tokens."""
-    replies = await asyncio.gather(
-        *(
-            client.chat(
-                models[i % len(models)],
-                # As the system's message: a chat template's own default would be a prefix that all prompts share.
-                [{"role": "system", "content": text}, {"role": "user", "content": "Go on."}],
-                max_tokens=tokens,
-                ignore_eos=True,
-            )
-            for i, text in enumerate(texts)
-        )
-    )
-    for reply in replies:
-        if not reply.ok or reply.output_tokens != tokens:
-            raise BurstFailedError(f"{client.url}: {reply.error or f'{reply.output_tokens} tokens, not {tokens}'}")
-    return replies
+    return await asyncio.gather(*(ask(client, models[i % len(models)], text, tokens) for i, text in enumerate(texts)))
+
+
+async def ask(client: Client, model: str, text: str, tokens: int) -> Reply:
+    """One stream of exactly `tokens` tokens; BurstFailedError if it is anything else."""
+    # As the system's message: a chat template's own default would be a prefix that all prompts share.
+    messages = [{"role": "system", "content": text}, {"role": "user", "content": "Go on."}]
+    reply = await client.chat(model, messages, max_tokens=tokens, ignore_eos=True)
+    if not reply.ok or reply.output_tokens != tokens:
+        raise BurstFailedError(f"{client.url}: {reply.error or f'{reply.output_tokens} tokens, not {tokens}'}")
+    return reply
 
 
 def summary(bursts: Sequence[Sequence[Reply]]) -> Burst:

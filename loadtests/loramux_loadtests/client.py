@@ -42,7 +42,7 @@ class Reply:
     last: float
     """The last piece with text in it, or the end of an answer that had none."""
     moments: tuple[float, ...]
-    """When each piece with text in it came."""
+    """When each step of a stream came: its events with a choice, whether or not they brought text already."""
     error: str | None
     model: str
     """The model that answered, as the server names it."""
@@ -149,6 +149,8 @@ class _Answer:
         self.model = ""
         self.pieces: list[str] = []
         self.usage: dict[str, Any] = {}
+        self.first: float | None = None
+        self.last: float | None = None
         self.moments: list[float] = []
 
     async def read(self, response: aiohttp.ClientResponse) -> None:
@@ -158,8 +160,11 @@ class _Answer:
             raise ProtocolError(await _refusal(response))
         if response.content_type == "text/event-stream":
             async for event in _events(response):
-                if piece := self._take(event, "delta"):
-                    self.moments.append(time.monotonic())
+                piece, now = self._take(event, "delta"), time.monotonic()
+                if event["choices"]:
+                    self.moments.append(now)
+                if piece:
+                    self.first, self.last = self.first or now, now
                     self.pieces.append(piece)
         else:
             self.pieces.append(self._take(_parsed(await response.read()), "message"))
@@ -185,8 +190,8 @@ class _Answer:
             output_tokens=_count(self.usage, "completion_tokens"),
             scheduled=scheduled,
             sent=sent,
-            first=self.moments[0] if self.moments else None,
-            last=self.moments[-1] if self.moments else time.monotonic(),
+            first=self.first,
+            last=time.monotonic() if self.last is None else self.last,
             moments=tuple(self.moments),
             error=error,
             model=self.model,

@@ -49,6 +49,8 @@ class Report:
     arguments: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
     """The measurements behind the findings, one row each, for the JSON only."""
+    details: Sequence[str] = ()
+    """Lines of Markdown to go below the findings."""
 
     @property
     def met(self) -> bool:
@@ -78,6 +80,7 @@ def write(report: Report, folder: Path, name: str) -> None:
 def markdown(report: Report, machine: Mapping[str, Any]) -> str:
     """The report as a page."""
     lines = [f"# {report.title}", "", report.explanation, "", table(report)]
+    lines += ["", *report.details] if report.details else []
     for title, facts in (("Arguments", report.arguments), ("Machine", machine)):
         lines += ["", f"## {title}", "", *(f"- {name}: {value}" for name, value in facts.items())]
     return "\n".join(lines) + "\n"
@@ -85,15 +88,17 @@ def markdown(report: Report, machine: Mapping[str, Any]) -> str:
 
 def table(report: Report) -> str:
     """The findings as a Markdown table."""
-    lines = [
-        "| measured | unit | median | minimum | maximum | goal | met |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for finding in report.findings:
-        numbers = " | ".join(f"{value:.3f}" for value in finding.spread)
+        numbers = [f"{value:.3f}" for value in finding.spread]
         met = ("yes" if finding.met else "**no**") if finding.goal else ""
-        lines.append(f"| {finding.what} | {finding.unit} | {numbers} | {finding.goal} | {met} |")
-    return "\n".join(lines)
+        rows.append([finding.what, finding.unit, *numbers, finding.goal, met])
+    return "\n".join(rows_as_table(["measured", "unit", "median", "minimum", "maximum", "goal", "met"], rows))
+
+
+def rows_as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -92,14 +92,19 @@ def loramux(setup: Setup, data_dir: Path) -> ServerSpec:
     return ServerSpec("loramux", command, environment, port, ready_path="/ready")
 
 
-async def register(url: str, adapters: Mapping[str, Path]) -> None:
-    """Register folders with a running loramux; ServerFailedError if it refuses one."""
-    async with aiohttp.ClientSession(url) as session:
-        for name, path in adapters.items():
+async def register(url: str, adapters: Mapping[str, Path], at_once: int = 1) -> None:
+    """Register folders with a running loramux, `at_once` at a time; ServerFailedError if it refuses one."""
+    waiting = iter(adapters.items())
+
+    async def one_after_the_other(session: aiohttp.ClientSession) -> None:
+        for name, path in waiting:
             body = {"name": name, "source": {"type": "folder", "path": str(path)}}
             async with session.post("/admin/adapters", json=body) as response:
                 if response.status != 201:
                     raise ServerFailedError(f"{name} was refused: {await response.text()}")
+
+    async with aiohttp.ClientSession(url) as session:
+        await asyncio.gather(*(one_after_the_other(session) for _ in range(at_once)))
 
 
 @asynccontextmanager

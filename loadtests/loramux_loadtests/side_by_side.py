@@ -4,8 +4,8 @@ Both are up all the time, for an idle engine uses next to no CPU, and short burs
 and now the other: what slows the machine for longer than a burst slows both alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -72,14 +72,7 @@ async def stock_against_itself(setup: Setup, plan: Plan, scratch: Path, steps: S
 async def _report(setup: Setup, plan: Plan, specs: Mapping[str, ServerSpec], scratch: Path, steps: Steps) -> Report:
     routes = _routes(setup)
     steps.expect(len(specs) + len(routes) * (1 + plan.rounds))
-    async with AsyncExitStack() as stack:
-        clients = {}
-        for name, spec in specs.items():
-            steps.begin(f"starting {name}")
-            server = await stack.enter_async_context(running(spec, scratch / f"{name}.log"))
-            if spec.name == "loramux":
-                await register(server.url, setup.adapters)
-            clients[name] = await stack.enter_async_context(Client(server.url))
+    async with serving(specs, setup.adapters, scratch, steps) as clients:
         rounds = await _measure(clients, routes, plan, steps)
     ours, theirs = clients
     return Report(
@@ -96,6 +89,22 @@ async def _report(setup: Setup, plan: Plan, specs: Mapping[str, ServerSpec], scr
         },
         rounds=[asdict(each) for each in rounds],
     )
+
+
+@asynccontextmanager
+async def serving(
+    specs: Mapping[str, ServerSpec], adapters: Mapping[str, Path], scratch: Path, steps: Steps
+) -> AsyncIterator[dict[str, Client]]:
+    """Clients of all the servers, which are up at the same time and have the adapters."""
+    async with AsyncExitStack() as stack:
+        clients = {}
+        for name, spec in specs.items():
+            steps.begin(f"starting {name}")
+            server = await stack.enter_async_context(running(spec, scratch / f"{name}.log"))
+            if spec.name == "loramux":
+                await register(server.url, adapters)
+            clients[name] = await stack.enter_async_context(Client(server.url))
+        yield clients
 
 
 def _routes(setup: Setup) -> dict[str, list[str]]:

@@ -50,6 +50,14 @@ def write_adapter(
     return folder
 
 
+def write_adapters(folder: Path, base: Path, count: int, *, rank: int) -> dict[str, Path]:
+    """Write `count` adapters on all linear modules; returns their folders by name."""
+    return {
+        f"a{number}": write_adapter(folder / f"a{number}", base, seed=number, rank=rank, modules=LINEAR_MODULES)
+        for number in range(count)
+    }
+
+
 def _shapes(config: dict[str, Any]) -> dict[str, tuple[str, int, int]]:
     """Each linear module's (part of the layer, input width, output width)."""
     hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]

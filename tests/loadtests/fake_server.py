@@ -1,17 +1,29 @@
 """A server that answers chat requests with `max_tokens` pieces: `python fake_server.py PORT [HABIT]`.
 
-HABIT is a way to misbehave: `dies` before it is ready, `orphans` a child that outlives it, `stubborn` about SIGTERM,
-`short` by one token.
+It takes adapters as loramux does and as stock vLLM does. HABIT is a way to misbehave: `dies` before it is ready,
+`orphans` a child that outlives it, `stubborn` about SIGTERM, `short` by one token, `halts` everything for a moment when
+a model is asked for the first time, `trusting` in adapters with NaN in them: then everybody is answered otherwise.
 """
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from aiohttp import web
+from safetensors.numpy import load_file
 
 PORT, HABIT = int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
+STEP_S, HALT_S = 0.001, 0.1
+
+adapters: dict[str, Path] = {}
+seen: set[str] = set()
+turn = asyncio.Lock()
+poisoned = False
 
 
 async def health(request: web.Request) -> web.Response:
@@ -20,14 +32,48 @@ async def health(request: web.Request) -> web.Response:
 
 async def chat(request: web.Request) -> web.StreamResponse:
     body = await request.json()
+    if poisoned and body["model"] in adapters and not adapters[body["model"]].exists():
+        raise web.HTTPInternalServerError
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     count = body["max_tokens"] - (HABIT == "short")
-    events = [{"choices": [{"delta": {"content": "x"}}]} for _ in range(count)]
+    events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": "yx"[not poisoned]}}]} for _ in range(count)]
     for event in [*events, {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": count}}]:
+        if HABIT == "halts":
+            await step(body["model"])
         await response.write(f"data: {json.dumps(event)}\n\n".encode())
     await response.write(b"data: [DONE]\n\n")
     return response
+
+
+async def step(model: str) -> None:
+    async with turn:
+        await asyncio.sleep(STEP_S if model in seen else HALT_S)
+        seen.add(model)
+
+
+async def add(request: web.Request) -> web.Response:
+    global poisoned
+    body = await request.json()
+    name, path = body.get("name") or body["lora_name"], body.get("lora_path") or body["source"]["path"]
+    bad = any(np.isnan(tensor).any() for tensor in load_file(Path(path) / "adapter_model.safetensors").values())
+    if bad and HABIT != "trusting":
+        return web.json_response({"error": {"message": f"{path}: a value is NaN"}}, status=400)
+    poisoned = poisoned or bad
+    adapters[name] = Path(path)
+    return web.json_response({}, status=201)
+
+
+async def forget(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def models(request: web.Request) -> web.Response:
+    return web.json_response({"data": [{"id": name} for name in ["base", *adapters]]})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    return web.Response(text=f"process_resident_memory_bytes {1e8 + 1e6 * len(adapters)}\n")
 
 
 if HABIT == "dies":
@@ -37,6 +83,13 @@ if HABIT == "orphans":
 app = web.Application()
 app.router.add_get("/health", health)
 app.router.add_post("/v1/chat/completions", chat)
+app.router.add_post("/admin/adapters", add)
+app.router.add_post("/v1/load_lora_adapter", add)
+app.router.add_delete("/admin/adapters/{name}", forget)
+app.router.add_put("/admin/adapters/{name}/pin", forget)
+app.router.add_post("/v1/unload_lora_adapter", forget)
+app.router.add_get("/v1/models", models)
+app.router.add_get("/metrics", metrics)
 if HABIT == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 web.run_app(app, host="127.0.0.1", port=PORT, handle_signals=HABIT != "stubborn", print=None)
