@@ -10,6 +10,8 @@ from loramux_adapters.pool_ports import PoolView
 from loramux_adapters.records import Proof, Tier, VersionState
 from loramux_adapters.registry import AdapterRecord, AuditRecord, VersionRecord
 
+_FACTS = {"rank", "alpha", "target_modules", "parameters", "weights_bytes", "warnings"}
+
 
 class Version(BaseModel):
     """One immutable set of weights."""
@@ -22,6 +24,7 @@ class Version(BaseModel):
     uses: Annotated[int, Field(description="Requests that it served, up to about a minute ago.")]
     resident: Annotated[bool, Field(description="Whether it is in the engine's host memory now.")]
     source: Annotated[dict[str, str], Field(description="Where its files came from.")]
+    warnings: Annotated[Sequence[str], Field(description="What is odd about its files, and no reason to refuse them.")]
     rank: int
     alpha: float
     target_modules: Sequence[str]
@@ -31,7 +34,7 @@ class Version(BaseModel):
     @classmethod
     def of(cls, record: VersionRecord, pool: AdapterPool) -> "Version":
         """Show a registered version."""
-        facts = record.manifest.model_dump(include={"rank", "alpha", "target_modules", "parameters", "weights_bytes"})
+        facts = record.manifest.model_dump(include=_FACTS)
         return cls(
             id=str(record.id),
             state=record.state,

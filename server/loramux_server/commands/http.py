@@ -1,14 +1,18 @@
-"""How commands talk to a server: one request, its answer as JSON, and its errors in words."""
+"""How commands talk to a server: requests, its answers as JSON, and its errors in words."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.status import Status
 
 words = Console(stderr=True, highlight=False)  # standard output is for results
 
@@ -22,56 +26,88 @@ SECONDS = 600.0
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def call(method: str, url: str, path: str, api_key: str | None, body: object = None, seconds: float = SECONDS) -> Any:
-    """Send a request and return the answer's JSON; a refusal or a silent server ends the command with exit code 1."""
-    try:
-        address = url.rstrip("/") + path
-        response = httpx.request(method, address, json=body, headers=_headers(api_key), timeout=seconds)
-        answer = response.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise _silent(url, error) from error
-    if response.is_error:
-        raise _ended(str(answer.get("error", {}).get("message", answer)))
-    return answer
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server. What it refuses, and its silence, end the command with the reason and exit code 1."""
+
+    url: str
+    api_key: str | None
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """Send a request and return the answer's JSON."""
+        try:
+            response = httpx.request(method, self._at(path), json=body, headers=self._headers, timeout=SECONDS)
+            answer = response.json()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise self._silent(error) from error
+        if response.is_error:
+            raise ended(_reason(answer))
+        return answer
+
+    def add(self, body: Mapping[str, Any], upload: Path | None) -> Any:
+        """Add an adapter, with its files if `upload` is their folder, while telling how far it is; return the version.
+
+        What has begun goes on if the command is interrupted.
+        """
+        address, headers = self._at("/admin/adapters"), self._headers | {"accept": "application/x-ndjson"}
+        given: dict[str, Any] = {"json": body} if upload is None else {"data": body}
+        try:
+            with ExitStack() as stack:
+                with _sending() as bar:
+                    if upload is not None:
+                        given["files"] = _files(stack, bar, upload)
+                    request = httpx.stream("POST", address, headers=headers, timeout=SECONDS, **given)
+                    response = stack.enter_context(request)
+                return _last(response)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise self._silent(error) from error
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+    def _at(self, path: str) -> str:
+        return self.url.rstrip("/") + path
+
+    def _silent(self, error: Exception) -> typer.Exit:
+        return ended(f"no loramux server answers at {self.url} ({error}): start one with `loramux serve`, or say --url")
 
 
-def add(
-    url: str, api_key: str | None, body: Mapping[str, Any], upload: Path | None, tell: Callable[[str], None]
-) -> Any:
-    """Add an adapter, with its files if `upload` is their folder; `tell` what the server does, return the version."""
-    headers = _headers(api_key) | {"accept": "application/x-ndjson"}
-    address = url.rstrip("/") + "/admin/adapters"
-    try:
-        with ExitStack() as stack:
-            given: dict[str, Any] = {"json": body} if upload is None else {"data": body, "files": _files(stack, upload)}
-            response = stack.enter_context(httpx.stream("POST", address, headers=headers, timeout=SECONDS, **given))
-            for line in map(json.loads, response.iter_lines()):
-                if "error" in line:
-                    raise _ended(str(line["error"]["message"]))
-                if "version" in line:
-                    return line["version"]
-                tell(line["progress"])
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise _silent(url, error) from error
-    raise _ended("the server ended before the adapter was added; it goes on when the server starts again")
+def ended(reason: str) -> typer.Exit:
+    """Tell why the command ends here."""
+    words.print(reason, style="red", markup=False, soft_wrap=True)
+    return typer.Exit(1)
 
 
-def _files(stack: ExitStack, folder: Path) -> dict[str, Any]:
+def _sending() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=words, transient=True)
+
+
+def _files(stack: ExitStack, bar: Progress, folder: Path) -> dict[str, Any]:
     """The adapter's files in `folder`, opened; they are sent as they are read."""
     try:
-        return {name: stack.enter_context((folder / name).open("rb")) for name in FILES}
+        return {name: stack.enter_context(bar.open(folder / name, "rb", description=name)) for name in FILES}
     except OSError as error:
-        raise _ended(f"{error.filename} can't be read: {error.strerror}") from error
+        raise ended(f"{error.filename} can't be read: {error.strerror}") from error
 
 
-def _headers(api_key: str | None) -> dict[str, str]:
-    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+def _last(response: httpx.Response) -> Any:
+    """Show the progress that the server tells, and return the version at its end."""
+    with Status("waiting for the server", console=words) as status:
+        for line in map(json.loads, response.iter_lines()):
+            match line:
+                case {"progress": told}:
+                    status.update(escape(str(told)))
+                case {"version": version}:
+                    return version
+                case _:
+                    raise ended(_reason(line))
+    raise ended("the server ended before the adapter was added; it goes on when the server starts again")
 
 
-def _silent(url: str, error: Exception) -> typer.Exit:
-    return _ended(f"no loramux server answers at {url} ({error}): start one with `loramux serve`")
-
-
-def _ended(reason: str) -> typer.Exit:
-    words.print(reason, style="red", markup=False)
-    return typer.Exit(1)
+def _reason(answer: Any) -> str:
+    match answer:
+        case {"error": {"message": str(message)}}:
+            return message
+    return f"this is not an answer of a loramux server: {str(answer)[:200]}"

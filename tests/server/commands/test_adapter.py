@@ -49,11 +49,11 @@ async def test_a_folder_on_the_server_is_added_and_shown_in_a_table(tiny: TinySe
     folder = write_adapter(tiny.settings.allowed_roots[0] / "tone")
     result = await run("add", "tone", str(folder))
     assert result.exit_code == 0, result.output
-    assert "tone@" in result.stdout
-    assert "100%" in result.stdout
-    shown = await run("show", "tone")
-    assert "The capital of France is" in shown.stdout
-    assert "[tone@" in shown.stdout
+    assert f"path: {folder}" in result.stdout
+    assert "The capital of France is" in result.stdout
+    version = json.loads((await run("list", "--json")).stdout)["data"][0]["versions"][0]["id"]
+    assert version in (await run("show", "tone")).stdout
+    assert "[tone@" in (await run("show", version[:9])).stdout
 
 
 async def test_what_is_refused_ends_with_the_reason_and_exit_code_1(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
@@ -72,15 +72,25 @@ async def test_what_is_refused_ends_with_the_reason_and_exit_code_1(tiny: TinySe
 async def test_a_canary_is_split_promoted_rolled_back_and_told(tiny: TinyServer, run: Run) -> None:
     old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
     result = await run("split", "team/tone", f"{digest(old)[:6]}=95", f"{digest(new)}=5")
-    assert "95%" in result.stdout
+    assert [row.split()[1:3] for row in result.stdout.splitlines()[1:]] == [["ready", "0.95"], ["ready", "0.05"]]
     await run("promote", "team/tone", digest(old)[:5])
     assert (await tiny.chat("team/tone")).model == old
-    assert "95%" in (await run("rollback", "team/tone")).stdout
+    assert "0.95" in (await run("rollback", "team/tone")).stdout
     told = await run("history", "team/tone")
     assert "anonymous" in told.stdout
     assert told.stdout.index("rollback") < told.stdout.index("promote") < told.stdout.index("split")
-    assert (await run("split", "team/tone", "x")).exit_code == 2
-    assert (await run("promote", "team/tone", "zzzzzz")).exit_code == 1
+    for share in ("x", "3f9c=", "3f9c=-1", "3f9c=nan", "3f9c=inf"):
+        assert (await run("split", "team/tone", share)).exit_code == 2
+
+
+async def test_a_digest_that_means_no_one_version_is_told_with_those_there_are(tiny: TinyServer, run: Run) -> None:
+    version = await tiny.add("tone")
+    for text in ("zzzzzz", digest(version)[:3], f"other@{digest(version)}", ""):
+        result = await run("promote", "tone", text)
+        assert result.exit_code == 1
+        assert "no one version of tone" in result.stderr
+        assert digest(version) in result.stderr
+    assert (await run("promote", "tone", version)).exit_code == 0
 
 
 async def test_pins_and_residency(tiny: TinyServer, run: Run) -> None:
@@ -103,7 +113,9 @@ async def test_a_version_or_all_of_an_adapter_is_removed(tiny: TinyServer, run: 
     assert json.loads((await run("list", "--json")).stdout) == {"data": []}
 
 
-async def test_no_server_is_told_with_what_to_do() -> None:
-    result = CliRunner().invoke(app, ["adapter", "list", "--url", "http://127.0.0.1:9"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:9", "http://[", "ftp://127.0.0.1:9/[red]x[/]"])
+def test_no_server_is_told_with_what_to_do(url: str) -> None:
+    result = CliRunner().invoke(app, ["adapter", "list", "--url", url])
     assert result.exit_code == 1
+    assert f"answers at {url}" in result.stderr
     assert "loramux serve" in result.stderr
