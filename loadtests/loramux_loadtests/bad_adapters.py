@@ -42,6 +42,11 @@ def _overstated(text: str) -> str:
     return json.dumps(header)
 
 
+def _with_a_key_twice(text: str) -> str:
+    name, entry = next(iter(json.loads(text).items()))
+    return f"{{{json.dumps(name)}:{json.dumps(entry)},{text[1:]}"
+
+
 def _overlapping(text: str) -> str:
     """All tensors lie where the first of their size lies, and the file is as long as before."""
     header = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
@@ -149,7 +154,7 @@ BAD: Mapping[str, Callable[[Draft], None]] = {
     "a header of 2^60 bytes": lambda draft: draft.weights(lambda raw: (1 << 60).to_bytes(8, "little") + raw[8:]),
     "a header that overstates a shape": lambda draft: draft.header(_overstated),
     "a header whose tensors overlap": lambda draft: draft.header(_overlapping),
-    "a header with a key twice": lambda draft: draft.header(lambda text: '{"__metadata__":{},' + text.lstrip()[1:]),
+    "a header with a key twice": lambda draft: draft.header(_with_a_key_twice),
     "a path outside of the allowed folders": _outside,
     "a path that leaves them by ..": _by_dots,
     "a path that leaves them by a link": _by_link,

@@ -108,10 +108,8 @@ async def _renewed(subject: Subject) -> Outcome:
     mixed, pure = [await subject.ask(draft.name, LONG_QUESTION) for draft in (old, new)]
     for draft in (old, new):
         await subject.door.withdraw(draft.name)
-    same = mixed.ok and pure.ok and mixed.text == pure.text
-    return Outcome(
-        not same, answer.said if not answer.accepted else "" if same else "neither the old nor the new answer"
-    )
+    is_pure = mixed.ok and mixed.text == pure.text
+    return Outcome(not is_pure, answer.said if not answer.accepted else "" if is_pure else told([mixed]))
 
 
 async def _pinned(subject: Subject) -> Outcome:

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file
 PORT, HABIT = int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
 STEP_S, HALT_S = 0.001, 0.1
 
-adapters: dict[str, Path] = {}
+KEPT = Path(HABIT.removeprefix("keeps ")).with_suffix(".json") if HABIT.startswith("keeps ") else None
+adapters: dict[str, Path] = json.loads(KEPT.read_text()) if KEPT and KEPT.exists() else {}
 seen: set[str] = set()
 turn = asyncio.Lock()
 poisoned = False
@@ -32,8 +33,6 @@ async def health(request: web.Request) -> web.Response:
 
 async def chat(request: web.Request) -> web.StreamResponse:
     body = await request.json()
-    if poisoned and body["model"] in adapters and not adapters[body["model"]].exists():
-        raise web.HTTPInternalServerError
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     count = body["max_tokens"] - (HABIT == "short")
@@ -54,6 +53,8 @@ async def step(model: str) -> None:
 
 async def add(request: web.Request) -> web.Response:
     global poisoned
+    if HABIT == "wary":
+        return web.json_response({"error": {"message": "not allowed"}}, status=403)
     body = await request.json()
     name, path = body.get("name") or body["lora_name"], body.get("lora_path") or body["source"]["path"]
     bad = any(np.isnan(tensor).any() for tensor in load_file(Path(path) / "adapter_model.safetensors").values())
@@ -61,6 +62,8 @@ async def add(request: web.Request) -> web.Response:
         return web.json_response({"error": {"message": f"{path}: a value is NaN"}}, status=400)
     poisoned = poisoned or bad
     adapters[name] = Path(path)
+    if KEPT:
+        KEPT.write_text(json.dumps({name: str(path) for name, path in adapters.items()}))
     return web.json_response({}, status=201)
 
 
