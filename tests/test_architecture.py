@@ -11,7 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("server/loramux_server", "adapters/loramux_adapters", "loadtests/loramux_loadtests")
 TRAINER = "loramux_adapters.training.trainer"
-NETWORK = ("socket", "ssl", "urllib", "http", "asyncio", "aiohttp", "httpx", "httpx2", "requests", "huggingface_hub")
+NETWORK = (
+    "socket",
+    "ssl",
+    "urllib",
+    "http",
+    "asyncio",
+    "aiohttp",
+    "httpx",
+    "httpx2",
+    "requests",
+    "huggingface_hub",
+    "fsspec",
+)
 CLOCKS = ("time", "datetime")
 PURE = (
     "loramux_adapters.validation",
@@ -115,6 +127,10 @@ def test_only_the_trainer_imports_peft_and_trl(modules: list[Module]) -> None:
 
 def test_only_the_hub_source_imports_the_hubs_client(modules: list[Module]) -> None:
     assert importers(modules, "huggingface_hub", besides=("loramux_adapters.sources.hub",)) == []
+
+
+def test_only_the_object_stores_source_imports_fsspec(modules: list[Module]) -> None:
+    assert importers(modules, "fsspec", "s3fs", besides=("loramux_adapters.sources.objects",)) == []
 
 
 def test_what_decides_does_no_network_and_reads_no_clock(modules: list[Module]) -> None:

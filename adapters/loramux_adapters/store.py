@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,8 +24,6 @@ from loramux_adapters.errors import InvalidAdapter, StoreError
 from loramux_adapters.records import Manifest
 
 MANIFEST_FILE = "manifest.json"
-UNKNOWN_SECONDS = 3600.0
-"""How long a version stays that nobody knows: another process may be about to register it."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_MANIFEST_BYTES = 1 << 20
 _ADVICE = {
@@ -68,13 +66,12 @@ class Store:
                 (staged / name).chmod(0o444)
                 _flush(staged / name)
             _flush(staged)
-            with _locked(self._versions, fcntl.LOCK_SH):  # No sweep comes between finding a version and renewing it.
-                try:
-                    staged.rename(target)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-                    self._renew(staged, manifest.digest)
+            try:
+                staged.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self._repair(staged, manifest.digest)
             _flush(self._versions)
         return target
 
@@ -108,43 +105,27 @@ class Store:
             raise StoreError(f"The version {digest[:12]} in the store was changed after it was accepted.")
         return manifest
 
-    def _renew(self, staged: Path, digest: str) -> None:
-        """Make the version that is there as new: with its time if it is sound, else with the files of `staged`."""
+    def _repair(self, staged: Path, digest: str) -> None:
+        """Replace the version that is there by the files of `staged`, unless it is sound."""
         try:
             self.verify(digest)
-            os.utime(self.path(digest))
         except StoreError:
             with self.staging() as aside:
                 self.path(digest).rename(aside / "damaged")
                 staged.rename(self.path(digest))
 
-    def sweep(self, known: Container[str] | None = None, now: float = 0.0) -> int:
-        """Remove what ended processes left half-written in staging, and return how many folders that were.
+    def sweep(self) -> int:
+        """Remove what ended processes left half-written, and return how many folders that were.
 
-        With `known`, the digests that are registered, also what they left complete and unknown, if it was put more than
-        an hour before `now` (Unix seconds). What can't be removed now stays until the next time.
+        What can't be removed now stays until the next time. A complete version stays in any case: only whoever knows
+        all the registries that may share this store could say that nobody needs it.
         """
-        with _translated("swept"):
-            return self._sweep_staging() + (0 if known is None else self._sweep_versions(known, now))
-
-    def _sweep_staging(self) -> int:
         swept = 0
-        with _locked(self._staging, fcntl.LOCK_EX):
+        with _translated("swept"), _locked(self._staging, fcntl.LOCK_EX):
             for folder in self._staging.iterdir():
                 with suppress(OSError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     shutil.rmtree(folder)
                     swept += 1
-        return swept
-
-    def _sweep_versions(self, known: Container[str], now: float) -> int:
-        swept = 0
-        with _locked(self._versions, fcntl.LOCK_EX):
-            for folder in self._versions.iterdir():
-                is_version = _SHA256.fullmatch(folder.name) is not None
-                if is_version and folder.name not in known and now - folder.stat().st_mtime > UNKNOWN_SECONDS:
-                    with suppress(StoreError):
-                        self.remove(folder.name)
-                        swept += 1
         return swept
 
     @contextmanager

@@ -135,7 +135,8 @@ async def compose(
     requests = LoraRequests(shelf.catalogue, shelf.base.name)
     loader = EngineLoader(engine, requests, shelf.catalogue.verify)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
-    intake = Intake(shelf.store, shelf.registry, shelf.base, arguments.max_lora_rank)
+    refuse_other_base = settings.base_mismatch == "refuse"
+    intake = Intake(shelf.store, shelf.registry, shelf.base, arguments.max_lora_rank, refuse_other_base)
     prover = EngineProver(engine, pool, requests) if settings.proof else None
     library = Library(intake, shelf.registry, shelf.catalogue, pool, prover)
     pool.on_damage = library.quarantine

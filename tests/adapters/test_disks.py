@@ -35,7 +35,7 @@ def refused(source):
     except StoreError as error:
         print(error)
     store = Store(disk / "store")
-    assert store.sweep(set(), 0) == 0
+    assert store.sweep() == 0
     assert [path.name for path in (disk / "store" / "versions").iterdir()] == [first]
     assert list((disk / "store" / "staging").iterdir()) == []
     store.verify(first)

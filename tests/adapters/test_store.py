@@ -5,8 +5,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -248,63 +246,6 @@ def test_a_sweep_leaves_versions_and_folders_in_use_alone(store: Store, tmp_path
         assert Store(tmp_path / "store").sweep() == 0
         assert staged.exists()
     assert store.verify(manifest.digest)
-
-
-NOW = 1e9
-
-
-def test_a_sweep_removes_complete_versions_that_nobody_knows_after_an_hour(store: Store, tmp_path: Path) -> None:
-    known, unknown, fresh = (put(store, seed=seed).digest for seed in range(3))
-    for digest, age in ((known, 1e6), (unknown, 3601), (fresh, 3599)):
-        os.utime(store.path(digest), (NOW - age, NOW - age))
-    assert store.sweep() == 0
-    assert store.sweep({known}, NOW) == 1
-    assert {path.name for path in (tmp_path / "store" / "versions").iterdir()} == {known, fresh}
-    assert not staged_folders(tmp_path)
-
-
-def test_what_is_put_again_counts_as_new(store: Store) -> None:
-    digest = put(store).digest
-    os.utime(store.path(digest), (0, 0))
-    put(store)
-    assert store.sweep(set(), time.time()) == 0
-    assert store.verify(digest)
-
-
-def test_a_sweep_leaves_alone_what_is_no_version_s(store: Store, tmp_path: Path) -> None:
-    notes = tmp_path / "store" / "versions" / "NOTES"
-    notes.mkdir()
-    os.utime(notes, (0, 0))
-    assert store.sweep(set(), time.time()) == 0
-    assert notes.exists()
-
-
-def test_a_sweep_of_a_full_disk_leaves_what_it_can_t_remove(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = put(store).digest
-    os.utime(store.path(digest), (0, 0))
-    monkeypatch.setattr("tempfile.mkdtemp", refusing(errno.ENOSPC))
-    assert store.sweep(set(), NOW) == 0
-    assert store.verify(digest)
-
-
-def test_a_sweep_waits_for_what_is_being_put(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = put(store).digest
-    os.utime(store.path(digest), (0, 0))
-    swept: list[int] = []
-    sweeping = threading.Thread(target=lambda: swept.append(store.sweep(set(), time.time())))
-    verify = store.verify
-
-    def while_put(digest: str) -> Manifest:
-        sweeping.start()
-        sweeping.join(0.2)
-        assert sweeping.is_alive()
-        return verify(digest)
-
-    monkeypatch.setattr(store, "verify", while_put)
-    put(store)
-    sweeping.join()
-    assert swept == [0]
-    assert verify(digest)
 
 
 KILLED = """

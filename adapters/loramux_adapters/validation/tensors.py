@@ -72,8 +72,8 @@ def _parse_entry(name: str, entry: Any, data_start: int) -> Tensor:
         parsed = _Entry.model_validate(entry)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise InvalidAdapter(f"{key}: {problem['msg']}", where=name, found=problem["input"]) from error
+        key = "".join(f"{part}: " for part in problem["loc"])
+        raise InvalidAdapter(f"{key}{problem['msg']}", where=name, found=problem["input"]) from error
     start, stop = (data_start + offset for offset in parsed.data_offsets)
     return Tensor(parsed.dtype, tuple(parsed.shape), start, stop)
 

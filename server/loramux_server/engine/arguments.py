@@ -23,6 +23,7 @@ RESERVED = {
     "enable_lora": "nothing: it is always on",
     "middleware": "nothing: it has no place here",
     "worker_extension_cls": "nothing: loramux has one of its own",
+    "disable_log_stats": "nothing: corrupted answers are found by them",
     "scheduler_cls": "nothing: loramux hands out clean blocks through it",
 }
 """Arguments of vLLM that loramux decides itself, and what to use instead."""

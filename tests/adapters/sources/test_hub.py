@@ -12,10 +12,12 @@ from typing import BinaryIO
 import pytest
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
+from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 
 from loramux_adapters.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.errors import InvalidAdapter, SourceUnavailable
 from loramux_adapters.sources.hub import HubSource, Snapshot, download
+from loramux_adapters.sources.progress import at_most, progress_bar
 from tests.adapters.sources.hub_server import COMMIT, Hub, hub_server
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 300_000, "pytorch_model.bin": b"pickle", "README.md": b"#"}
@@ -218,6 +220,27 @@ def test_the_bound_holds_where_the_library_counts_nothing(
     with pytest.raises(InvalidAdapter, match="too large"):
         _fetch(into)
     assert _fetched(into) == {}
+
+
+def test_with_xet_storage_a_files_bytes_are_counted_and_not_those_on_the_wire() -> None:
+    lines: list[str] = []
+    bar = progress_bar("downloading", lines.append, at_most(WEIGHTS_FILE, 1000))
+    with XetDownloadProgressReporter(reconstruction_desc="", log_level=0, total=1000, tqdm_class=bar) as reporter:
+        reporter.update_progress(_xet_report(written=900, on_the_wire=5000))
+        reporter.update_progress(_xet_report(written=1000, on_the_wire=9000))
+        with pytest.raises(InvalidAdapter, match="too large"):
+            reporter.update_progress(_xet_report(written=1001, on_the_wire=9000))
+    assert lines[-1] == "downloading: 1.00kB of 1.00kB"
+
+
+def _xet_report(written: int, on_the_wire: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        total_bytes=1000,
+        total_bytes_completed=written,
+        total_bytes_completion_rate=1.0,
+        total_transfer_bytes_completed=on_the_wire,
+        total_transfer_bytes_completion_rate=1.0,
+    )
 
 
 def test_a_file_that_is_shorter_or_longer_than_announced_is_refused(hub: Hub, into: Path) -> None:

@@ -3,19 +3,24 @@ import errno
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
+from concurrent.futures._base import DoneAndNotDoneFutures
+from itertools import count
 from pathlib import Path
+from threading import Semaphore
 from types import MappingProxyType
 from urllib.request import Request, urlopen
 
 import fsspec
 import pytest
+from fsspec.callbacks import Callback
 from moto.server import ThreadedMotoServer
 
 from loramux_adapters.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.errors import InvalidAdapter, PathNotAllowed, SourceUnavailable
 from loramux_adapters.sources import objects
 from loramux_adapters.sources.objects import UrlSource
-from tests.adapters.sources.file_server import Handler, Served, serving
+from tests.adapters.sources.file_server import PATIENCE, Handler, Served, serving
 
 ADAPTER = {CONFIG_FILE: b"{}", WEIGHTS_FILE: bytes(range(256)) * 1000}
 LARGEST = {CONFIG_FILE: 1000, WEIGHTS_FILE: 300_000}
@@ -268,22 +273,27 @@ def test_total_silence_is_given_up(bad_s3: Served, into: Path, monkeypatch: pyte
     assert time.monotonic() - began < 10
 
 
-def test_a_slow_transfer_is_waited_for_as_long_as_bytes_arrive(monkeypatch: pytest.MonkeyPatch, into: Path) -> None:
-    monkeypatch.setattr(objects, "SILENCE_SECONDS", 1.0)
-    with serving(Served, _Slow) as slow:
-        slow.files = {f"tone/{name}": content for name, content in ADAPTER.items()}
-        _fetch(into, f"{slow.url}/tone", allowed=slow.url)
-    assert _fetched(into) == ADAPTER
+def test_a_slow_transfer_is_waited_for_as_long_as_bytes_arrive(into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over, arrived, waits = Semaphore(0), Semaphore(0), count(1)
 
+    async def slowly(_store: object, _path: str, target: str, callback: Callback) -> None:
+        for _ in range(3):
+            await asyncio.to_thread(over.acquire)
+            callback.relative_update(1)
+            arrived.release()
+        await asyncio.to_thread(Path(target).touch)
 
-class _Slow(Handler):
-    """Takes 2.4 seconds for the weights."""
+    def wait_while_a_byte_arrives(running: list[Future[None]], timeout: float) -> DoneAndNotDoneFutures[None]:
+        if not next(waits) % 4:
+            return wait(running, PATIENCE)
+        over.release()
+        arrived.acquire()
+        return wait(running, 0)
 
-    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        super()._send(status, {"Content-Length": str(len(body)), **headers}, b"")
-        for start in range(0, len(body), 16_000):
-            self.wfile.write(body[start : start + 16_000])
-            self.served.stopped.wait(0.15)
+    monkeypatch.setattr(fsspec.get_filesystem_class("http"), "_get_file", slowly)
+    monkeypatch.setattr(objects, "wait", wait_while_a_byte_arrives)
+    _fetch(into, "http://127.0.0.1/tone", allowed="http://127.0.0.1")
+    assert _fetched(into) == dict.fromkeys(ADAPTER, b"")
 
 
 def test_a_store_out_of_reach_is_named(into: Path, aws: pytest.MonkeyPatch) -> None:
