@@ -70,7 +70,8 @@ async def ask(client: Client, model: str, text: str, tokens: int) -> Reply:
     """One stream of exactly `tokens` tokens; BurstFailedError if it is anything else."""
     # As the system's message: a chat template's own default would be a prefix that all prompts share.
     messages = [{"role": "system", "content": text}, {"role": "user", "content": "Go on."}]
-    reply = await client.chat(model, messages, max_tokens=tokens, ignore_eos=True)
+    # With its ids every token is an event, also one that has no text, so that the moments are the engine's steps.
+    reply = await client.chat(model, messages, max_tokens=tokens, ignore_eos=True, extra={"return_token_ids": True})
     if not reply.ok or reply.output_tokens != tokens:
         raise BurstFailedError(f"{client.url}: {reply.error or f'{reply.output_tokens} tokens, not {tokens}'}")
     return reply

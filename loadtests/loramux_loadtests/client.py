@@ -120,14 +120,19 @@ class Client:
             body["stream_options"] = {"include_usage": True}
         optional = {"seed": seed, "ignore_eos": ignore_eos}
         body |= {name: value for name, value in optional.items() if value is not None} | dict(extra or {})
-        return await self._exchange(body, scheduled)
+        return await self._exchange("chat/completions", body, scheduled)
 
-    async def _exchange(self, body: Mapping[str, Any], scheduled: float | None) -> Reply:
+    async def complete(self, model: str, prompt: Sequence[int], *, max_tokens: int) -> Reply:
+        """Ask for a plain answer to a prompt of token ids, without a template around it."""
+        body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0}
+        return await self._exchange("completions", body, None)
+
+    async def _exchange(self, route: str, body: Mapping[str, Any], scheduled: float | None) -> Reply:
         answer = _Answer()
         sent = time.monotonic()
         error = None
         try:
-            url = f"{self.url}/v1/chat/completions"
+            url = f"{self.url}/v1/{route}"
             # A redirect is not followed: it would carry the key to an address that nobody chose.
             async with self._session.post(url, json=body, allow_redirects=False) as response:
                 await answer.read(response)
@@ -178,7 +183,8 @@ class _Answer:
         choices = body.get("choices")
         if not isinstance(choices, list):
             raise ProtocolError(f"an answer without choices: {body!r:.200}")
-        return str(_mapping(_mapping(choices[0] if choices else None).get(part)).get("content") or "")
+        choice = _mapping(choices[0] if choices else None)
+        return str(_mapping(choice.get(part)).get("content") or choice.get("text") or "")
 
     def reply(self, *, scheduled: float, sent: float, error: str | None) -> Reply:
         return Reply(

@@ -21,6 +21,8 @@ from loramux_loadtests.synthetic import write_adapters
 SLOTS, PLACES = 4, 8
 GAP_RANK, GAP_TOKENS, GAP_AT_MOST = 64, 96, 2.0
 COLD_RANK, COLD_TOKENS, COLD_AT_MOST = 8, 4, 1.5
+QUIET_SECONDS = 1.5
+"""vLLM's processes watch for more work in a loop for a second, which takes a core from the other server."""
 PROMPT_NUMBERS = {"short": 3, "long": 31}
 """How many numbers make a prompt of about 30 and of about 200 tokens, the chat template's included."""
 
@@ -39,13 +41,14 @@ async def gaps(setup: Setup, scratch: Path, steps: Steps, *, loads: int) -> Repo
         for number, adapter in enumerate(list(setup.adapters)[:loads]):
             steps.begin(f"load {number + 1} of {loads}")
             for name in alternating(list(clients), 1, first=number % 2):
+                await asyncio.sleep(QUIET_SECONDS)
                 stream = _Stream(clients[name], setup.base.name, middles[name], chance)
                 rows.append({"server": name, "cold": await stream.gap(adapter), "warm": await stream.gap(adapter)})
     return Report(
         "Gaps in a base stream while adapters load",
-        f"A base stream of {GAP_TOKENS} tokens, in the middle of which one token is asked of an adapter of rank "
-        f"{GAP_RANK} on all linear modules: cold for the first stream, and warm for the second, which shows how much "
-        f"of the gap is that request and how much the load. {loads} adapters.",
+        f"A base stream of {GAP_TOKENS} tokens, in the middle of which an adapter of rank {GAP_RANK} on all linear "
+        "modules is asked for one token after one: as little besides the load as can be. It is cold in the first "
+        f"stream, and warm in the second, which shows how much of the gap is that request. {loads} adapters.",
         [finding for name in specs for finding in _gap_findings(name, rows)],
         {"loads": loads, **setup.engine, **setup.environment},
         rows,
@@ -63,6 +66,7 @@ async def cold(setup: Setup, scratch: Path, steps: Steps, *, count: int) -> Repo
         for (length, numbers), adapter in itertools.product(PROMPT_NUMBERS.items(), setup.adapters):
             steps.begin(f"{adapter}, {length} prompts")
             for name, client in clients.items():
+                await asyncio.sleep(QUIET_SECONDS)
                 first, second = [await _first_token(client, adapter, numbers, chance) for _ in range(2)]
                 rows.append({"server": name, "prompt": length, "cold": first, "warm": second, "ratio": first / second})
     return Report(
@@ -107,12 +111,14 @@ class _Stream:
 
     async def gap(self, adapter: str) -> float:
         """The longest gap between two of its tokens over the median one."""
-        mine, other = prompts(2, self.chance)
-        running = asyncio.create_task(ask(self.client, self.base, mine, GAP_TOKENS))
+        prompt, token = prompts(1, self.chance)[0], int(self.chance.integers(1000, 10_000))
+        running = asyncio.create_task(ask(self.client, self.base, prompt, GAP_TOKENS))
         await asyncio.sleep(self.middle)
-        reply = await ask(self.client, adapter, other, 1)
+        reply = await self.client.complete(adapter, [token], max_tokens=1)
         stream = await running
-        if not stream.moments[0] < reply.sent <= reply.moments[-1] < stream.moments[-1]:
+        if not reply.ok:
+            raise BurstFailedError(f"{self.client.url}: {reply.error}")
+        if not stream.moments[0] < reply.sent <= reply.last < stream.moments[-1]:
             raise BurstFailedError(f"{self.client.url}: the load did not fall into the stream")
         between = [later - earlier for earlier, later in itertools.pairwise(stream.moments)]
         return max(between) / median(between)

@@ -118,6 +118,16 @@ async def test_a_loaded_adapter_is_in_host_memory_and_in_a_slot(bench: Bench) ->
     assert await bench.loader.slots() == set()
 
 
+async def test_the_engine_says_whether_there_is_a_stream_to_disturb(bench: Bench) -> None:
+    unfinished = bench.engine.output_processor.get_num_unfinished_requests
+    asking = asyncio.create_task(bench.ask(None, 20))
+    async with asyncio.timeout(10):
+        while not unfinished():  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.001)
+    await asking
+    assert unfinished() == 0
+
+
 @pytest.mark.parametrize("name", [None, "kept"])
 async def test_the_answers_of_others_stay_the_same_while_twenty_adapters_come_and_go(
     bench: Bench, name: str | None

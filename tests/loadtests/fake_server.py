@@ -45,6 +45,13 @@ async def chat(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def complete(request: web.Request) -> web.Response:
+    body = await request.json()
+    if HABIT == "halts":
+        await step(body["model"])
+    return web.json_response({"choices": [{"text": "x"}], "usage": {"completion_tokens": 1}})
+
+
 async def step(model: str) -> None:
     async with turn:
         await asyncio.sleep(STEP_S if model in seen else HALT_S)
@@ -86,6 +93,7 @@ if HABIT == "orphans":
 app = web.Application()
 app.router.add_get("/health", health)
 app.router.add_post("/v1/chat/completions", chat)
+app.router.add_post("/v1/completions", complete)
 app.router.add_post("/admin/adapters", add)
 app.router.add_post("/v1/load_lora_adapter", add)
 app.router.add_delete("/admin/adapters/{name}", forget)

@@ -98,6 +98,21 @@ async def test_a_plain_answer_is_read_whole_and_has_no_time_to_its_first_piece()
     assert (reply.ok, reply.text, reply.output_tokens, reply.ttft) == (True, "Hi", 2, None)
 
 
+async def test_a_prompt_of_ids_is_completed_without_a_template() -> None:
+    asked: list[Any] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(await request.json())
+        return web.json_response({"model": "tone", "choices": [{"text": "x"}], "usage": usage(1, 1)})
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", handler)
+    async with TestServer(app) as running, Client(str(running.make_url("/")), timeout=5) as client:
+        reply = await client.complete("tone", [7], max_tokens=1)
+    assert (reply.ok, reply.text, reply.output_tokens) == (True, "x", 1)
+    assert asked == [{"model": "tone", "prompt": [7], "max_tokens": 1, "temperature": 0.0}]
+
+
 async def test_the_request_says_what_was_asked_for_and_nothing_else() -> None:
     seen: list[Any] = []
 

@@ -14,6 +14,7 @@ from tests.loadtests.faking import fake_spec, small_base
 @pytest.fixture
 def habit(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """How the servers that stand in for both behave."""
+    monkeypatch.setattr(loads, "QUIET_SECONDS", 0)
     habit = {"loramux": "halts", "stock": "halts"}
     monkeypatch.setattr(loads, "loramux", lambda setup, data: fake_spec(habit["loramux"], "loramux"))
     monkeypatch.setattr(loads, "stock", lambda setup: fake_spec(habit["stock"], "stock"))

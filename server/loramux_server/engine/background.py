@@ -5,8 +5,8 @@ thread of the worker prepares it; what is left to do between steps is to enter i
 a time.
 """
 
+import math
 import os
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,19 +16,16 @@ from torch import Tensor
 from torch import set_num_threads as torch_threads  # from here, because vLLM's CPU worker replaces torch's later
 from vllm.lora.request import LoRARequest
 
-NICENESS = 10
-FILL_SECONDS = 0.005
-"""How long a stream waits at most while a part of a slot is filled."""
+from loramux_server.engine.pacing import paced
 
 
-def _stand_aside() -> None:
+def _unbind() -> None:
     """Let the loading thread take what the model leaves: it would inherit the core that the model's thread is bound to.
 
     The parent process is not bound, and is where the user said which cores are ours. And no helpers: OpenMP would bind
     them, and this thread with them, to the model's cores again.
     """
     os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
     torch_threads(1)
 
 
@@ -38,7 +35,7 @@ class BackgroundLoading:
     A load is begun, asked after until it is prepared, and then dropped, or entered and its slot filled to the end.
     """
 
-    _thread: ClassVar = ThreadPoolExecutor(1, "load-adapter", _stand_aside)
+    _thread: ClassVar = ThreadPoolExecutor(1, "load-adapter", _unbind)
     _prepared: ClassVar[dict[int, "Future[Any]"]] = {}
     _filling: ClassVar[dict[int, Iterator[None]]] = {}
 
@@ -47,9 +44,9 @@ class BackgroundLoading:
         """vLLM's manager of the adapters in this worker's memory."""
         return self.model_runner.lora_manager._adapter_manager  # type: ignore[attr-defined]
 
-    def begin_load(self, name: str, number: int, path: str) -> None:
-        """Begin to read and merge the adapter in the folder `path`."""
-        self._prepared[number] = self._thread.submit(self._prepare, LoRARequest(name, number, path))
+    def begin_load(self, name: str, number: int, path: str, *, gently: bool) -> None:
+        """Begin to read and merge the adapter in the folder `path`, `gently` if there are steps to disturb."""
+        self._prepared[number] = self._thread.submit(self._prepare, LoRARequest(name, number, path), gently=gently)
 
     def is_prepared(self, number: int) -> bool:
         """Whether the adapter can be entered; raises what vLLM raised, and forgets the load then."""
@@ -66,9 +63,9 @@ class BackgroundLoading:
         self._adapters._registered_adapters[number] = self._prepared.pop(number).result()
         self._filling[number] = self._fill(number)
 
-    def fill_slot(self, number: int) -> bool:
-        """Go on filling the adapter's slot for FILL_SECONDS; returns whether that is done."""
-        until = time.perf_counter() + FILL_SECONDS
+    def fill_slot(self, number: int, seconds: float) -> bool:
+        """Go on filling the adapter's slot for so many seconds; returns whether that is done."""
+        until = time.perf_counter() + seconds
         for _ in self._filling.get(number, ()):
             if time.perf_counter() > until:
                 return False
@@ -93,11 +90,13 @@ class BackgroundLoading:
         """The adapters that hold a slot now."""
         return [number for number in self._adapters.lora_index_to_id if number is not None]
 
-    def _prepare(self, request: LoRARequest) -> Any:
-        adapter = self.model_runner.lora_manager._load_adapter(request)  # type: ignore[attr-defined]
-        self._adapters._create_merged_loras_inplace(adapter)
-        if not all(tensor.isfinite().all() for tensor in _tensors(adapter)):
-            raise ValueError(f"{request.lora_name} holds values that are no numbers in the engine's precision")
+    def _prepare(self, request: LoRARequest, *, gently: bool) -> Any:
+        with paced(gently=gently):
+            adapter = self.model_runner.lora_manager._load_adapter(request)  # type: ignore[attr-defined]
+            self._adapters._create_merged_loras_inplace(adapter)
+            # The extremes say it as well as looking at each value does, and in a tenth of the time.
+            if not all(math.isfinite(extreme) for tensor in _tensors(adapter) for extreme in tensor.aminmax()):
+                raise ValueError(f"{request.lora_name} holds values that are no numbers in the engine's precision")
         return adapter
 
     def _fill(self, number: int) -> Iterator[None]:

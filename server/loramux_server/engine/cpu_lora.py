@@ -4,101 +4,71 @@ vLLM 0.32 marks the base's tokens with the slot -1, and its CPU kernels use that
 last slot: as soon as every slot is taken, the base answers with the last slot's adapter. (Its GPU kernels look for the
 -1.) They also gather a copy of an adapter's weights for every single token.
 
-Here the adapters in a batch share two dense products a layer: every token meets the A of all of them, a mask keeps of
-that what is its own adapter's, and the B of all of them brings it back. The ranks are small, so what is computed in
-vain costs less than a call for each adapter would. The base's tokens have a mask of zeros. It is laid on the bits: the
-product of a zero with another adapter's infinity would be a NaN.
+Here an adapter with many tokens in a step, as when it reads a prompt, gets products of its own; all those with a few,
+as when they write, share one call of a compiled loop a matrix. For a few tokens the products themselves take less time
+than it takes to call torch for them, several times in every matrix of every layer.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 
-MAX_WIDTH = 128
-"""The most slots x rank in one product; more adapters than that are taken in several, each for its own tokens."""
+from loramux_server.engine.cpu_loops import LOOPS, as_array
+
+FEW_TOKENS = 8
+"""Of an adapter in one step; the loop's time grows with them, that of torch's calls hardly."""
+BASE = -1
 
 Stacked = tuple[torch.Tensor, ...]
-Selection = slice | torch.Tensor
-EVERYTHING = slice(None)
-BASE = -1
-_BITS = {2: torch.int16, 4: torch.int32}
-"""The integers as wide as a float of so many bytes."""
+Tokens = slice | torch.Tensor
+Arrays = list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """Slots that are multiplied together, the tokens that this is for, and what of the product is each token's own.
+class _Step:
+    """Who does which of a step's tokens."""
 
-    `mask` is (tokens, 1, slots x rank), of integers as wide as the product's floats: all bits are set where the column
-    is of the token's slot, and none elsewhere.
-    """
+    slot_of: npt.NDArray[np.int64]
+    """For the loop: each token's slot; BASE for the base's and for those in `products`."""
+    products: list[tuple[int, Tokens]]
+    """A slot and its tokens, for slots that have many."""
 
-    slots: Selection
-    tokens: Selection
-    mask: torch.Tensor
+    @classmethod
+    def of(cls, slot_of: npt.NDArray[np.int64], *, has_loop: bool) -> "_Step":
+        """Divide the tokens whose slots are in `slot_of`."""
+        slots, counts = np.unique(slot_of, return_counts=True)
+        crowded = slots[(counts > (FEW_TOKENS if has_loop else 0)) & (slots != BASE)]
+        alone = len(slots) == len(crowded) == 1
+        products = [
+            (int(slot), slice(None) if alone else torch.from_numpy(np.flatnonzero(slot_of == slot))) for slot in crowded
+        ]
+        return cls(np.where(np.isin(slot_of, crowded), BASE, slot_of), products)
 
-
-def _shares(slot_of: torch.Tensor, slots: int, rank: int, dtype: torch.dtype) -> Iterator[_Share]:
-    """Divide a step's tokens, whose slots (-1 for the base) are in `slot_of`, into shares of at most MAX_WIDTH."""
-    present = sorted(set(slot_of.tolist()) - {BASE})
-    at_once = max(1, MAX_WIDTH // rank)
-    for first in range(0, len(present), at_once):
-        some = torch.tensor(present[first : first + at_once])
-        own = slot_of.unsqueeze(1) == some
-        theirs = own.any(1).nonzero().squeeze(1)
-        # Multiplying the others in vain is cheaper than picking these out in every layer, while they are the most.
-        tokens = EVERYTHING if 2 * len(theirs) > len(slot_of) else theirs
-        mask = -own[tokens].to(_BITS[dtype.itemsize]).repeat_interleave(rank, dim=1).unsqueeze(1)
-        yield _Share(EVERYTHING if len(some) == slots else some, tokens, mask)
-
-
-class _Weights:
-    """One layer's A and B of all slots, laid out so that those of several slots are one matrix.
-
-    vLLM writes adapters into `a` (slots, 1, rank, inputs) and `b` (slots, 1, outputs, rank), one of each for each slice
-    of the outputs; they become views of the memory here, so that it goes on doing so.
-    """
-
-    def __init__(self, a: Stacked, b: Stacked) -> None:
-        with torch.inference_mode(mode=False):  # vLLM writes adapters outside of it
-            self.a = torch.stack([part[:, 0] for part in a])
-            self.b = [part[:, 0].transpose(0, 1).contiguous() for part in b]
-            for part, memory in zip(a, self.a, strict=True):
-                part.data = memory.unsqueeze(1)
-            for part, memory in zip(b, self.b, strict=True):
-                part.data = memory.transpose(0, 1).unsqueeze(1)
-
-    def add_products(self, y: torch.Tensor, x: torch.Tensor, share: _Share, scale: float) -> None:
-        """Add the products of the share's tokens of `x` (tokens, inputs) to `y` (tokens, outputs), in place."""
-        inputs, a = x[share.tokens], self.a[:, share.slots]
-        shrunk = (inputs @ a.reshape(-1, a.shape[-1]).T).view(len(inputs), len(self.b), -1)
-        shrunk.view(share.mask.dtype).bitwise_and_(share.mask)
-        start = 0
-        for number, memory in enumerate(self.b):
-            columns = slice(start, start + len(memory))
-            b = memory[:, share.slots].reshape(len(memory), -1)
-            outputs = y[share.tokens, columns].addmm_(shrunk[:, number], b.T, alpha=scale)
-            if share.tokens is not EVERYTHING:  # else it is a view, and y has the sum already
-                y[share.tokens, columns] = outputs
-            start += len(memory)
+    @property
+    def has_few(self) -> bool:
+        """Whether the loop has anything to do."""
+        return bool((self.slot_of != BASE).any())
 
 
-class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
-    """vLLM's wrapper, with the linear layers' products done for all adapters of a step together."""
+class CpuPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
+    """vLLM's wrapper, with the linear layers' products done here."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._shares: list[_Share] | None = None
-        self._weights: dict[torch.Tensor, _Weights] = {}
+        self._step: _Step | None = None
+        self._has_few = False
+        self._arrays: dict[torch.Tensor, Arrays] = {}
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Forget which token belonged to which slot; it is found out once a step and not in each layer."""
         super().update_metadata(*args, **kwargs)
-        self._shares = None
+        self._step = None
 
     def add_lora_linear(
         self,
@@ -107,7 +77,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         lora_a_stacked: Stacked,
         lora_b_stacked: Stacked,
         scale: float,
-        output_slices: tuple[int, ...],  # noqa: ARG002 - the widths of the B
+        output_slices: tuple[int, ...],
         **_: Any,
     ) -> None:
         """Add `(x @ A @ B) * scale` of each token's adapter to `y`, in place.
@@ -116,16 +86,19 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         slice, rank), one pair for each slice of the outputs.
         """
         x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
-        if self._shares is None:
-            slots, rank = len(lora_a_stacked[0]), lora_a_stacked[0].shape[2]
-            self._shares = list(_shares(self.token_lora_indices, slots, rank, x.dtype))
-        if not self._shares:
-            return
-        weights = self._weights.get(lora_a_stacked[0])
-        if weights is None:
-            weights = self._weights[lora_a_stacked[0]] = _Weights(lora_a_stacked, lora_b_stacked)
-        for share in self._shares:
-            weights.add_products(y, x, share, scale)
+        if self._step is None:
+            self._step = _Step.of(self.token_lora_indices.numpy(), has_loop=x.dtype in LOOPS)
+            self._has_few = self._step.has_few
+        for slot, tokens in self._step.products:
+            _add_products(y, x, lora_a_stacked, lora_b_stacked, slot, tokens, scale)
+        if self._has_few:
+            arrays = self._arrays.get(lora_a_stacked[0])
+            if arrays is None:
+                arrays = self._arrays[lora_a_stacked[0]] = list(_paired(lora_a_stacked, lora_b_stacked))
+            loop, whole, inputs, start = LOOPS[x.dtype], as_array(y), as_array(x), 0
+            for (a, b), width in zip(arrays, output_slices, strict=True):
+                loop(whole[:, start : start + width], inputs, self._step.slot_of, a, b, scale)
+                start += width
 
     def add_lora_logits(self, *_: Any, **__: Any) -> None:
         """Add nothing: no adapter that loramux accepts changes the head.
@@ -135,8 +108,25 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         """
 
 
+def _add_products(
+    y: torch.Tensor, x: torch.Tensor, a: Stacked, b: Stacked, slot: int, tokens: Tokens, scale: float
+) -> None:
+    inputs, start = x[tokens], 0
+    for narrow, wide in zip(a, b, strict=True):
+        columns = slice(start, start + wide.shape[2])
+        outputs = y[tokens, columns].addmm_(inputs @ narrow[slot, 0].T, wide[slot, 0].T, alpha=scale)
+        if not isinstance(tokens, slice):  # else it is a view, and y has the sum already
+            y[tokens, columns] = outputs
+        start = columns.stop
+
+
+def _paired(a: Stacked, b: Stacked) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """The memory of each A and B, (slots, rank, inputs) and (slots, outputs, rank); what vLLM writes shows in it."""
+    return ((as_array(narrow[:, 0]), as_array(wide[:, 0])) for narrow, wide in zip(a, b, strict=True))
+
+
 def install() -> None:
     """Let vLLM's CPU platform name this wrapper when a worker asks for one; elsewhere nothing changes."""
     if current_platform.is_cpu():
-        name = f"{GroupedPunicaWrapper.__module__}.{GroupedPunicaWrapper.__qualname__}"
+        name = f"{CpuPunicaWrapper.__module__}.{CpuPunicaWrapper.__qualname__}"
         type(current_platform).get_punica_wrapper = classmethod(lambda _: name)

@@ -43,6 +43,7 @@ class FakeEngine:
         self.without_effect: set[str] = set()
         self.corrupt: set[str] = set()
         self.running = 0
+        self.gentle_loads = 0
         self.errored = False
 
     @property
@@ -96,8 +97,18 @@ class FakeEngine:
         """Do what its one worker would do, with the methods below."""
         return [getattr(self, method)(*args, **kwargs)]
 
-    def begin_load(self, name: str, number: int, _path: str) -> None:
+    @property
+    def output_processor(self) -> "FakeEngine":
+        """The part of vLLM's client that counts requests."""
+        return self
+
+    def get_num_unfinished_requests(self) -> int:
+        """How many requests are being answered."""
+        return self.running
+
+    def begin_load(self, name: str, number: int, _path: str, *, gently: bool) -> None:
         """Begin to take a version into memory."""
+        self.gentle_loads += gently
         self.loading[number] = (name, time.monotonic() + self.seconds_per_load)
 
     def is_prepared(self, number: int) -> bool:
@@ -115,7 +126,7 @@ class FakeEngine:
         if len(self.loaded) > self.capacity:
             raise AssertionError(f"more than {self.capacity} versions in the engine: vLLM would evict one itself")
 
-    def fill_slot(self, _number: int) -> bool:
+    def fill_slot(self, _number: int, _seconds: float) -> bool:
         """It has no slots to fill."""
         return True
 

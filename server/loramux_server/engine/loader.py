@@ -1,48 +1,48 @@
 """The pool's way into vLLM's host memory, without stopping the streams."""
 
 import asyncio
-import os
-import threading
 from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from loramux_adapters.records import VersionId
 from loramux_server.engine.directory import LoraRequests
+from loramux_server.engine.pacing import paced
 
-NICENESS = 10
 FIRST_PAUSE = 0.002
 LONGEST_PAUSE = 0.02
-
-
-def _stand_aside() -> None:
-    """Leave the cores to the model, which streams wait for, where they are few."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+FILL_SECONDS = 0.005
+"""How long a stream waits at most while a part of a slot is filled."""
 
 
 class EngineLoader:
     """Loads versions through the worker's own methods (see background.py); `verify` reads a version's files.
 
-    The files are read twice at the same time, here to be checked against the digest and there to be loaded, and what
-    was loaded is entered only if the check was good: weights that changed on disk never run.
+    The files are read twice, here to be checked against the digest and there to be loaded, and what was loaded is
+    entered only if the check was good: weights that changed on disk never run. Both happen at the same time, unless
+    there are streams, which should lose as little of the processor as possible to them.
     """
 
     def __init__(self, engine: Any, requests: LoraRequests, verify: Callable[[VersionId], object]) -> None:
         self._engine = engine
         self._requests = requests
         self._verify = verify
-        self._thread = ThreadPoolExecutor(1, "verify-adapter", _stand_aside)
+        self._thread = ThreadPoolExecutor(1, "verify-adapter")
 
     async def load(self, version: VersionId) -> None:
         """Bring the version into host memory and a slot; raises what `verify` or vLLM raises."""
         request = self._requests.of(version)
-        verifying = asyncio.get_running_loop().run_in_executor(self._thread, self._verify, version)
+        gently = self._engine.output_processor.get_num_unfinished_requests() > 0
+        verifying = asyncio.get_running_loop().run_in_executor(self._thread, self._check, version, gently)
         try:
-            await self._call("begin_load", request.lora_name, request.lora_int_id, request.lora_path)
+            if gently:
+                await verifying
+            await self._call("begin_load", request.lora_name, request.lora_int_id, request.lora_path, gently=gently)
             await self._until_prepared(request.lora_int_id)
             await verifying
             await self._call("enter_load", request.lora_int_id)
-            while not all(await self._call("fill_slot", request.lora_int_id)):
+            seconds = FILL_SECONDS if gently else 1.0
+            while not all(await self._call("fill_slot", request.lora_int_id, seconds)):
                 pass
         except BaseException:
             await asyncio.gather(verifying, return_exceptions=True)
@@ -63,6 +63,10 @@ class EngineLoader:
         """The versions that hold a slot now."""
         (numbers, *_) = await self._call("adapters_in_slots")
         return self._requests.named(numbers)
+
+    def _check(self, version: VersionId, gently: bool) -> None:
+        with paced(gently=gently):
+            self._verify(version)
 
     async def _until_prepared(self, number: int) -> None:
         """Ask again and again: an answer comes between two steps, so waiting for it would stop the engine."""

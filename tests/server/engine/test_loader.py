@@ -76,6 +76,16 @@ async def test_the_files_are_read_while_they_are_checked_but_enter_only_after_it
     assert list(engine.loaded.values()) == [str(TONE)]
 
 
+async def test_while_requests_run_files_are_checked_first_and_then_read_gently(engine: FakeEngine) -> None:
+    engine.running = 1
+    loads_at_check: list[int] = []
+    await loader_of(engine, lambda _: loads_at_check.append(len(engine.loading))).load(TONE)
+    assert (loads_at_check, engine.gentle_loads) == ([0], 1)
+    engine.running = 0
+    await loader_of(engine).load(INTENT)
+    assert engine.gentle_loads == 1
+
+
 async def test_files_that_are_not_what_was_accepted_never_enter(engine: FakeEngine) -> None:
     with pytest.raises(StoreError):
         await loader_of(engine, damaged).load(TONE)
@@ -121,6 +131,8 @@ async def test_nothing_enters_before_every_worker_is_ready(tiny_base: ResolvedBa
     workers[1].seconds_per_load = 0.05
 
     class Both:
+        output_processor = workers[0]
+
         async def collective_rpc(self, *call: Any) -> list[Any]:
             answers = [answer for worker in workers for answer in await worker.collective_rpc(*call)]
             assert len(workers[0].loaded) == len(workers[1].loaded)
