@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
+from numba import njit, types
 
 Scalar = Any
 Loop = Callable[..., None]
@@ -25,10 +25,19 @@ def as_array(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def _loop(widen: Callable[[Scalar], Scalar], narrow: Callable[[Scalar], Scalar]) -> Loop:
-    """Compile the loop for numbers that `widen` makes float32 and `narrow` makes of float32."""
+def _loop(item: types.Type, widen: Callable[[Scalar], Scalar], narrow: Callable[[Scalar], Scalar]) -> Loop:
+    """Compile the loop (now, not in the first request) for items that `widen` makes float32 and `narrow` makes of it."""
+    weights = types.Array(item, 3, "C")
+    signature = types.void(
+        types.Array(item, 2, "A"),
+        types.Array(item, 2, "C"),
+        types.Array(types.int64, 1, "C"),
+        weights,
+        weights,
+        types.float64,
+    )
 
-    @njit(fastmath=REORDERED, nogil=True)  # type: ignore[untyped-decorator]
+    @njit(signature, fastmath=REORDERED, nogil=True)  # type: ignore[untyped-decorator]
     def add(y: Any, x: Any, slot_of: Any, a: Any, b: Any, scale: float) -> None:
         shrunk = np.empty(a.shape[1], np.float32)
         for token in range(len(slot_of)):
@@ -71,11 +80,11 @@ def _narrowed(number: Scalar) -> Scalar:
 
 
 LOOPS: dict[torch.dtype, Loop] = {
-    torch.float32: _loop(_same, _same),
-    torch.bfloat16: _loop(_widened, _narrowed),
+    torch.float32: _loop(types.float32, _same, _same),
+    torch.bfloat16: _loop(types.uint16, _widened, _narrowed),
 }
 """LOOPS[dtype](y, x, slot_of, a, b, scale) adds `(x @ A @ B) * scale` of each token's slot to `y`, in place.
 
 All are `as_array`: `y` (tokens, outputs), `x` (tokens, inputs), `a` (slots, rank, inputs) and `b` (slots, outputs,
-rank). Tokens whose slot in `slot_of` is negative are left alone.
+rank), contiguous but for `y`. Tokens whose slot in `slot_of` is negative are left alone.
 """

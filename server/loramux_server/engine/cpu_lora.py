@@ -95,7 +95,7 @@ class CpuPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
             arrays = self._arrays.get(lora_a_stacked[0])
             if arrays is None:
                 arrays = self._arrays[lora_a_stacked[0]] = list(_paired(lora_a_stacked, lora_b_stacked))
-            loop, whole, inputs, start = LOOPS[x.dtype], as_array(y), as_array(x), 0
+            loop, whole, inputs, start = LOOPS[x.dtype], as_array(y), as_array(x.contiguous()), 0
             for (a, b), width in zip(arrays, output_slices, strict=True):
                 loop(whole[:, start : start + width], inputs, self._step.slot_of, a, b, scale)
                 start += width
