@@ -26,7 +26,7 @@ def as_array(tensor: torch.Tensor) -> npt.NDArray[Any]:
 
 
 def _loop(item: types.Type, widen: Callable[[Scalar], Scalar], narrow: Callable[[Scalar], Scalar]) -> Loop:
-    """Compile the loop, now and not in a request, for items that `widen` makes float32 and `narrow` makes of float32."""
+    """Compile the loop, now and not in a request: `widen` makes an item a float32, and `narrow` a float32 an item."""
     weights = types.Array(item, 3, "C")
     signature = types.void(
         types.Array(item, 2, "A"),
