@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -48,9 +48,10 @@ class BackgroundLoading:
         """Begin to read and merge the adapter in the folder `path`, `gently` if there are steps to disturb."""
         self._prepared[number] = self._thread.submit(self._prepare, LoRARequest(name, number, path), gently=gently)
 
-    def is_prepared(self, number: int) -> bool:
-        """Whether the adapter can be entered; raises what vLLM raised, and forgets the load then."""
+    def is_prepared(self, number: int, seconds: float) -> bool:
+        """Whether the adapter can be entered, now or `seconds` later; raises what vLLM raised, and forgets it then."""
         load = self._prepared[number]
+        wait([load], timeout=seconds)
         if not load.done():
             return False
         if load.exception():

@@ -111,7 +111,7 @@ class FakeEngine:
         self.gentle_loads += gently
         self.loading[number] = (name, time.monotonic() + self.seconds_per_load)
 
-    def is_prepared(self, number: int) -> bool:
+    def is_prepared(self, number: int, _seconds: float) -> bool:
         """Whether the load is done; refuse it if its name is in `refused_loads`."""
         name, ready_at = self.loading[number]
         if name in self.refused_loads:

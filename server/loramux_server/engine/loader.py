@@ -12,7 +12,9 @@ from loramux_server.engine.pacing import paced
 FIRST_PAUSE = 0.002
 LONGEST_PAUSE = 0.02
 FILL_SECONDS = 0.005
-"""How long a stream waits at most while a part of a slot is filled."""
+"""How long streams wait at most while a part of a slot is filled."""
+IDLE_SECONDS = 0.05
+"""How long an engine without streams may be kept from new ones, to be done sooner."""
 
 
 class EngineLoader:
@@ -31,24 +33,15 @@ class EngineLoader:
 
     async def load(self, version: VersionId) -> None:
         """Bring the version into host memory and a slot; raises what `verify` or vLLM raises."""
-        request = self._requests.of(version)
+        number = self._requests.of(version).lora_int_id
         gently = self._engine.output_processor.get_num_unfinished_requests() > 0
-        verifying = asyncio.get_running_loop().run_in_executor(self._thread, self._check, version, gently)
         try:
-            if gently:
-                await verifying
-            await self._call("begin_load", request.lora_name, request.lora_int_id, request.lora_path, gently=gently)
-            await self._until_prepared(request.lora_int_id)
-            await verifying
-            await self._call("enter_load", request.lora_int_id)
-            seconds = FILL_SECONDS if gently else 1.0
-            while not all(await self._call("fill_slot", request.lora_int_id, seconds)):
+            await (self._read_gently(version) if gently else self._read_at_once(version))
+            await self._call("enter_load", number)
+            while not all(await self._call("fill_slot", number, FILL_SECONDS if gently else IDLE_SECONDS)):
                 pass
         except BaseException:
-            await asyncio.gather(verifying, return_exceptions=True)
-            await self._call("drop_load", request.lora_int_id)
-            if not verifying.cancelled():
-                verifying.result()  # damaged files are the better reason, if that is what it was
+            await self._call("drop_load", number)
             raise
 
     async def unload(self, version: VersionId) -> None:
@@ -64,14 +57,34 @@ class EngineLoader:
         (numbers, *_) = await self._call("adapters_in_slots")
         return self._requests.named(numbers)
 
+    async def _read_gently(self, version: VersionId) -> None:
+        await self._verifying(version, gently=True)
+        await self._begin(version, gently=True)
+        await self._until_prepared(version, seconds=0.0)
+
+    async def _read_at_once(self, version: VersionId) -> None:
+        await self._begin(version, gently=False)
+        verifying = self._verifying(version, gently=False)
+        try:
+            await self._until_prepared(version, seconds=IDLE_SECONDS)
+        finally:
+            await verifying  # damaged files are a better reason than what vLLM made of them
+
+    def _verifying(self, version: VersionId, *, gently: bool) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._check, version, gently)
+
     def _check(self, version: VersionId, gently: bool) -> None:
         with paced(gently=gently):
             self._verify(version)
 
-    async def _until_prepared(self, number: int) -> None:
-        """Ask again and again: an answer comes between two steps, so waiting for it would stop the engine."""
-        pause = FIRST_PAUSE
-        while not all(await self._call("is_prepared", number)):
+    async def _begin(self, version: VersionId, *, gently: bool) -> None:
+        request = self._requests.of(version)
+        await self._call("begin_load", request.lora_name, request.lora_int_id, request.lora_path, gently=gently)
+
+    async def _until_prepared(self, version: VersionId, *, seconds: float) -> None:
+        """Ask again and again: an answer comes between two steps, and waiting for it, `seconds` a time, stops them."""
+        number, pause = self._requests.of(version).lora_int_id, FIRST_PAUSE
+        while not all(await self._call("is_prepared", number, seconds)):
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
