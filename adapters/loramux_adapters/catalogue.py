@@ -102,6 +102,11 @@ class Catalogue:
         """The adapter of this bare name."""
         return self._adapters.get(name)
 
+    def stored_bytes(self, name: str) -> int:
+        """What the weights of all versions of an adapter take; 0 if there is no such name."""
+        record = self._adapters.get(name)
+        return sum(version.manifest.weights_bytes for version in record.versions) if record else 0
+
     def version(self, name: str) -> VersionRecord | None:
         """The version NAME@DIGEST, whatever its state."""
         return self._versions.get(name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp
@@ -30,9 +31,11 @@ from loramux_server.api.aliases import aliases_router
 from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.ops import ops_router
 from loramux_server.api.oversight import oversight_router
+from loramux_server.api.usage import usage_router
 from loramux_server.auth import Authenticator
 from loramux_server.base import ResolvedBase
 from loramux_server.config import Settings
+from loramux_server.context import Meters
 from loramux_server.engine.arguments import engine_arguments, rank_limit
 from loramux_server.engine.build import mount_openai, vllm_engine
 from loramux_server.engine.directory import AdapterDirectory, LoraRequests
@@ -40,8 +43,11 @@ from loramux_server.engine.loader import EngineLoader
 from loramux_server.engine.proof import EngineProver
 from loramux_server.engine.routed import RoutedEngine
 from loramux_server.lifecycle import Lifecycle
+from loramux_server.metering.books import Books, Upkeep
+from loramux_server.metering.ledger import Limits
 from loramux_server.metering.metrics import Metrics
-from loramux_server.middleware import Drain, Limits, add_error_handlers, shell
+from loramux_server.middleware import Drain, add_error_handlers, shell
+from loramux_server.middleware import Limits as BodyLimits
 from loramux_server.middleware.user import note_user
 
 Progress = Callable[[str], None]
@@ -66,6 +72,7 @@ class Shelf:
     """What is durable about the adapters of one base."""
 
     base: BaseSpec
+    database: sa.Engine
     store: Store
     registry: Registry
     catalogue: Catalogue
@@ -78,6 +85,7 @@ class Server:
     app: ASGIApp
     base_name: str
     library: Library
+    books: Books
     drain: Drain
 
 
@@ -101,7 +109,7 @@ async def serve(
         await server.library.resume()
         await add_configured(server.library, settings, tell)
         life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.begin, settings.drain_seconds)
-        async with kept_up(server.library):
+        async with server.books.kept(), kept_up(server.library):
             return await life.run(started=lambda: started(server))
 
 
@@ -113,7 +121,7 @@ def open_shelf(settings: Settings, base: ResolvedBase) -> Shelf:
     store, registry = Store(settings.data_dir / "adapters"), Registry(database)
     store.sweep()
     spec = BaseSpec.from_folder(base.path, base.name)
-    return Shelf(spec, store, registry, Catalogue(registry.snapshot(), store, spec))
+    return Shelf(spec, database, store, registry, Catalogue(registry.snapshot(), store, spec))
 
 
 def engine_options(suited: Mapping[str, Any], catalogue: Catalogue, settings: Settings) -> dict[str, Any]:
@@ -132,6 +140,7 @@ async def compose(
 ) -> Server:
     """Wire a server around `engine` (vLLM's, or a fake of the same shape)."""
     metrics, drain = Metrics(registry), Drain()
+    books = Books(settings.prices, ledger_limits(settings), shelf.database, metrics)
     requests = LoraRequests(shelf.catalogue, shelf.base.name)
     loader = EngineLoader(engine, requests, shelf.catalogue.verify)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
@@ -148,7 +157,8 @@ async def compose(
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(shelf.catalogue, requests)
-    await mount_openai(app, RoutedEngine(engine, pool, library.quarantine), directory, arguments, before_each=note_user)
+    routed = RoutedEngine(engine, pool, library.quarantine, books.accounts)
+    await mount_openai(app, routed, directory, arguments, before_each=note_user)
     add_error_handlers(app)
     app.include_router(models_router(ServedModels(shelf.base.name, library)))
     for router in (
@@ -156,13 +166,23 @@ async def compose(
         additions_router(library, settings.allowed_roots, settings.allowed_urls),
         adapters_router(library),
         oversight_router(library),
+        usage_router(books.reader, Upkeep(settings.prices, shelf.catalogue), settings.prices.version),
     ):
         app.include_router(router)
     app.include_router(ops_router(why_not_ready, registry))
     keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
-    limits = Limits(settings.max_body_bytes, upload=sum(largest_file(shelf.base, arguments.max_lora_rank).values()))
-    wrapped = shell(app, drain=drain, authenticator=keys, limits=limits, meter=metrics)
-    return Server(wrapped, shelf.base.name, library, drain)
+    limits = BodyLimits(settings.max_body_bytes, upload=sum(largest_file(shelf.base, arguments.max_lora_rank).values()))
+    wrapped = shell(app, drain=drain, authenticator=keys, limits=limits, meter=Meters((metrics, books.accounts)))
+    return Server(wrapped, shelf.base.name, library, books, drain)
+
+
+def ledger_limits(settings: Settings) -> Limits:
+    """Return how much of the ledger may be lost, and how long it is kept."""
+    return Limits(
+        flush_seconds=settings.usage_flush_seconds,
+        record_days=settings.usage_record_days,
+        sum_days=settings.usage_sum_days,
+    )
 
 
 def configured(settings: Settings) -> dict[str, FolderSource]:

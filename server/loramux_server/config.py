@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
 
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -22,6 +32,7 @@ from pydantic_settings.exceptions import SettingsError as UnreadableVariable
 
 from loramux_adapters.sources.urls import split_url
 from loramux_server.errors import CannotStart
+from loramux_server.metering.prices import Prices
 
 PREFIX = "LORAMUX_"
 DEFAULT_FILE = Path("loramux.yaml")
@@ -66,6 +77,12 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     drain_seconds: NonNegativeFloat = 20.0
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
+    prices: Prices = Prices()
+    usage_flush_seconds: PositiveFloat = 1.0
+    """How much of the usage records a crash may cost, at most."""
+    usage_record_days: PositiveFloat = 30.0
+    usage_sum_days: PositiveFloat = 400.0
+    """How long each request's record is kept, and how long the sums of each hour."""
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
@@ -169,7 +186,7 @@ def _is_setting(name: str) -> bool:
     field = Settings.model_fields.get(head)
     if field is None:
         return name in _NOT_SETTINGS
-    return not nested or get_origin(field.annotation) is dict
+    return not nested or get_origin(field.annotation) is dict or field.annotation is Prices
 
 
 def _decoded(value: Any) -> Any:
@@ -188,7 +205,7 @@ def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             below = merged.get(key)
-            merged[key] = below | value if isinstance(below, dict) and isinstance(value, dict) else value
+            merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -196,9 +213,17 @@ def _lines(error: ValidationError) -> Iterable[str]:
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            yield _unknown(where, where, list(Settings.model_fields))
+            yield _unknown(where, where, list(_names(Settings)))
         elif problem["type"] != "default_factory_not_called":  # it only follows from another problem
             yield f"{where or 'Settings'}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _names(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    """Every setting's name, with dots between the levels."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")
 
 
 def _unknown(shown: str, key: str, known: list[str]) -> str:

@@ -1,6 +1,7 @@
 """One HTTP request as the whole server sees it, from its first byte until nothing of it is left to count."""
 
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,6 +9,7 @@ from typing import Protocol
 from loramux_adapters.records import VersionId
 from loramux_server.auth import ANONYMOUS, Principal
 from loramux_server.errors import LoramuxError
+from loramux_server.metering.cost import Share
 from loramux_server.metering.record import Operation, Outcome, Route, RunFacts, UsageRecord, combine
 
 
@@ -19,6 +21,23 @@ class Meter(Protocol):
 
     def record(self, record: UsageRecord) -> None:
         """A request is over; if its route is not None, `begin` was called before."""
+
+
+@dataclass(frozen=True)
+class Meters:
+    """Several meters as one."""
+
+    each: Sequence[Meter]
+
+    def begin(self, route: Route) -> None:
+        """Tell each."""
+        for meter in self.each:
+            meter.begin(route)
+
+    def record(self, record: UsageRecord) -> None:
+        """Tell each."""
+        for meter in self.each:
+            meter.record(record)
 
 
 @dataclass(eq=False, slots=True)
@@ -58,6 +77,8 @@ class RequestContext:
     """What the adapters' names in this request mean, decided once: an alias may move while it is served."""
     user: str | None = None
     """Whom the client says that it asks for."""
+    share: Share = field(default_factory=Share)
+    """What it owes for the engine's time."""
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
     _runs: list[Run] = field(default_factory=list)
@@ -105,6 +126,7 @@ class RequestContext:
                 started_at=self.started_at,
                 duration=duration,
                 facts=combine(facts),
+                share=self.share,
             )
         )
 

@@ -16,6 +16,8 @@ from loramux_adapters.pool_ports import Lease
 from loramux_adapters.records import VersionId
 from loramux_server.context import current_request
 from loramux_server.errors import from_adapter_error
+from loramux_server.metering.accounts import Accounts
+from loramux_server.metering.cost import Work
 from loramux_server.metering.record import Route, RunFacts
 
 BASE = Route()
@@ -27,13 +29,16 @@ class RoutedEngine:
 
     A generate on an adapter starts when its version is in the engine's host memory and not before, so vLLM never
     reads a disk inside a step and never evicts on its own. A version that computes NaN is handed to `quarantine` with
-    the reason, which must keep new requests from it at once.
+    the reason, which must keep new requests from it at once. `accounts` bill what a generate does in the engine.
     """
 
-    def __init__(self, engine: Any, pool: AdapterPool, quarantine: Callable[[VersionId, str], None]) -> None:
+    def __init__(
+        self, engine: Any, pool: AdapterPool, quarantine: Callable[[VersionId, str], None], accounts: Accounts
+    ) -> None:
         self._engine = engine
         self._pool = pool
         self._quarantine = quarantine
+        self._accounts = accounts
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -56,18 +61,20 @@ class RoutedEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         """Run on the base or on a leased version, and leave the run's facts with the HTTP request."""
         version = VersionId.parse(lora_request.lora_name) if lora_request else None
-        run = current_request.get().begin_run(Route(version.name, version.digest) if version else BASE)
+        request = current_request.get()
+        run = request.begin_run(Route(version.name, version.digest) if version else BASE)
         tally, lease = Tally(prompt, sampling_params), None
         try:
             with _refusals():
                 lease = await self._pool.lease(version) if version else None
             outputs = self._engine.generate(prompt, sampling_params, request_id, lora_request=lora_request, **options)
             async with aclosing(outputs):
-                async for output in outputs:
-                    tally.add(output)
-                    if tally.is_corrupted:
-                        self._give_up(version)
-                    yield output
+                with self._accounts.in_engine(request.share, tally.work):
+                    async for output in outputs:
+                        tally.add(output)
+                        if tally.is_corrupted:
+                            self._give_up(version)
+                        yield output
         finally:
             if lease:
                 lease.release()
@@ -114,6 +121,12 @@ class Tally:
         for completion in output.outputs:
             before = self._tokens.get(completion.index, 0) if self._is_delta else 0
             self._tokens[completion.index] = before + len(completion.token_ids)
+
+    def work(self) -> Work:
+        """What the engine has done so far; a prompt's part of it is known with the first token."""
+        if self._last is None:
+            return Work()
+        return Work(self._input_tokens - (self._last.num_cached_tokens or 0), sum(self._tokens.values()))
 
     @property
     def is_corrupted(self) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Container
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from loramux_adapters.records import Tier, VersionId
-from loramux_server.metering.record import Route, RunFacts, UsageRecord
+from loramux_server.metering.cost import NANODOLLARS, EngineTime
+from loramux_server.metering.record import Charge, Route, RunFacts, UsageRecord
 
 OTHER = "_other"
 """Stands for the adapters that have no series of their own; no adapter's name begins like this."""
@@ -73,6 +74,12 @@ class Metrics:
         )
         self._queue = histogram("queue_seconds", "Waiting in the engine to be scheduled.", _DURATIONS, *route)
         self._tokens = counter("tokens_total", "Tokens; input includes the cached ones.", *route, "type")
+        self._cost = counter(
+            "cost_usd_total", "What requests cost, by the price list or by the engine's time.", *route, "mode"
+        )
+        self._idle_cost = counter("idle_cost_usd_total", "What the engine's time cost in which nobody was in it.")
+        self._records_waiting = gauge("usage_records_waiting", "Usage records that are not in the database yet.")
+        self._records_dropped = counter("usage_records_dropped_total", "Usage records that no database would take.")
         self._loads = counter("adapter_loads_total", "Loads of an adapter into the engine.", "result", "source")
         self._load_seconds = histogram("adapter_load_seconds", "How long a load took.", _DURATIONS)
         self._evictions = counter("adapter_evictions_total", "Adapters that left the engine.", "tier", "reason")
@@ -108,6 +115,23 @@ class Metrics:
             # A run without a token never left the queue, as far as the engine tells.
             (self._queue, None if facts.first_token is None else facts.queue),
         )
+
+    def charged(self, record: UsageRecord, charge: Charge) -> None:
+        """Add up what a request cost."""
+        if record.route is None:
+            return
+        route = (record.route.kind, self._labels.label(record.route.adapter))
+        self._cost.labels(*route, "price_list").inc(charge.price_list / NANODOLLARS)
+        self._cost.labels(*route, "gpu_hour").inc(charge.gpu_hour / NANODOLLARS)
+
+    def passed(self, engine_time: EngineTime) -> None:
+        """Add up what idle time cost."""
+        self._idle_cost.inc(engine_time.idle_nanodollars / NANODOLLARS)
+
+    def ledger(self, *, waiting: int, dropped: int) -> None:
+        """Show how many usage records wait, and count those that were dropped."""
+        self._records_waiting.set(waiting)
+        self._records_dropped.inc(dropped)
 
     def loaded(self, version: VersionId, seconds: float, *, ok: bool) -> None:  # noqa: ARG002 - any version may be loaded
         """Count a load that ended."""

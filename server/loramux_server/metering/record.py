@@ -1,8 +1,10 @@
 """What a request leaves behind: pure values, read from no clock."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from loramux_server.metering.cost import Share
 
 
 class Operation(StrEnum):
@@ -125,3 +127,19 @@ class UsageRecord:
     duration: float
     """Seconds until the response was complete, or the client gone."""
     facts: RunFacts
+    share: Share = field(default_factory=Share)
+    """What it owes for the engine's time: complete when the engine's bill was settled once more."""
+
+    @property
+    def ended_at(self) -> float:
+        """Unix time in seconds."""
+        return self.started_at + self.duration
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a request cost, by the tokens' price and by the engine's time, in nano-dollars, and by which price list."""
+
+    price_list: int
+    gpu_hour: int
+    price_version: str

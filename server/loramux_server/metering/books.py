@@ -1,0 +1,60 @@
+"""The books of a server: what requests cost, and the ledger that keeps it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from loramux_server.metering.accounts import Accounts
+from loramux_server.metering.cost import NANODOLLARS
+from loramux_server.metering.ledger import Book, LedgerReader, LedgerWriter, Limits
+from loramux_server.metering.metrics import Metrics
+from loramux_server.metering.prices import Prices
+
+_BYTES_PER_GB = 10**9
+
+
+class Catalogue(Protocol):
+    """Knows what is stored of an adapter."""
+
+    def stored_bytes(self, adapter: str) -> int:
+        """The size of all its versions, 0 if there is none (any more)."""
+
+
+class Books:
+    """Charges what ends, and writes it down while the context of `kept` lasts."""
+
+    def __init__(self, prices: Prices, limits: Limits, database: sa.Engine, metrics: Metrics) -> None:
+        self._prices, self._book = prices, Book(database)
+        self._writer = LedgerWriter(self._book, limits, metrics)
+        self.accounts = Accounts(prices, (metrics, self._writer))
+        self.reader = LedgerReader(database)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Keep them; what has ended before the context's end is written at its end, unless the database is away."""
+        await asyncio.to_thread(self._book.note_prices, self._prices, time.time())
+        self._writer.start()
+        settling = asyncio.create_task(self.accounts.keep_settled())
+        try:
+            yield
+        finally:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+            await asyncio.to_thread(self._writer.close)
+
+
+class Upkeep:
+    """What an adapter has to earn: its training, where the price list says that, and a month of its storage."""
+
+    def __init__(self, prices: Prices, catalogue: Catalogue) -> None:
+        self._prices, self._catalogue = prices, catalogue
+
+    def to_earn(self, adapter: str) -> Decimal:
+        """Nano-dollars that making the adapter and keeping it for a month cost."""
+        storage = self._catalogue.stored_bytes(adapter) * self._prices.storage_gb_month / _BYTES_PER_GB
+        return (storage + (self._prices.training(adapter) or 0)) * NANODOLLARS

@@ -1,0 +1,77 @@
+"""The ledger's tables: what each request left, and for each hour the sums and distributions of what ended in it."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(naming_convention={"ix": "ix_%(column_0_label)s", "pk": "pk_%(table_name)s"})
+
+_Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only what it calls INTEGER
+
+_GROUP = (
+    ("route", 8),  # base, adapter, or none
+    ("adapter", 128),
+    ("version", 64),
+    ("key_id", 64),
+    ("operation", 16),
+    ("outcome", 16),
+)
+"""What requests are told apart by; where one has none, it is an empty string."""
+
+_SUMS = ("input_tokens", "cached_tokens", "output_tokens", "price_list_cost", "gpu_hour_cost")
+
+usage_records = sa.Table(
+    "usage_records",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("ended_at", sa.Double, nullable=False, index=True),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    *(sa.Column(name, sa.String(length), nullable=False) for name, length in _GROUP),
+    sa.Column("status", sa.SmallInteger, nullable=False),
+    sa.Column("error", sa.String(64)),
+    sa.Column("finish_reason", sa.String(32)),
+    sa.Column("duration", sa.Double, nullable=False),
+    sa.Column("first_token", sa.Double),
+    sa.Column("time_per_output_token", sa.Double),
+    sa.Column("queue", sa.Double, nullable=False),
+    sa.Column("lease_wait", sa.Double, nullable=False),
+    *(sa.Column(name, sa.BigInteger, nullable=False) for name in _SUMS),
+    sa.Column("cold", sa.Boolean, nullable=False),
+    sa.Column("sequences", sa.Integer, nullable=False),
+    sa.Column("preemptions", sa.Integer, nullable=False),
+    sa.Column("corrupted", sa.Boolean, nullable=False),
+    sa.Column("price_version", sa.String(12), nullable=False),
+)
+"""Times in seconds, costs in nano-dollars."""
+
+usage_hours = sa.Table(
+    "usage_hours",
+    metadata,
+    sa.Column("hour", sa.Integer, primary_key=True),
+    sa.Column("writer", sa.String(16), primary_key=True),
+    *(sa.Column(name, sa.String(length), primary_key=True) for name, length in _GROUP),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    *(sa.Column(name, sa.BigInteger, nullable=False) for name in _SUMS),
+    sa.Column("cold", sa.BigInteger, nullable=False),
+    sa.Column("distributions", sa.LargeBinary, nullable=False),
+)
+"""Hours since 1970. Each process writes rows of its own, so that no two ever change the same one."""
+
+engine_minutes = sa.Table(
+    "engine_minutes",
+    metadata,
+    sa.Column("minute", sa.Integer, primary_key=True),
+    sa.Column("writer", sa.String(16), primary_key=True),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("busy_seconds", sa.Double, nullable=False),
+    sa.Column("requests_cost", sa.BigInteger, nullable=False),
+    sa.Column("idle_cost", sa.BigInteger, nullable=False),
+)
+"""Where the engine's time went."""
+
+price_lists = sa.Table(
+    "price_lists",
+    metadata,
+    sa.Column("version", sa.String(12), primary_key=True),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("prices", sa.JSON, nullable=False),
+)
+"""What the price versions of the records mean."""

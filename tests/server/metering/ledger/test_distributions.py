@@ -1,0 +1,52 @@
+"""Distributions: small, mergeable, right to 1 %."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_server.metering.ledger.distributions import Distributions
+
+MEASURED = st.lists(st.floats(1e-5, 1e12), min_size=1, max_size=200)
+
+
+@given(MEASURED, st.sampled_from([0.0, 0.5, 0.95, 0.99, 1.0]))
+def test_a_quantile_is_right_to_one_percent(values: list[float], share: float) -> None:
+    found = Distributions.of({"duration": values}).measure("duration").quantile(share)
+    assert found == pytest.approx(np.quantile(values, share, method="inverted_cdf"), rel=0.0101)
+
+
+@given(MEASURED, MEASURED)
+def test_what_is_added_is_as_if_measured_together(some: list[float], others: list[float]) -> None:
+    apart = Distributions.of({"queue": some, "duration": others})
+    packed = Distributions.unpack([apart.pack(), Distributions.of({"queue": others}).pack()])
+    for total in (packed, apart + Distributions.of({"queue": others})):
+        together = Distributions.of({"queue": some + others, "duration": others})
+        assert (total.keys == together.keys).all()
+        assert (total.counts == together.counts).all()
+
+
+def test_measures_are_kept_apart_and_what_is_none_is_not_measured() -> None:
+    both = Distributions.of({"first_token": [None, 2.0], "gpu_hour_cost": [5.0, 5.0]})
+    assert (both.measure("first_token").count, both.measure("gpu_hour_cost").count) == (1, 2)
+    assert both.measure("queue").quantile(0.5) is None
+
+
+def test_nothing_is_a_distribution_too() -> None:
+    nothing = Distributions.of({})
+    assert nothing.pack() == b""
+    assert Distributions.unpack([]).measure("duration").count == 0
+    assert (nothing + Distributions.of({"queue": [1.0]})).measure("queue").count == 1
+
+
+def test_zero_stays_zero() -> None:
+    assert Distributions.of({"queue": [0.0, 0.0]}).measure("queue").quantile(0.99) == 0.0
+
+
+def test_samples_are_as_large_as_what_was_measured_and_begin_with_it() -> None:
+    histogram = Distributions.of({"queue": [1.0] * 60 + [2.0] * 40}).measure("queue")
+    samples = histogram.resampled(200, np.random.default_rng(1))
+    assert samples.shape == (201, 2)
+    assert (samples.sum(axis=1) == 100).all()
+    assert list(samples[0]) == [60, 40]
+    assert 55 < samples[1:, 0].mean() < 65

@@ -1,0 +1,170 @@
+"""The writer: every record once, whatever the database does meanwhile."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DataError, OperationalError
+
+from loramux_server.metering.cost import EngineTime
+from loramux_server.metering.ledger import Book, LedgerWriter, Limits
+from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
+from tests.server.metering.ledger.keeping import CHARGE, HOUR, NOON, Watcher, database, record
+
+FAST = Limits(flush_seconds=0.02, waiting=1000)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    engine = database(tmp_path)
+    yield engine
+    engine.dispose()
+
+
+class Away(Book):
+    """A book whose database can't be reached for a while."""
+
+    def __init__(self, database: sa.Engine) -> None:
+        super().__init__(database)
+        self.error: Exception | None = OperationalError("", {}, Exception("no route to host"))
+        self.tries = 0
+
+    def write(self, records: Sequence[Mapping[str, Any]], minutes: Mapping[int, EngineTime]) -> None:
+        """Fail, or write."""
+        self.tries += 1
+        if self.error:
+            raise self.error
+        super().write(records, minutes)
+
+
+def rows(engine: sa.Engine, table: sa.Table) -> list[Any]:
+    with engine.connect() as connection:
+        return list(connection.execute(sa.select(table)).mappings())
+
+
+def test_records_are_written_soon_and_all_of_them(engine: sa.Engine) -> None:
+    watcher = Watcher()
+    writer = LedgerWriter(Book(engine), FAST, watcher, lambda: NOON)
+    writer.start()
+    for number in range(500):
+        writer.charged(record(request_id=f"req_{number}"), CHARGE)
+    deadline = time.monotonic() + 10
+    while len(found := rows(engine, usage_records)) < 500 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [row["request_id"] for row in found] == [f"req_{number}" for number in range(500)]
+    (hour,) = rows(engine, usage_hours)
+    assert (hour["hour"], hour["requests"], hour["price_list_cost"], hour["output_tokens"]) == (
+        490_000,
+        500,
+        500_000,
+        5500,
+    )
+    writer.close()
+    assert (watcher.waiting, watcher.dropped) == (0, 0)
+
+
+def test_closing_writes_what_waits(engine: sa.Engine) -> None:
+    writer = LedgerWriter(Book(engine), Limits(flush_seconds=3600), Watcher(), lambda: NOON)
+    writer.start()
+    writer.charged(record(), CHARGE)
+    writer.passed(EngineTime(1.0, 0.5, 70, 30))
+    writer.close()
+    assert len(rows(engine, usage_records)) == 1
+    (minute,) = rows(engine, engine_minutes)
+    assert (minute["seconds"], minute["busy_seconds"], minute["requests_cost"], minute["idle_cost"]) == (
+        1.0,
+        0.5,
+        70,
+        30,
+    )
+
+
+def test_a_database_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(engine: sa.Engine) -> None:
+    book, watcher = Away(engine), Watcher()
+    writer = LedgerWriter(book, FAST, watcher, lambda: NOON)
+    writer.start()
+    for number in range(100):
+        writer.charged(record(request_id=f"req_{number}"), CHARGE)
+    deadline = time.monotonic() + 10
+    while book.tries < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert watcher.waiting == 100
+    book.error = None
+    writer.close()
+    assert [row["request_id"] for row in rows(engine, usage_records)] == [f"req_{number}" for number in range(100)]
+    assert [row["requests"] for row in rows(engine, usage_hours)] == [100]
+
+
+def test_what_waits_is_bounded_and_what_is_dropped_is_counted(engine: sa.Engine) -> None:
+    book, watcher = Away(engine), Watcher()
+    writer = LedgerWriter(book, Limits(flush_seconds=0.02, waiting=10), watcher, lambda: NOON)
+    for number in range(25):
+        writer.charged(record(request_id=f"req_{number}"), CHARGE)
+    writer.start()
+    book.error = None
+    writer.close()
+    assert [row["request_id"] for row in rows(engine, usage_records)] == [f"req_{number}" for number in range(10)]
+    assert watcher.dropped == 15
+
+
+def test_a_database_that_stays_away_does_not_hold_the_end_up(
+    engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = LedgerWriter(Away(engine), FAST, Watcher())
+    writer.start()
+    writer.charged(record(), CHARGE)
+    writer.close()
+    assert "1 usage records are lost" in caplog.text
+
+
+def test_records_that_no_database_takes_are_dropped_and_counted_and_the_rest_goes_on(engine: sa.Engine) -> None:
+    book, watcher = Away(engine), Watcher()
+    book.error = DataError("", {}, Exception("value out of range"))
+    writer = LedgerWriter(book, FAST, watcher, lambda: NOON)
+    writer.charged(record(), CHARGE)
+    assert writer.flush() is False
+    book.error = None
+    writer.charged(record(request_id="req_2"), CHARGE)
+    writer.start()
+    writer.close()
+    assert [row["request_id"] for row in rows(engine, usage_records)] == ["req_2"]
+    assert watcher.dropped == 1
+
+
+def test_an_hour_s_row_grows_and_each_process_has_its_own(engine: sa.Engine) -> None:
+    first, second = (LedgerWriter(Book(engine), FAST, Watcher()) for _ in range(2))
+    for writer in (first, first, second):
+        writer.charged(record(), CHARGE)
+        writer.flush()
+    first.charged(record(NOON + HOUR), CHARGE)
+    first.flush()
+    assert sorted((row["hour"], row["requests"]) for row in rows(engine, usage_hours)) == [
+        (490_000, 1),
+        (490_000, 2),
+        (490_001, 1),
+    ]
+
+
+def test_a_minute_s_row_grows_until_it_is_over_even_if_the_clock_is_put_back(engine: sa.Engine) -> None:
+    now = [600.0]
+    writer = LedgerWriter(Book(engine), FAST, Watcher(), clock=lambda: now[0])
+    for moment in (600.0, 610.0, 660.0, 601.0, 661.0):
+        now[0] = moment
+        writer.passed(EngineTime(1.0, 0.0, 0, 5))
+        writer.flush()
+    assert [(row["minute"], row["idle_cost"]) for row in rows(engine, engine_minutes)] == [(10, 10), (11, 15)]
+
+
+def test_what_is_old_is_forgotten_records_before_sums(engine: sa.Engine) -> None:
+    day, now = 86_400.0, [NOON]
+    limits = Limits(flush_seconds=0.02, record_days=1, sum_days=10)
+    writer = LedgerWriter(Book(engine), limits, Watcher(), clock=lambda: now[0])
+    for age in (20, 5, 0):
+        writer.charged(record(NOON - age * day), CHARGE)
+    writer.start()
+    writer.close()
+    assert [row["ended_at"] for row in rows(engine, usage_records)] == [NOON]
+    assert [row["hour"] for row in rows(engine, usage_hours)] == [490_000 - 5 * 24, 490_000]
