@@ -9,8 +9,9 @@ from loramux_adapters.records import VersionId
 from loramux_server.engine.directory import LoraRequests
 from loramux_server.engine.pacing import paced
 
-FIRST_PAUSE = 0.002
-LONGEST_PAUSE = 0.02
+FIRST_PAUSE = 0.03
+LONGEST_PAUSE = 0.05
+"""Between two questions whether a load is prepared: each keeps the engine from its next step for a moment."""
 FILL_SECONDS = 0.005
 """How long streams wait at most while a part of a slot is filled."""
 IDLE_SECONDS = 0.05
