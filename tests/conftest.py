@@ -56,10 +56,12 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     from loramux_server.engine.build import vllm_engine
     from loramux_server.lifecycle import Lifecycle, bind
     from loramux_server.machine import engine_defaults, engine_environment, installed_backend, this_machine
+    from loramux_server.metering.prices import Prices
 
     folder = tmp_path_factory.mktemp("real")
     examples = {name: EXAMPLES / name for name in EXAMPLE_NAMES}
-    settings = Settings(data_dir=folder / "data", allowed_roots=(EXAMPLES, folder), adapters=examples)
+    prices = Prices.model_validate({"base": {"input": 1, "output": 2}, "gpu_hour": 3600})
+    settings = Settings(data_dir=folder / "data", allowed_roots=(EXAMPLES, folder), adapters=examples, prices=prices)
     machine, backend = this_machine(folder), installed_backend()
     before = dict(os.environ)
     export_engine_environment(settings, engine_environment(machine, backend))
@@ -76,6 +78,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
         living = asyncio.create_task(life.run(started.set))
         await started.wait()
         async with (
+            server.books.kept(),
             httpx.AsyncClient(base_url=url, timeout=120) as http,
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client,
         ):

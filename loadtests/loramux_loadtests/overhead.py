@@ -14,7 +14,12 @@ from rich.markdown import Markdown
 from loramux_loadtests.bursts import BurstFailedError, Traffic
 from loramux_loadtests.report import table, write
 from loramux_loadtests.servers import ServerFailedError, Setup, loramux, running
-from loramux_loadtests.side_by_side import Plan, loramux_against_stock, stock_against_itself
+from loramux_loadtests.side_by_side import (
+    Plan,
+    loramux_against_stock,
+    metered_against_unmetered,
+    stock_against_itself,
+)
 from loramux_loadtests.starts import second_start, start_with_many
 from loramux_loadtests.steps import Steps
 
@@ -53,13 +58,16 @@ def main(
     start: Annotated[bool, typer.Option("--start", help="Measure a second start against stock vLLM's.")] = False,
     many: Annotated[int, typer.Option(min=0, help="Measure a start with this many adapters against one with 3.")] = 0,
     noise: Annotated[bool, typer.Option("--noise", help="Measure stock vLLM against itself.")] = False,
+    metering: Annotated[
+        bool, typer.Option("--metering", help="Measure loramux with its metering against without.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A trial: little traffic, one round.")] = False,
     results: Annotated[Path, typer.Option(help="Where the reports are written.")] = RESULTS,
 ) -> None:
     """Compare loramux with stock vLLM under the same traffic, and exit with 1 if a goal is missed.
 
-    Writes overhead.json and overhead.md; with --start, --many or --noise it measures only that, and writes
-    overhead-start, overhead-many or overhead-noise.
+    Writes overhead.json and overhead.md; with --start, --many, --noise or --metering it measures only that, and writes
+    overhead-start, overhead-many, overhead-noise or overhead-metering.
     """
     # Whoever ends us politely must not leave our servers running, which Ctrl-C's way out stops.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -75,6 +83,8 @@ def main(
                 name, measuring = "overhead-many", start_with_many(setup, many, plan.rounds, Path(scratch), steps)
             elif noise:
                 name, measuring = "overhead-noise", stock_against_itself(setup, plan, Path(scratch), steps)
+            elif metering:
+                name, measuring = "overhead-metering", metered_against_unmetered(setup, plan, Path(scratch), steps)
             else:
                 name, measuring = "overhead", loramux_against_stock(setup, plan, Path(scratch), steps)
             report = asyncio.run(measuring)

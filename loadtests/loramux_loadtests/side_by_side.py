@@ -6,7 +6,7 @@ and now the other: what slows the machine for longer than a burst slows both ali
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,10 @@ MEASURES = (
 )
 
 
+METERING = (MEASURES[0]._replace(at_least=0.99), *(measure._replace(at_most=None) for measure in MEASURES[1:]))
+"""Metering is off the token path, so throughput is what it could cost."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much is measured: every round loads each server `turns` times on every route."""
@@ -69,7 +73,21 @@ async def stock_against_itself(setup: Setup, plan: Plan, scratch: Path, steps: S
     return await _report(setup, plan, {"stock again": stock(setup), "stock": stock(setup)}, scratch, steps)
 
 
-async def _report(setup: Setup, plan: Plan, specs: Mapping[str, ServerSpec], scratch: Path, steps: Steps) -> Report:
+async def metered_against_unmetered(setup: Setup, plan: Plan, scratch: Path, steps: Steps) -> Report:
+    """What counting, charging and the ledger cost: loramux with them over loramux without."""
+    off = loramux(replace(setup, environment={**setup.environment, "LORAMUX_METERING": "false"}), scratch / "off")
+    specs = {"metered": loramux(setup, scratch / "on"), "unmetered": off}
+    return await _report(setup, plan, specs, scratch, steps, METERING)
+
+
+async def _report(
+    setup: Setup,
+    plan: Plan,
+    specs: Mapping[str, ServerSpec],
+    scratch: Path,
+    steps: Steps,
+    measures: Sequence[Measure] = MEASURES,
+) -> Report:
     routes = _routes(setup)
     steps.expect(len(specs) + len(routes) * (1 + plan.rounds))
     async with serving(specs, setup.adapters, scratch, steps) as clients:
@@ -79,7 +97,7 @@ async def _report(setup: Setup, plan: Plan, specs: Mapping[str, ServerSpec], scr
         title=f"Overhead: {ours} against {theirs}",
         explanation=f"{plan.traffic.streams} streams at once, {plan.traffic.tokens} output tokens each. "
         f"A ratio is {ours} over {theirs} within one round; a median within a round is over all its streams.",
-        findings=[*_ratios(rounds, ours, theirs), *_absolutes(rounds)],
+        findings=[*_ratios(rounds, ours, theirs, measures), *_absolutes(rounds)],
         arguments={
             **asdict(plan.traffic),
             "rounds": plan.rounds,
@@ -135,9 +153,9 @@ def alternating(names: Sequence[str], turns: int, *, first: int) -> list[str]:
     return [name for turn in range(turns) for name in names[:: 1 if (turn + first) % 2 == 0 else -1]]
 
 
-def _ratios(rounds: Sequence[Round], ours: str, theirs: str) -> Iterator[Finding]:
+def _ratios(rounds: Sequence[Round], ours: str, theirs: str, measures: Sequence[Measure]) -> Iterator[Finding]:
     for route, of_route in _by_route(rounds):
-        for measure in MEASURES:
+        for measure in measures:
             pairs = [[getattr(each.bursts[name], measure.field) for each in of_route] for name in (ours, theirs)]
             what = f"{route}: {measure.words}, {ours} / {theirs}"
             yield Finding(what, paired_ratio(*pairs), at_least=measure.at_least, at_most=measure.at_most)

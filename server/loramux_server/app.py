@@ -44,7 +44,7 @@ from loramux_server.engine.proof import EngineProver
 from loramux_server.engine.routed import RoutedEngine
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.metering.books import Books, Upkeep
-from loramux_server.metering.ledger import Limits
+from loramux_server.metering.ledger.writer import Limits
 from loramux_server.metering.metrics import Metrics
 from loramux_server.middleware import Drain, add_error_handlers, shell
 from loramux_server.middleware import Limits as BodyLimits
@@ -109,7 +109,8 @@ async def serve(
         await server.library.resume()
         await add_configured(server.library, settings, tell)
         life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.begin, settings.drain_seconds)
-        async with server.books.kept(), kept_up(server.library):
+        keeping = server.books.kept() if settings.metering else server.books.accounts.settled()
+        async with keeping, kept_up(server.library):
             return await life.run(started=lambda: started(server))
 
 
@@ -140,7 +141,7 @@ async def compose(
 ) -> Server:
     """Wire a server around `engine` (vLLM's, or a fake of the same shape)."""
     metrics, drain = Metrics(registry), Drain()
-    books = Books(settings.prices, ledger_limits(settings), shelf.database, metrics)
+    books = Books(settings.prices, ledger_limits(settings), shelf.database, metrics, settings.traces_endpoint)
     requests = LoraRequests(shelf.catalogue, shelf.base.name)
     loader = EngineLoader(engine, requests, shelf.catalogue.verify)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
@@ -172,7 +173,13 @@ async def compose(
     app.include_router(ops_router(why_not_ready, registry))
     keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
     limits = BodyLimits(settings.max_body_bytes, upload=sum(largest_file(shelf.base, arguments.max_lora_rank).values()))
-    wrapped = shell(app, drain=drain, authenticator=keys, limits=limits, meter=Meters((metrics, books.accounts)))
+    wrapped = shell(
+        app,
+        drain=drain,
+        authenticator=keys,
+        limits=limits,
+        meter=Meters((metrics, books.accounts) if settings.metering else ()),
+    )
     return Server(wrapped, shelf.base.name, library, books, drain)
 
 

@@ -3,9 +3,11 @@
 import typer
 
 from loramux_server.commands import adapter
+from loramux_server.commands.calibrate import calibrate
 from loramux_server.commands.doctor import doctor
 from loramux_server.commands.serve import serve
 from loramux_server.commands.train import train
+from loramux_server.commands.usage import usage
 
 main = typer.Typer(
     name="loramux",
@@ -15,6 +17,6 @@ main = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (serve, doctor, train):
+for command in (serve, doctor, usage, calibrate, train):
     main.command()(command)
 main.add_typer(adapter.commands)

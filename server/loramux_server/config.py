@@ -77,7 +77,11 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     drain_seconds: NonNegativeFloat = 20.0
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
+    metering: bool = True
+    """Whether requests are counted, charged and recorded; off, it shows what that costs."""
     prices: Prices = Prices()
+    traces_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Where OpenTelemetry's traces go over HTTP, such as http://127.0.0.1:4318/v1/traces; nowhere if it is not set."""
     usage_flush_seconds: PositiveFloat = 1.0
     """How much of the usage records a crash may cost, at most."""
     usage_record_days: PositiveFloat = 30.0

@@ -79,6 +79,8 @@ class RequestContext:
     """Whom the client says that it asks for."""
     share: Share = field(default_factory=Share)
     """What it owes for the engine's time."""
+    traceparent: str | None = None
+    """The client's own span, as its header says."""
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
     _runs: list[Run] = field(default_factory=list)
@@ -127,6 +129,7 @@ class RequestContext:
                 duration=duration,
                 facts=combine(facts),
                 share=self.share,
+                traceparent=self.traceparent,
             )
         )
 

@@ -1,5 +1,7 @@
 """What the server is told, from where, and what it says about what it can't be told."""
 
+import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,36 @@ def test_whatever_the_environment_holds_there_are_settings_or_a_clear_error(envi
         load_settings(environ=environ)
     except SettingsError as error:
         assert str(error)
+
+
+def test_prices_come_from_the_file_and_the_environment_together(tmp_path: Path) -> None:
+    file = tmp_path / "loramux.yaml"
+    file.write_text("prices: {base: {input: 0.15, output: 0.6}, adapters: {a/b: {multiplier: 2}}, gpu_hour: 2}")
+    environ = {"LORAMUX_PRICES__BASE__INPUT": "0.25", "LORAMUX_PRICES__GPUS": "2"}
+    prices = load_settings(file, environ=environ).prices
+    assert (prices.base.input, prices.base.output) == (Decimal("0.25"), Decimal("0.6"))
+    assert prices.adapters["a/b"].multiplier == 2
+    assert prices.nanodollars_per_hour == 4_000_000_000
+
+
+def test_prices_may_be_one_json_variable() -> None:
+    prices = load_settings(environ={"LORAMUX_PRICES": '{"adapters": {"tone": {"training": 4.5}}}'}).prices
+    assert prices.training("tone") == Decimal("4.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prices: {bse: {input: 1}}", "Unknown setting prices.bse: did you mean prices.base?"),
+        ("prices: {base: {inputs: 1}}", "Unknown setting prices.base.inputs: did you mean prices.base.input?"),
+        ("prices: {base: {input: -1}}", "prices.base.input: Input should be greater than or equal to 0"),
+        ("prices: {gpus: 0}", "prices.gpus: Input should be greater than or equal to 1"),
+        ("prices: cheap", "prices: Input should be a valid dictionary"),
+        ("traces_endpoint: localhost:4318", "traces_endpoint: String should match pattern"),
+    ],
+)
+def test_a_price_that_can_not_be_is_told_by_its_name(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "loramux.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        load_settings(file, environ={})

@@ -107,7 +107,7 @@ async def tiny_server(
         allowed_roots=(root / "adapters",),
         adapters={},
         api_keys=keys,
-        **settings,
+        **{"usage_flush_seconds": 0.05} | settings,
     )
     arguments = small_arguments(base)
     fake = FakeEngine(arguments)
@@ -120,6 +120,7 @@ async def tiny_server(
     await started.wait()
     key = keys[0] if keys else "none"
     async with (
+        server.books.kept(),
         httpx.AsyncClient(base_url=url, timeout=30) as http,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client,
     ):

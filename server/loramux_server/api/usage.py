@@ -5,32 +5,21 @@ import csv
 import io
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
 from loramux_server.api.authority import Admin
 from loramux_server.api.problems import problems
-from loramux_server.api.usage_views import Engine, Group, UsageReport
+from loramux_server.api.usage_report import Order, Question, Upkeep, report
+from loramux_server.api.usage_views import UsageReport
 from loramux_server.errors import InvalidRequest
-from loramux_server.metering.ledger.reader import LABELS, GroupBy, Label, LedgerReader, Usage
-from loramux_server.metering.ledger.spans import SECONDS_PER_HOUR, Span, parse_moment, shown_moment
+from loramux_server.metering.ledger.labels import GroupBy
+from loramux_server.metering.ledger.reader import LedgerReader
+from loramux_server.metering.ledger.spans import SECONDS_PER_HOUR, Span, parse_moment
 
 DEFAULT_SECONDS = 86_400.0
-BASE = "base"
-COMPARED_BY = (GroupBy.ROUTE, GroupBy.ADAPTER, GroupBy.VERSION)
-"""Groups that are routes, and so can stand beside the base."""
-
-
-class Order(StrEnum):
-    """Which groups come first."""
-
-    COST = "cost"
-    REQUESTS = "requests"
-    LABEL = "label"
 
 
 class Format(StrEnum):
@@ -38,13 +27,6 @@ class Format(StrEnum):
 
     JSON = "json"
     CSV = "csv"
-
-
-class Upkeep(Protocol):
-    """Knows what an adapter has to earn."""
-
-    def to_earn(self, adapter: str) -> Decimal:
-        """Nano-dollars that making the adapter and keeping it for a month cost."""
 
 
 def usage_router(reader: LedgerReader, upkeep: Upkeep, price_version: str) -> APIRouter:
@@ -72,18 +54,18 @@ def usage_router(reader: LedgerReader, upkeep: Upkeep, price_version: str) -> AP
         span = _span(since, until, time.time())
         only = {name: value for name, value in {"adapter": adapter, "key_id": key}.items() if value is not None}
         question = Question(span, group_by, only, order or _usual(group_by), limit)
-        report = await asyncio.to_thread(_report, reader, upkeep, question, price_version)
-        return report if format_ is Format.JSON else _csv(report)
+        found = await asyncio.to_thread(report, reader, upkeep, question, price_version)
+        return found if format_ is Format.JSON else _csv(found)
 
     return router
 
 
 def _span(since: str | None, until: str | None, now: float) -> Span:
-    """What is asked about; the hour that has begun counts as a whole if nothing of it can be later than asked for."""
+    """What is asked about: whole hours where nothing else was said, because those are quickly told."""
     end = _moment("until", until) if until is not None else now
-    start = _moment("since", since) if since is not None else end - DEFAULT_SECONDS
-    if end >= now:
+    if end >= now:  # nothing of this hour can be later than asked for
         end = (now // SECONDS_PER_HOUR + 1) * SECONDS_PER_HOUR
+    start = _moment("since", since) if since is not None else (end - DEFAULT_SECONDS)
     if start >= end:
         raise InvalidRequest("`since` must lie before `until`.", param="since")
     return Span(start, end)
@@ -100,54 +82,6 @@ def _moment(name: str, text: str) -> float:
 
 def _usual(by: GroupBy) -> Order:
     return Order.LABEL if by in (GroupBy.DAY, GroupBy.HOUR) else Order.COST
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of the ledger."""
-
-    span: Span
-    by: GroupBy
-    only: Mapping[str, str]
-    order: Order
-    limit: int
-
-
-def _report(reader: LedgerReader, upkeep: Upkeep, question: Question, price_version: str) -> UsageReport:
-    """Read and compare: as slow as a database."""
-    span, by = question.span, question.by
-    found = reader.usage(span, by, question.only)
-    total = sum(found.values(), Usage())
-    ordered = sorted(found, key=lambda label: _place(label, found[label], question.order))[: question.limit]
-    # The one adapter that is asked for is compared with the base, too.
-    base = reader.usage(span, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARED_BY else None
-    return UsageReport(
-        since=shown_moment(span.since),
-        until=shown_moment(span.until),
-        group_by=by,
-        groups=[_group(dict(zip(LABELS[by], label, strict=True)), found[label], base, upkeep) for label in ordered],
-        count=len(found),
-        total=Group.of({}, total) if found else None,
-        engine=Engine.of(reader.engine_time(span)),
-        price_version=price_version,
-    )
-
-
-def _group(label: Mapping[str, str], usage: Usage, base: Usage | None, upkeep: Upkeep) -> Group:
-    group = Group.of(label, usage)
-    if base is None or label["route"] != "adapter":
-        return group
-    return group.beside(base, usage, upkeep.to_earn(label["adapter"]) if "adapter" in label else Decimal(0))
-
-
-def _place(label: Label, usage: Usage, order: Order) -> tuple[int, Label]:
-    match order:
-        case Order.COST:
-            return -usage.sums["gpu_hour_cost"] - usage.sums["price_list_cost"], label
-        case Order.REQUESTS:
-            return -usage.requests, label
-        case Order.LABEL:
-            return 0, label
 
 
 def _csv(report: UsageReport) -> Response:

@@ -20,6 +20,8 @@ Url = Annotated[str, typer.Option(envvar="LORAMUX_CLI_URL", help="Where the serv
 ApiKey = Annotated[str | None, typer.Option(envvar="LORAMUX_CLI_API_KEY", help="A key of the server's, if it has any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answered, for programs.")]
 
+Query = Mapping[str, str | int]
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 SECONDS = 600.0
 """How long the server may be silent."""
@@ -33,16 +35,27 @@ class Server:
     url: str
     api_key: str | None
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
+    def call(self, method: str, path: str, body: object = None, query: Query | None = None) -> Any:
         """Send a request and return the answer's JSON."""
         try:
-            response = httpx.request(method, self._at(path), json=body, headers=self._headers, timeout=SECONDS)
-            answer = response.json()
+            return self._answer(method, path, body, query).json()
+        except ValueError as error:
+            raise self._silent(error) from error
+
+    def text(self, path: str, query: Query | None = None) -> str:
+        """Return what is at `path` as it is."""
+        return self._answer("GET", path, None, query).text
+
+    def _answer(self, method: str, path: str, body: object, query: Query | None) -> httpx.Response:
+        try:
+            response = httpx.request(
+                method, self._at(path), json=body, params=query, headers=self._headers, timeout=SECONDS
+            )
+            if response.is_error:
+                raise ended(_reason(response.json()))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise self._silent(error) from error
-        if response.is_error:
-            raise ended(_reason(answer))
-        return answer
+        return response
 
     def add(self, body: Mapping[str, Any], upload: Path | None) -> Any:
         """Add an adapter, with its files if `upload` is their folder, while telling how far it is; return the version.

@@ -18,7 +18,7 @@ def adapters(rows: Sequence[Row]) -> None:
     if not rows:
         out.print("no adapters: `loramux adapter add NAME FOLDER` adds one")
         return
-    table = _table("version", "state", "share", "served", "rank", "MB", "in the engine")
+    table = headed("version", "state", "share", "served", "rank", "MB", "in the engine")
     for adapter in rows:
         total = sum(version["weight"] for version in adapter["versions"])
         for version in adapter["versions"]:
@@ -60,7 +60,7 @@ def removed(row: Row) -> None:
 
 def history(rows: Sequence[Row]) -> None:
     """Print changes, one a line."""
-    table = _table("when (UTC)", "who", "what", "adapter", "from", "to")
+    table = headed("when (UTC)", "who", "what", "adapter", "from", "to")
     for change in rows:
         told = (_told(change["before"]), _told(change["after"]))
         names = (change["actor"], change["action"], change["adapter"])
@@ -72,7 +72,7 @@ def residency(answer: Row) -> None:
     """Print what is in the engine."""
     held = len(answer["resident"])
     out.print(f"{held} of {answer['host']} places, {answer['slots']} slots, {answer['waiting']} requests waiting")
-    table = _table("version", "where", "requests", "pinned")
+    table = headed("version", "where", "requests", "pinned")
     for one in answer["resident"]:
         where = "loading" if one["loading"] else one["tier"]
         table.add_row(one["version"], where, str(one["leases"]), "yes" if one["pinned"] else "")
@@ -103,7 +103,7 @@ def _remarks(row: Row) -> None:
 
 def _proof(proof: Row) -> None:
     out.print()
-    table = _table("tried with", "the base answers", "with the adapter")
+    table = headed("tried with", "the base answers", "with the adapter")
     for answer in proof["answers"]:
         table.add_row(*(escape(repr(answer[key])[1:-1]) for key in ("prompt", "base", "adapter")))
     out.print(table)
@@ -111,7 +111,8 @@ def _proof(proof: Row) -> None:
         out.print(f"\nlargest difference of a token's log-probability: {proof['difference']:.2g}")
 
 
-def _table(*headings: str) -> Table:
+def headed(*headings: str) -> Table:
+    """Return an empty table."""
     table = Table(box=None, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")

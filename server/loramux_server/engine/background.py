@@ -44,9 +44,13 @@ class BackgroundLoading:
         """vLLM's manager of the adapters in this worker's memory."""
         return self.model_runner.lora_manager._adapter_manager  # type: ignore[attr-defined]
 
-    def begin_load(self, name: str, number: int, path: str, *, gently: bool) -> None:
-        """Begin to read and merge the adapter in the folder `path`, `gently` if there are steps to disturb."""
+    def begin_load(self, name: str, number: int, path: str, *, gently: bool, seconds: float) -> bool:
+        """Begin to read and merge the adapter in the folder `path`, `gently` if there are steps to disturb.
+
+        Returns what `is_prepared` does.
+        """
         self._prepared[number] = self._thread.submit(self._prepare, LoRARequest(name, number, path), gently=gently)
+        return self.is_prepared(number, seconds)
 
     def is_prepared(self, number: int, seconds: float) -> bool:
         """Whether the adapter can be entered, now or `seconds` later; raises what vLLM raised, and forgets it then."""
@@ -59,10 +63,11 @@ class BackgroundLoading:
         load.result()
         return True
 
-    def enter_load(self, number: int) -> None:
-        """Make a prepared adapter one of vLLM's, in host memory; its slot is still to be filled."""
+    def enter_load(self, number: int, seconds: float) -> bool:
+        """Make a prepared adapter one of vLLM's, in host memory, and begin to fill its slot; as `fill_slot`."""
         self._adapters._registered_adapters[number] = self._prepared.pop(number).result()
         self._filling[number] = self._fill(number)
+        return self.fill_slot(number, seconds)
 
     def fill_slot(self, number: int, seconds: float) -> bool:
         """Go on filling the adapter's slot for so many seconds; returns whether that is done."""

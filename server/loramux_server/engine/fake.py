@@ -106,10 +106,11 @@ class FakeEngine:
         """How many requests are being answered."""
         return self.running
 
-    def begin_load(self, name: str, number: int, _path: str, *, gently: bool) -> None:
+    def begin_load(self, name: str, number: int, _path: str, *, gently: bool, seconds: float) -> bool:
         """Begin to take a version into memory."""
         self.gentle_loads += gently
         self.loading[number] = (name, time.monotonic() + self.seconds_per_load)
+        return self.is_prepared(number, seconds)
 
     def is_prepared(self, number: int, _seconds: float) -> bool:
         """Whether the load is done; refuse it if its name is in `refused_loads`."""
@@ -118,13 +119,14 @@ class FakeEngine:
             raise RuntimeError(f"refused {name}")
         return time.monotonic() >= ready_at
 
-    def enter_load(self, number: int) -> None:
+    def enter_load(self, number: int, seconds: float) -> bool:
         """Take a version into memory."""
         name, _ = self.loading.pop(number)
         self.loads.append(name)
         self.loaded[number] = name
         if len(self.loaded) > self.capacity:
             raise AssertionError(f"more than {self.capacity} versions in the engine: vLLM would evict one itself")
+        return self.fill_slot(number, seconds)
 
     def fill_slot(self, _number: int, _seconds: float) -> bool:
         """It has no slots to fill."""

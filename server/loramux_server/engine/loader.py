@@ -38,9 +38,10 @@ class EngineLoader:
         gently = self._engine.output_processor.get_num_unfinished_requests() > 0
         try:
             await (self._read_gently(version) if gently else self._read_at_once(version))
-            await self._call("enter_load", number)
-            while not all(await self._call("fill_slot", number, FILL_SECONDS if gently else IDLE_SECONDS)):
-                pass
+            seconds = FILL_SECONDS if gently else IDLE_SECONDS
+            filled = await self._call("enter_load", number, seconds)
+            while not all(filled):
+                filled = await self._call("fill_slot", number, seconds)
         except BaseException:
             await self._call("drop_load", number)
             raise
@@ -60,16 +61,26 @@ class EngineLoader:
 
     async def _read_gently(self, version: VersionId) -> None:
         await self._verifying(version, gently=True)
-        await self._begin(version, gently=True)
-        await self._until_prepared(version, seconds=0.0)
+        await self._read(version, gently=True, seconds=0.0)
 
     async def _read_at_once(self, version: VersionId) -> None:
-        await self._begin(version, gently=False)
+        reading = asyncio.create_task(self._read(version, gently=False, seconds=IDLE_SECONDS))
+        await asyncio.sleep(0)  # the worker hears of it before this process is busy, too
         verifying = self._verifying(version, gently=False)
         try:
-            await self._until_prepared(version, seconds=IDLE_SECONDS)
+            await reading
         finally:
             await verifying  # damaged files are a better reason than what vLLM made of them
+
+    async def _read(self, version: VersionId, *, gently: bool, seconds: float) -> None:
+        """Have it prepared; an answer comes between two steps, and waiting for it, `seconds` a time, stops them."""
+        request, pause = self._requests.of(version), FIRST_PAUSE
+        load = (request.lora_name, request.lora_int_id, request.lora_path)
+        prepared = await self._call("begin_load", *load, gently=gently, seconds=seconds)
+        while not all(prepared):
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+            prepared = await self._call("is_prepared", request.lora_int_id, seconds)
 
     def _verifying(self, version: VersionId, *, gently: bool) -> asyncio.Future[None]:
         return asyncio.get_running_loop().run_in_executor(self._thread, self._check, version, gently)
@@ -77,17 +88,6 @@ class EngineLoader:
     def _check(self, version: VersionId, gently: bool) -> None:
         with paced(gently=gently):
             self._verify(version)
-
-    async def _begin(self, version: VersionId, *, gently: bool) -> None:
-        request = self._requests.of(version)
-        await self._call("begin_load", request.lora_name, request.lora_int_id, request.lora_path, gently=gently)
-
-    async def _until_prepared(self, version: VersionId, *, seconds: float) -> None:
-        """Ask again and again: an answer comes between two steps, and waiting for it, `seconds` a time, stops them."""
-        number, pause = self._requests.of(version).lora_int_id, FIRST_PAUSE
-        while not all(await self._call("is_prepared", number, seconds)):
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
 
     async def _call(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         answers: list[Any] = await self._engine.collective_rpc(method, None, args, kwargs)

@@ -1,14 +1,17 @@
 """What every request costs: its tokens by the price list, and its share of the engine's time."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol
 
 from loramux_server.metering.cost import EngineBill, EngineTime, Share, Work
 from loramux_server.metering.prices import Prices
 from loramux_server.metering.record import Charge, Route, UsageRecord
+
+logger = logging.getLogger("loramux.accounts")
 
 SETTLE_SECONDS = 0.1
 """How often the engine's time is shared out: many steps of a small model, and soon enough for the ledger."""
@@ -54,19 +57,35 @@ class Accounts:
     def settle(self) -> None:
         """Share out the engine's time, and hand on what is charged now."""
         engine_time = self._bill.settle(self._clock())
-        ended, self._ended = self._ended, []
         for sink in self._sinks:
             sink.passed(engine_time)
-            for record in ended:
-                sink.charged(record, self._charge(record))
+        ended, self._ended = self._ended, []
+        for record in ended:
+            self._hand_on(record)
 
-    async def keep_settled(self) -> None:
-        """Settle now and then until cancelled, and then once more."""
+    def _hand_on(self, record: UsageRecord) -> None:
         try:
-            while True:
-                await asyncio.sleep(SETTLE_SECONDS)
-                self.settle()
+            charge = self._charge(record)
+            for sink in self._sinks:
+                sink.charged(record, charge)
+        except Exception:  # one request that can't be charged must not cost the others their records
+            logger.exception("The request %s could not be charged.", record.request_id)
+
+    @asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """Settle now and then while the context lasts, and once more at its end."""
+        settling = asyncio.create_task(self._keep_settled())
+        try:
+            yield
         finally:
+            settling.cancel()
+            with suppress(asyncio.CancelledError):
+                await settling
+            self.settle()
+
+    async def _keep_settled(self) -> None:
+        while True:
+            await asyncio.sleep(SETTLE_SECONDS)
             self.settle()
 
     def _charge(self, record: UsageRecord) -> Charge:

@@ -5,15 +5,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
 from loramux_server.metering.accounts import Accounts
 from loramux_server.metering.cost import NANODOLLARS
-from loramux_server.metering.ledger import Book, LedgerReader, LedgerWriter, Limits
+from loramux_server.metering.ledger.book import Book
+from loramux_server.metering.ledger.reader import LedgerReader
+from loramux_server.metering.ledger.writer import LedgerWriter, Limits
 from loramux_server.metering.metrics import Metrics
 from loramux_server.metering.prices import Prices
+
+if TYPE_CHECKING:
+    from loramux_server.metering.traces import Traces
 
 _BYTES_PER_GB = 10**9
 
@@ -28,10 +33,13 @@ class Catalogue(Protocol):
 class Books:
     """Charges what ends, and writes it down while the context of `kept` lasts."""
 
-    def __init__(self, prices: Prices, limits: Limits, database: sa.Engine, metrics: Metrics) -> None:
+    def __init__(
+        self, prices: Prices, limits: Limits, database: sa.Engine, metrics: Metrics, traces_endpoint: str | None
+    ) -> None:
         self._prices, self._book = prices, Book(database)
         self._writer = LedgerWriter(self._book, limits, metrics)
-        self.accounts = Accounts(prices, (metrics, self._writer))
+        self._traces = _traces(traces_endpoint) if traces_endpoint else None
+        self.accounts = Accounts(prices, tuple(filter(None, (metrics, self._writer, self._traces))))
         self.reader = LedgerReader(database)
 
     @asynccontextmanager
@@ -39,13 +47,20 @@ class Books:
         """Keep them; what has ended before the context's end is written at its end, unless the database is away."""
         await asyncio.to_thread(self._book.note_prices, self._prices, time.time())
         self._writer.start()
-        settling = asyncio.create_task(self.accounts.keep_settled())
         try:
-            yield
+            async with self.accounts.settled():
+                yield
         finally:
-            settling.cancel()
-            await asyncio.gather(settling, return_exceptions=True)
             await asyncio.to_thread(self._writer.close)
+            if self._traces:
+                await asyncio.to_thread(self._traces.close)
+
+
+def _traces(endpoint: str) -> "Traces":
+    # OpenTelemetry takes a third of a second to import, and most servers send no traces.
+    from loramux_server.metering.traces import otlp
+
+    return otlp(endpoint)
 
 
 class Upkeep:

@@ -69,15 +69,15 @@ class EngineBill:
     prefill_weight: int
     decode_weight: int
     began: int
-    _in: set[Stay] = field(default_factory=set)
-    _left: list[Stay] = field(default_factory=list)
+    _in: set[Stay] = field(init=False, default_factory=set)
+    _left: list[Stay] = field(init=False, default_factory=list)
     _seen: int = field(init=False)
-    _busy: int = 0
-    _idle: int = 0
+    _busy: int = field(init=False, default=0)
+    _idle: int = field(init=False, default=0)
     _billed_time: int = field(init=False)
-    _billed_busy: int = 0
-    _billed_busy_cost: int = 0
-    _billed_idle_cost: int = 0
+    _billed_busy: int = field(init=False, default=0)
+    _billed_busy_cost: int = field(init=False, default=0)
+    _billed_idle_cost: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._seen = self._billed_time = self.began

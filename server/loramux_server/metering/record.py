@@ -68,10 +68,10 @@ class RunFacts:
     @property
     def time_per_output_token(self) -> float | None:
         """Seconds from one token to the next, (last - first) / (n - 1), of a sequence of mean length."""
-        gaps = self.output_tokens / self.sequences - 1
-        if self.first_token is None or self.last_token is None or gaps <= 0:
+        if self.first_token is None or self.last_token is None:
             return None
-        return (self.last_token - self.first_token) / gaps
+        gaps = self.output_tokens / self.sequences - 1
+        return None if gaps <= 0 else (self.last_token - self.first_token) / gaps
 
     def shifted(self, seconds: float) -> "RunFacts":
         """Return the facts with moments counted from `seconds` before the run's begin."""
@@ -129,6 +129,8 @@ class UsageRecord:
     facts: RunFacts
     share: Share = field(default_factory=Share)
     """What it owes for the engine's time: complete when the engine's bill was settled once more."""
+    traceparent: str | None = None
+    """The client's own span, as W3C's header names it; anything, if the client likes."""
 
     @property
     def ended_at(self) -> float:

@@ -26,7 +26,8 @@ def in_context(app: ASGIApp, meter: Meter) -> ASGIApp:
 
     async def contextual(scope: Scope, receive: Receive, send: Send) -> None:
         operation = OPERATIONS.get(scope["path"]) if scope["method"] == "POST" else None
-        context = RequestContext(_request_id(Headers(scope=scope)), operation, meter)
+        headers = Headers(scope=scope)
+        context = RequestContext(_request_id(headers), operation, meter, traceparent=headers.get("traceparent"))
         exchange = _Exchange(context, receive, send)
         token = current_request.set(context)
         try:

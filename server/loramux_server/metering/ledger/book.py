@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from loramux_server.metering.cost import EngineTime
-from loramux_server.metering.ledger.rows import SUMS, Group, Totals, totals_by_hour
+from loramux_server.metering.ledger.labels import Group
+from loramux_server.metering.ledger.rows import SUMS, Totals, totals_by_hour
 from loramux_server.metering.ledger.spans import SECONDS_PER_HOUR
 from loramux_server.metering.ledger.tables import engine_minutes, price_lists, usage_hours, usage_records
 from loramux_server.metering.prices import Prices

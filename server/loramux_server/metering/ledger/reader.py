@@ -1,42 +1,18 @@
 """What is read from the ledger: what requests add up to in a range of time, by whatever tells them apart."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from loramux_server.metering.cost import EngineTime
 from loramux_server.metering.ledger.distributions import Distributions
-from loramux_server.metering.ledger.rows import SUMS, Group, totals_by_hour
-from loramux_server.metering.ledger.spans import SECONDS_PER_HOUR, Span
+from loramux_server.metering.ledger.labels import Group, GroupBy, Label, labelling
+from loramux_server.metering.ledger.rows import SUMS, totals_by_hour
+from loramux_server.metering.ledger.spans import Span
 from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
-
-
-class GroupBy(StrEnum):
-    """What usage can be told apart by."""
-
-    ROUTE = "route"
-    ADAPTER = "adapter"
-    VERSION = "version"
-    KEY = "key"
-    DAY = "day"
-    HOUR = "hour"
-
-
-Label = tuple[str, ...]
-LABELS: Mapping[GroupBy, tuple[str, ...]] = {
-    GroupBy.ROUTE: ("route",),
-    GroupBy.ADAPTER: ("route", "adapter"),
-    GroupBy.VERSION: ("route", "adapter", "version"),
-    GroupBy.KEY: ("key_id",),
-    GroupBy.DAY: ("day",),
-    GroupBy.HOUR: ("hour",),
-}
-"""The names of what a label holds."""
 
 
 @dataclass(eq=False)
@@ -69,7 +45,7 @@ class LedgerReader:
 
     def usage(self, span: Span, by: GroupBy, only: Mapping[str, str] | None = None) -> dict[Label, Usage]:
         """Return what requests that ended in `span` did; `only` those whose columns have these values."""
-        label, found = _labelling(by), dict[Label, Usage]()
+        label, found = labelling(by), dict[Label, Usage]()
         with self._database.connect() as connection:
             for entry in _entries(connection, span, only or {}):
                 usage = found.setdefault(label(entry.hour, entry.group), Usage())
@@ -115,16 +91,3 @@ def _entries(connection: sa.Connection, span: Span, only: Mapping[str, str]) -> 
 
 def _matching(table: sa.Table, only: Mapping[str, str]) -> list[sa.ColumnElement[bool]]:
     return [table.c[name] == value for name, value in only.items()]
-
-
-def _labelling(by: GroupBy) -> Callable[[int, Group], Label]:
-    """Return what makes a label of an hour and a group."""
-    if by is GroupBy.HOUR:
-        return lambda hour, _: (f"{_utc(hour):%Y-%m-%dT%H:00:00Z}",)
-    if by is GroupBy.DAY:
-        return lambda hour, _: (f"{_utc(hour):%Y-%m-%d}",)
-    return lambda _, group: tuple(getattr(group, name) for name in LABELS[by])
-
-
-def _utc(hour: int) -> datetime:
-    return datetime.fromtimestamp(hour * SECONDS_PER_HOUR, UTC)

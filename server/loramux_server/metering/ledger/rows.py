@@ -3,22 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 from loramux_server.metering.ledger.distributions import MEASURES, Distributions
+from loramux_server.metering.ledger.labels import Group
 from loramux_server.metering.ledger.spans import SECONDS_PER_HOUR
 from loramux_server.metering.record import Charge, Outcome, UsageRecord
-
-
-class Group(NamedTuple):
-    """What requests are told apart by; where one has none, it is an empty string."""
-
-    route: str
-    adapter: str
-    version: str
-    key_id: str
-    operation: str
-    outcome: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loramux_server.metering.cost import EngineTime
-from loramux_server.metering.ledger import Book, LedgerReader
-from loramux_server.metering.ledger.reader import GroupBy
+from loramux_server.metering.ledger.book import Book
+from loramux_server.metering.ledger.labels import GroupBy
+from loramux_server.metering.ledger.reader import LedgerReader
 from loramux_server.metering.ledger.rows import row
 from loramux_server.metering.ledger.spans import Span
 from loramux_server.metering.record import Outcome, Route, RunFacts

@@ -1,0 +1,87 @@
+"""A trace for each request, sent by OpenTelemetry's protocol over HTTP; the only importer of opentelemetry."""
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from loramux_server.metering.cost import NANODOLLARS, EngineTime
+from loramux_server.metering.record import Charge, Operation, Outcome, UsageRecord
+
+_OPERATIONS = {Operation.COMPLETIONS: "text_completion"}
+"""What OpenTelemetry calls them; the others are chat."""
+
+
+class Traces:
+    """A Sink that makes a span of every request, below the client's own if it sent a `traceparent`.
+
+    Spans leave in batches, in a thread of their own; if nobody takes them they are dropped.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._provider = TracerProvider(resource=Resource({"service.name": "loramux"}), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("loramux")
+
+    def charged(self, record: UsageRecord, charge: Charge) -> None:
+        """Send the request's span: from its arrival to its end, with an event at its first token."""
+        parent = TraceContextTextMapPropagator().extract({"traceparent": record.traceparent or ""})
+        name = f"{record.operation} {record.route.kind if record.route else 'none'}"
+        span = self._tracer.start_span(
+            name, parent, SpanKind.SERVER, _attributes(record, charge), start_time=_nanoseconds(record.started_at)
+        )
+        if record.facts.first_token is not None:
+            span.add_event("first_token", timestamp=_nanoseconds(record.started_at + record.facts.first_token))
+        if record.outcome is Outcome.FAILED:
+            span.set_status(StatusCode.ERROR, record.error)
+        span.end(_nanoseconds(record.ended_at))
+
+    def passed(self, engine_time: EngineTime) -> None:
+        """Time alone is no trace."""
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+def otlp(endpoint: str) -> Traces:
+    """Return traces that go to `endpoint`, such as http://127.0.0.1:4318/v1/traces."""
+    return Traces(OTLPSpanExporter(endpoint))
+
+
+def _attributes(record: UsageRecord, charge: Charge) -> dict[str, AttributeValue]:
+    """OpenTelemetry's names where it has them; an attribute that has no value is left out."""
+    facts, route = record.facts, record.route
+    values: dict[str, AttributeValue | None] = {
+        "gen_ai.operation.name": _OPERATIONS.get(record.operation, "chat"),
+        "gen_ai.provider.name": "loramux",
+        "gen_ai.response.model": f"{route.adapter}@{route.version}" if route and route.adapter else None,
+        "gen_ai.response.finish_reasons": (facts.finish_reason,) if facts.finish_reason else None,
+        "gen_ai.usage.input_tokens": facts.input_tokens,
+        "gen_ai.usage.cache_read.input_tokens": facts.cached_tokens,
+        "gen_ai.usage.output_tokens": facts.output_tokens,
+        "http.response.status_code": record.status,
+        "error.type": record.error,
+        "loramux.request_id": record.request_id,
+        "loramux.key_id": record.key_id,
+        "loramux.outcome": record.outcome,
+        "loramux.route": route.kind if route else "none",
+        "loramux.adapter": route.adapter if route else None,
+        "loramux.version": route.version if route else None,
+        "loramux.cold": facts.cold,
+        "loramux.lease_wait_seconds": facts.lease_wait,
+        "loramux.queue_seconds": facts.queue,
+        "loramux.time_to_first_token_seconds": facts.first_token,
+        "loramux.time_per_output_token_seconds": facts.time_per_output_token,
+        "loramux.cost.price_list_usd": charge.price_list / NANODOLLARS,
+        "loramux.cost.gpu_hour_usd": charge.gpu_hour / NANODOLLARS,
+        "loramux.price_version": charge.price_version,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 10**9)

@@ -1,0 +1,85 @@
+"""The ledger of the real engine: what is charged is what was done, and no time is lost."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tests.conftest import RealServer
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+
+DOLLARS_PER_SECOND = 1.0
+"""By the prices of the `real` fixture: a dollar for a million input tokens, two for output, 3,600 for a GPU-hour."""
+
+
+async def usage(real: RealServer, since: float, requests: int, **query: str) -> dict[str, Any]:
+    """What the ledger tells of the requests since then, once it has so many."""
+    async with asyncio.timeout(20):
+        while True:
+            found: dict[str, Any] = (await real.http.get("/admin/usage", params={"since": since, **query})).json()
+            if found["total"] and found["total"]["requests"] >= requests:
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def ask(real: RealServer, model: str, words: int, tokens: int) -> Any:
+    content = " ".join(str(number * 37 % 1000) for number in range(words))
+    return await real.client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": f"{time.time()} {content}"}],
+        max_tokens=tokens,
+        extra_body={"ignore_eos": True},
+    )
+
+
+async def test_requests_and_idle_time_cost_what_the_time_costs(real: RealServer) -> None:
+    since = time.time()
+    routes = [real.base.name, "support-intent", "order-json"]
+    answers = await asyncio.gather(*(ask(real, routes[number % 3], 10, 5 + number) for number in range(12)))
+    report = await usage(real, since, 12)
+    by_name = {group["label"]["adapter"]: group for group in report["groups"]}
+    assert {name: group["requests"] for name, group in by_name.items()} == {"": 4, "support-intent": 4, "order-json": 4}
+    told = [answer.usage for answer in answers]
+    tokens = report["total"]["tokens"]
+    assert (tokens["input"], tokens["output"]) == (
+        sum(one.prompt_tokens for one in told),
+        sum(one.completion_tokens for one in told),
+    )
+    price = 1000 * tokens["input"] + 2000 * tokens["output"]
+    assert report["total"]["cost"]["price_list"]["nanodollars"] == price
+    engine = report["engine"]
+    # The report's minutes begin before the test did; in them, too, each second costs a dollar.
+    assert engine["requests_usd"] + engine["idle_usd"] == pytest.approx(
+        engine["seconds"] * DOLLARS_PER_SECOND, rel=1e-6
+    )
+    assert 0 < engine["busy_seconds"] < engine["seconds"]
+
+
+async def test_who_does_more_work_pays_for_more_of_the_time(real: RealServer) -> None:
+    since = time.time()
+    await asyncio.gather(ask(real, real.base.name, 5, 64), ask(real, "support-intent", 5, 8))
+    report = await usage(real, since, 2)
+    cost = {group["label"]["route"]: group["cost"]["gpu_hour"]["nanodollars"] for group in report["groups"]}
+    tokens = {group["label"]["route"]: group["tokens"] for group in report["groups"]}
+    assert cost["base"] > 2 * cost["adapter"] > 0
+    assert tokens["base"]["output"] == 64
+
+
+async def test_a_cancelled_stream_is_charged_for_what_it_got(real: RealServer) -> None:
+    since = time.time()
+    stream = await real.client.chat.completions.create(
+        model=real.base.name,
+        messages=[{"role": "user", "content": f"{time.time()} count"}],
+        max_tokens=200,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    async for _ in stream:
+        break
+    await stream.close()
+    (group,) = (await usage(real, since, 1))["groups"]
+    assert group["outcomes"] == {"cancelled": 1}
+    assert 0 < group["tokens"]["output"] < 200
+    assert group["cost"]["gpu_hour"]["nanodollars"] > 0

@@ -1,0 +1,42 @@
+"""A server that is killed loses at most what the flush interval allows, and never half a batch."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.server.metering.ledger.keeping import database
+
+FLUSH_SECONDS = 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sigkill_at_any_moment_leaves_a_sound_ledger_that_lacks_the_last_moments_at_most(
+    tmp_path: Path, seed: int
+) -> None:
+    command = [sys.executable, "-m", "tests.server.metering.ledger.writing", str(tmp_path), str(FLUSH_SECONDS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has begun
+        time.sleep(random.Random(seed).uniform(0.1, 2.0))  # noqa: S311
+        process.kill()
+        told = [
+            (int(count), float(at)) for count, at in (line.split() for line in process.stdout if line.endswith("\n"))
+        ]
+    due = [count for count, at in told if at <= told[-1][1] - FLUSH_SECONDS] or [0]
+    engine = database(tmp_path)
+    with engine.connect() as connection:
+
+        def value(query: str) -> object:
+            return connection.execute(sa.text(query)).scalar()
+
+        kept = value("SELECT count(*) FROM usage_records")
+        assert value("PRAGMA integrity_check") == "ok"
+        assert due[-1] <= kept <= told[-1][0] + 10  # type: ignore[operator]
+        assert value("SELECT count(DISTINCT request_id) FROM usage_records") == kept
+        assert value("SELECT coalesce(sum(requests), 0) FROM usage_hours") == kept
+    engine.dispose()
