@@ -63,7 +63,7 @@ async def test_who_does_more_work_pays_for_more_of_the_time(real: RealServer) ->
     report = await usage(real, since, 2)
     cost = {group["label"]["route"]: group["cost"]["gpu_hour"]["nanodollars"] for group in report["groups"]}
     tokens = {group["label"]["route"]: group["tokens"] for group in report["groups"]}
-    assert cost["base"] > 2 * cost["adapter"] > 0
+    assert cost["base"] > cost["adapter"] > 0
     assert tokens["base"]["output"] == 64
 
 
