@@ -35,31 +35,38 @@ async def throughput(setup: Setup, scratch: Path, steps: Steps, *, count: int, r
     """
     adapters = write_adapters(scratch / "adapters", setup.base, count, rank=RANK)
     engine = {**setup.engine, "max_cpu_loras": PLACES, "kv_cache_memory_bytes": KV_CACHE_BYTES}
-    specs = _specs(replace(setup, adapters=adapters, engine=engine), scratch)
+    specs, slots = _specs(replace(setup, adapters=adapters, engine=engine), scratch)
     steps.expect(len(specs) * (2 + rounds))
     async with serving(specs, adapters, scratch, steps) as clients:
-        rows = await _measure(clients, list(adapters), rounds, steps)
+        rows = await _measure(clients, list(adapters), slots, rounds, steps)
     return Report(
         f"Throughput with {count} adapters in turn",
         f"{STREAMS} streams in a closed loop, {TOKENS} output tokens each, rank {RANK} on all linear modules, {PLACES} "
-        f"places in host memory: each of the {count} adapters left before it is asked for again. A ratio is within "
-        "one server and round.",
+        f"places in host memory: each of the {count} adapters left before it is asked for again. As many adapters as "
+        "there are slots are never loaded: their ratio shows what of the loss is not the loads'. With fewer slots than "
+        "streams, streams wait for one another, because vLLM runs no more adapters in a step. A ratio is within one "
+        "server and round.",
         [finding for name in specs for finding in _findings(name, count, rows)],
         {"rounds": rounds, "slots": f"{SLOTS} and {PLACES}", **engine, **setup.environment},
         rows,
     )
 
 
-def _specs(setup: Setup, scratch: Path) -> dict[str, ServerSpec]:
-    specs = {}
-    for slots in (SLOTS, PLACES):
-        each = replace(setup, engine={**setup.engine, "max_loras": slots})
-        specs[f"loramux, {slots} slots"] = loramux(each, scratch / f"data-{slots}")
-        specs[f"stock, {slots} slots"] = stock(each)
-    return specs
+def _specs(setup: Setup, scratch: Path) -> tuple[dict[str, ServerSpec], dict[str, int]]:
+    """How to start each server, and how many slots it has."""
+    specs, slots = {}, {}
+    for count in (SLOTS, PLACES):
+        each = replace(setup, engine={**setup.engine, "max_loras": count})
+        of_each = {"loramux": loramux(each, scratch / f"data-{count}"), "stock": stock(each)}
+        for server, spec in of_each.items():
+            specs[f"{server}, {count} slots"] = spec
+            slots[f"{server}, {count} slots"] = count
+    return specs, slots
 
 
-async def _measure(clients: Mapping[str, Client], models: Sequence[str], rounds: int, steps: Steps) -> list[Row]:
+async def _measure(
+    clients: Mapping[str, Client], models: Sequence[str], slots: Mapping[str, int], rounds: int, steps: Steps
+) -> list[Row]:
     chance = default_rng(0)
     for name, client in clients.items():
         steps.begin(f"warming up: {name}")
@@ -68,9 +75,10 @@ async def _measure(clients: Mapping[str, Client], models: Sequence[str], rounds:
     # Rounds in pairs: the second goes the other way, so that nobody is always first.
     for number, name in enumerate(alternating(list(clients), rounds, first=0)):
         steps.begin(f"round {number // len(clients) + 1} of {rounds}: {name}")
-        one = await closed_loop(clients[name], models[:1], 2 * len(models), chance)
-        many = await closed_loop(clients[name], models, 2 * len(models), chance)
-        rows.append({"server": name, "one": one, "many": many, "ratio": many / one})
+        sets = {"one": models[:1], "fitting": models[: slots[name]], "many": models}
+        row = {key: await closed_loop(clients[name], each, 2 * len(models), chance) for key, each in sets.items()}
+        ratios = {"ratio": row["many"] / row["one"], "fitting_ratio": row["fitting"] / row["one"]}
+        rows.append({"server": name, **row, **ratios})
     return rows
 
 
@@ -94,6 +102,8 @@ def _findings(name: str, count: int, rows: Sequence[Row]) -> list[Finding]:
     goal = AT_LEAST if name.startswith("loramux") else None
     return [
         Finding(f"{name}: throughput of {count} adapters / of 1", spread(of("ratio")), at_least=goal),
+        Finding(f"{name}: throughput of as many as there are slots / of 1", spread(of("fitting_ratio"))),
         Finding(f"{name}: {count} adapters in turn", spread(of("many")), "tokens/s"),
+        Finding(f"{name}: as many as there are slots in turn", spread(of("fitting")), "tokens/s"),
         Finding(f"{name}: 1 adapter", spread(of("one")), "tokens/s"),
     ]

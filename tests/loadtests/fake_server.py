@@ -18,7 +18,7 @@ from aiohttp import web
 from safetensors.numpy import load_file
 
 PORT, HABIT = int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
-STEP_S, HALT_S = 0.001, 0.1
+STEP_S, HALT_S = 0.004, 0.2
 
 KEPT = Path(HABIT.removeprefix("keeps ")).with_suffix(".json") if HABIT.startswith("keeps ") else None
 adapters: dict[str, Path] = json.loads(KEPT.read_text()) if KEPT and KEPT.exists() else {}

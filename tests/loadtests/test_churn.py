@@ -53,9 +53,9 @@ async def test_every_server_is_measured_in_every_round_and_loramux_has_the_goal(
     assert sorted(slots) == [("loramux", 4, 8), ("loramux", 8, 8), ("stock", 4, 8), ("stock", 8, 8)]
     order = [row["server"] for row in report.rounds]
     assert order[4:] == order[3::-1]
-    assert {finding.what: finding.goal for finding in report.findings if finding.unit == "ratio"} == {
-        "loramux, 4 slots: throughput of 3 adapters / of 1": "at least 0.8",
-        "stock, 4 slots: throughput of 3 adapters / of 1": "",
-        "loramux, 8 slots: throughput of 3 adapters / of 1": "at least 0.8",
-        "stock, 8 slots: throughput of 3 adapters / of 1": "",
+    goals = {finding.what: finding.goal for finding in report.findings if finding.unit == "ratio"}
+    assert len(goals) == 8
+    assert {what for what, goal in goals.items() if goal} == {
+        "loramux, 4 slots: throughput of 3 adapters / of 1",
+        "loramux, 8 slots: throughput of 3 adapters / of 1",
     }
