@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from loramux_server.api.usage_views import Engine, Group, UsageReport
+from loramux_server.metering.comparison import Base
 from loramux_server.metering.ledger.labels import LABELS, GroupBy, Label
 from loramux_server.metering.ledger.reader import LedgerReader, Usage
 from loramux_server.metering.ledger.spans import Span, shown_moment
@@ -49,7 +50,8 @@ def report(reader: LedgerReader, upkeep: Upkeep, question: Question, price_versi
     total = sum(found.values(), Usage())
     ordered = sorted(found, key=lambda label: _place(label, found[label], question.order))[: question.limit]
     # The one adapter that is asked for is compared with the base, too.
-    base = reader.usage(span, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARED_BY else None
+    alone = reader.usage(span, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARED_BY else None
+    base = Base(alone) if alone else None
     return UsageReport(
         since=shown_moment(span.since),
         until=shown_moment(span.until),
@@ -62,7 +64,7 @@ def report(reader: LedgerReader, upkeep: Upkeep, question: Question, price_versi
     )
 
 
-def _group(label: Mapping[str, str], usage: Usage, base: Usage | None, upkeep: Upkeep) -> Group:
+def _group(label: Mapping[str, str], usage: Usage, base: Base | None, upkeep: Upkeep) -> Group:
     group = Group.of(label, usage)
     if base is None or label["route"] != "adapter":
         return group

@@ -130,15 +130,14 @@ class Group(BaseModel):
             cost=Costs(**{mode: Cost.of(sums[f"{mode}_cost"], usage) for mode in MODES}),
         )
 
-    def beside(self, base: Usage, usage: Usage, to_earn: Decimal) -> Self:
+    def beside(self, base: comparison.Base, usage: Usage, to_earn: Decimal) -> Self:
         """Return the same with what the base makes of it."""
         return self.model_copy(
             update={
                 "against_base": {
-                    name: Ratio(ratio=found.ratio, low=found.low, high=found.high)
-                    for name, found in comparison.ratios(usage, base)
+                    name: Ratio(ratio=found.ratio, low=found.low, high=found.high) for name, found in base.ratios(usage)
                 },
-                "break_even": {mode: BreakEven.of(base, usage, mode, to_earn) for mode in MODES},
+                "break_even": {mode: BreakEven.of(base.usage, usage, mode, to_earn) for mode in MODES},
             }
         )
 

@@ -12,24 +12,34 @@ from loramux_server.metering.ledger.distributions import Histogram
 from loramux_server.metering.ledger.reader import Usage
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 RESAMPLES = 400
 _LOW, _HIGH = 0.025, 0.975
+_DRAWN = 200
+"""Up to so many measurements are drawn one by one for each sample."""
 
-Statistic = Callable[[Floats, Ints], Floats]
-"""Of B values and how often each was measured in R samples (R rows of B counts): a figure for each sample."""
-
-
-def _median(values: Floats, counts: Ints) -> Floats:
-    halves = counts.sum(axis=1, keepdims=True) / 2
-    places: Ints = np.sum(counts.cumsum(axis=1) < halves, axis=1)
-    return values[places]
+Statistic = Callable[[Histogram, np.random.Generator], Floats]
+"""Of what was measured: a figure, and the same figure of RESAMPLES bootstrap samples."""
 
 
-def _mean(values: Floats, counts: Ints) -> Floats:
-    means: Floats = counts @ values / counts.sum(axis=1)
-    return means
+def _median(measured: Histogram, chance: np.random.Generator) -> Floats:
+    """What stands in the middle of a sample is what stood at a place with a known distribution: no need to draw all."""
+    count, below = measured.count, measured.counts.cumsum()
+    middle = (count + 1) // 2
+    shares = np.append(middle / count, chance.beta(middle, count + 1 - middle, RESAMPLES))
+    return measured.values[np.searchsorted(below / count, shares)]
+
+
+def _mean(measured: Histogram, chance: np.random.Generator) -> Floats:
+    """The means of many measurements' samples are normally distributed; those of a few are drawn."""
+    count, values = measured.count, measured.values
+    mean = measured.counts @ values / count
+    if count > _DRAWN:
+        error = np.sqrt(measured.counts @ (values - mean) ** 2) / count
+        samples = np.maximum(mean + error * chance.standard_normal(RESAMPLES), 0)
+    else:
+        samples = np.repeat(values, measured.counts)[chance.integers(count, size=(RESAMPLES, count))].mean(axis=1)
+    return np.append(mean, samples)
 
 
 COMPARED: dict[str, tuple[str, Statistic]] = {
@@ -53,26 +63,34 @@ class Ratio:
     high: float
 
 
-def ratios(usage: Usage, base: Usage, seed: int = 0) -> Iterator[tuple[str, Ratio]]:
-    """Yield what can be compared: both sides were measured, and the base's figure is not zero.
+class Base:
+    """What others are compared with; it is sampled once, however many there are."""
 
-    Live traffic is no experiment: whoever asks the adapter may ask for something else than who asks the base.
-    """
-    chance = np.random.default_rng(seed)
-    mine, theirs = usage.distributions(), base.distributions()
-    for name, (measure, statistic) in COMPARED.items():
-        if ratio := _ratio(mine.measure(measure), theirs.measure(measure), statistic, chance):
-            yield name, ratio
+    def __init__(self, usage: Usage, seed: int = 0) -> None:
+        self.usage, self._chance = usage, np.random.default_rng(seed)
+        self._samples = self._sampled(usage)
+
+    def ratios(self, usage: Usage) -> Iterator[tuple[str, Ratio]]:
+        """Yield what can be compared: both sides were measured, and the base's figure is not zero.
+
+        Live traffic is no experiment: whoever asks the adapter may ask for something else than who asks the base.
+        """
+        for name, above in self._sampled(usage).items():
+            below = self._samples.get(name)
+            if below is not None and below.all():
+                yield name, _ratio(above / below)
+
+    def _sampled(self, usage: Usage) -> dict[str, Floats]:
+        found, measured = usage.distributions(), dict[str, Floats]()
+        for name, (measure, statistic) in COMPARED.items():
+            histogram = found.measure(measure)
+            if histogram.count:
+                measured[name] = statistic(histogram, self._chance)
+        return measured
 
 
-def _ratio(mine: Histogram, theirs: Histogram, statistic: Statistic, chance: np.random.Generator) -> Ratio | None:
-    if not (mine.count and theirs.count):
-        return None
-    # The first sample is what was measured, the others are what might have been.
-    above, below = (statistic(side.values, side.resampled(RESAMPLES, chance)) for side in (mine, theirs))
-    if not below.all():
-        return None
-    samples = above / below
+def _ratio(samples: Floats) -> Ratio:
+    """The first sample is what was measured, the others are what might have been."""
     low, high = np.quantile(samples[1:], [_LOW, _HIGH])
     return Ratio(float(samples[0]), float(low), float(high))
 

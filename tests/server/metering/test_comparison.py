@@ -1,12 +1,13 @@
 """A route beside the base: ratios with intervals, and when a fine-tune has paid."""
 
 from collections import Counter
+from collections.abc import Iterator
 from decimal import Decimal
 
 import numpy as np
 import pytest
 
-from loramux_server.metering.comparison import break_even, ratios
+from loramux_server.metering.comparison import COMPARED, Base, Ratio, break_even
 from loramux_server.metering.ledger.distributions import Distributions
 from loramux_server.metering.ledger.reader import Usage
 
@@ -14,6 +15,14 @@ from loramux_server.metering.ledger.reader import Usage
 def usage(**measures: list[float]) -> Usage:
     packed = Distributions.of(dict(measures)).pack()
     return Usage(Counter(ok=len(next(iter(measures.values()), []))), Counter(), [packed])
+
+
+def ratios(mine: Usage, base: Usage) -> Iterator[tuple[str, Ratio]]:
+    return Base(base).ratios(mine)
+
+
+def drawn(size: int, middle: float, seed: int) -> list[float]:
+    return list(np.random.default_rng(seed).lognormal(np.log(middle), 0.5, size))
 
 
 def test_a_ratio_of_medians_and_of_means_has_its_interval_around_it() -> None:
@@ -54,6 +63,34 @@ def test_what_was_not_measured_or_cost_nothing_is_not_compared() -> None:
 
 def test_a_base_that_may_cost_nothing_is_not_divided_by() -> None:
     assert dict(ratios(usage(gpu_hour_cost=[5.0] * 3), usage(gpu_hour_cost=[0.0] * 9 + [1.0]))) == {}
+
+
+@pytest.mark.parametrize("size", [5, 60, 190, 210, 3000])
+@pytest.mark.parametrize(
+    ("measure", "name"), [("first_token", "first_token_p50"), ("input_tokens", "input_tokens_mean")]
+)
+def test_an_interval_is_that_of_samples_drawn_one_by_one(size: int, measure: str, name: str) -> None:
+    mine, theirs = drawn(size, 1.0, 1), drawn(size, 2.0, 2)
+    statistic = np.median if name.endswith("p50") else np.mean
+    chance = np.random.default_rng(3)
+    above, below = (statistic(chance.choice(side, (4000, size)), axis=1) for side in (mine, theirs))
+    low, high = np.quantile(above / below, [0.025, 0.975])
+    found = dict(ratios(usage(**{measure: mine}), usage(**{measure: theirs})))[name]
+    # An interval of 400 samples is itself only known so well, and values to 1 %.
+    slack = 0.25 * (high - low) + 0.03 * high
+    assert [found.low, found.high] == pytest.approx([low, high], abs=slack)
+    assert found.low <= found.ratio <= found.high
+
+
+def test_what_always_is_the_same_has_no_interval() -> None:
+    found = dict(ratios(usage(duration=[1.0] * 300), usage(duration=[2.0] * 10)))["duration_p50"]
+    assert found.low == found.high == found.ratio == pytest.approx(0.5, rel=0.02)
+
+
+def test_many_routes_stand_beside_one_base_and_each_is_seen_in_full() -> None:
+    base = Base(usage(**{measure: drawn(50, 2.0, 1) for measure, _ in COMPARED.values()}))
+    routes = [usage(**{measure: drawn(50, 1.0, seed) for measure, _ in COMPARED.values()}) for seed in range(3)]
+    assert [dict(base.ratios(route)).keys() for route in routes] == [COMPARED.keys()] * 3
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,6 @@ class Histogram:
         """How many were measured."""
         return int(self.counts.sum())
 
-    def resampled(self, times: int, chance: np.random.Generator) -> NDArray[np.int64]:
-        """Return these counts, and `times` rows of what as many measurements might have given instead: a bootstrap."""
-        drawn = chance.multinomial(self.count, self.counts / self.count, times)
-        return np.vstack([self.counts, drawn])
-
     def quantile(self, share: float) -> float | None:
         """Return the value that `share` of all do not exceed, None if there are none."""
         if not self.count:

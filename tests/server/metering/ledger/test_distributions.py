@@ -41,12 +41,3 @@ def test_nothing_is_a_distribution_too() -> None:
 
 def test_zero_stays_zero() -> None:
     assert Distributions.of({"queue": [0.0, 0.0]}).measure("queue").quantile(0.99) == 0.0
-
-
-def test_samples_are_as_large_as_what_was_measured_and_begin_with_it() -> None:
-    histogram = Distributions.of({"queue": [1.0] * 60 + [2.0] * 40}).measure("queue")
-    samples = histogram.resampled(200, np.random.default_rng(1))
-    assert samples.shape == (201, 2)
-    assert (samples.sum(axis=1) == 100).all()
-    assert list(samples[0]) == [60, 40]
-    assert 55 < samples[1:, 0].mean() < 65
