@@ -1,8 +1,9 @@
 """What operators ask: is the process up, does it take work, what does it count."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -30,8 +31,9 @@ def ops_router(why_not_ready: WhyNotReady, registry: CollectorRegistry = REGISTR
         return {"status": "ready"}
 
     @router.get("/metrics")
-    async def metrics(request: Request) -> Response:
+    async def metrics(request: Request, names: Annotated[Sequence[str], Query(alias="name[]")] = ()) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": content_type})
+        asked = registry.restricted_registry(names) if names else registry
+        return Response(encode(asked), headers={"content-type": content_type})
 
     return router

@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 
@@ -41,6 +41,9 @@ def usage_router(reader: LedgerReader, upkeep: Upkeep, price_version: str) -> AP
             str | None, Query(description="ISO 8601 or Unix seconds; a day before `until` if left out.")
         ] = None,
         until: Annotated[str | None, Query(description="As `since`, and not counted itself; now, if left out.")] = None,
+        route: Annotated[
+            Literal["base", "adapter", "none"] | None, Query(description="Of the base, of adapters, or of neither.")
+        ] = None,
         adapter: Annotated[str | None, Query(description="Of this adapter only.")] = None,
         key: Annotated[str | None, Query(description="Of this key only.")] = None,
         order: Annotated[Order | None, Query(description="The dearest first; for days and hours the earliest.")] = None,
@@ -52,7 +55,8 @@ def usage_router(reader: LedgerReader, upkeep: Upkeep, price_version: str) -> AP
         A request counts when it ends. Quantiles are right to 1 %.
         """
         span = _span(since, until, time.time())
-        only = {name: value for name, value in {"adapter": adapter, "key_id": key}.items() if value is not None}
+        asked = {"route": route, "adapter": adapter, "key_id": key}
+        only = {name: value for name, value in asked.items() if value is not None}
         question = Question(span, group_by, only, order or _usual(group_by), limit)
         found = await asyncio.to_thread(report, reader, upkeep, question, price_version)
         return found if format_ is Format.JSON else _csv(found)

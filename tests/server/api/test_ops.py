@@ -51,3 +51,8 @@ def test_metrics_come_in_the_format_that_was_asked_for(client: TestClient, accep
     answer = client.get("/metrics", headers={"accept": accept})
     assert "seen_total 1.0" in answer.text
     assert answer.headers["content-type"].startswith(accept.partition(";")[0] or "text/plain")
+
+
+def test_only_those_metrics_come_that_were_asked_for(client: TestClient) -> None:
+    assert "seen_total 1.0" in client.get("/metrics", params={"name[]": ["seen_total", "other"]}).text
+    assert "seen" not in client.get("/metrics", params={"name[]": "other"}).text
