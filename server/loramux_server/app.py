@@ -28,6 +28,7 @@ from loramux_server import db
 from loramux_server.api.adapters import adapters_router
 from loramux_server.api.additions import additions_router
 from loramux_server.api.aliases import aliases_router
+from loramux_server.api.dashboard import dashboard_router
 from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.ops import ops_router
 from loramux_server.api.oversight import oversight_router
@@ -171,6 +172,7 @@ async def compose(
     ):
         app.include_router(router)
     app.include_router(ops_router(why_not_ready, registry))
+    app.include_router(dashboard_router())
     keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
     limits = BodyLimits(settings.max_body_bytes, upload=sum(largest_file(shelf.base, arguments.max_lora_rank).values()))
     wrapped = shell(

@@ -13,6 +13,9 @@ from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What a load balancer asks: no key, and answered until the end. /metrics tells adapters' names, so it needs a key."""
 
+PAGE = "/dashboard"
+"""The page and its files hold no data: it asks for a key when the administration's answers need one."""
+
 UPLOAD_PATH = "/admin/adapters"
 FORM_BYTES = 1 << 20
 """What a form may have beside its files."""
@@ -60,11 +63,15 @@ def authenticate(app: ASGIApp, authenticator: Authenticator) -> ASGIApp:
     """Find out who asks, from the headers alone."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] not in OPEN_PATHS:
+        if not _needs_no_key(scope["path"]):
             current_request.get().principal = authenticator.principal(Headers(scope=scope))
         await app(scope, receive, send)
 
     return guarded
+
+
+def _needs_no_key(path: str) -> bool:
+    return path in OPEN_PATHS or path == PAGE or path.startswith(f"{PAGE}/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,17 @@ async def test_a_load_balancer_gets_answers_without_a_key_and_during_the_drain(p
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/models", "/metrics", "/admin/adapters", "/unknown", "/health/", "//ready"]
+    "path",
+    [
+        "/v1/chat/completions",
+        "/v1/models",
+        "/metrics",
+        "/admin/adapters",
+        "/unknown",
+        "/health/",
+        "//ready",
+        "/dashboards",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
 async def test_everything_else_needs_a_key(path: str, method: str) -> None:
@@ -50,6 +60,11 @@ async def test_everything_else_needs_a_key(path: str, method: str) -> None:
     assert error(answer) == (401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert (await server.ask(path, method, {"authorization": "Bearer key"})).status == 200
+
+
+@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/dashboard.js"])
+async def test_the_page_needs_no_key_because_it_holds_no_data(path: str) -> None:
+    assert (await Server(OK, keys=["key"]).ask(path, "GET")).status == 200
 
 
 async def test_the_handler_knows_who_asks_and_so_does_the_record() -> None:

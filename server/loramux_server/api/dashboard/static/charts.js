@@ -1,0 +1,159 @@
+// Charts over time and of the dearest adapters, by Plotly. Its script is large, and comes after the numbers are there.
+
+import { count, dollars, moment, ratio, seconds } from "./format.js";
+import { saving } from "./rows.js";
+
+const SCRIPT = new URL("plotly.min.js", import.meta.url);
+const DEAREST = 12;
+const find = (id) => document.getElementById(id);
+let loading = null;
+let drawn = "";
+
+// Draws what changed; `facts` are the rows and the hours, `mode` which cost.
+export async function show({ rows, hours, by }, mode) {
+  const facts = { rows, hours, by, mode };
+  const now = JSON.stringify([charted(rows, mode).map(({ group }) => group), hours, mode, colours()]);
+  if (now === drawn) return;
+  drawn = now;
+  titles(by);
+  tell(facts);
+  try {
+    await (loading ??= load());
+  } catch {
+    [loading, drawn] = [null, ""]; // the next refresh tries again
+    find("charts-trouble").textContent = "The charts' script is not there; the numbers are in the table.";
+    find("charts-trouble").hidden = false;
+    return;
+  }
+  find("charts-trouble").hidden = true;
+  draw(facts);
+}
+
+function load() {
+  return new Promise((resolve, reject) => {
+    const script = Object.assign(document.createElement("script"), { src: SCRIPT, onload: resolve, onerror: reject });
+    document.head.append(script);
+  });
+}
+
+function titles(by) {
+  find("requests-title").textContent = `Requests by ${by}`;
+  find("costs-title").textContent = `Cost by ${by}`;
+  find("latency-title").textContent = `Time to the first token by ${by}`;
+}
+
+function draw({ rows, hours, by, mode }) {
+  const look = colours();
+  const bars = (of, name, colour, value) => ({ type: "bar", name, marker: { color: colour }, ...line(of, by, value) });
+  const lines = (of, name, colour, quantile, dash) => ({
+    type: "scatter", mode: "lines+markers", name: `${name} ${quantile}`, marker: { size: 5 },
+    line: { color: colour, dash, width: 2 }, ...line(of, by, (group) => group.latency.first_token[quantile]),
+  });
+  const both = (make) => [make(hours.base, "base", look.base), make(hours.adapters, "adapters", look.adapters)];
+  paint("requests", both((of, name, colour) => bars(of, name, colour, (group) => group.requests)), look, { barmode: "stack" });
+  const costs = both((of, name, colour) => bars(of, name, colour, (group) => group.cost[mode].usd));
+  paint("costs", hasCosts(hours, mode) ? costs : [], look, {
+    barmode: "stack", yaxis: { tickprefix: "$" },
+  });
+  const quantiles = ["p50", "p95"].flatMap((quantile, number) =>
+    both((of, name, colour) => lines(of, name, colour, quantile, number ? "dot" : "solid")));
+  paint("latency", quantiles, look, { yaxis: { ticksuffix: " s", rangemode: "tozero" } });
+  paintRatios(charted(rows, mode), mode, look);
+}
+
+// Where nothing has a price, there is nothing to draw.
+const hasCosts = (hours, mode) => [...hours.base, ...hours.adapters].some((group) => group.cost[mode].nanodollars > 0);
+
+const line = (groups, by, value) => ({ x: groups.map((group) => start(group, by)), y: groups.map(value) });
+// Local time without its zone, which Plotly would not heed.
+const start = (group, by) => (by === "day" ? group.label.day : local(new Date(group.label.hour)));
+const local = (date) => new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+
+function charted(rows, mode) {
+  const total = ({ group }) => group?.cost[mode].usd ?? 0;
+  return rows.others.filter((row) => saving(row, mode)).sort((a, b) => total(b) - total(a)).slice(0, DEAREST);
+}
+
+function paintRatios(dearest, mode, look) {
+  const found = dearest.map((row) => ({ name: row.title, ...saving(row, mode).ratio })).reverse();
+  const points = {
+    type: "scatter", mode: "markers", name: "times the base's",
+    x: found.map((one) => one.ratio), y: found.map((one) => shorten(one.name)),
+    marker: { color: look.adapters, size: 8 },
+    error_x: {
+      type: "data", symmetric: false, color: look.adapters, thickness: 2, width: 5,
+      array: found.map((one) => one.high - one.ratio), arrayminus: found.map((one) => one.ratio - one.low),
+    },
+  };
+  const base = { type: "line", x0: 1, x1: 1, yref: "paper", y0: 0, y1: 1, line: { color: look.base, width: 2, dash: "dash" } };
+  paint("ratios", found.length ? [points] : [], look, {
+    showlegend: false,
+    margin: { l: 56, r: 16, t: 8, b: 32 },
+    shapes: found.length ? [base] : [],
+    xaxis: { rangemode: "tozero" },
+    yaxis: { automargin: true, type: "category", tickfont: { size: 11 }, dtick: 1 },
+  });
+}
+
+const shorten = (name) => (name.length > 24 ? `${name.slice(0, 23)}…` : name);
+
+function paint(id, traces, look, layout) {
+  const { xaxis, yaxis, ...rest } = layout;
+  const axis = { gridcolor: look.grid, zerolinecolor: look.grid, linecolor: look.grid, fixedrange: true };
+  const isEmpty = traces.every((trace) => !trace.x.length);
+  const words = { text: "nothing to show in this range", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 };
+  window.Plotly.react(find(`${id}-chart`), traces, {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, dragmode: false,
+    font: { color: look.text, family: "system-ui, sans-serif", size: 12 },
+    margin: { l: 56, r: 16, t: 44, b: 40 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, showlegend: true,
+    hoverlabel: { bgcolor: look.panel, font: { color: look.text } }, bargap: 0.15,
+    annotations: isEmpty ? [words] : [],
+    ...rest,
+    xaxis: { ...axis, visible: !isEmpty, ...xaxis },
+    yaxis: { ...axis, visible: !isEmpty, rangemode: "tozero", ...yaxis },
+  }, { displayModeBar: false, responsive: true });
+}
+
+// The same in words, for who does not see the charts.
+function tell({ rows, hours, by, mode }) {
+  const sum = (groups, value) => groups.reduce((total, group) => total + value(group), 0);
+  const both = (value, show) => `base ${show(sum(hours.base, value))}, adapters ${show(sum(hours.adapters, value))}`;
+  const requests = (group) => group.requests;
+  find("requests-words").textContent = `In all: ${both(requests, count)}. ${most(hours, by)}`;
+  const costs = `In all: ${both((group) => group.cost[mode].usd, dollars)}.`;
+  find("costs-words").textContent = hasCosts(hours, mode) ? costs : "Nothing was charged in this range.";
+  const last = (groups, name) => {
+    const { p50, p95 } = groups.at(-1)?.latency.first_token ?? { p50: null, p95: null };
+    return `${name} p50 ${seconds(p50)}, p95 ${seconds(p95)}`;
+  };
+  find("latency-words").textContent = `In the last ${by}: ${last(hours.base, "base")}; ${last(hours.adapters, "adapters")}.`;
+  const dearest = charted(rows, mode);
+  find("ratios-words").textContent = dearest.length
+    ? `The ${dearest.length} adapters that cost most, with 95 % intervals: from ${range(dearest, mode)} times the base's.`
+    : "No adapter's cost can be compared with the base's in this range.";
+}
+
+function most(hours, by) {
+  const groups = [...hours.base, ...hours.adapters];
+  if (!groups.length) return "";
+  const busiest = groups.reduce((a, b) => (b.requests > a.requests ? b : a));
+  return `Most in one ${by}: ${count(busiest.requests)} at ${moment(new Date(start(busiest, by)))}.`;
+}
+
+function range(dearest, mode) {
+  const values = dearest.map((row) => saving(row, mode).ratio.ratio);
+  return `${ratio(Math.min(...values))} to ${ratio(Math.max(...values))}`;
+}
+
+// What the style sheet makes of its colours now, light or dark.
+function colours() {
+  const probe = document.body.appendChild(document.createElement("span"));
+  const read = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const names = { base: "series-base", adapters: "series-adapters", text: "text", grid: "line", panel: "panel" };
+  const found = Object.fromEntries(Object.entries(names).map(([key, name]) => [key, read(name)]));
+  probe.remove();
+  return found;
+}

@@ -1,0 +1,35 @@
+// Fine-tuning jobs, where the server has them.
+
+import { DASH, moment, share } from "./format.js";
+
+const find = (id) => document.getElementById(id);
+
+export function show(jobs) {
+  find("jobs").hidden = jobs === null;
+  if (jobs === null) return;
+  find("no-jobs").hidden = jobs.length > 0;
+  find("job-rows").replaceChildren(...jobs.map(line));
+}
+
+function line(job) {
+  const row = document.createElement("tr");
+  const name = cell("th", job.id);
+  name.scope = "row";
+  const begun = job.created_at ? moment(new Date(job.created_at * 1000)) : DASH;
+  const makes = job.fine_tuned_model ?? job.suffix ?? DASH;
+  row.append(name, cell("td", job.status), progress(job), cell("td", job.model), cell("td", makes), cell("td", begun));
+  return row;
+}
+
+function cell(tag, text) {
+  return Object.assign(document.createElement(tag), { textContent: text });
+}
+
+function progress(job) {
+  const found = cell("td", DASH);
+  if (typeof job.progress !== "number") return found;
+  const bar = Object.assign(document.createElement("progress"), { max: 1, value: job.progress });
+  bar.setAttribute("aria-label", `Progress of ${job.id}`);
+  found.replaceChildren(bar, ` ${share(job.progress)}`);
+  return found;
+}
