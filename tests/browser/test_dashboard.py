@@ -1,0 +1,316 @@
+"""The page in a real browser: its numbers are the API's, and it can be used by whoever comes."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import Look, Looking
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+THREE = ["house-tone", "order-json", "support-intent"]
+MANY = [f"customer-{number:03d}" for number in range(500)]
+PICTURES = os.environ.get("LORAMUX_TEST_PICTURES")
+"""A folder for pictures of the page, where people want to look at it."""
+
+
+async def picture(page: Page, name: str) -> None:
+    if PICTURES:
+        await page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+
+
+async def column(page: Page, name: str, within: str = "#rows") -> list[str | None]:
+    """The exact values of a column, as far down as the table goes."""
+    cells = await page.query_selector_all(f"{within} [data-column={name}]")
+    return [await cell.get_attribute("data-value") for cell in cells]
+
+
+async def names(page: Page) -> list[str]:
+    return await page.locator("#rows th").all_text_contents()
+
+
+def numbers(values: list[str | None]) -> list[float | None]:
+    return [None if value is None else float(value) for value in values]
+
+
+async def nothing_was_wrong(look: Look) -> None:
+    assert look.complaints == []
+    assert {urlsplit(url).netloc for url in look.asked} == {urlsplit(look.server.url).netloc}
+
+
+COLUMNS = {
+    "requests": "requests",
+    "total": "cost.gpu_hour.usd",
+    "by_time": "cost.gpu_hour.usd_per_request",
+    "by_list": "cost.price_list.usd_per_request",
+    "saving": "break_even.gpu_hour.saving_usd_per_request",
+    "ratio": "against_base.gpu_hour_cost_mean.ratio",
+    "ttft50": "latency.first_token.p50",
+    "ttft95": "latency.first_token.p95",
+    "per_token": "latency.time_per_output_token.p50",
+    "duration": "latency.duration.p95",
+    "input": "tokens.input",
+    "cached": "tokens.cached",
+    "output": "tokens.output",
+}
+
+
+def told(group: dict[str, Any], path: str) -> Any:
+    value: Any = group
+    for name in path.split("."):
+        value = None if value is None else value[name]
+    return value
+
+
+async def test_the_numbers_on_the_page_are_those_of_the_api(looking: Looking) -> None:
+    async with looking(THREE, 2000, registered=["house-tone", "unused"]) as look:
+        await look.settle()
+        page, report = look.page, await look.usage(group_by="adapter", since=0)
+        groups = {group["label"]["adapter"]: group for group in report["groups"]}
+        shown = await names(page)
+        assert [name for name in shown if name in groups] == [name for name in groups if name]  # the dearest first
+        assert sorted(shown) == sorted([*THREE, "unused"])
+        for name, path in COLUMNS.items():
+            unused = 0 if name == "requests" else None
+            expected = [told(groups[each], path) if each in groups else unused for each in shown]
+            assert numbers(await column(page, name)) == pytest.approx(expected), name
+            [base] = numbers(await column(page, name, "#base-row"))
+            assert base == pytest.approx(told(groups[""], path)), name
+        tiles = {"requests": report["total"]["requests"], "idle": report["engine"]["idle_usd"], "live": 0}
+        tiles |= {mode: report["total"]["cost"][mode]["usd"] for mode in ("gpu_hour", "price_list")}
+        for name, value in tiles.items():
+            tile = page.locator(f"#tile-{name} dt + dd")
+            assert float(await tile.get_attribute("data-value") or "nan") == pytest.approx(value), name
+        requests = f"{report['total']['requests']:,}"
+        await expect(page.locator("#tile-requests dt + dd")).to_have_text(requests)
+        await expect(page.locator("#base-row [data-column=requests]")).to_have_text(f"{groups['']['requests']:,}")
+        await expect(page.locator("[data-route=house-tone] [data-column=where]")).to_have_text(
+            re.compile("memory|slot")
+        )
+        await expect(page.locator("#base")).to_have_text("tiny")
+        await picture(page, "three-light")
+        await nothing_was_wrong(look)
+
+
+async def test_the_charts_show_the_hours_of_the_api(looking: Looking) -> None:
+    async with looking(THREE, 1000) as look:
+        await look.settle()
+        for route, number in (("base", 0), ("adapter", 1)):
+            hours = (await look.usage(group_by="hour", route=route, since=0))["groups"]
+            bars = await look.page.evaluate(f"document.getElementById('requests-chart').data[{number}].y")
+            assert bars == [hour["requests"] for hour in hours]
+            costs = await look.page.evaluate(f"document.getElementById('costs-chart').data[{number}].y")
+            assert costs == pytest.approx([hour["cost"]["gpu_hour"]["usd"] for hour in hours])
+        drawn = await look.page.evaluate("document.getElementById('ratios-chart').data[0].x")
+        groups = (await look.usage(group_by="adapter", since=0))["groups"]
+        ratios = [told(group, "against_base.gpu_hour_cost_mean.ratio") for group in groups if group["against_base"]]
+        assert drawn == pytest.approx(ratios[::-1])
+        await expect(look.page.locator("#requests-words")).to_contain_text("In all: base ")
+        await nothing_was_wrong(look)
+
+
+async def test_five_hundred_adapters_are_sorted_filtered_and_turned_page_by_page(looking: Looking) -> None:
+    async with looking(MANY, 6000, color_scheme="dark") as look:
+        page = look.page
+        await expect(page.locator("#page")).to_have_text("1–25 of 500")
+        costs = numbers(await column(page, "total"))
+        assert len(costs) == 25
+        assert costs == sorted((cost for cost in costs if cost is not None), reverse=True)
+        await expect(page.locator("#by-total")).to_have_attribute("aria-sort", "descending")
+        await look.settle()
+        await picture(page, "many-dark")
+
+        by_requests = page.get_by_role("button", name="Requests", exact=True)
+        await by_requests.click()
+        most = numbers(await column(page, "requests"))
+        await by_requests.click()
+        least = numbers(await column(page, "requests"))
+        assert most[0] is not None
+        assert least[0] is not None
+        assert most[0] > most[-1] >= least[-1] >= least[0]  # type: ignore[operator]
+        await expect(page.locator("#by-requests")).to_have_attribute("aria-sort", "ascending")
+        await expect(page.locator("#by-total")).not_to_have_attribute("aria-sort", re.compile(".*"))
+
+        await page.get_by_role("button", name="Next").click()
+        await expect(page.locator("#page")).to_have_text("26–50 of 500")
+        await page.locator("#filter").fill("-42")
+        await expect(page.locator("#page")).to_have_text("1–10 of 10")
+        assert sorted(await names(page)) == [f"customer-{number}" for number in range(420, 430)]
+        await page.locator("#filter").fill("nobody")
+        await expect(page.locator("#empty")).to_have_text("No adapter's name has this in it.")
+        await expect(page.locator("#base-row th")).to_have_text("base")
+        await nothing_was_wrong(look)
+
+
+async def test_a_range_shows_what_ended_in_it(looking: Looking) -> None:
+    async with looking(THREE, 1200) as look:
+        page, shown = look.page, look.page.locator("#tile-requests dt + dd")
+        await expect(shown).to_have_text("1,200")
+        async with page.expect_response(lambda answer: "group_by=adapter" in answer.url) as answered:
+            await page.get_by_role("radio", name="last hour").check()
+        report = await (await answered.value).json()
+        await expect(shown).to_have_text(f"{report['total']['requests']:,}")
+        assert 100 < report["total"]["requests"] < 400
+        await page.get_by_role("radio", name="from … to").check()
+        await page.locator("#since").fill("2020-01-01T00:00")
+        await page.locator("#until").fill("2020-01-02T00:00")
+        await page.get_by_role("button", name="Show").click()
+        await expect(page.locator("#unpriced")).to_have_text("No requests in this range.")
+        await expect(shown).to_have_text("0")
+        await expect(page.locator("#requests-chart")).to_contain_text("nothing to show in this range")
+        await picture(page, "empty-light")
+        await nothing_was_wrong(look)
+
+
+async def test_costs_can_be_those_of_the_price_list(looking: Looking) -> None:
+    async with looking(THREE, 600) as look:
+        await expect(look.page.locator("#rows tr")).to_have_count(3)
+        await look.page.get_by_role("radio", name="price list").check()
+        await expect(look.page.locator("#caption")).to_contain_text("costs by price list")
+        groups = {group["label"]["adapter"]: group for group in (await look.usage(since=0))["groups"]}
+        expected = [groups[name]["cost"]["price_list"]["usd"] for name in await names(look.page)]
+        assert numbers(await column(look.page, "total")) == pytest.approx(expected)
+
+
+async def test_without_prices_nothing_looks_like_a_saving(looking: Looking) -> None:
+    async with looking(THREE, 300, priced=False) as look:
+        page = look.page
+        await expect(page.locator("#unpriced")).to_contain_text("LORAMUX_PRICES__GPU_HOUR")
+        for name in ("total", "by_time", "by_list", "saving", "ratio", "break_even"):
+            assert set(await page.locator(f"#table [data-column={name}]").all_text_contents()) == {"–"}, name
+        await picture(page, "unpriced-light")
+        await nothing_was_wrong(look)
+
+
+async def test_all_of_it_can_be_done_by_keys(looking: Looking) -> None:
+    async with looking(MANY[:60], 600) as look:
+        page = look.page
+        await expect(page.locator("#page")).to_have_text("1–25 of 60")
+        await page.keyboard.press("Tab")
+        await expect(page.locator(":focus")).to_have_text("Skip to the table of routes")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#routes")).to_be_focused()
+        await page.keyboard.press("Tab")
+        await page.keyboard.type("customer-00")
+        await expect(page.locator("#page")).to_have_text("1–10 of 10")
+        await expect(page.locator("#news")).to_have_text("1–10 of 10 adapters fit the filter")
+        await page.locator("#by-output button").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#by-output")).to_have_attribute("aria-sort", "descending")
+        await expect(page.locator("#news")).to_have_text("Sorted by Tokens Output, the highest first.")
+        await expect(page.locator("#by-output button")).to_be_focused()
+        await page.locator("input[value=day]").focus()
+        await page.keyboard.press("ArrowRight")
+        await expect(page.locator("input[value=week]")).to_be_checked()
+        await page.locator("#pause").focus()
+        await page.keyboard.press("Space")
+        await expect(page.locator("#news")).to_have_text("Updates are paused.")
+        outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+        await nothing_was_wrong(look)
+
+
+async def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(looking: Looking) -> None:
+    async with looking(THREE, 300, keys=("secret",)) as look:
+        page = look.page
+        await expect(page.locator("#key")).to_be_focused()
+        await expect(page.locator("#content")).to_be_hidden()
+        await picture(page, "key-light")
+        await page.locator("#key").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#key-reason")).to_have_text("Incorrect API key provided.")
+        await page.locator("#key").fill("secret")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#rows tr")).to_have_count(3)
+        assert json.loads(
+            await page.evaluate("JSON.stringify([Object.values(sessionStorage), localStorage.length])")
+        ) == [
+            ["secret"],
+            0,
+        ]
+        assert not [url for url in look.asked if "secret" in url]
+        await page.get_by_role("button", name="Forget the key").click()
+        await expect(page.locator("#key")).to_be_focused()
+        assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_server_that_is_gone_leaves_its_old_numbers_marked_as_old(looking: Looking) -> None:
+    async with looking(THREE, 300) as look:
+        page = look.page
+        await expect(page.locator("#rows tr")).to_have_count(3)
+        await page.context.set_offline(offline=True)
+        await page.get_by_role("radio", name="last hour").check()
+        await expect(page.locator("#trouble")).to_contain_text("The server does not answer. The numbers are old")
+        await expect(page.locator("#rows tr")).to_have_count(3)
+        await picture(page, "gone-light")
+        await page.context.set_offline(offline=False)
+        await page.get_by_role("radio", name="last day").check()
+        await expect(page.locator("#trouble")).to_be_hidden()
+        await expect(page.locator("#news")).to_contain_text("Updated.")
+
+
+async def test_who_wants_less_motion_gets_numbers_that_stand_still(looking: Looking) -> None:
+    async with looking(THREE, 100, reduced_motion="reduce") as look:
+        await expect(look.page.locator("#rows tr")).to_have_count(3)
+        await expect(look.page.locator("#pause")).to_have_attribute("aria-pressed", "true")
+
+
+async def test_a_name_is_text_whatever_is_in_it(looking: Looking) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    async with looking([evil], 50) as look:
+        await look.settle()
+        await expect(look.page.locator("#rows th")).to_have_text(evil)
+        assert await look.page.locator("#rows img").count() == 0
+        await nothing_was_wrong(look)
+
+
+async def test_the_page_breaks_no_rule_of_accessibility_that_a_program_can_check(looking: Looking) -> None:
+    # A script that is put in from outside needs the policy out of its way; the other tests keep it.
+    async with looking(THREE, 500, bypass_csp=True) as look:
+        await look.settle()
+        for scheme in ("light", "dark"):
+            await look.page.emulate_media(color_scheme=scheme)
+            found = await Axe().run(look.page)
+            assert found.violations_count == 0, found.generate_report()
+
+
+async def test_it_can_be_read_in_a_narrow_window_in_the_dark_by_choice(looking: Looking) -> None:
+    async with looking(MANY[:30], 900, viewport={"width": 390, "height": 800}) as look:
+        await look.settle()
+        await look.page.get_by_label("Colours").select_option("dark")
+        ground = await look.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == "rgb(20, 23, 28)"
+        wider = await look.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wider <= 0
+        await look.page.wait_for_timeout(300)
+        await picture(look.page, "narrow-dark")
+        await nothing_was_wrong(look)
+
+
+async def test_jobs_are_shown_where_the_server_has_some(looking: Looking) -> None:
+    async with looking(THREE, 50) as look:
+        await look.settle()
+        await expect(look.page.locator("#jobs")).to_be_hidden()
+        job = {
+            "id": "ftjob-1",
+            "status": "running",
+            "model": "tiny",
+            "fine_tuned_model": None,
+            "created_at": 1_700_000_000,
+        }
+        answer = {"object": "list", "data": [job, job | {"id": "ftjob-0", "progress": 0.25}], "has_more": False}
+        await look.page.route("**/v1/fine_tuning/jobs*", lambda route: route.fulfill(json=answer))
+        await look.page.reload()
+        await expect(look.page.locator("#job-rows tr")).to_have_count(2)
+        await expect(look.page.locator("#job-rows tr").first).to_contain_text("ftjob-1running–tiny")
+        await expect(look.page.get_by_role("progressbar", name="Progress of ftjob-0")).to_have_js_property(
+            "value", 0.25
+        )
+        await nothing_was_wrong(look)
