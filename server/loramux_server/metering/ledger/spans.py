@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import ceil
+from math import ceil, isfinite
 
 SECONDS_PER_HOUR = 3600
 
@@ -31,10 +31,13 @@ class Span:
 def parse_moment(text: str) -> float:
     """Return the Unix seconds of an ISO 8601 moment (UTC, where it says no zone) or of a number; raises ValueError."""
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not isfinite(seconds):
+        raise ValueError(f"{text!r} is no moment")
+    return seconds
 
 
 def shown_moment(seconds: float) -> str:
