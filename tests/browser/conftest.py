@@ -1,5 +1,6 @@
 """A tiny server and a real browser that looks at its page."""
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -69,13 +70,16 @@ def looking(tmp_path: Path, tiny_base: ResolvedBase, browser: Browser) -> Lookin
         priced: bool = True,
         keys: tuple[str, ...] = (),
         registered: Sequence[str] = (),
+        used: Sequence[str] = (),
         **context: Any,
     ) -> AsyncIterator[Look]:
         async with tiny_server(tmp_path, tiny_base, keys=keys, proof=False) as server:
             fill(db.create_engine(server.settings.database_url), list(names), requests, priced=priced)
-            for name in registered:
+            for name in (*registered, *used):
                 await server.add(name)
+            for name in used:
                 await server.chat(name)
+            await _kept(server, requests + len(used))
             page = await browser.new_page(**{"viewport": {"width": 1440, "height": 900}} | context)
             seen = Look(page, server)
             _listen(seen)
@@ -86,6 +90,16 @@ def looking(tmp_path: Path, tiny_base: ResolvedBase, browser: Browser) -> Lookin
                 await page.close()
 
     return look
+
+
+async def _kept(server: TinyServer, requests: int) -> None:
+    """Wait until the ledger has so many requests: what is shown must not change while it is looked at."""
+    async with asyncio.timeout(10):
+        while requests:
+            total = (await server.http.get("/admin/usage", headers=server.client.auth_headers)).json()["total"]
+            if total and total["requests"] == requests:
+                return
+            await asyncio.sleep(0.05)
 
 
 def _listen(look: Look) -> None:

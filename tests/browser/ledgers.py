@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from loramux_server.metering.cost import EngineTime
-from loramux_server.metering.ledger import Book
+from loramux_server.metering.ledger.book import Book
 
 HOUR = 3600
 

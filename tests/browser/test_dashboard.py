@@ -70,7 +70,7 @@ def told(group: dict[str, Any], path: str) -> Any:
 
 
 async def test_the_numbers_on_the_page_are_those_of_the_api(looking: Looking) -> None:
-    async with looking(THREE, 2000, registered=["house-tone", "unused"]) as look:
+    async with looking(THREE, 2000, registered=["unused"], used=["house-tone"]) as look:
         await look.settle()
         page, report = look.page, await look.usage(group_by="adapter", since=0)
         groups = {group["label"]["adapter"]: group for group in report["groups"]}

@@ -42,6 +42,18 @@ async def usage(tiny: TinyServer, requests: int, **query: Any) -> dict[str, Any]
             await asyncio.sleep(0.02)
 
 
+async def test_the_base_or_all_adapters_can_be_asked_for_alone(tiny: TinyServer) -> None:
+    await tiny.add("tone")
+    for model in ("tiny", "tone", "tone"):
+        await tiny.chat(model)
+    await usage(tiny, 3)
+    for route, requests in (("base", 1), ("adapter", 2)):
+        report = await usage(tiny, requests, group_by="hour", route=route)
+        assert [group["requests"] for group in report["groups"]] == [requests]
+    assert (await usage(tiny, 2, route="adapter"))["groups"][0]["against_base"]
+    assert (await tiny.http.get("/admin/usage", params={"route": "other"})).status_code == 400
+
+
 async def test_each_route_is_told_with_its_tokens_latency_and_cost_beside_the_base(tiny: TinyServer) -> None:
     version = await tiny.add("tone")
     answers = [await tiny.chat("tiny", "x" * 60), await tiny.chat("tone")]
