@@ -98,6 +98,11 @@ class Catalogue:
         """The adapters that stay in the engine."""
         return [adapter for adapter in self._adapters.values() if adapter.pinned]
 
+    def is_pinned(self, name: str) -> bool:
+        """Whether there is an adapter of this bare name that stays in the engine."""
+        record = self._adapters.get(name)
+        return record is not None and record.pinned
+
     def get(self, name: str) -> AdapterRecord | None:
         """The adapter of this bare name."""
         return self._adapters.get(name)

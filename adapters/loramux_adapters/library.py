@@ -43,6 +43,8 @@ class Library:
     prover: Prover | None = None
     """None if versions serve without a proof."""
     now: Callable[[], float] = time.time
+    on_quarantine: Callable[[VersionId, str], None] = lambda _version, _reason: None
+    """Told of each version that is taken out of service, and why: once, however many requests found it out."""
     changes: Changes = field(init=False)
     _is_closing: bool = False
 
@@ -150,6 +152,7 @@ class Library:
         known = self.catalogue.version(str(version))
         if known is not None and known.state is VersionState.READY:
             self.changes.withdraw(version, reason)
+            self.on_quarantine(version, reason)
 
     async def flush_uses(self) -> None:
         """Enter in the registry what the versions served since the last time."""

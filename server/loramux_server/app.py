@@ -141,7 +141,8 @@ async def compose(
     settings: Settings, shelf: Shelf, engine: Any, arguments: Namespace, registry: CollectorRegistry = REGISTRY
 ) -> Server:
     """Wire a server around `engine` (vLLM's, or a fake of the same shape)."""
-    metrics, drain = Metrics(registry), Drain()
+    metrics, drain = Metrics(registry, shelf.catalogue.is_pinned), Drain()
+    metrics.watch(lambda: not engine.errored)
     books = Books(settings.prices, ledger_limits(settings), shelf.database, metrics, settings.traces_endpoint)
     requests = LoraRequests(shelf.catalogue, shelf.base.name)
     loader = EngineLoader(engine, requests, shelf.catalogue.verify)
@@ -149,7 +150,7 @@ async def compose(
     refuse_other_base = settings.base_mismatch == "refuse"
     intake = Intake(shelf.store, shelf.registry, shelf.base, arguments.max_lora_rank, refuse_other_base)
     prover = EngineProver(engine, pool, requests) if settings.proof else None
-    library = Library(intake, shelf.registry, shelf.catalogue, pool, prover)
+    library = Library(intake, shelf.registry, shelf.catalogue, pool, prover, on_quarantine=metrics.quarantined)
     pool.on_damage = library.quarantine
 
     async def why_not_ready() -> str | None:

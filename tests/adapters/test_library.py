@@ -304,6 +304,17 @@ async def test_a_quarantined_version_serves_nobody_from_that_moment_on(workshop:
         again.catalogue.resolve(TONE)
 
 
+async def test_a_quarantine_is_told_once_however_often_it_is_found_out(workshop: Workshop) -> None:
+    library, _ = workshop.open()
+    told: list[tuple[VersionId, str]] = []
+    library.on_quarantine = lambda version, reason: told.append((version, reason))
+    version = await ready(library, workshop, 0)
+    for _ in range(3):
+        library.quarantine(version, "corrupt")
+    assert told == [(version, "corrupt")]
+    await library.changes.settled()
+
+
 async def test_a_quarantine_holds_against_a_change_that_was_under_way(workshop: Workshop) -> None:
     library, _ = workshop.open()
     first, second = await ready(library, workshop, 0), await ready(library, workshop, 1)

@@ -49,6 +49,29 @@ async def test_the_base_and_an_adapter_answer_each_on_their_own_route(tiny: Tiny
     assert (base.model, adapter.model) == ("tiny", version)
 
 
+async def test_an_adapter_has_histograms_of_its_own_while_it_is_pinned(tiny: TinyServer) -> None:
+    name = AdapterName("support-tone")
+    await tiny.add(name)
+    own = 'loramux_request_duration_seconds_count{adapter="support-tone",route="adapter"}'
+    for pinned, count in ((False, 0), (True, 1), (False, 1)):
+        await tiny.server.library.pin(name, pinned=pinned, actor="test")
+        await tiny.chat(name)
+        assert await metric(tiny, own) == count
+    assert await metric(tiny, 'loramux_request_duration_seconds_count{adapter="_other",route="adapter"}') == 2
+
+
+async def test_the_metrics_tell_whether_the_engine_is_up_and_how_often_a_version_was_quarantined(
+    tiny: TinyServer,
+) -> None:
+    version = await tiny.add("support-tone")
+    assert [await metric(tiny, f"loramux_{name}") for name in ("engine_up", "adapter_quarantines_total")] == [1, 0]
+    tiny.engine.corrupt.add(version)
+    for _ in range(2):
+        with pytest.raises(openai.APIStatusError):
+            await tiny.chat("support-tone")
+    assert await metric(tiny, "loramux_adapter_quarantines_total") == 1
+
+
 async def test_a_version_is_asked_for_by_name_and_digest(tiny: TinyServer) -> None:
     old = await tiny.add("support-tone", seed=1)
     new = await tiny.add("support-tone", seed=2)

@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from loramux_server.errors import ServerOverloaded
+from loramux_server.metering.exposition import Exposition
 
 WhyNotReady = Callable[[], Awaitable[str | None]]
 """Returns why the server takes no work now, in words that may be shown, or None if it does."""
@@ -34,6 +35,6 @@ def ops_router(why_not_ready: WhyNotReady, registry: CollectorRegistry = REGISTR
     async def metrics(request: Request, names: Annotated[Sequence[str], Query(alias="name[]")] = ()) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         asked = registry.restricted_registry(names) if names else registry
-        return Response(encode(asked), headers={"content-type": content_type})
+        return Response(encode(Exposition(asked)), headers={"content-type": content_type})
 
     return router

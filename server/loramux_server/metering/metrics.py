@@ -1,6 +1,6 @@
 """Every Prometheus collector of loramux, in one table, and what moves each."""
 
-from collections.abc import Container
+from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -39,11 +39,13 @@ class AdapterLabels:
 class Metrics:
     """Counts requests (as their Meter) and what the adapter pool does (as its observer).
 
-    Histograms have many series each, so only `pinned` adapters have their own; the others share `_other`.
+    Histograms have many series each, so only pinned adapters have their own; the others share `_other`.
     """
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY, pinned: Container[str] = ()) -> None:
-        self._labels, self._pinned = AdapterLabels(), pinned
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, is_pinned: Callable[[str], bool] = lambda _adapter: False
+    ) -> None:
+        self._labels, self._is_pinned = AdapterLabels(), is_pinned
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, namespace="loramux", registry=registry)
@@ -85,6 +87,20 @@ class Metrics:
         self._evictions = counter("adapter_evictions_total", "Adapters that left the engine.", "tier", "reason")
         self._resident = gauge("adapters_resident", "Adapter versions in the engine.", "tier")
         self._cold = counter("adapter_cold_requests_total", "Requests that found their adapter not yet in the engine.")
+        self._quarantines = counter("adapter_quarantines_total", "Versions that were taken out of service.")
+        self._engine_up = gauge("engine_up", "1 while the engine answers, else 0.")
+        self._show_zeros()
+
+    def _show_zeros(self) -> None:
+        """Begin at 0 what alerts look at: `increase()` doesn't see the step of a series that begins at 1."""
+        for result in ("ok", "failed"):
+            self._loads.labels(result, "store")
+        for reason in ("capacity", "removed"):
+            self._evictions.labels(Tier.HOST, reason)
+
+    def watch(self, is_engine_up: Callable[[], bool]) -> None:
+        """Ask the engine at each scrape whether it is up."""
+        self._engine_up.set_function(is_engine_up)
 
     def begin(self, route: Route) -> None:
         """Count a request that has begun to run."""
@@ -101,7 +117,7 @@ class Metrics:
         self._cold.inc(record.facts.cold)
         for type_, count in _token_counts(record.facts).items():
             self._tokens.labels(kind, adapter, type_).inc(count)
-        shared = adapter if not adapter or adapter in self._pinned else OTHER
+        shared = adapter if not adapter or self._is_pinned(adapter) else OTHER
         for histogram, seconds in self._timings(record):
             if seconds is not None:
                 histogram.labels(kind, shared).observe(seconds)
@@ -146,6 +162,10 @@ class Metrics:
     def resident(self, count: int) -> None:
         """Show how many versions are in the engine's host memory."""
         self._resident.labels(Tier.HOST).set(count)
+
+    def quarantined(self, version: VersionId, reason: str) -> None:  # noqa: ARG002 - as above
+        """Count a version that was taken out of service."""
+        self._quarantines.inc()
 
 
 def _token_counts(facts: RunFacts) -> dict[str, int]:

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from loramux_adapters.records import VersionId
 from loramux_server.metering.metrics import MAX_ADAPTERS, AdapterLabels, Metrics
-from loramux_server.metering.record import Operation, Outcome, Route, RunFacts, UsageRecord
+from loramux_server.metering.record import Charge, Operation, Outcome, Route, RunFacts, UsageRecord
 
 TONE = Route("tone", "3f9c2ab01d44")
 TONE_LABELS = {"route": "adapter", "adapter": "tone"}
@@ -21,7 +21,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> Metrics:
-    return Metrics(registry, pinned={"pinned"})
+    return Metrics(registry, is_pinned={"pinned"}.__contains__)
 
 
 def record(route: Route | None, outcome: Outcome = Outcome.OK, facts: RunFacts = FACTS) -> UsageRecord:
@@ -131,3 +131,41 @@ def test_a_small_models_latency_falls_between_bucket_edges_and_not_into_the_firs
     edges = [line for line in text.splitlines() if line.startswith("loramux_request_duration_seconds_bucket")]
     assert 'le="0.01"' in edges[0]
     assert 'le="+Inf"' in edges[-1]
+
+
+def test_a_counter_that_alerts_look_at_begins_at_zero(metrics: Metrics, registry: CollectorRegistry) -> None:
+    assert value(registry, "adapter_quarantines_total") == 0
+    assert value(registry, "usage_records_dropped_total") == 0
+    assert value(registry, "adapter_loads_total", result="failed", source="store") == 0
+    assert value(registry, "adapter_evictions_total", tier="host", reason="capacity") == 0
+
+
+def test_each_quarantine_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.quarantined(VersionId.parse("tone@3f9c2ab01d44"), "it computed values that are no numbers")
+    assert value(registry, "adapter_quarantines_total") == 1
+
+
+def test_the_engine_is_asked_at_each_scrape_whether_it_is_up(metrics: Metrics, registry: CollectorRegistry) -> None:
+    answers = [True, False]
+    assert value(registry, "engine_up") == 0
+    metrics.watch(lambda: answers.pop(0))
+    assert value(registry, "engine_up") == 1
+    assert value(registry, "engine_up") == 0
+
+
+def test_five_thousand_adapters_and_ten_thousand_wrong_names_leave_a_bounded_number_of_series(
+    registry: CollectorRegistry,
+) -> None:
+    metrics = Metrics(registry, is_pinned=lambda _adapter: True)
+    for number in range(5_000):
+        route = Route(f"adapter-{number}")
+        metrics.begin(route)
+        metrics.record(record(route))
+        metrics.charged(record(route), Charge(1, 1, "prices"))
+    for _ in range(10_000):  # a name that is no model's never gets further than to a record without a route
+        metrics.record(record(None, Outcome.REFUSED))
+    for family in registry.collect():
+        adapters = {sample.labels["adapter"] for sample in family.samples if "adapter" in sample.labels}
+        assert len(adapters - {"", "_other"}) <= MAX_ADAPTERS, family.name
+    [requests] = (family for family in registry.collect() if family.name == "loramux_requests")
+    assert sum(sample.value for sample in requests.samples if sample.name.endswith("_total")) == 15_000
