@@ -2,7 +2,7 @@
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.exposition import choose_encoder
 
 from loramux_server.metering.exposition import LORA_INFO, Exposition
 
@@ -38,5 +38,6 @@ def test_a_gauge_that_no_adapter_moved_yet_shows_nothing(registry: CollectorRegi
 
 def test_all_other_metrics_are_shown_as_they_are(registry: CollectorRegistry) -> None:
     Counter("seen", "Seen.", ["by"], registry=registry).labels("a").inc()
-    assert generate_latest(Exposition(registry)) == generate_latest(registry)
-    assert generate_openmetrics(Exposition(registry)) == generate_openmetrics(registry)
+    for accepted in ("text/plain", "application/openmetrics-text"):
+        encode, _ = choose_encoder(accepted)
+        assert encode(Exposition(registry)) == encode(registry)

@@ -1,0 +1,157 @@
+"""A real Prometheus scrapes a server under load: what the dashboards and rules ask for is there."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from loramux_server.base import ResolvedBase
+from tests.deploy import prometheus
+from tests.deploy.expressions import PROMETHEUS, UnknownNameError, exposed, labels_of
+from tests.deploy.files import PROMETHEUS as FOLDER
+from tests.deploy.files import panel_queries, rules
+from tests.deploy.traffic import KEY, busy_server
+from tests.server.tiny import TinyServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+REFUSED_NAMES = 100
+MAY_BE_ZERO = {
+    "Requests in flight",  # they are short
+    "Share of input that was cached",  # the fake engine has no cache
+    "Usage records that wait",
+    "Usage records that were dropped",
+}
+"""Panels of which the load below moves nothing, or only now and then."""
+
+
+@dataclass
+class Watched:
+    """A busy server, and the Prometheus that watches it."""
+
+    tiny: TinyServer
+    prometheus: prometheus.Prometheus
+
+    async def page(self) -> str:
+        """The server's metrics."""
+        return await metrics_page(self.tiny)
+
+
+async def metrics_page(tiny: TinyServer) -> str:
+    return (await tiny.http.get("/metrics", headers={"authorization": f"Bearer {KEY}"})).text
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def busy(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    async with busy_server(tmp_path_factory.mktemp("busy"), tiny_base) as tiny:
+        yield tiny
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def watched(busy: TinyServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+    prometheus.installed()
+    folder = tmp_path_factory.mktemp("prometheus")
+    config = prometheus.configuration(folder, busy.url.removeprefix("http://"), KEY)
+    async with prometheus.running(folder, config) as running:
+        await running.until("loramux_adapter_quarantines_total > 1")
+        yield Watched(busy, running)
+
+
+async def known(tiny: TinyServer) -> dict[str, frozenset[str]]:
+    """What a live server exposes, what Prometheus knows itself, and what the rules record."""
+    series = {**exposed(await metrics_page(tiny)), **PROMETHEUS}
+    for rule in rules("recording"):
+        series[rule["record"]] = labels_of(rule["expr"], series)
+    return series
+
+
+async def test_every_panel_names_only_metrics_and_labels_that_a_server_exposes(busy: TinyServer) -> None:
+    series = exposed(await metrics_page(busy))
+    for query in panel_queries():
+        assert query.labels <= labels_of(query.expr, series), query.where
+
+
+async def test_every_rule_names_only_metrics_and_labels_that_are_there(busy: TinyServer) -> None:
+    series = await known(busy)
+    for rule in rules("alerts"):
+        shown = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+        assert shown <= labels_of(rule["expr"], series), rule["alert"]
+
+
+async def test_a_wrong_name_is_found_wherever_it_stands(busy: TinyServer) -> None:
+    series = exposed(await metrics_page(busy))
+    for wrong in (
+        "loramux_request_total",
+        'sum(rate(loramux_requests_total{model="a"}[5m]))',
+        "sum by (modell) (loramux_requests_in_flight)",
+        "sum by (adapter) (sum by (route) (loramux_requests_total))",
+        "histogram_quantile(0.5, sum by (route) (rate(loramux_queue_seconds_bucket[5m])))",
+        "loramux_requests_in_flight / on (adapter) loramux_requests_in_flight",
+        "1 + 2 * (loramux_requests_in_flite)",
+    ):
+        with pytest.raises(UnknownNameError):
+            labels_of(wrong, series)
+    for broken in ("sum by route (loramux_requests_in_flight)", "rate(loramux_requests_total)", "a / "):
+        with pytest.raises(ValueError, match=r".+"):
+            labels_of(broken, series)
+
+
+async def test_names_that_are_no_models_never_become_labels(busy: TinyServer) -> None:
+    for number in range(REFUSED_NAMES):
+        answer = await busy.http.post(
+            "/v1/completions",
+            json={"model": f"wrong-name-{number}", "prompt": "hello"},
+            headers={"authorization": f"Bearer {KEY}"},
+        )
+        assert answer.status_code == 404
+    assert "wrong-name" not in await metrics_page(busy)
+
+
+async def test_every_query_of_every_panel_returns_data(watched: Watched) -> None:
+    for query in panel_queries():
+        enough = bool if query.panel in MAY_BE_ZERO else moves
+        series = await watched.prometheus.until(query.expr, enough)
+        assert enough(series), query.where
+        assert all(query.labels <= labels_shown(one) for one in series), query.where
+
+
+def moves(series: list[dict[str, Any]]) -> bool:
+    """Whether something is not zero."""
+    return any(float(one["value"][1]) > 0 for one in series)
+
+
+def labels_shown(series: dict[str, Any]) -> set[str]:
+    # A label without a value is no label to Prometheus: the base's adapter is empty.
+    return {*series["metric"], "adapter"}
+
+
+async def test_base_and_adapters_are_told_apart(watched: Watched) -> None:
+    for query in panel_queries():
+        if "{{route}}" in query.legend and "refused" not in query.expr:
+            series = await watched.prometheus.until(query.expr, lambda found: len(found) > 1)
+            assert {"base", "adapter"} <= {one["metric"]["route"] for one in series}, query.where
+
+
+async def test_every_recorded_rule_has_data(watched: Watched) -> None:
+    for rule in rules("recording"):
+        assert await watched.prometheus.until(rule["record"]), rule["record"]
+
+
+async def test_all_rules_are_evaluated_and_those_fire_whose_cause_is_there(watched: Watched) -> None:
+    caused = {"LoramuxAdapterQuarantined", "LoramuxAdapterLoadsFail", "LoramuxDailyBudgetSpent"}
+    await watched.prometheus.until('ALERTS{alertstate="firing"}', lambda firing: len(firing) >= len(caused))
+    found = await watched.prometheus.rules()
+    assert {rule.get("alert") or rule["record"] for name in ("recording", "alerts") for rule in rules(name)} == {*found}
+    assert {name: rule.get("lastError", "") for name, rule in found.items() if rule["health"] != "ok"} == {}
+    states = {name: rule["state"] for name, rule in found.items() if "state" in rule}
+    assert {name for name, state in states.items() if state == "firing"} == caused
+    assert {name for name, state in states.items() if state == "pending"} == {"LoramuxErrorRate"}
+
+
+async def test_promtool_passes_the_configuration_and_the_rules() -> None:
+    prometheus.promtool("check", "config", FOLDER / "prometheus.yml")
+    prometheus.promtool("check", "rules", FOLDER / "rules" / "recording.yml", FOLDER / "rules" / "alerts.yml")
+    prometheus.promtool("test", "rules", FOLDER / "rules" / "tests.yml")

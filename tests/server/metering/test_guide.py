@@ -1,0 +1,28 @@
+"""docs/metrics.md lists what there is."""
+
+import re
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from loramux_server.metering.metrics import Metrics
+
+GUIDE = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def listed() -> dict[str, tuple[str, set[str]]]:
+    rows = re.findall(r"^\| `(loramux_\w+)` \| (\w+) \| ([\w, ]*?) ?\|", GUIDE.read_text(), re.MULTILINE)
+    return {name: (kind, set(filter(None, labels.split(", ")))) for name, kind, labels in rows}
+
+
+def test_the_guide_lists_every_metric_with_its_type_and_labels() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    collectors = [value for value in vars(metrics).values() if hasattr(value, "describe")]
+    [*families] = (family for collector in collectors for family in collector.describe())
+    names = [family.name + "_total" * (family.type == "counter") for family in families]
+    assert len(names) == len([*registry.collect()])
+    assert listed() == {
+        name: (family.type, set(collector._labelnames))
+        for name, family, collector in zip(names, families, collectors, strict=True)
+    }
