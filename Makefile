@@ -5,7 +5,7 @@ EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 # Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test lint format lock examples bench-overhead bench-churn bench-ledger dashboards fuzz clean
+.PHONY: help runtime dev serve test lint format lock examples bench-overhead bench-churn bench-ledger bench-page dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-churn: dev ## measure many adapters, coming and going, against stock vLLM;
 
 bench-ledger: dev ## measure how fast usage is written and read; ARGS="--hours 6" for less
 	$(BIN)/python -m tests.benchmarks.ledger $(ARGS)
+
+bench-page: dev ## measure how soon /dashboard shows a million requests, in a real browser
+	$(BIN)/python -m tests.benchmarks.page $(ARGS)
 
 dashboards: dev ## write Grafana's dashboards again, after a change in deploy/grafana
 	$(BIN)/python -m deploy.grafana.generate

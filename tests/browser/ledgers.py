@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,18 +11,20 @@ import sqlalchemy as sa
 from loramux_server.metering.cost import EngineTime
 from loramux_server.metering.ledger.book import Book
 
-HOUR = 3600
+HOUR, BATCH = 3600, 10_000
 
 
 def fill(database: sa.Engine, names: list[str], requests: int, hours: int = 6, *, priced: bool = True) -> None:
     """Write `requests` of the base and of the adapters `names`, the first of which are used most."""
     book, now = Book(database), time.time()
-    rows = list(_rows(names, requests, now - hours * HOUR, now, priced=priced))
+    rows = _rows(names, requests, now - hours * HOUR, now, priced=priced)
     minutes = {
         int(now // 60) - back: EngineTime(60.0, 24.0, priced * 20 * 10**6, priced * 30 * 10**6)
         for back in range(hours * 60)
     }
-    book.write(rows, minutes)
+    book.write([], minutes)
+    while batch := list(islice(rows, BATCH)):
+        book.write(batch, {})
 
 
 def _rows(names: list[str], requests: int, since: float, until: float, *, priced: bool) -> Iterator[dict[str, Any]]:
