@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from loramux_adapters import tables as adapter_tables
+from loramux_adapters.jobs import tables as job_tables
 from loramux_server.errors import CannotStart
 from loramux_server.metering.ledger import tables as ledger_tables
 
-TABLES = [adapter_tables.metadata, ledger_tables.metadata]
+TABLES = [adapter_tables.metadata, ledger_tables.metadata, job_tables.metadata]
 """What the packages declare; the migrations must make exactly these."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
