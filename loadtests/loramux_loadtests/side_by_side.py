@@ -1,6 +1,6 @@
 """Two servers with the same base, adapters, arguments and traffic, and the ratios between them.
 
-Both are up all the time, for an idle engine uses next to no CPU once it has settled, and short bursts load them in turn,
+Both are up all the time, for an idle engine that has settled uses next to no CPU, and short bursts load them in turn,
 now the one first and now the other: what slows the machine for longer than a burst slows both alike.
 """
 

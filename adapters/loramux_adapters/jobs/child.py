@@ -30,9 +30,8 @@ class Trainer:
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield what it says until it ends; raises TrainingError if it gives up, TrainerCrashed if it just ends."""
-        assert self.process.stdout is not None  # as `trainer` starts it
         try:
-            async for line in self.process.stdout:
+            async for line in _stdout(self.process):
                 event = _parsed(line)
                 if isinstance(event, Failed):
                     raise TrainingError(event.message)
@@ -89,10 +88,15 @@ async def trainer(run: TrainingRun, log: Path, seat: int, priority: Priority) ->
 
 async def _drained(process: asyncio.subprocess.Process) -> None:
     """Wait for its end; a pipe that nobody empties would keep it from ending."""
-    assert process.stdout is not None  # as `trainer` starts it
-    while await process.stdout.read(LONGEST_EVENT):
+    while await _stdout(process).read(LONGEST_EVENT):
         pass
     await process.wait()
+
+
+def _stdout(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
+    if process.stdout is None:
+        raise RuntimeError("a trainer is started with a pipe")
+    return process.stdout
 
 
 def _yield_to_others(process: int, priority: Priority) -> None:

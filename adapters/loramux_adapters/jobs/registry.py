@@ -32,7 +32,8 @@ class JobRegistry:
     def create(self, new: NewJob, now: float, most_waiting: int) -> JobRecord:
         """Enter a job; raises QueueFull if `most_waiting` wait already."""
         values = {name: getattr(new, name) for name in new.__slots__}
-        state = {"id": new_id("ftjob"), "state": JobState.VALIDATING_FILES, "created_at": now, "result_files": []}
+        job = new_id("ftjob")
+        state = {"id": job, "state": JobState.VALIDATING_FILES, "created_at": now, "result_files": []}
         with self._changing() as connection:
             connection.execute(insert(jobs).values(**values, **state))
             waiting = select(func.count()).where(jobs.c.state.in_(_WAITING))
@@ -41,7 +42,7 @@ class JobRegistry:
                     f"{most_waiting} jobs wait already: come back when one has begun, or cancel one. "
                     "The server's LORAMUX_TRAINING__QUEUE says how many may wait."
                 )
-            return _get(connection, state["id"])
+            return _get(connection, job)
 
     def get(self, job: str) -> JobRecord:
         """Return a job."""

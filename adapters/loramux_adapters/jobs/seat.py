@@ -20,7 +20,7 @@ async def seat(path: Path) -> AsyncIterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while not _taken(descriptor):
+        while not _taken(descriptor):  # noqa: ASYNC110 - another process holds it, and tells nobody
             await asyncio.sleep(_POLL_SECONDS)
         yield descriptor
     finally:
