@@ -10,13 +10,16 @@ class _Event(BaseModel):
 
 
 class Started(_Event):
-    """The base and the data are loaded; training begins."""
+    """The base and the data are loaded; training begins, or goes on after `resumed_step`."""
 
     event: Literal["started"] = "started"
     examples: int
+    validation_examples: int = 0
     steps: int
     trained_parameters: int
     base_parameters: int
+    device: str = "cpu"
+    resumed_step: int = 0
 
     @property
     def trained_share(self) -> float:
@@ -25,14 +28,49 @@ class Started(_Event):
 
 
 class Step(_Event):
-    """One optimizer step is done."""
+    """One optimizer step is done. `tokens` (padding not counted) and `seconds` are those of all runs so far."""
 
     event: Literal["step"] = "step"
     step: int
     steps: int
+    epoch: float = 0.0
     loss: float
-    tokens: int  # seen so far, padding not counted
+    accuracy: float | None = None  # share of the answers' tokens that were the likeliest ones
+    learning_rate: float | None = None
+    tokens: int
+    seconds: float = 0.0
     seconds_left: float
+
+
+class Validated(_Event):
+    """What the adapter makes of the validation file after a step: means over the answers' tokens."""
+
+    event: Literal["validated"] = "validated"
+    step: int
+    loss: float
+    token_accuracy: float | None = None
+
+
+class Checkpointed(_Event):
+    """An adapter that can be served lies in `folder`, which is relative to the output's."""
+
+    event: Literal["checkpointed"] = "checkpointed"
+    step: int
+    folder: str
+
+
+class Saved(_Event):
+    """Whatever happens now, training goes on after this step."""
+
+    event: Literal["saved"] = "saved"
+    step: int
+
+
+class Paused(_Event):
+    """The trainer was told to stop, and saved where it was."""
+
+    event: Literal["paused"] = "paused"
+    step: int
 
 
 class Finished(_Event):
@@ -41,6 +79,7 @@ class Finished(_Event):
     event: Literal["finished"] = "finished"
     size: int  # bytes of the weights
     seconds: float
+    tokens: int = 0
 
 
 class Failed(_Event):
@@ -50,7 +89,7 @@ class Failed(_Event):
     message: str
 
 
-Event = Started | Step | Finished | Failed
+Event = Started | Step | Validated | Checkpointed | Saved | Paused | Finished | Failed
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

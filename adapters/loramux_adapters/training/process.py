@@ -24,16 +24,30 @@ class TrainingRun:
     data: Path
     recipe: Path | None
     output: Path
+    validation: Path | None = None
+    state: Path | None = None
+    """Where the trainer keeps what it can go on from; it starts anew each time if there is none."""
+    save_seconds: float = 30.0
+    device: str = "auto"
+    threads: int | None = None
 
     @property
     def command(self) -> list[str]:
         """The trainer's command line."""
-        return [
-            *(sys.executable, "-m", "loramux_adapters.training.trainer"),
-            *("--base", str(self.base), "--base-name", self.base_name),
-            *("--data", str(self.data), "--output", str(self.output)),
-            *(() if self.recipe is None else ("--recipe", str(self.recipe))),
-        ]
+        options = {
+            "base": self.base,
+            "base-name": self.base_name,
+            "data": self.data,
+            "output": self.output,
+            "recipe": self.recipe,
+            "validation": self.validation,
+            "state": self.state,
+            "save-seconds": self.save_seconds,
+            "device": self.device,
+            "threads": self.threads,
+        }
+        given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
+        return [sys.executable, "-m", "loramux_adapters.training.trainer", *(word for pair in given for word in pair)]
 
 
 def train(run: TrainingRun) -> Generator[Event, None, None]:

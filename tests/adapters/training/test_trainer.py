@@ -7,6 +7,7 @@ import signal
 import subprocess
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,17 @@ import pytest
 from safetensors import safe_open
 
 from loramux_adapters.training.errors import TrainingError
-from loramux_adapters.training.events import Event, Finished, Started, Step
+from loramux_adapters.training.events import (
+    Checkpointed,
+    Event,
+    Finished,
+    Paused,
+    Saved,
+    Started,
+    Step,
+    Validated,
+    parse_event,
+)
 from loramux_adapters.training.process import TrainingRun, train
 from loramux_adapters.training.recipe import Recipe
 
@@ -162,7 +173,7 @@ def trainer() -> ModuleType:
     """The trainer in this process: what it refuses, it refuses before it trains."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' own, about each other
-        return importlib.import_module("loramux_adapters.training.trainer")
+        return importlib.import_module("loramux_adapters.training.trainer.training")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -183,9 +194,106 @@ def test_what_cannot_be_trained_is_refused_with_its_reason(
         make_base(place / "mute", chat_template=None)
     output, said = place / "never", io.StringIO()
     with pytest.raises(TrainingError, match=reason):
-        trainer.train(
-            place / base, "Tiny-Base", place / "train.jsonl", Recipe(**changes), output, trainer.Reporter(said)
-        )
+        job = trainer.Job(place / base, "Tiny-Base", place / "train.jsonl", Recipe(**changes), output)
+        trainer.train(job, trainer.Reporter(said))
     assert said.getvalue() == ""
     assert not output.exists()
     assert leftovers(place) == []
+
+
+def kept(place: Path, name: str) -> TrainingRun:
+    """A training of a hundred steps that saves its state after each of them."""
+    recipe = place / "kept.yaml"
+    recipe.write_text(RECIPE.replace("epochs: 5", "epochs: 34"))
+    return replace(
+        run(place, recipe="kept.yaml", output=name),
+        state=place / f"{name}-state",
+        validation=place / "train.jsonl",
+        save_seconds=0.0,
+    )
+
+
+def start(command: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(place: Path) -> tuple[list[Event], Path]:
+    return list(train(kept(place, "unbroken"))), place / "unbroken"
+
+
+def test_three_adapters_are_exported_on_the_way_and_the_last_is_the_result(
+    unbroken: tuple[list[Event], Path],
+) -> None:
+    events, output = unbroken
+    exported = [event for event in events if isinstance(event, Checkpointed)]
+    assert [event.step for event in exported] == [34, 68, 102]
+    assert [event.step for event in events if isinstance(event, Validated)] == [34, 68, 102]
+    last = output / exported[-1].folder
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (last / name).read_bytes() == (output / name).read_bytes()
+    first = output / exported[0].folder / "adapter_model.safetensors"
+    assert first.read_bytes() != (output / "adapter_model.safetensors").read_bytes()
+
+
+def test_what_was_validated_got_better(unbroken: tuple[list[Event], Path]) -> None:
+    passes = [event for event in unbroken[0] if isinstance(event, Validated)]
+    assert passes[-1].loss < passes[0].loss
+    assert all(0 <= (event.token_accuracy or -1) <= 1 for event in passes)
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
+    unbroken: tuple[list[Event], Path], place: Path
+) -> None:
+    again = kept(place, "killed")
+    for step in (20, 70):
+        with start(again.command) as child:
+            for line in child.stdout or ():
+                event = parse_event(line)
+                if isinstance(event, Step) and event.step >= step:
+                    break
+            child.kill()
+    started, *_, finished = train(again)
+    assert isinstance(started, Started)
+    assert started.resumed_step >= 69
+    assert isinstance(finished, Finished)
+    whole = unbroken[0][-1]
+    assert isinstance(whole, Finished)
+    assert finished.tokens == whole.tokens
+    weights = "adapter_model.safetensors"
+    assert (place / "killed" / weights).read_bytes() == (unbroken[1] / weights).read_bytes()
+
+
+def test_a_training_that_is_told_to_pause_saves_its_last_step(place: Path) -> None:
+    again = kept(place, "paused")
+    with start(again.command) as child:
+        _wait_for("step", child.stdout or ())
+        child.terminate()
+        said = [parse_event(line) for line in child.stdout or ()]
+    assert child.returncode == 0
+    assert isinstance(said[-1], Paused)
+    assert next(event for event in reversed(said) if isinstance(event, Saved)).step == said[-1].step
+    assert not (place / "paused" / "adapter_config.json").exists()
+    started = next(iter(train(again)))
+    assert isinstance(started, Started)
+    assert started.resumed_step == said[-1].step
+
+
+def test_a_training_pauses_when_its_parent_dies(place: Path) -> None:
+    with start([*kept(place, "orphan").command, "--with-parent"]) as child:
+        _wait_for("step", child.stdout or ())
+        assert child.stdin is not None
+        child.stdin.close()
+        said = [parse_event(line) for line in child.stdout or ()]
+    assert isinstance(said[-1], Paused)
+
+
+def test_the_state_of_other_data_is_not_taken_up(place: Path) -> None:
+    again = kept(place, "unbroken")
+    other = place / "other.jsonl"
+    other.write_text("".join((place / "train.jsonl").read_text().splitlines(keepends=True)[:9]))
+    started = next(iter(train(replace(again, data=other, output=place / "other"))))
+    assert isinstance(started, Started)
+    assert started.resumed_step == 0

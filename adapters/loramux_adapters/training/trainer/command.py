@@ -1,0 +1,103 @@
+"""The trainer's command line, its signals and its exit codes.
+
+Events go to standard output (see events.py), everything that the libraries say to standard error. Exit codes: 0 trained
+or paused, 2 the base, the data or the recipe can't be used, 130 interrupted.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from loramux_adapters.training.errors import TrainingError
+from loramux_adapters.training.events import Failed, Paused
+from loramux_adapters.training.recipe import Recipe, load_recipe
+from loramux_adapters.training.trainer.reporter import Reporter
+from loramux_adapters.training.trainer.training import Job, PausedError, ignore_interrupts, train
+
+ORPHAN_SECONDS = 20.0
+"""How long a trainer whose parent died may take to save."""
+
+
+def main() -> int:
+    """Run the trainer; returns its exit code."""
+    arguments = _parser().parse_args()
+    reporter = Reporter(_own_stdout())
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, lambda *_: _pause(reporter))
+    if arguments.with_parent:
+        threading.Thread(target=_watch_parent, daemon=True).start()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        train(_job(arguments), reporter)
+    except PausedError as paused:
+        reporter.tell(Paused(step=paused.step))
+    except (TrainingError, OSError) as error:
+        reporter.tell(Failed(message=str(error)))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    return Job(
+        base=arguments.base,
+        base_name=arguments.base_name or arguments.base.resolve().name,
+        data=arguments.data,
+        validation=arguments.validation,
+        recipe=load_recipe(arguments.recipe) if arguments.recipe else Recipe(),
+        output=arguments.output,
+        state=arguments.state,
+        save_seconds=arguments.save_seconds,
+        device=arguments.device,
+    )
+
+
+def _interrupt(*_: object) -> None:
+    ignore_interrupts()  # a second Ctrl-C must not stop the cleaning up
+    raise KeyboardInterrupt
+
+
+def _pause(reporter: Reporter) -> None:
+    """End after this step; told twice, end at once."""
+    if reporter.is_pausing:
+        _interrupt()
+    reporter.is_pausing = True
+
+
+def _watch_parent() -> None:
+    """Pause when the parent has died, which closes the pipe; a trainer that then takes too long ends as it is."""
+    while sys.stdin.buffer.read(1024):
+        pass
+    threading.Timer(ORPHAN_SECONDS, os._exit, (130,)).start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _own_stdout() -> TextIO:
+    """The real standard output, for events alone: whatever a library prints goes to standard error from here on."""
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return stream
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loramux_adapters.training.trainer", description=__doc__)
+    parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--base-name", help="name to record in the adapter (the folder's name)")
+    parser.add_argument("--data", type=Path, required=True, help="chat fine-tuning file (JSONL)")
+    parser.add_argument("--validation", type=Path, help="file of the same format that is not learned from")
+    parser.add_argument("--recipe", type=Path, help="recipe (YAML); all the defaults")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the adapter to")
+    parser.add_argument("--state", type=Path, help="folder of what to go on from; nothing is kept if it is not given")
+    parser.add_argument("--save-seconds", type=float, default=30.0, help="how much training a kill may cost")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, help="CPU threads; as many as torch likes")
+    parser.add_argument("--with-parent", action="store_true", help="pause when standard input ends")
+    return parser
