@@ -183,6 +183,12 @@ class BaseSpec(BaseModel):
             raise UnsupportedBase(f"The base's config.json can't be read: {type(error).__name__}.") from error
         return cls.from_config(config, name)
 
+    @property
+    def parameters(self) -> int:
+        """About how many elements the weights have: the linear modules' and the embedding's."""
+        layer = sum(inputs * outputs for inputs, outputs in map(self.module_shape, LINEAR_MODULES))
+        return self.vocab_size * self.hidden_size + self.num_hidden_layers * layer
+
     def module_shape(self, module: str) -> tuple[int, int]:
         """Return (inputs, outputs) of the linear module `module` (a key of LINEAR_MODULES); raises KeyError."""
         query, key_value = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim

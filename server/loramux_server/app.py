@@ -17,18 +17,27 @@ from starlette.types import ASGIApp
 from loramux_adapters.catalogue import Catalogue
 from loramux_adapters.errors import AdapterError
 from loramux_adapters.intake import Intake, declared_rank
+from loramux_adapters.jobs.delivery import Delivery
+from loramux_adapters.jobs.files import MOST_BYTES, TrainingFiles
+from loramux_adapters.jobs.plans import Plans
+from loramux_adapters.jobs.registry import JobRegistry
+from loramux_adapters.jobs.supervisor import Supervisor
 from loramux_adapters.library import Library
 from loramux_adapters.pool import AdapterPool
 from loramux_adapters.records import BaseSpec, parse_adapter_name
 from loramux_adapters.registry import Registry
 from loramux_adapters.sources.folder import FolderSource
 from loramux_adapters.store import Store
+from loramux_adapters.training.report import inspect
 from loramux_adapters.validation import largest_file
 from loramux_server import db
 from loramux_server.api.adapters import adapters_router
 from loramux_server.api.additions import additions_router
 from loramux_server.api.aliases import aliases_router
 from loramux_server.api.dashboard import dashboard_router
+from loramux_server.api.files import files_router
+from loramux_server.api.fine_tuning import fine_tuning_router
+from loramux_server.api.fine_tuning_views import JobViews
 from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.ops import ops_router
 from loramux_server.api.oversight import oversight_router
@@ -39,6 +48,7 @@ from loramux_server.config import Settings
 from loramux_server.context import Meters
 from loramux_server.engine.arguments import engine_arguments, rank_limit
 from loramux_server.engine.build import mount_openai, vllm_engine
+from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.engine.directory import AdapterDirectory, LoraRequests
 from loramux_server.engine.loader import EngineLoader
 from loramux_server.engine.proof import EngineProver
@@ -49,6 +59,7 @@ from loramux_server.metering.ledger.writer import Limits
 from loramux_server.metering.metrics import Metrics
 from loramux_server.middleware import Drain, add_error_handlers, shell
 from loramux_server.middleware import Limits as BodyLimits
+from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
 from loramux_server.middleware.user import note_user
 
 Progress = Callable[[str], None]
@@ -73,6 +84,7 @@ class Shelf:
     """What is durable about the adapters of one base."""
 
     base: BaseSpec
+    weights: Path
     database: sa.Engine
     store: Store
     registry: Registry
@@ -86,6 +98,7 @@ class Server:
     app: ASGIApp
     base_name: str
     library: Library
+    jobs: Supervisor
     books: Books
     drain: Drain
 
@@ -111,7 +124,7 @@ async def serve(
         await add_configured(server.library, settings, tell)
         life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.begin, settings.drain_seconds)
         keeping = server.books.kept() if settings.metering else server.books.accounts.settled()
-        async with keeping, kept_up(server.library):
+        async with keeping, kept_up(server.library), server.jobs.working():
             return await life.run(started=lambda: started(server))
 
 
@@ -123,7 +136,7 @@ def open_shelf(settings: Settings, base: ResolvedBase) -> Shelf:
     store, registry = Store(settings.data_dir / "adapters"), Registry(database)
     store.sweep()
     spec = BaseSpec.from_folder(base.path, base.name)
-    return Shelf(spec, database, store, registry, Catalogue(registry.snapshot(), store, spec))
+    return Shelf(spec, base.path, database, store, registry, Catalogue(registry.snapshot(), store, spec))
 
 
 def engine_options(suited: Mapping[str, Any], catalogue: Catalogue, settings: Settings) -> dict[str, Any]:
@@ -174,8 +187,10 @@ async def compose(
         app.include_router(router)
     app.include_router(ops_router(why_not_ready, registry))
     app.include_router(dashboard_router())
+    jobs = fine_tuning(app, settings, shelf, library, engine, arguments)
     keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
-    limits = BodyLimits(settings.max_body_bytes, upload=sum(largest_file(shelf.base, arguments.max_lora_rank).values()))
+    adapter = sum(largest_file(shelf.base, arguments.max_lora_rank).values())
+    limits = BodyLimits(settings.max_body_bytes, {ADAPTERS_PATH: adapter, FILES_PATH: MOST_BYTES})
     wrapped = shell(
         app,
         drain=drain,
@@ -183,7 +198,38 @@ async def compose(
         limits=limits,
         meter=Meters((metrics, books.accounts) if settings.metering else ()),
     )
-    return Server(wrapped, shelf.base.name, library, books, drain)
+    return Server(wrapped, shelf.base.name, library, jobs, books, drain)
+
+
+def fine_tuning(
+    app: FastAPI, settings: Settings, shelf: Shelf, library: Library, engine: Any, arguments: Namespace
+) -> Supervisor:
+    """Wire files and jobs, and return what works on the jobs."""
+    files, registry = TrainingFiles(shelf.database, settings.data_dir / "files"), JobRegistry(shelf.database)
+    files.sweep()
+    cost, training = settings.prices.training_cost, settings.training
+    plans = Plans(
+        files=files,
+        registry=registry,
+        base=shelf.base,
+        base_folder=shelf.weights,
+        folder=settings.data_dir / "fine-tuning",
+        max_rank=arguments.max_lora_rank,
+        cost=cost,
+        device=training.device,
+        threads=training.threads,
+        save_seconds=training.save_seconds,
+    )
+    supervisor = Supervisor(registry, plans, Delivery(registry, library, files), training.priority)
+    tokens = EngineChatTokens(engine)
+
+    def check(path: Path) -> dict[str, Any]:
+        return inspect(path, tokens, engine.model_config.max_model_len).model_dump()
+
+    views = JobViews(shelf.base, settings.organization, cost)
+    app.include_router(files_router(files, check, registry.needs))
+    app.include_router(fine_tuning_router(registry, plans, views, supervisor.wake, training.queue))
+    return supervisor
 
 
 def ledger_limits(settings: Settings) -> Limits:

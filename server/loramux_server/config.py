@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_origin
 import yaml
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -39,6 +40,22 @@ DEFAULT_FILE = Path("loramux.yaml")
 # Read by the set-up script, by `load_settings` itself, and by the commands that talk to a server.
 _NOT_SETTINGS = frozenset({"LORAMUX_BACKEND", "LORAMUX_CONFIG", "LORAMUX_CLI_URL", "LORAMUX_CLI_API_KEY"})
 _API_KEY = re.compile(r"[!-~]+")
+
+
+class Training(BaseModel):
+    """Where and how fine-tuning jobs are trained.
+
+    `device` is the CPU or a GPU of torch's (cuda:1); the trainer gets of a shared CPU what is left over (idle), little
+    (low) or half (equal). `queue` is how many jobs may wait; `save_seconds` how much training a kill may cost.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
+    priority: Literal["idle", "low", "equal"] = "idle"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    queue: Annotated[int, Field(ge=0, le=100_000)] = 100
+    save_seconds: PositiveFloat = 30.0
 
 
 class SettingsError(CannotStart):
@@ -80,6 +97,9 @@ class Settings(BaseSettings):
     metering: bool = True
     """Whether requests are counted, charged and recorded; off, it shows what that costs."""
     prices: Prices = Prices()
+    training: Training = Training()
+    organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] = "local"
+    """What stands in the names of fine-tuned models: ft:BASE:ORGANIZATION:SUFFIX:ID."""
     traces_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Where OpenTelemetry's traces go over HTTP, such as http://127.0.0.1:4318/v1/traces; nowhere if it is not set."""
     usage_flush_seconds: PositiveFloat = 1.0
@@ -190,7 +210,7 @@ def _is_setting(name: str) -> bool:
     field = Settings.model_fields.get(head)
     if field is None:
         return name in _NOT_SETTINGS
-    return not nested or get_origin(field.annotation) is dict or field.annotation is Prices
+    return not nested or get_origin(field.annotation) is dict or field.annotation in {Prices, Training}
 
 
 def _decoded(value: Any) -> Any:

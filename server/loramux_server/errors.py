@@ -173,6 +173,9 @@ def response(error: LoramuxError) -> JSONResponse:
     return JSONResponse(envelope(error), error.status, error.headers)
 
 
+_QUEUE_SECONDS = 60
+"""When to come back to a queue of jobs that is full."""
+
 _ADAPTER_STATUSES = {
     "adapter_error": 500,
     "adapter_name_invalid": 400,
@@ -194,6 +197,15 @@ _ADAPTER_STATUSES = {
     "adapter_store_failed": 500,
     "adapter_loading_failed": 500,
     "no_adapter_capacity": 503,
+    "file_not_found": 404,
+    "file_in_use": 409,
+    "file_invalid": 400,
+    "file_too_large": 413,
+    "training_file_invalid": 400,
+    "job_not_found": 404,
+    "job_state_invalid": 409,
+    "job_invalid": 400,
+    "job_queue_full": 429,
 }
 
 
@@ -205,5 +217,8 @@ def from_adapter_error(error: AdapterError) -> LoramuxError:
         return ServerOverloaded(error.message, retry_after=retry_after)
     if status == 503:
         return NotServing(error.message, code=error.code)
+    if status == 429:
+        return RateLimited(error.message, code=error.code, retry_after=_QUEUE_SECONDS)
     kind = InvalidRequest if status < 500 else LoramuxError
-    return kind(error.message, status=status, code=error.code, retry_after=retry_after)
+    param = getattr(error, "param", None)
+    return kind(error.message, status=status, code=error.code, retry_after=retry_after, param=param)

@@ -128,6 +128,14 @@ class JobRegistry:
         with _translated(), self._engine.connect() as connection:
             return connection.execute(query).scalars().all()
 
+    def tokens_per_second(self, base: str) -> float | None:
+        """Return how fast the last job on the base was trained, None if there was none."""
+        done = (jobs.c.base == base, jobs.c.state == JobState.SUCCEEDED)
+        query = select(jobs.c.progress).where(*done).order_by(jobs.c.number.desc()).limit(1)
+        with _translated(), self._engine.connect() as connection:
+            progress = Progress.model_validate(connection.execute(query).scalar() or {})
+        return progress.tokens / progress.seconds if progress.tokens and progress.seconds else None
+
     def _of_job(self, table: Table, job: str, after: str | None, limit: int, read: Any) -> Page:
         self.get(job)
         query = select(table).where(table.c.job == job).order_by(table.c.number.desc())

@@ -1,14 +1,34 @@
 """The training file: OpenAI's chat fine-tuning format, one conversation a line, checked before anything is trained."""
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from loramux_adapters.training.errors import InvalidDataset
 
 LONGEST_LINE = 1 << 20  # bytes; a base's whole context is far below this
 PROBLEMS_SHOWN = 10
+
+_OTHER_FORMATS = {
+    b"\x1f\x8b": "it is compressed with gzip",
+    b"PK": "it is a ZIP archive",
+    b"PAR1": "it is a Parquet file",
+    b"\xff\xfe": "it is in UTF-16, and must be in UTF-8",
+    b"\xfe\xff": "it is in UTF-16, and must be in UTF-8",
+    b"\xef\xbb\xbf": "it begins with a byte order mark: save it as UTF-8 without one",
+    b"[": "it is one JSON list: write each conversation on a line of its own",
+}
+_OTHER_LINES = {
+    "prompt": "a completion, not a conversation: write `messages`",
+    "input": "a preference (DPO) or reinforcement example, and only supervised training is done here: write `messages`",
+    "contents": "another vendor's format: write `messages`",
+    "conversations": "another format (ShareGPT): write `messages`",
+}
+"""What a line without `messages` may be, by a key that it has."""
+_TOOLS = ("tools", "functions", "parallel_tool_calls")
 
 
 class Message(BaseModel):
@@ -19,6 +39,33 @@ class Message(BaseModel):
     role: Literal["system", "user", "assistant"]
     content: Annotated[str, Field(min_length=1)]
     weight: Literal[0, 1] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_words_only(cls, message: Any) -> Any:
+        if isinstance(message, dict):
+            for key in ("tool_calls", "function_call"):
+                if message.get(key) is not None:
+                    raise ValueError(f"{key}: calls of tools can't be trained here: write the call as the content")
+            if message.get("role") in {"tool", "function", "developer"}:
+                raise ValueError("role: must be system, user or assistant")
+        return message
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _joined(cls, content: Any) -> Any:
+        """Take OpenAI's list of parts as the text that it is; images and sounds are refused."""
+        if not isinstance(content, list):
+            return content
+        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+            raise ValueError("a part is not text, and nothing else can be trained here")
+        return "".join(str(part.get("text", "")) for part in content)
+
+    @model_validator(mode="after")
+    def _weighs_answers_only(self) -> Self:
+        if self.weight is not None and self.role != "assistant":
+            raise ValueError("weight: only the assistant's messages have one")
+        return self
 
     @property
     def is_learned(self) -> bool:
@@ -36,6 +83,17 @@ class Conversation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     messages: tuple[Message, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_conversation(cls, line: Any) -> Any:
+        if isinstance(line, dict) and "messages" not in line:
+            for key, meaning in _OTHER_LINES.items():
+                if key in line:
+                    raise ValueError(f"it is {meaning}")
+        if isinstance(line, dict) and any(line.get(key) for key in _TOOLS):
+            raise ValueError("tools: calls of tools can't be trained here: leave them out")
+        return line
 
     @model_validator(mode="after")
     def _has_an_answer_to_learn(self) -> Self:
@@ -62,35 +120,57 @@ def read_dataset(path: Path) -> list[Conversation]:
 
     Raises InvalidDataset with the first problems and their line numbers, and OSError when the file can't be read.
     """
-    conversations: list[Conversation] = []
+    return list(conversations(path))
+
+
+def conversations(path: Path) -> Iterator[Conversation]:
+    """Yield the conversations of a file of any size; raises as `read_dataset` does, as soon as it is found out.
+
+    What was yielded before is of no use then.
+    """
     problems: list[tuple[int, str]] = []
+    found = 0
     with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+        _refuse_other_formats(path.name, file.peek(8)[:8])
+        for number in count(1):
+            line = file.readline(LONGEST_LINE + 1)
+            if not line:
+                break
             try:
-                conversations.append(_parse(line))
+                conversation = parse(line)
             except ValueError as error:
                 problems.append((number, _reason(error)))
-            # What follows an overlong line is its own rest, not the next one.
-            if len(problems) == PROBLEMS_SHOWN or len(line) > LONGEST_LINE:
-                break
-    if not conversations and not problems:
+                # What follows an overlong line is its own rest, not the next one.
+                if len(problems) == PROBLEMS_SHOWN or len(line) > LONGEST_LINE:
+                    break
+                continue
+            found += 1
+            if not problems:
+                yield conversation
+    if not found and not problems:
         problems.append((1, "the file is empty"))
     if problems:
         raise InvalidDataset(path.name, problems)
-    return conversations
 
 
-def rows(conversations: list[Conversation]) -> list[Row]:
+def _refuse_other_formats(name: str, start: bytes) -> None:
+    for magic, meaning in _OTHER_FORMATS.items():
+        if start.startswith(magic):
+            raise InvalidDataset(name, [(1, meaning)])
+
+
+def rows(chats: list[Conversation]) -> list[Row]:
     """One row for each assistant message to learn from, with all that was said before it as the prompt."""
     return [
         Row(prompt=[said.as_chat() for said in conversation.messages[:turn]], completion=[message.as_chat()])
-        for conversation in conversations
+        for conversation in chats
         for turn, message in enumerate(conversation.messages)
         if message.is_learned
     ]
 
 
-def _parse(line: bytes) -> Conversation:
+def parse(line: bytes) -> Conversation:
+    """Read one line; raises ValueError."""
     if len(line) > LONGEST_LINE:
         raise ValueError(f"longer than {LONGEST_LINE:,} bytes")
     if not line.strip():

@@ -56,11 +56,14 @@ class Prices(_Frozen):
     prefill_weight: Weight = Decimal(1)
     decode_weight: Weight = Decimal(4)
     storage_gb_month: Dollars = Decimal(0)
+    training_tokens: Dollars = Decimal(0)
+    """Of a million tokens that a fine-tuning job reads, prompts and answers of all epochs."""
 
     @property
     def version(self) -> str:
         """Names these prices by what they are: 12 hexadecimal digits."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        unset = {"training_tokens"} if not self.training_tokens else set()  # older versions keep their names
+        text = json.dumps(self.model_dump(mode="json", exclude=unset), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def cost(self, adapter: str | None, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
@@ -72,6 +75,13 @@ class Prices(_Frozen):
     def training(self, adapter: str) -> Decimal | None:
         """Return what making the adapter cost in dollars, None where it was not said."""
         return self._of(adapter).training
+
+    def training_cost(self, tokens: int, seconds: float) -> dict[str, float]:
+        """Return what a training costs in dollars, by the price list and by the rate of one GPU."""
+        return {
+            "price_list": float(self.training_tokens * tokens / 10**6),
+            "gpu_hour": float(self.gpu_hour) * seconds / 3600,
+        }
 
     @property
     def nanodollars_per_hour(self) -> int:

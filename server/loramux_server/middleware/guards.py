@@ -1,7 +1,8 @@
 """Whom the server serves at all: each guard raises, and the error envelope outside of them answers."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +17,9 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 PAGE = "/dashboard"
 """The page and its files hold no data: it asks for a key when the administration's answers need one."""
 
-UPLOAD_PATH = "/admin/adapters"
+ADAPTERS_PATH, FILES_PATH = "/admin/adapters", "/v1/files"
+"""Where bodies may be as large as the files that are uploaded there."""
+
 FORM_BYTES = 1 << 20
 """What a form may have beside its files."""
 
@@ -76,15 +79,15 @@ def _needs_no_key(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most bytes that a body may have, and one that uploads an adapter, whose files have `upload` bytes at most."""
+    """The most bytes that a body may have, and for paths where files are uploaded how many these may have."""
 
     body: int
-    upload: int
+    uploads: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, scope: Scope) -> int:
         """The limit for this request."""
-        uploads = scope["method"] == "POST" and scope["path"] == UPLOAD_PATH
-        return max(self.body, self.upload + FORM_BYTES) if uploads else self.body
+        upload = self.uploads.get(scope["path"]) if scope["method"] == "POST" else None
+        return self.body if upload is None else max(self.body, upload + FORM_BYTES)
 
 
 def limit_bodies(app: ASGIApp, limits: Limits) -> ASGIApp:

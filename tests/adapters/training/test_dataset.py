@@ -55,7 +55,7 @@ def test_an_answer_of_weight_zero_is_context_only(tmp_path: Path) -> None:
         ("{", "Invalid JSON"),
         ("", "empty line"),
         ("[]", "object"),
-        ({"prompt": "a", "completion": "b"}, "messages: Field required"),
+        ({"prompt": "a", "completion": "b"}, "it is a completion, not a conversation"),
         (chat(USER, ANSWER) | {"extra": 1}, "extra: Extra inputs"),
         (chat(), "no user message"),
         (chat(ANSWER), "no user message"),
@@ -63,11 +63,11 @@ def test_an_answer_of_weight_zero_is_context_only(tmp_path: Path) -> None:
         (chat(USER, ANSWER, USER), "last message must be the assistant's"),
         (chat(USER, ANSWER | {"weight": 0}), "no assistant message to learn from"),
         (chat(USER, {"role": "system", "content": "late"}, ANSWER), "system message must be the first"),
-        (chat(USER, {"role": "tool", "content": "x"}, ANSWER), "messages.1.role"),
+        (chat(USER, {"role": "tool", "content": "x"}, ANSWER), "messages.1: role: must be"),
         (chat(USER, ANSWER | {"content": ""}), "messages.1.content"),
         (chat(USER, ANSWER | {"content": None}), "messages.1.content"),
         (chat(USER, ANSWER | {"weight": 0.5}), "messages.1.weight"),
-        (chat(USER, ANSWER | {"tool_calls": []}), "messages.1.tool_calls"),
+        (chat(USER, ANSWER | {"tool_calls": []}), "messages.1: tool_calls: calls of tools"),
     ],
 )
 def test_a_line_that_is_no_conversation_is_refused_with_its_number(tmp_path: Path, line: object, reason: str) -> None:

@@ -44,7 +44,7 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     app = FastAPI()
     add_error_handlers(app)
     app.include_router(models_router(Names()))
-    served = shell(app, drain=Drain(), authenticator=Authenticator([]), limits=Limits(1000, upload=0), meter=NoMeter())
+    served = shell(app, drain=Drain(), authenticator=Authenticator([]), limits=Limits(1000), meter=NoMeter())
     transport = httpx2.AsyncClient(transport=httpx2.ASGITransport(served))
     async with openai.AsyncOpenAI(
         base_url="http://localhost/v1", api_key="none", max_retries=0, http_client=transport

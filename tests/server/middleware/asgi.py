@@ -75,7 +75,7 @@ class Server:
             self.app,
             drain=self.drain,
             authenticator=Authenticator(self.keys),
-            limits=Limits(self.max_body_bytes, upload=0),
+            limits=Limits(self.max_body_bytes),
             meter=self.meter,
         )
 

@@ -1,0 +1,72 @@
+"""What comes of a job: versions that serve, files that show how it went, and what it cost."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from loramux_adapters.errors import AdapterRejected
+from loramux_adapters.jobs.diary import checkpoint_metrics
+from loramux_adapters.jobs.files import TrainingFiles
+from loramux_adapters.jobs.records import JobRecord, Note, Progress
+from loramux_adapters.jobs.registry import JobRegistry
+from loramux_adapters.jobs.results import write_results
+from loramux_adapters.jobs.sources import JobSource
+from loramux_adapters.jobs.states import JobState
+from loramux_adapters.library import Library
+from loramux_adapters.records import VersionId
+from loramux_adapters.training.process import TrainingRun
+
+
+class Observer(Protocol):
+    """Told what jobs came to."""
+
+    def succeeded(self, job: JobRecord, version: VersionId) -> None:
+        """A job has made a version; called in a thread, and again if the server died before the job was entered so."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Hands on what the trainer makes."""
+
+    registry: JobRegistry
+    library: Library
+    files: TrainingFiles
+    observer: Observer | None = None
+    now: Callable[[], float] = time.time
+
+    async def checkpoint(self, job: JobRecord, folder: Path, step: int, progress: Progress) -> None:
+        """Let a checkpoint be asked for as NAME@DIGEST; one that the engine rejects is told and left out."""
+        try:
+            version = await self._accepted(job, folder, step)
+        except AdapterRejected as error:
+            note = Note(f"Checkpoint at step {step} left out: {error.message}", "warn")
+            await asyncio.to_thread(self.registry.enter, job.id, self.now(), note)
+            return
+        metrics = checkpoint_metrics(step, progress)
+        await asyncio.to_thread(self.registry.add_checkpoint, job.id, self.now(), step, str(version), metrics)
+        note = Note(f"Checkpoint created at step {step}: {version}")
+        await asyncio.to_thread(self.registry.enter, job.id, self.now(), note)
+
+    async def result(self, job: JobRecord, run: TrainingRun, results: Path) -> None:
+        """Let the job's name lead to what it made, keep its results, and enter that it succeeded."""
+        version = await self._accepted(job, run.output, job.progress.step)
+        kept = await asyncio.to_thread(self._keep_results, job, results)
+        if self.observer:
+            await asyncio.to_thread(self.observer.succeeded, job, version)
+        await self.library.set_alias(job.name, {version.digest: 1.0}, actor=job.created_by)
+        notes = (Note(f"New fine-tuned model created: {job.name}"), Note("The job has successfully completed"))
+        await asyncio.to_thread(self.registry.move, job.id, JobState.SUCCEEDED, self.now(), *notes, result_files=kept)
+
+    async def _accepted(self, job: JobRecord, folder: Path, step: int) -> VersionId:
+        source = JobSource(folder, job.id, step)
+        return (await self.library.add(job.name, source, actor=job.created_by, promote=False)).id
+
+    def _keep_results(self, job: JobRecord, folder: Path) -> list[str]:
+        kept = []
+        for path in write_results(folder, self.registry.metrics(job.id), job.name):
+            with path.open("rb") as file:
+                kept.append(self.files.add(file, path.name, "fine-tune-results", self.now()).id)
+        return kept

@@ -1,0 +1,98 @@
+"""Jobs, events and checkpoints as OpenAI's clients read them, and beside that what they can't know."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from loramux_adapters.jobs.plans import Cost, Wanted
+from loramux_adapters.jobs.records import CheckpointRecord, EventRecord, JobRecord
+from loramux_adapters.jobs.states import JobState
+from loramux_adapters.records import BaseSpec
+from loramux_adapters.training.hyperparameters import chosen
+from loramux_adapters.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class JobViews:
+    """Shows what belongs to jobs on `base`."""
+
+    base: BaseSpec
+    organization: str
+    cost: Cost
+
+    def job(self, record: JobRecord) -> dict[str, Any]:
+        """Show a job; `progress` and `loramux` are ours."""
+        hyperparameters = self._hyperparameters(record)
+        is_done = record.state is JobState.SUCCEEDED
+        return {
+            "id": record.id,
+            "object": "fine_tuning.job",
+            "created_at": int(record.created_at),
+            "finished_at": None if record.finished_at is None else int(record.finished_at),
+            "estimated_finish": _estimated_finish(record),
+            "error": record.error,
+            "fine_tuned_model": record.name if is_done else None,
+            "hyperparameters": hyperparameters,
+            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            "model": record.base,
+            "organization_id": self.organization,
+            "result_files": list(record.result_files),
+            "seed": record.seed,
+            "status": record.state.value,
+            "trained_tokens": record.progress.tokens if record.state.has_ended else None,
+            "training_file": record.training_file,
+            "validation_file": record.validation_file,
+            "integrations": [],
+            "metadata": record.metadata,
+            "suffix": record.suffix,
+            "progress": record.progress.share,
+            "loramux": self._ours(record),
+        }
+
+    def event(self, record: EventRecord) -> dict[str, Any]:
+        """Show an event."""
+        return {
+            "id": record.id,
+            "object": "fine_tuning.job.event",
+            "created_at": int(record.at),
+            "level": record.level,
+            "message": record.message,
+            "type": record.type,
+            "data": record.data or {},
+        }
+
+    def checkpoint(self, record: CheckpointRecord) -> dict[str, Any]:
+        """Show a checkpoint."""
+        return {
+            "id": record.id,
+            "object": "fine_tuning.job.checkpoint",
+            "created_at": int(record.at),
+            "fine_tuned_model_checkpoint": record.version,
+            "fine_tuning_job_id": record.job,
+            "metrics": record.metrics,
+            "step_number": record.step,
+        }
+
+    def _hyperparameters(self, record: JobRecord) -> dict[str, Any]:
+        """Return what was chosen, and before that what was asked for."""
+        if record.recipe is None:
+            return Wanted.model_validate(record.wanted).hyperparameters.model_dump()
+        return chosen(Recipe.model_validate(record.recipe), self.base).model_dump()
+
+    def _ours(self, record: JobRecord) -> dict[str, Any]:
+        progress = record.progress
+        share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
+        return {
+            "model": record.name,
+            "recipe": record.recipe,
+            **progress.model_dump(exclude={"base_parameters"}),
+            "trained_share": share,
+            "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+            "cost": self.cost(progress.tokens, progress.seconds),
+        }
+
+
+def _estimated_finish(record: JobRecord) -> int | None:
+    """When it may be done; it counts from what was last heard of it, which is a moment ago."""
+    if record.state is not JobState.RUNNING or record.progress.seconds_left is None or record.started_at is None:
+        return None
+    return int(record.started_at + record.progress.seconds + record.progress.seconds_left)
