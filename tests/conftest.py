@@ -79,6 +79,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
         await started.wait()
         async with (
             server.books.kept(),
+            server.jobs.working(),
             httpx.AsyncClient(base_url=url, timeout=120) as http,
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client,
         ):

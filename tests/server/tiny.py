@@ -121,6 +121,7 @@ async def tiny_server(
     key = keys[0] if keys else "none"
     async with (
         server.books.kept(),
+        server.jobs.working(),
         httpx.AsyncClient(base_url=url, timeout=30) as http,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client,
     ):

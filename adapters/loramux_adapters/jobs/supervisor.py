@@ -141,7 +141,7 @@ class Supervisor:
         if attempts >= MOST_ATTEMPTS:
             await self._fail(job, error)
             return
-        note = Note(f"The trainer crashed, attempt {attempts} of {MOST_ATTEMPTS}: {_first_line(error)}", "warn")
+        note = Note(f"The trainer crashed and is started again: {_first_line(error)}", "warn")
         with suppress(WrongJobState):
             await asyncio.to_thread(self.registry.enter, job.id, self.now(), note)
 

@@ -74,7 +74,7 @@ def _pause(reporter: Reporter) -> None:
 
 def _watch_parent() -> None:
     """Pause when the parent has died, which closes the pipe; a trainer that then takes too long ends as it is."""
-    while sys.stdin.buffer.read(1024):
+    while os.read(sys.stdin.fileno(), 1024):  # sys.stdin itself has a lock, on which the interpreter's end would wait
         pass
     threading.Timer(ORPHAN_SECONDS, os._exit, (130,)).start()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,127 @@
+"""The official client's whole loop on the real base: upload, train, watch, ask, delete."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.conftest import EXAMPLES, RealServer
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+
+SECONDS = 300
+EXAMPLES_TRAINED = 96
+
+
+async def uploaded(real: RealServer, first: int, count: int) -> str:
+    lines = (EXAMPLES / "order-json" / "train.jsonl").read_bytes().splitlines(keepends=True)
+    content = b"".join(lines[first : first + count])
+    file = await real.client.files.create(file=("orders.jsonl", content), purpose="fine-tune")
+    assert file.status == "processed"
+    return file.id
+
+
+async def ended(real: RealServer, job: str, seconds: float) -> Any:
+    """The job when nothing comes after it any more."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = await real.client.fine_tuning.jobs.retrieve(job)
+            if found.finished_at:
+                return found
+            await asyncio.sleep(0.5)
+
+
+async def ask(real: RealServer, model: str) -> Any:
+    messages: Any = [{"role": "user", "content": "Two tea kettles, please, by Friday."}]
+    return await real.client.chat.completions.create(model=model, messages=messages, max_tokens=16, temperature=0)
+
+
+async def test_an_adapter_is_made_and_served_by_the_official_client_alone(real: RealServer) -> None:
+    began = time.monotonic()
+    training, validation = await uploaded(real, 0, EXAMPLES_TRAINED), await uploaded(real, EXAMPLES_TRAINED, 12)
+    job = await real.client.fine_tuning.jobs.create(
+        model=real.base.name,
+        training_file=training,
+        validation_file=validation,
+        suffix="orders",
+        seed=7,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
+        metadata={"team": "sales"},
+    )
+    assert (job.status, job.fine_tuned_model, job.seed) == ("validating_files", None, 7)
+    while_it_trains = await ask(real, real.base.name)
+    assert while_it_trains.choices[0].message.content
+    job = await ended(real, job.id, SECONDS)
+    assert (job.status, job.error) == ("succeeded", None)
+    assert job.trained_tokens
+    name = job.fine_tuned_model or ""
+    assert name.startswith(f"ft:{real.base.name}:local:orders:")
+    assert time.monotonic() - began < SECONDS
+
+    events = [event async for event in await real.client.fine_tuning.jobs.list_events(job.id, limit=100)]
+    losses = [event.data["train_loss"] for event in reversed(events) if (event.data or {}).get("train_loss")]  # type: ignore[index]
+    assert len(losses) == EXAMPLES_TRAINED // 2
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert any("% of the base's" in event.message for event in events)
+
+    checkpoints = [one async for one in await real.client.fine_tuning.jobs.checkpoints.list(job.id)]
+    assert [one.step_number for one in checkpoints] == [48, 32, 16]
+    assert (checkpoints[0].metrics.full_valid_loss or 9) < (checkpoints[-1].metrics.full_valid_loss or 0)
+
+    base, tuned = await ask(real, real.base.name), await ask(real, name)
+    assert tuned.model == checkpoints[0].fine_tuned_model_checkpoint
+    assert tuned.choices[0].message.content != base.choices[0].message.content
+    early = await ask(real, checkpoints[-1].fine_tuned_model_checkpoint)
+    assert early.model == checkpoints[-1].fine_tuned_model_checkpoint
+
+    table, picture = [(await real.client.files.content(file)).content for file in job.result_files]
+    assert table.startswith(b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
+    assert len(table.splitlines()) == 1 + len(losses)
+    assert picture.startswith(b"\x89PNG")
+
+    assert (await real.client.models.delete(name)).deleted
+    with pytest.raises(openai.NotFoundError):
+        await ask(real, name)
+
+
+async def test_a_cancelled_job_ends_within_seconds_and_its_file_can_go(real: RealServer) -> None:
+    file = await uploaded(real, 0, 40)
+    jobs = real.client.fine_tuning.jobs
+    job = await jobs.create(model=real.base.name, training_file=file)
+    with pytest.raises(openai.ConflictError, match="has not ended needs the file"):
+        await real.client.files.delete(file)
+    async with asyncio.timeout(120):
+        while (await jobs.retrieve(job.id)).status != "running":
+            await asyncio.sleep(0.2)
+    began = time.monotonic()
+    assert (await jobs.cancel(job.id)).status == "cancelled"
+    folder = real.folder / "data" / "fine-tuning" / job.id
+    async with asyncio.timeout(15):
+        while _runs(str(folder)):
+            await asyncio.sleep(0.1)
+    assert time.monotonic() - began < 10
+    assert (await real.client.files.delete(file)).deleted
+    with pytest.raises(openai.ConflictError, match="cancelled and can't become"):
+        await jobs.resume(job.id)
+
+
+def _runs(folder: str) -> bool:
+    """Whether a trainer has this folder in its command line."""
+    import psutil
+
+    return any(folder in " ".join(child.cmdline()) for child in psutil.Process().children(recursive=True))
+
+
+async def test_what_a_job_would_be_is_told_before_it_is_one(real: RealServer) -> None:
+    file = await uploaded(real, 0, 40)
+    answer: httpx.Response = await real.http.post(
+        "/admin/fine_tuning/estimate", json={"model": real.base.name, "training_file": file}
+    )
+    plan = answer.json()
+    assert plan["report"]["examples"] == 40
+    assert plan["estimate"]["tokens"] == plan["report"]["tokens"] * plan["recipe"]["epochs"]
+    assert plan["estimate"]["seconds"] > 0
+    assert plan["cost"]["gpu_hour"] > 0
