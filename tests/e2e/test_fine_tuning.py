@@ -62,7 +62,8 @@ async def test_an_adapter_is_made_and_served_by_the_official_client_alone(real: 
     assert time.monotonic() - began < SECONDS
 
     events = [event async for event in await real.client.fine_tuning.jobs.list_events(job.id, limit=100)]
-    losses = [event.data["train_loss"] for event in reversed(events) if (event.data or {}).get("train_loss")]  # type: ignore[index]
+    measured: list[Any] = [event.data for event in reversed(events)]
+    losses = [data["train_loss"] for data in measured if "train_loss" in data]
     assert len(losses) == EXAMPLES_TRAINED // 2
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     assert any("% of the base's" in event.message for event in events)

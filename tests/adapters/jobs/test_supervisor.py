@@ -1,0 +1,177 @@
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from loramux_adapters.errors import AdapterRejected
+from loramux_adapters.jobs.records import JobRecord
+from loramux_adapters.jobs.states import JobState
+
+from .making import NAME, Bench, bench
+
+TRAINER = """
+import pathlib
+place = pathlib.Path(state); place.mkdir(parents=True, exist_ok=True)
+saved = place / "step"
+step = int(saved.read_text()) if saved.exists() else 0
+runs = place / "runs"
+descriptor = os.open(runs, os.O_CREAT | os.O_RDWR)
+import fcntl
+fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a second trainer beside this one crashes here
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+say(event="started", examples=12, steps=6, trained_parameters=1, base_parameters=100, resumed_step=step)
+while step < 6 and not stopped:
+    time.sleep(SECONDS)
+    step += 1
+    say(event="step", step=step, steps=6, loss=1.0 / step, tokens=10 * step, seconds=step, seconds_left=6 - step)
+    written = place / "new"; written.write_text(str(step)); written.rename(saved)
+    say(event="saved", step=step)
+    if step in (2, 4, 6):
+        say(event="checkpointed", step=step, folder=f"checkpoints/step-{step}")
+if step < 6:
+    say(event="paused", step=step)
+else:
+    say(event="finished", size=1, seconds=6)
+"""
+QUICK, SLOW = TRAINER.replace("SECONDS", "0"), TRAINER.replace("SECONDS", "0.2")
+
+
+async def until(made: Bench, job: JobRecord, found: Callable[[JobRecord], bool], seconds: float = 30) -> JobRecord:
+    async with asyncio.timeout(seconds):
+        while not found(record := made.registry.get(job.id)):  # noqa: ASYNC110 - as a client would
+            await asyncio.sleep(0.01)
+    return record
+
+
+def has_ended(job: JobRecord) -> bool:
+    return job.state.has_ended
+
+
+def messages(made: Bench, job: JobRecord) -> list[str]:
+    return [event.message for event in reversed(made.registry.events(job.id, None, 1000).items)]
+
+
+async def test_a_job_is_trained_and_what_it_made_serves(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    job = made.job()
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert job.state is JobState.SUCCEEDED, messages(made, job)
+    assert made.library.added == [(NAME, 2), (NAME, 4), (NAME, 6), (NAME, 6)]
+    assert str(made.library.aliases[NAME]) == f"{NAME}@{6:012x}"
+    assert [one.step for one in made.registry.checkpoints(job.id, None, 10).items] == [6, 4, 2]
+    assert [made.files.get(file).filename for file in job.result_files] == ["step_metrics.csv", "loss.png"]
+    assert (job.progress.step, job.progress.tokens, job.progress.trained_parameters) == (6, 60, 1)
+    assert any("12 examples" in message for message in messages(made, job))
+
+
+async def test_jobs_run_one_after_the_other_in_the_order_in_which_they_came(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    jobs = [made.job(name=f"ft:tiny:local:test:{number}") for number in range(3)]
+    async with made.supervisor.working():
+        ended = [await until(made, job, has_ended) for job in jobs]
+    assert [name for name, step in made.library.added if step == 2] == [job.name for job in jobs]
+    assert [job.state for job in ended] == [JobState.SUCCEEDED] * 3
+
+
+async def test_a_cancelled_job_stops_within_seconds_and_keeps_its_checkpoints(
+    tmp_path: Path, engine: sa.Engine
+) -> None:
+    made = bench(tmp_path, engine, SLOW)
+    job = made.job()
+    async with made.supervisor.working():
+        await until(made, job, lambda record: record.progress.step >= 3)
+        made.registry.move(job.id, JobState.CANCELLED, 2.0)
+        made.supervisor.wake()
+        async with asyncio.timeout(3):
+            while psutil.Process().children():  # noqa: ASYNC110 - processes tell nobody
+                await asyncio.sleep(0.01)
+    assert made.registry.get(job.id).state is JobState.CANCELLED
+    assert [one.step for one in made.registry.checkpoints(job.id, None, 10).items] == [2]
+    assert NAME not in made.library.aliases
+
+
+async def test_a_paused_job_goes_on_where_it_was(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, SLOW)
+    job, other = made.job(), made.job(name="ft:tiny:local:test:2")
+    async with made.supervisor.working():
+        await until(made, job, lambda record: record.progress.step >= 2)
+        made.registry.move(job.id, JobState.PAUSED, 2.0)
+        made.supervisor.wake()
+        assert (await until(made, other, has_ended)).state is JobState.SUCCEEDED
+        made.registry.move(job.id, JobState.QUEUED, 3.0)
+        made.supervisor.wake()
+        assert (await until(made, job, has_ended)).state is JobState.SUCCEEDED
+    assert any("goes on after step" in message for message in messages(made, job))
+
+
+async def test_a_trainer_that_crashes_again_and_again_fails_its_job(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, "1 / 0")
+    job = made.job()
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "trainer_crashed"
+    assert str(tmp_path) not in str(job.error)
+    assert sum("is started again" in message for message in messages(made, job)) == 2
+
+
+async def test_what_the_trainer_refuses_fails_the_job_with_its_words(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, 'say(event="failed", message="the base has no chat template"); sys.exit(2)')
+    job = made.job()
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert (job.state, dict(job.error or {})["message"]) == (JobState.FAILED, "the base has no chat template")
+
+
+async def test_a_checkpoint_that_the_engine_rejects_is_left_out(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    made.library.refused.append(AdapterRejected("it has no effect"))
+    job = made.job()
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert job.state is JobState.SUCCEEDED
+    assert [one.step for one in made.registry.checkpoints(job.id, None, 10).items] == [6, 4]
+
+
+async def test_a_file_that_is_gone_fails_the_job(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    job = made.job()
+    made.files.delete(made.training_file)
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert (job.state, dict(job.error or {})["param"]) == (JobState.FAILED, "training_file")
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_killed_trainers_and_ended_servers_lose_no_job_and_double_none(
+    tmp_path: Path, engine: sa.Engine, seed: int
+) -> None:
+    """Each of six jobs is hit again and again: its trainer is killed, or the server goes away and another comes."""
+    chance = random.Random(seed)  # noqa: S311 - it must repeat
+    made = bench(tmp_path, engine, SLOW.replace("0.2", "0.03"))
+    jobs = [made.job(name=f"ft:tiny:local:test:{number}") for number in range(6)]
+    hits = 0
+    while not all(has_ended(made.registry.get(job.id)) for job in jobs):
+        async with made.supervisor.working():
+            for _ in range(3):
+                await asyncio.sleep(chance.uniform(0.0, 0.4))
+                if hits < 50:
+                    hits += 1
+                    for child in psutil.Process().children():
+                        child.kill()
+    ended = [made.registry.get(job.id) for job in jobs]
+    assert {job.state for job in ended} <= {JobState.SUCCEEDED, JobState.FAILED}
+    for job in ended:
+        if job.state is JobState.FAILED:  # three kills in a row, each before a step was saved
+            assert dict(job.error or {})["code"] == "trainer_crashed"
+        else:
+            assert made.library.added.count((job.name, 6)) >= 1
+            assert len(made.registry.checkpoints(job.id, None, 10).items) == 3
+    assert not any("BlockingIOError" in path.read_text() for path in tmp_path.rglob("trainer.log"))
