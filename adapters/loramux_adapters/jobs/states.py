@@ -34,7 +34,8 @@ _STEPS: dict[JobState, set[JobState]] = {
     JobState.VALIDATING_FILES: {JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED},
     JobState.QUEUED: {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED},
     JobState.RUNNING: {JobState.SUCCEEDED, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED},
-    JobState.PAUSED: {JobState.QUEUED, JobState.CANCELLED},
+    # A job that was paused before its files were looked at has that still before it.
+    JobState.PAUSED: {JobState.QUEUED, JobState.VALIDATING_FILES, JobState.CANCELLED},
     JobState.SUCCEEDED: set(),
     JobState.FAILED: set(),
     JobState.CANCELLED: set(),

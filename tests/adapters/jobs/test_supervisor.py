@@ -52,6 +52,10 @@ def has_ended(job: JobRecord) -> bool:
     return job.state.has_ended
 
 
+def logs(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.rglob("trainer.log"))
+
+
 def messages(made: Bench, job: JobRecord) -> list[str]:
     return [event.message for event in reversed(made.registry.events(job.id, None, 1000).items)]
 
@@ -174,4 +178,4 @@ async def test_killed_trainers_and_ended_servers_lose_no_job_and_double_none(
         else:
             assert made.library.added.count((job.name, 6)) >= 1
             assert len(made.registry.checkpoints(job.id, None, 10).items) == 3
-    assert not any("BlockingIOError" in path.read_text() for path in tmp_path.rglob("trainer.log"))
+    assert "BlockingIOError" not in logs(tmp_path)

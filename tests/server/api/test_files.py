@@ -99,7 +99,7 @@ MALFORMED: list[tuple[str, bytes, int, str]] = [
 ]
 
 
-def test_they_are_fifty() -> None:
+async def test_they_are_fifty() -> None:
     assert len(MALFORMED) == 50
     assert len({content for _, content, _, _ in MALFORMED}) == 50
 
