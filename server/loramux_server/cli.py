@@ -2,7 +2,7 @@
 
 import typer
 
-from loramux_server.commands import adapter
+from loramux_server.commands import adapter, finetune
 from loramux_server.commands.calibrate import calibrate
 from loramux_server.commands.doctor import doctor
 from loramux_server.commands.serve import serve
@@ -20,3 +20,4 @@ main = typer.Typer(
 for command in (serve, doctor, usage, calibrate, train):
     main.command()(command)
 main.add_typer(adapter.commands)
+main.add_typer(finetune.commands)

@@ -75,6 +75,26 @@ class Server:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise self._silent(error) from error
 
+    def upload(self, path: Path) -> str:
+        """Send a training file up while telling how far it is; return its id."""
+        try:
+            with _sending() as bar, bar.open(path, "rb", description=path.name) as file:
+                response = httpx.post(
+                    self._at("/v1/files"),
+                    data={"purpose": "fine-tune"},
+                    files={"file": (path.name, file)},
+                    headers=self._headers,
+                    timeout=SECONDS,
+                )
+            answer = response.json()
+            if response.is_error:
+                raise ended(_reason(answer))
+            return str(answer["id"])
+        except OSError as error:
+            raise ended(f"{path} can't be read: {error.strerror}") from error
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise self._silent(error) from error
+
     @property
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
