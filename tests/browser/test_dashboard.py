@@ -297,7 +297,7 @@ async def test_it_can_be_read_in_a_narrow_window_in_the_dark_by_choice(looking: 
 async def test_jobs_are_shown_where_the_server_has_some(looking: Looking) -> None:
     async with looking(THREE, 50) as look:
         await look.settle()
-        await expect(look.page.locator("#jobs")).to_be_hidden()
+        await expect(look.page.locator("#no-jobs")).to_be_visible()
         job = {
             "id": "ftjob-1",
             "status": "running",
@@ -305,7 +305,8 @@ async def test_jobs_are_shown_where_the_server_has_some(looking: Looking) -> Non
             "fine_tuned_model": None,
             "created_at": 1_700_000_000,
         }
-        answer = {"object": "list", "data": [job, job | {"id": "ftjob-0", "progress": 0.25}], "has_more": False}
+        ours = {"model": "ft:x", "step": 1, "steps": 4, "loss": 0.5, "validation_loss": None, "seconds_left": 9.4}
+        answer = {"object": "list", "data": [job, job | {"id": "ftjob-0", "progress": 0.25, "loramux": ours}], "has_more": False}
         await look.page.route("**/v1/fine_tuning/jobs*", lambda route: route.fulfill(json=answer))
         await look.page.reload()
         await expect(look.page.locator("#job-rows tr")).to_have_count(2)
@@ -313,4 +314,5 @@ async def test_jobs_are_shown_where_the_server_has_some(looking: Looking) -> Non
         await expect(look.page.get_by_role("progressbar", name="Progress of ftjob-0")).to_have_js_property(
             "value", 0.25
         )
+        await expect(look.page.locator("#job-rows tr").last).to_contain_text("step 1 of 4, loss 0.500, 9 s left")
         await nothing_was_wrong(look)

@@ -1,4 +1,4 @@
-// Fine-tuning jobs, where the server has them.
+// Fine-tuning jobs.
 
 import { DASH, moment, share } from "./format.js";
 
@@ -16,7 +16,7 @@ function line(job) {
   const name = cell("th", job.id);
   name.scope = "row";
   const begun = job.created_at ? moment(new Date(job.created_at * 1000)) : DASH;
-  const makes = job.fine_tuned_model ?? job.suffix ?? DASH;
+  const makes = job.fine_tuned_model ?? job.loramux?.model ?? DASH;
   row.append(name, cell("td", job.status), progress(job), cell("td", job.model), cell("td", makes), cell("td", begun));
   return row;
 }
@@ -30,6 +30,15 @@ function progress(job) {
   if (typeof job.progress !== "number") return found;
   const bar = Object.assign(document.createElement("progress"), { max: 1, value: job.progress });
   bar.setAttribute("aria-label", `Progress of ${job.id}`);
-  found.replaceChildren(bar, ` ${share(job.progress)}`);
+  found.replaceChildren(bar, ` ${[share(job.progress), ...pace(job.loramux)].join(", ")}`);
   return found;
+}
+
+function pace(ours) {
+  if (!ours) return [];
+  const words = [`step ${ours.step} of ${ours.steps}`];
+  if (typeof ours.loss === "number") words.push(`loss ${ours.loss.toFixed(3)}`);
+  if (typeof ours.validation_loss === "number") words.push(`validation ${ours.validation_loss.toFixed(3)}`);
+  if (ours.seconds_left > 0) words.push(`${Math.round(ours.seconds_left)} s left`);
+  return words;
 }
