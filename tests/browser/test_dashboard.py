@@ -306,7 +306,8 @@ async def test_jobs_are_shown_where_the_server_has_some(looking: Looking) -> Non
             "created_at": 1_700_000_000,
         }
         ours = {"model": "ft:x", "step": 1, "steps": 4, "loss": 0.5, "validation_loss": None, "seconds_left": 9.4}
-        answer = {"object": "list", "data": [job, job | {"id": "ftjob-0", "progress": 0.25, "loramux": ours}], "has_more": False}
+        other = job | {"id": "ftjob-0", "progress": 0.25, "loramux": ours}
+        answer = {"object": "list", "data": [job, other], "has_more": False}
         await look.page.route("**/v1/fine_tuning/jobs*", lambda route: route.fulfill(json=answer))
         await look.page.reload()
         await expect(look.page.locator("#job-rows tr")).to_have_count(2)
