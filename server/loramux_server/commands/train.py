@@ -1,20 +1,25 @@
 """`loramux train`: make an adapter on this machine, without a server."""
 
+import shutil
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loramux_adapters.training.dataset import read_dataset
-from loramux_adapters.training.errors import TrainerCrashed, TrainingError
-from loramux_adapters.training.events import Event, Finished, Started, Step
+from loramux_adapters.errors import AdapterError
+from loramux_adapters.records import BaseSpec
+from loramux_adapters.training.dataset import read_dataset, rows
+from loramux_adapters.training.errors import TrainerCrashed
+from loramux_adapters.training.events import Event, Finished, Started, Step, Validated
+from loramux_adapters.training.hyperparameters import Hyperparameters, LoraOptions, recipe_for
 from loramux_adapters.training.process import TrainingRun
 from loramux_adapters.training.process import train as run_trainer
-from loramux_adapters.training.recipe import load_recipe
+from loramux_adapters.training.recipe import Recipe, load_recipe
 from loramux_server.base import BaseError, ResolvedBase, resolve_base
 from loramux_server.config import SettingsError, load_settings
 
@@ -27,7 +32,13 @@ def train(
         typer.Option(exists=True, dir_okay=False, help="Training file: an OpenAI chat conversation a line (JSONL)."),
     ],
     output: Annotated[Path, typer.Option(file_okay=False, help="Folder to write the adapter to.")],
-    recipe: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Recipe (YAML).")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Recipe (YAML).", show_default="chosen by the data")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file like DATA that is not learned from.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     base: Annotated[str | None, typer.Option(help="Folder, Hub id or `demo`.", show_default="LORAMUX_BASE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON, one a line.")] = False,
 ) -> None:
@@ -35,28 +46,54 @@ def train(
 
     The adapter learns what the assistant says in them, nothing else. A recipe holds rank, alpha, target_modules,
     last_layers, learning_rate, epochs, batch_size, max_length and seed; what it does not say has a good default.
+    Without a recipe all is chosen by the size of the data and the base.
 
-    Example: loramux train --data train.jsonl --recipe recipe.yaml --output adapters/support-intent
+    A training that was interrupted or killed goes on when the same command is run again.
+
+    Example: loramux train --data train.jsonl --validation held-out.jsonl --output adapters/support-intent
     """
     try:
-        read_dataset(data)
+        examples = len(rows(read_dataset(data)))
         if recipe:
             load_recipe(recipe)
         resolved = _resolve(base)
-        run = TrainingRun(resolved.path, resolved.name, data, recipe, output)
+        place = output.parent / f".{output.name}.training"
+        place.mkdir(parents=True, exist_ok=True)
+        run = TrainingRun(
+            base=resolved.path,
+            base_name=resolved.name,
+            data=data,
+            recipe=recipe or _chosen(place, resolved, examples, on_gpu=device.startswith("cuda")),
+            output=output,
+            validation=validation,
+            state=place / "state",
+            device=device,
+        )
         with closing(run_trainer(run)) as events:  # however this ends, the trainer has ended before
             (_print_json if as_json else _show)(events)
+        shutil.rmtree(place, ignore_errors=True)
+        words.print(f"to serve it: loramux adapter add {output.name} {output} --upload")
     except TrainerCrashed as error:
         _end(error, 1)
-    except (TrainingError, BaseError, SettingsError, OSError) as error:
+    except (AdapterError, BaseError, SettingsError, OSError) as error:
         _end(error, 2)
     except KeyboardInterrupt:
-        _end("interrupted: nothing was written", 130)
+        _end("interrupted: run the same command again, and it goes on", 130)
 
 
 def _resolve(base: str | None) -> ResolvedBase:
     settings = load_settings(overrides={"base": base})
     return resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=words.print)
+
+
+def _chosen(place: Path, base: ResolvedBase, examples: int, *, on_gpu: bool) -> Path:
+    """Choose a recipe, and keep it where the training is kept, so that it can be looked at."""
+    spec = BaseSpec.from_folder(base.path, base.name)
+    settings = Hyperparameters(), LoraOptions()
+    recipe = recipe_for(*settings, examples, spec, max_length=Recipe().max_length, seed=0, on_gpu=on_gpu)
+    path = place / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return path
 
 
 def _print_json(events: Iterable[Event]) -> None:
@@ -76,11 +113,15 @@ def _show(events: Iterable[Event]) -> None:
                 case Step():
                     note = f"loss {event.loss:.3f}, {event.tokens:,} tokens, {event.seconds_left:.0f} s left"
                     progress.update(task, completed=event.step, note=note)
+                case Validated():
+                    words.print(f"step {event.step}: validation loss {event.loss:.3f}")
                 case Finished():
                     progress.update(task, description="trained", note=f"{event.size / 1e6:.1f} MB")
 
 
 def _about(started: Started) -> str:
+    if started.resumed_step:
+        words.print(f"going on after step {started.resumed_step:,}")
     return (
         f"{started.examples:,} examples, {started.steps:,} steps; "
         f"training {started.trained_parameters:,} parameters, {started.trained_share:.2%} of the base's"

@@ -8,9 +8,11 @@ from typer.testing import CliRunner
 from loramux_adapters.training.errors import TrainerCrashed, TrainingError
 from loramux_adapters.training.events import Event, Finished, Started, Step
 from loramux_adapters.training.process import TrainingRun
+from loramux_adapters.training.recipe import load_recipe
 from loramux_server.base import BaseError, ResolvedBase
 from loramux_server.cli import main
 from loramux_server.commands import train as command
+from tests.adapters.building import BASE
 
 EVENTS: list[Event] = [
     Started(examples=720, steps=90, trained_parameters=976_896, base_parameters=134_515_008),
@@ -60,8 +62,22 @@ def test_the_trainer_gets_what_the_user_named(
 ) -> None:
     trainer = FakeTrainer()
     assert invoke(arguments, trainer, monkeypatch)[0] == 0
-    recipe = Path("recipe.yaml")
-    assert trainer.run == TrainingRun(tmp_path / "tiny", "Tiny-Base", Path("train.jsonl"), recipe, Path("out"))
+    recipe, state = Path("recipe.yaml"), Path(".out.training/state")
+    expected = TrainingRun(tmp_path / "tiny", "Tiny-Base", Path("train.jsonl"), recipe, Path("out"), state=state)
+    assert trainer.run == expected
+    assert not Path(".out.training").exists()
+
+
+def test_without_a_recipe_one_is_chosen_and_kept_until_the_end(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shapes = BASE.model_dump(exclude={"name", "architecture"}) | {"architectures": [BASE.architecture]}
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(shapes))
+    without = [word for word in arguments if word not in {"--recipe", "recipe.yaml"}]
+    trainer = FakeTrainer(TrainerCrashed("killed"))
+    assert invoke(without, trainer, monkeypatch)[0] == 1
+    assert load_recipe(tmp_path / ".out.training" / "recipe.yaml").epochs == 25
 
 
 def test_people_see_what_share_of_the_base_is_trained(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
