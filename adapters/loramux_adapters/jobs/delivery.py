@@ -52,6 +52,7 @@ class Delivery:
 
     async def result(self, job: JobRecord, run: TrainingRun, results: Path) -> None:
         """Let the job's name lead to what it made, keep its results, and enter that it succeeded."""
+        await self._take_up(job, run.output)
         version = await self._accepted(job, run.output, job.progress.step)
         kept = await asyncio.to_thread(self._keep_results, job, results)
         if self.observer:
@@ -59,6 +60,14 @@ class Delivery:
         await self.library.set_alias(job.name, {version.digest: 1.0}, actor=job.created_by)
         notes = (Note(f"New fine-tuned model created: {job.name}"), Note("The job has successfully completed"))
         await asyncio.to_thread(self.registry.move, job.id, JobState.SUCCEEDED, self.now(), *notes, result_files=kept)
+
+    async def _take_up(self, job: JobRecord, output: Path) -> None:
+        """Add the checkpoints that the trainer made while no server listened to it."""
+        known = {found.step for found in (await asyncio.to_thread(self.registry.checkpoints, job.id, None, 100)).items}
+        for folder in await asyncio.to_thread(lambda: sorted(output.glob("checkpoints/step-*"))):
+            step = int(folder.name.removeprefix("step-"))
+            if step not in known:
+                await self.checkpoint(job, folder, step, Progress(step=step))
 
     async def _accepted(self, job: JobRecord, folder: Path, step: int) -> VersionId:
         source = JobSource(folder, job.id, step)

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +30,11 @@ while step < 6 and not stopped:
     time.sleep(SECONDS)
     step += 1
     say(event="step", step=step, steps=6, loss=1.0 / step, tokens=10 * step, seconds=step, seconds_left=6 - step)
+    if step in (2, 4, 6):
+        os.makedirs(f"{output}/checkpoints/step-{step}", exist_ok=True)
+        say(event="checkpointed", step=step, folder=f"checkpoints/step-{step}")
     written = place / "new"; written.write_text(str(step)); written.rename(saved)
     say(event="saved", step=step)
-    if step in (2, 4, 6):
-        say(event="checkpointed", step=step, folder=f"checkpoints/step-{step}")
 if step < 6:
     say(event="paused", step=step)
 else:
@@ -169,7 +171,8 @@ async def test_killed_trainers_and_ended_servers_lose_no_job_and_double_none(
                 if hits < 50:
                     hits += 1
                     for child in psutil.Process().children():
-                        child.kill()
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            child.kill()
     ended = [made.registry.get(job.id) for job in jobs]
     assert {job.state for job in ended} <= {JobState.SUCCEEDED, JobState.FAILED}
     for job in ended:
