@@ -1,6 +1,7 @@
 """What comes of a job: versions that serve, files that show how it went, and what it cost."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Delivery:
         except AdapterRejected as error:
             note = Note(f"Checkpoint at step {step} left out: {error.message}", "warn")
             await asyncio.to_thread(self.registry.enter, job.id, self.now(), note)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             return
         metrics = checkpoint_metrics(step, progress)
         await asyncio.to_thread(self.registry.add_checkpoint, job.id, self.now(), step, str(version), metrics)
