@@ -123,8 +123,7 @@ class Supervisor:
             await working
         finally:
             working.cancel()
-            with suppress(asyncio.CancelledError, AdapterError, OSError):
-                await working
+            await _over(working)
 
     async def _hear(self, *others: asyncio.Task[None]) -> None:
         """Wait for news, for one of the others, or for the time to look again."""
@@ -156,6 +155,20 @@ class Supervisor:
 
     async def _move(self, job: JobRecord, state: JobState, *notes: Note, **values: Any) -> JobRecord:
         return await asyncio.to_thread(self.registry.move, job.id, state, self.now(), *notes, **values)
+
+
+async def _over(task: asyncio.Task[None]) -> None:
+    """Wait until a task has ended, however; who is cancelled meanwhile hears of it after that, and not never."""
+    is_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if not task.cancelled():
+        task.exception()  # looked at, so that nobody misses it
+    if is_cancelled:
+        raise asyncio.CancelledError
 
 
 def _first_line(error: Exception) -> str:

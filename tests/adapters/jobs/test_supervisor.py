@@ -102,6 +102,18 @@ async def test_a_cancelled_job_stops_within_seconds_and_keeps_its_checkpoints(
     assert NAME not in made.library.aliases
 
 
+async def test_a_server_that_ends_while_a_job_is_being_stopped_ends(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, SLOW)
+    job = made.job()
+    async with asyncio.timeout(20):
+        async with made.supervisor.working():
+            await until(made, job, lambda record: record.progress.step >= 1)
+            made.registry.move(job.id, JobState.PAUSED, 2.0)
+            made.supervisor.wake()
+            await asyncio.sleep(0.1)  # the trainer has been told, and ends its step
+    assert psutil.Process().children() == []
+
+
 async def test_a_paused_job_goes_on_where_it_was(tmp_path: Path, engine: sa.Engine) -> None:
     made = bench(tmp_path, engine, SLOW)
     job, other = made.job(), made.job(name="ft:tiny:local:test:2")
