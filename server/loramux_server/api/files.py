@@ -14,6 +14,7 @@ from starlette.responses import FileResponse
 from loramux_adapters.jobs.errors import FileInUse, InvalidFile
 from loramux_adapters.jobs.files import FileRecord, TrainingFiles
 from loramux_server.api.authority import Admin
+from loramux_server.api.problems import problems
 
 Check = Callable[[Path], Mapping[str, Any]]
 """Reads a training file and returns its report, or raises InvalidDataset."""
@@ -25,7 +26,7 @@ _NAME_LENGTH = 255
 
 def files_router(files: TrainingFiles, check: Check, is_needed: Callable[[str], bool]) -> APIRouter:
     """Return the routes; `is_needed` says whether a job that has not ended is to read a file."""
-    router = APIRouter(prefix="/v1/files", tags=["files"])
+    router = APIRouter(prefix="/v1/files", tags=["files"], responses=problems(404, 409, 413))
 
     @router.post("")
     async def upload(request: Request, _: Admin) -> dict[str, Any]:

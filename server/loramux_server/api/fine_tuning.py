@@ -15,6 +15,7 @@ from loramux_server.api.authority import Admin
 from loramux_server.api.files import listed
 from loramux_server.api.fine_tuning_requests import CreateJob, model_name
 from loramux_server.api.fine_tuning_views import JobViews
+from loramux_server.api.problems import problems
 from loramux_server.errors import InvalidRequest
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -26,7 +27,7 @@ def fine_tuning_router(
     registry: JobRegistry, plans: Plans, views: JobViews, wake: Callable[[], None], most_waiting: int
 ) -> APIRouter:
     """Return the routes; `wake` is called when there is something new to work on or to stop."""
-    router = APIRouter(tags=["fine-tuning"])
+    router = APIRouter(tags=["fine-tuning"], responses=problems(404, 409, 429))
     for part in (
         _jobs(registry, plans, views, wake, most_waiting),
         _moves(registry, views, wake),

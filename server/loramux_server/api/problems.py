@@ -21,12 +21,13 @@ class Problem(BaseModel):
 
 
 _REASONS: dict[int | str, str] = {
-    400: "The request is wrong, or the files are no adapter of this base, or it has no effect on it.",
+    400: "The request is wrong, or the files are not what they should be: the message says where.",
     401: "No key, or one that is not known.",
     403: "The key is no administrator's, or adapters may not come from that folder or URL.",
-    404: "No such adapter or version.",
-    409: "Against what is registered: a name that is taken, a version in use or not ready, no room for a pin.",
-    413: "The body is larger than any adapter of this base.",
+    404: "No such adapter, version, file or job.",
+    409: "Against what is registered: a name that is taken, a version or file in use, a job that has ended.",
+    413: "The body is larger than any file that is taken here.",
+    429: "As many jobs wait as may.",
     502: "The Hub or the object store does not answer, does not have the files, or does not let us in.",
     503: "Out of service, or every place in the engine is in use.",
     "default": "Any other error, in the same shape.",
