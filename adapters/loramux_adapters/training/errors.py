@@ -5,6 +5,8 @@ AdapterError                  adapter_error
     ├── InvalidDataset        training_file_invalid
     ├── InvalidRecipe         recipe_invalid
     ├── UnusableBase          training_base_unusable
+    ├── TooLittleMemory       training_memory_short
+    ├── AlreadyTraining       already_training
     └── TrainerCrashed        trainer_crashed
 """
 
@@ -40,6 +42,18 @@ class UnusableBase(TrainingError):
     """A folder that no adapter can be trained on, or not with this recipe."""
 
     code = "training_base_unusable"
+
+
+class TooLittleMemory(TrainingError):
+    """A training that would not fit beside what is in memory already; nothing was loaded."""
+
+    code = "training_memory_short"
+
+
+class AlreadyTraining(TrainingError):
+    """Another trainer works with the same state."""
+
+    code = "already_training"
 
 
 class TrainerCrashed(TrainingError):

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from loramux_adapters.training.recipe import Recipe
+
 
 class _Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -20,6 +22,7 @@ class Started(_Event):
     base_parameters: int
     device: str = "cpu"
     resumed_step: int = 0
+    recipe: Recipe | None = None
 
     @property
     def trained_share(self) -> float:

@@ -12,7 +12,7 @@ from loramux_adapters.training.errors import TrainerCrashed, TrainingError
 from loramux_adapters.training.events import Event, Failed, parse_event
 
 LOG_TAIL = 2000  # bytes of the trainer's own words that a crash is reported with
-PATIENCE = 30  # seconds that an interrupted trainer has to clean up
+PATIENCE = 60  # seconds that a paused trainer has to end its step and save
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,16 @@ class TrainingRun:
 def train(run: TrainingRun) -> Generator[Event, None, None]:
     """Run the trainer to its end; raises TrainingError when it leaves no adapter, TrainerCrashed if that is our fault.
 
-    Closing the generator early stops the trainer and waits until it has cleaned up.
+    Closing the generator early pauses the trainer and waits until it has saved where it is.
     """
     with tempfile.TemporaryFile() as log:
-        child = subprocess.Popen(run.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        child = subprocess.Popen(
+            [*run.command, "--with-parent"],
+            stdin=subprocess.PIPE,  # never written to: that it ends tells the trainer that we have
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C is for us: the trainer is told to save where it is
+        )
         try:
             yield from _events(child.stdout)
             if child.wait() != 0:
@@ -81,11 +87,12 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
         child.terminate()
     try:
         child.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         child.kill()
         child.wait()
-    if child.stdout:
-        child.stdout.close()
+    for pipe in (child.stdin, child.stdout):
+        if pipe:
+            pipe.close()
 
 
 def _tail(log: IO[bytes]) -> str:

@@ -1,17 +1,24 @@
 """What a training can go on from: states on disk, each complete or absent, and of this training alone."""
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loramux_adapters.training.errors import AlreadyTraining
 from loramux_adapters.training.recipe import Recipe
 
+_log = logging.getLogger(__name__)
 _STEP = re.compile(r"step-(\d{1,9})")
 _META = "loramux.json"
+_SAMPLE = 1 << 20  # bytes of each file of weights that tell two bases of the same shape apart
 
 
 @dataclass(frozen=True)
@@ -42,19 +49,23 @@ class States:
         newest = max(states, key=lambda state: state.step, default=None)
         for path in self.folder.iterdir():
             if newest is None or path != newest.folder:
+                if newest is None and _STEP.fullmatch(path.name):
+                    _log.warning("%s is of another base, data or recipe, or not whole: starting anew", path.name)
                 _remove(path)
         return newest
 
     def publish(self, written: Path, step: int, tokens: int, seconds: float) -> None:
         """Make the state in the folder `written` the newest: on disk as a whole, or not at all."""
+        target = self.folder / f"step-{step}"
+        if target.exists():  # it was whole when it was taken up, so it is the same
+            _remove(written)
+            return
         meta = {"fingerprint": self._fingerprint, "step": step, "tokens": tokens, "seconds": seconds}
         (written / _META).write_text(json.dumps(meta))
         for path in [*written.iterdir(), written]:
-            _sync(path)
-        target = self.folder / f"step-{step}"
-        _remove(target)
+            sync(path)
         written.rename(target)
-        _sync(self.folder)
+        sync(self.folder)
         for path in self.folder.iterdir():
             if path not in {target, self.unfinished}:
                 _remove(path)
@@ -70,13 +81,35 @@ class States:
         return None
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other trainers off the states in `folder`, however this one ends; raises AlreadyTraining."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise AlreadyTraining("another trainer works on this training: wait until it has ended, or stop it") from error
+
+
 def fingerprint(base: Path, data: Path, validation: Path | None, recipe: Recipe) -> str:
     """Name a training by what decides its result; raises OSError."""
     digest = hashlib.sha256(recipe.model_dump_json().encode())
-    for path in sorted(base.glob("*.json")):
-        digest.update(path.read_bytes())
+    for path in sorted([*base.glob("*.json"), *base.glob("*.jinja")]):
+        digest.update(f"{path.name} {path.stat().st_size}".encode() + path.read_bytes())
     for path in sorted(base.glob("*.safetensors")):
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _SAMPLE))
+            digest.update(f"{path.name} {size}".encode() + file.read())
     for learned in (data, validation):
         if learned is not None:
             with learned.open("rb") as file:
@@ -91,7 +124,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file or a folder on disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -134,6 +134,7 @@ def test_the_adapters_files_are_replaced_and_others_left_alone(trained: tuple[li
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "checkpoints",
     ]
     assert (trained[1] / "README.md").read_text() == "old"
     assert leftovers(place) == []
@@ -266,6 +267,44 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     assert (place / "killed" / weights).read_bytes() == (unbroken[1] / weights).read_bytes()
 
 
+def test_a_training_that_was_killed_after_its_last_step_only_writes_its_result(
+    unbroken: tuple[list[Event], Path], place: Path
+) -> None:
+    """The unbroken one's last state is still there: it is what a kill between the last step and the result leaves."""
+    started, *between, finished = train(replace(kept(place, "unbroken"), output=place / "late"))
+    assert isinstance(started, Started)
+    assert started.resumed_step == started.steps == 102
+    assert between == []
+    assert isinstance(finished, Finished)
+    assert (finished.tokens, finished.size) == (unbroken[0][-1].tokens, unbroken[0][-1].size)  # type: ignore[union-attr]
+    weights = "adapter_model.safetensors"
+    assert (place / "late" / weights).read_bytes() == (unbroken[1] / weights).read_bytes()
+
+
+def test_a_trainer_that_is_told_to_stop_twice_ends_at_once(place: Path) -> None:
+    with start(kept(place, "twice").command) as child:
+        _wait_for("step", child.stdout or ())
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=30)
+    assert child.returncode == 130
+
+
+def test_two_trainers_never_share_a_state(place: Path) -> None:
+    again = kept(place, "shared")
+    with start(again.command) as child:
+        _wait_for("started", child.stdout or ())
+        with pytest.raises(TrainingError, match="another trainer works on this training"):
+            list(train(again))
+        child.kill()
+
+
+def test_without_a_recipe_one_is_chosen_by_the_data(place: Path) -> None:
+    started = next(iter(train(replace(run(place), recipe=None, output=place / "chosen"))))
+    assert isinstance(started, Started)
+    assert started.recipe is not None
+    assert (started.recipe.epochs, started.recipe.last_layers) == (25, 2)
+
+
 def test_a_training_that_is_told_to_pause_saves_its_last_step(place: Path) -> None:
     again = kept(place, "paused")
     with start(again.command) as child:
@@ -288,6 +327,16 @@ def test_a_training_pauses_when_its_parent_dies(place: Path) -> None:
         child.stdin.close()
         said = [parse_event(line) for line in child.stdout or ()]
     assert isinstance(said[-1], Paused)
+
+
+def test_a_training_whose_events_nobody_reads_any_more_saves_and_ends(place: Path) -> None:
+    again = kept(place, "unheard")
+    with start(replace(again, save_seconds=3600.0).command) as child:
+        assert child.stdout is not None
+        _wait_for("step", child.stdout)
+        child.stdout.close()
+        assert child.wait(60) == 0
+    assert [path.name for path in (place / "unheard-state").iterdir()] != []
 
 
 def test_the_state_of_other_data_is_not_taken_up(place: Path) -> None:

@@ -16,9 +16,10 @@ import torch
 
 from loramux_adapters.training.errors import TrainingError
 from loramux_adapters.training.events import Failed, Paused
-from loramux_adapters.training.recipe import Recipe, load_recipe
-from loramux_adapters.training.trainer.reporter import Reporter
-from loramux_adapters.training.trainer.training import Job, PausedError, ignore_interrupts, train
+from loramux_adapters.training.recipe import load_recipe
+from loramux_adapters.training.trainer.lessons import Job
+from loramux_adapters.training.trainer.reporter import PausedError, Reporter
+from loramux_adapters.training.trainer.training import ignore_interrupts, train
 
 ORPHAN_SECONDS = 20.0
 """How long a trainer whose parent died may take to save."""
@@ -52,7 +53,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         base_name=arguments.base_name or arguments.base.resolve().name,
         data=arguments.data,
         validation=arguments.validation,
-        recipe=load_recipe(arguments.recipe) if arguments.recipe else Recipe(),
+        recipe=load_recipe(arguments.recipe) if arguments.recipe else None,
         output=arguments.output,
         state=arguments.state,
         save_seconds=arguments.save_seconds,
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base-name", help="name to record in the adapter (the folder's name)")
     parser.add_argument("--data", type=Path, required=True, help="chat fine-tuning file (JSONL)")
     parser.add_argument("--validation", type=Path, help="file of the same format that is not learned from")
-    parser.add_argument("--recipe", type=Path, help="recipe (YAML); all the defaults")
+    parser.add_argument("--recipe", type=Path, help="recipe (YAML); chosen by the size of data and base")
     parser.add_argument("--output", type=Path, required=True, help="folder to write the adapter to")
     parser.add_argument("--state", type=Path, help="folder of what to go on from; nothing is kept if it is not given")
     parser.add_argument("--save-seconds", type=float, default=30.0, help="how much training a kill may cost")

@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class PausedError(Exception):
+    """The training was told to stop, and goes on after `step` when it is run again."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
 class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Writes events, one JSON object a line, and says when to validate, save and stop.
 
-    `before_*` is what earlier runs of the same training had done. `publish` makes a state that was just written the
-    newest, and exports an adapter where one is due; nothing is saved where there is none.
+    `before_*` is what earlier runs of the same training had done.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -23,9 +30,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
         self.is_pausing = False
         self.before_tokens, self.before_seconds = 0, 0.0
         self.due: frozenset[int] = frozenset()
-        """The steps after which an adapter is exported."""
-        self.publish: Callable[[int], None] | None = None
-        self.save_seconds = 0.0
+        """The steps after which the validation file is looked at and an adapter exported."""
+        self.publish: Callable[[int], bool] = lambda _: False
+        """Exports an adapter if one is due, makes the state that was just written the newest; says if it was kept."""
+        self.save_seconds: float | None = None
+        """How old a state may get; None if none is kept."""
+        self.saved_step = 0
         self.validates = False
         self.tokens = 0
         self._began = self._saved = time.monotonic()
@@ -37,8 +47,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
         return self.before_seconds + time.monotonic() - self._began
 
     def tell(self, event: Event) -> None:
-        """Write one event at once: the parent draws its progress from it."""
-        print(event.model_dump_json(), file=self.stream, flush=True)
+        """Write one event at once: the parent draws its progress from it. Where nobody listens any more, pause."""
+        try:
+            print(event.model_dump_json(), file=self.stream, flush=True)
+        except BrokenPipeError:
+            self.is_pausing = True
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Count the time from the first step, not from the loading."""
@@ -48,9 +61,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Decide what this step is followed by."""
         is_due = state.global_step in self.due
-        is_old = time.monotonic() - self._saved >= self.save_seconds
+        age = time.monotonic() - self._saved
+        is_old = self.save_seconds is not None and (age >= self.save_seconds or self.is_pausing)
         control.should_evaluate = is_due and self.validates
-        control.should_save = self.publish is not None and (is_due or is_old or self.is_pausing)
+        control.should_save = is_due or is_old
         control.should_training_stop = control.should_training_stop or self.is_pausing
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
@@ -80,7 +94,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Keep what was written."""
-        if self.publish:
-            self.publish(state.global_step)
-        self._saved = time.monotonic()
-        self.tell(Saved(step=state.global_step))
+        if self.publish(state.global_step):
+            self._saved, self.saved_step = time.monotonic(), state.global_step
+            self.tell(Saved(step=state.global_step))
