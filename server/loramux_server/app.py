@@ -19,9 +19,11 @@ from loramux_adapters.errors import AdapterError
 from loramux_adapters.intake import Intake, declared_rank
 from loramux_adapters.jobs.delivery import Delivery
 from loramux_adapters.jobs.files import MOST_BYTES, TrainingFiles
+from loramux_adapters.jobs.observer import Observer
 from loramux_adapters.jobs.plans import Plans
 from loramux_adapters.jobs.registry import JobRegistry
 from loramux_adapters.jobs.supervisor import Supervisor
+from loramux_adapters.jobs.trial.examiner import Ask, Examiner
 from loramux_adapters.library import Library
 from loramux_adapters.pool import AdapterPool
 from loramux_adapters.records import BaseSpec, parse_adapter_name
@@ -42,6 +44,7 @@ from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.ops import ops_router
 from loramux_server.api.oversight import oversight_router
 from loramux_server.api.usage import usage_router
+from loramux_server.api.usage_report import Sources
 from loramux_server.auth import Authenticator
 from loramux_server.base import ResolvedBase
 from loramux_server.config import Settings
@@ -53,8 +56,10 @@ from loramux_server.engine.directory import AdapterDirectory, LoraRequests
 from loramux_server.engine.loader import EngineLoader
 from loramux_server.engine.proof import EngineProver
 from loramux_server.engine.routed import RoutedEngine
+from loramux_server.engine.trial import EngineAsk
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.metering.books import Books, Upkeep
+from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.writer import Limits
 from loramux_server.metering.metrics import Metrics
 from loramux_server.middleware import Drain, add_error_handlers, shell
@@ -177,17 +182,20 @@ async def compose(
     await mount_openai(app, routed, directory, arguments, before_each=note_user)
     add_error_handlers(app)
     app.include_router(models_router(ServedModels(shelf.base.name, library)))
+    sources = Sources(books.reader, books.training, Upkeep(settings.prices, shelf.catalogue, books.training))
     for router in (
         aliases_router(library),
         additions_router(library, settings.allowed_roots, settings.allowed_urls),
         adapters_router(library),
         oversight_router(library),
-        usage_router(books.reader, Upkeep(settings.prices, shelf.catalogue), settings.prices.version),
+        usage_router(sources, settings.prices.version),
     ):
         app.include_router(router)
     app.include_router(ops_router(why_not_ready, registry))
     app.include_router(dashboard_router())
-    jobs = fine_tuning(app, settings, shelf, library, engine, arguments)
+    jobs = fine_tuning(
+        app, settings, shelf, library, engine, EngineAsk(engine, pool, requests), JobMetrics(books.training, registry)
+    )
     keys = Authenticator(key.get_secret_value() for key in settings.api_keys)
     adapter = sum(largest_file(shelf.base, arguments.max_lora_rank).values())
     limits = BodyLimits(settings.max_body_bytes, {ADAPTERS_PATH: adapter, FILES_PATH: MOST_BYTES})
@@ -202,29 +210,31 @@ async def compose(
 
 
 def fine_tuning(
-    app: FastAPI, settings: Settings, shelf: Shelf, library: Library, engine: Any, arguments: Namespace
+    app: FastAPI, settings: Settings, shelf: Shelf, library: Library, engine: Any, ask: Ask, observer: Observer
 ) -> Supervisor:
     """Wire files and jobs, and return what works on the jobs."""
     files, registry = TrainingFiles(shelf.database, settings.data_dir / "files"), JobRegistry(shelf.database)
     files.sweep()
     cost, training = settings.prices.training_cost, settings.training
+    tokens, context = EngineChatTokens(engine), engine.model_config.max_model_len
+    examiner = Examiner(ask, tokens, context, training.trial_questions) if training.trial_questions else None
     plans = Plans(
         files=files,
         registry=registry,
         base=shelf.base,
         base_folder=shelf.weights,
         folder=settings.data_dir / "fine-tuning",
-        max_rank=arguments.max_lora_rank,
+        max_rank=library.intake.max_rank,
         cost=cost,
         device=training.device,
         threads=training.threads,
         save_seconds=training.save_seconds,
     )
-    supervisor = Supervisor(registry, plans, Delivery(registry, library, files), training.priority)
-    tokens = EngineChatTokens(engine)
+    delivery = Delivery(registry, library, files, examiner)
+    supervisor = Supervisor(registry, plans, delivery, training.priority, observer)
 
     def check(path: Path) -> dict[str, Any]:
-        return inspect(path, tokens, engine.model_config.max_model_len).model_dump()
+        return inspect(path, tokens, context).model_dump()
 
     views = JobViews(shelf.base, settings.organization, cost)
     app.include_router(files_router(files, check, registry.needs))

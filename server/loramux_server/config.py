@@ -46,7 +46,8 @@ class Training(BaseModel):
     """Where and how fine-tuning jobs are trained.
 
     `device` is the CPU or a GPU of torch's (cuda:1); the trainer gets of a shared CPU what is left over (idle), little
-    (low) or half (equal). `queue` is how many jobs may wait; `save_seconds` how much training a kill may cost.
+    (low) or half (equal). `queue` is how many jobs may wait; `save_seconds` how much training a kill may cost;
+    `trial_questions` how many of a validation file's answers are asked of base and adapter when a job is done.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +57,7 @@ class Training(BaseModel):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     queue: Annotated[int, Field(ge=0, le=100_000)] = 100
     save_seconds: PositiveFloat = 30.0
+    trial_questions: Annotated[int, Field(ge=0, le=10_000)] = 100
 
 
 class SettingsError(CannotStart):

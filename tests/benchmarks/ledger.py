@@ -23,13 +23,14 @@ from loramux_loadtests.report import Finding, Report, table, write
 from loramux_loadtests.statistics import spread
 from loramux_loadtests.steps import Steps
 from loramux_server import db
-from loramux_server.api.usage_report import Order, Question, report
+from loramux_server.api.usage_report import Order, Question, Sources, report
 from loramux_server.metering.accounts import Accounts
 from loramux_server.metering.cost import Share, Work
 from loramux_server.metering.ledger.book import Book
 from loramux_server.metering.ledger.labels import GroupBy
 from loramux_server.metering.ledger.reader import LedgerReader
 from loramux_server.metering.ledger.spans import Span
+from loramux_server.metering.ledger.training import TrainingBook
 from loramux_server.metering.ledger.writer import LedgerWriter, Limits
 from loramux_server.metering.prices import Prices
 from loramux_server.metering.record import Operation, Outcome, Route, RunFacts, UsageRecord
@@ -121,13 +122,17 @@ def answering(database: sa.Engine, span: Span, by: GroupBy) -> list[float]:
     """Seconds that the comparison takes, each time it is asked."""
 
     class Upkeep:
-        def to_earn(self, adapter: str) -> Decimal:
+        def bills(self) -> "Upkeep":
+            return self
+
+        def to_earn(self, adapter: str, _mode: str) -> Decimal:
             return Decimal(len(adapter))
 
+    sources = Sources(LedgerReader(database), TrainingBook(database, PRICES), Upkeep())
     taken = []
     for _ in range(ASKED):
         started = time.monotonic()
-        report(LedgerReader(database), Upkeep(), Question(span, by, {}, Order.COST, 100), PRICES.version)
+        report(sources, Question(span, by, {}, Order.COST, 100), PRICES.version)
         taken.append(time.monotonic() - started)
     return taken
 

@@ -1,6 +1,7 @@
 """The official client's whole loop on the real base: upload, train, watch, ask, delete."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -78,10 +79,18 @@ async def test_an_adapter_is_made_and_served_by_the_official_client_alone(real: 
     early = await ask(real, checkpoints[-1].fine_tuned_model_checkpoint)
     assert early.model == checkpoints[-1].fine_tuned_model_checkpoint
 
-    table, picture = [(await real.client.files.content(file)).content for file in job.result_files]
+    trial: Any = (job.model_extra or {})["loramux"]["trial"]
+    assert trial["questions"] == 12
+    assert (
+        trial["arms"]["adapter"]["scores"]["valid JSON"]["mean"] > trial["arms"]["base"]["scores"]["valid JSON"]["mean"]
+    )
+    assert any(event.message == trial["sentence"] for event in events)
+
+    table, picture, comparison = [(await real.client.files.content(file)).content for file in job.result_files]
     assert table.startswith(b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
     assert len(table.splitlines()) == 1 + len(losses)
     assert picture.startswith(b"\x89PNG")
+    assert len(json.loads(comparison)["answers"]) == 3 * 12
 
     assert (await real.client.models.delete(name)).deleted
     with pytest.raises(openai.NotFoundError):

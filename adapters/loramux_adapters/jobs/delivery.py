@@ -1,4 +1,4 @@
-"""What comes of a job: versions that serve, files that show how it went, and what it cost."""
+"""What comes of a job: versions that serve, a comparison with the base, and files that show how it went."""
 
 import asyncio
 import shutil
@@ -6,36 +6,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from loramux_adapters.errors import AdapterRejected
+from loramux_adapters.errors import AdapterError, AdapterRejected
 from loramux_adapters.jobs.diary import checkpoint_metrics
 from loramux_adapters.jobs.files import TrainingFiles
 from loramux_adapters.jobs.records import JobRecord, Note, Progress
 from loramux_adapters.jobs.registry import JobRegistry
-from loramux_adapters.jobs.results import write_results
+from loramux_adapters.jobs.results import write_comparison, write_results
 from loramux_adapters.jobs.sources import JobSource
 from loramux_adapters.jobs.states import JobState
+from loramux_adapters.jobs.trial.examiner import Examiner, Held
 from loramux_adapters.library import Library
 from loramux_adapters.records import VersionId
 from loramux_adapters.training.process import TrainingRun
 
 
-class Observer(Protocol):
-    """Told what jobs came to."""
-
-    def succeeded(self, job: JobRecord, version: VersionId) -> None:
-        """A job has made a version; called in a thread, and again if the server died before the job was entered so."""
-
-
 @dataclass(frozen=True)
 class Delivery:
-    """Hands on what the trainer makes."""
+    """Hands on what the trainer makes; without an examiner nothing is compared."""
 
     registry: JobRegistry
     library: Library
     files: TrainingFiles
-    observer: Observer | None = None
+    examiner: Examiner | None = None
     now: Callable[[], float] = time.time
 
     async def checkpoint(self, job: JobRecord, folder: Path, step: int, progress: Progress) -> None:
@@ -43,25 +37,39 @@ class Delivery:
         try:
             version = await self._accepted(job, folder, step)
         except AdapterRejected as error:
-            note = Note(f"Checkpoint at step {step} left out: {error.message}", "warn")
-            await asyncio.to_thread(self.registry.enter, job.id, self.now(), note)
+            await self._note(job, Note(f"Checkpoint at step {step} left out: {error.message}", "warn"))
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             return
         metrics = checkpoint_metrics(step, progress)
         await asyncio.to_thread(self.registry.add_checkpoint, job.id, self.now(), step, str(version), metrics)
-        note = Note(f"Checkpoint created at step {step}: {version}")
-        await asyncio.to_thread(self.registry.enter, job.id, self.now(), note)
+        await self._note(job, Note(f"Checkpoint created at step {step}: {version}"))
 
     async def result(self, job: JobRecord, run: TrainingRun, results: Path) -> None:
         """Let the job's name lead to what it made, keep its results, and enter that it succeeded."""
         await self._take_up(job, run.output)
         version = await self._accepted(job, run.output, job.progress.step)
-        kept = await asyncio.to_thread(self._keep_results, job, results)
-        if self.observer:
-            await asyncio.to_thread(self.observer.succeeded, job, version)
+        held = await self._examine(job, run, version) if self.examiner else None
+        kept = await asyncio.to_thread(self._keep_results, job, results, held)
         await self.library.set_alias(job.name, {version.digest: 1.0}, actor=job.created_by)
         notes = (Note(f"New fine-tuned model created: {job.name}"), Note("The job has successfully completed"))
         await asyncio.to_thread(self.registry.move, job.id, JobState.SUCCEEDED, self.now(), *notes, result_files=kept)
+
+    async def _examine(self, job: JobRecord, run: TrainingRun, version: VersionId) -> Held | None:
+        """Compare the version with the base, and enter what was found, or why nothing was."""
+        held, note = None, Note("Nothing was compared with the base: the job has no validation file")
+        if self.examiner and run.validation:
+            await self._note(job, Note("Comparing the base and the adapter on the validation file"))
+            try:
+                held = await self.examiner.hold(version, run.data, run.validation)
+                note = Note(held.trial.sentence if held else "Nothing was compared: the adapter has learned all of it")
+            except AdapterError as error:
+                note = Note(f"The base and the adapter were not compared: {error.message}", "warn")
+        found = job.progress.model_copy(update={"trial": held.trial.model_dump() if held else None})
+        await self._note(job, note, progress=found.model_dump())
+        return held
+
+    async def _note(self, job: JobRecord, note: Note, **values: Any) -> None:
+        await asyncio.to_thread(self.registry.enter, job.id, self.now(), note, **values)
 
     async def _take_up(self, job: JobRecord, output: Path) -> None:
         """Add the checkpoints that the trainer made while no server listened to it."""
@@ -75,9 +83,10 @@ class Delivery:
         source = JobSource(folder, job.id, step)
         return (await self.library.add(job.name, source, actor=job.created_by, promote=False)).id
 
-    def _keep_results(self, job: JobRecord, folder: Path) -> list[str]:
+    def _keep_results(self, job: JobRecord, folder: Path, held: Held | None) -> list[str]:
         kept = []
-        for path in write_results(folder, self.registry.metrics(job.id), job.name):
+        paths = write_results(folder, self.registry.metrics(job.id), job.name)
+        for path in [*paths, write_comparison(folder, held)] if held else paths:
             with path.open("rb") as file:
                 kept.append(self.files.add(file, path.name, "fine-tune-results", self.now()).id)
         return kept

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from loramux_adapters.jobs.observer import Observer
 from loramux_adapters.jobs.records import JobRecord, Note, Progress
 from loramux_adapters.jobs.registry import JobRegistry
 from loramux_adapters.training.events import Event, Finished, Saved, Started, Step, Validated
@@ -15,8 +16,8 @@ _FLUSH_SECONDS = 1.0
 class Diary:
     """Collects notes and the progress of one job; raises WrongJobState once the job does not run any more."""
 
-    def __init__(self, registry: JobRegistry, job: JobRecord, now: Callable[[], float]) -> None:
-        self._registry, self._job, self._now = registry, job.id, now
+    def __init__(self, registry: JobRegistry, job: JobRecord, observer: Observer, now: Callable[[], float]) -> None:
+        self._registry, self._job, self._observer, self._now = registry, job.id, observer, now
         self.progress = job.progress
         self._notes: list[Note] = []
         self._flushed = time.monotonic()
@@ -29,6 +30,7 @@ class Diary:
 
     async def flush(self, *, saved: bool = False) -> None:
         """Enter what was collected; what was saved is progress, so that a later crash is the first one again."""
+        self._observer.progressed(self.progress)
         notes, self._notes, self._flushed = self._notes, [], time.monotonic()
         values: dict[str, Any] = {"progress": self.progress.model_dump()} | ({"attempts": 0} if saved else {})
         await asyncio.to_thread(self._registry.enter, self._job, self._now(), *notes, **values)

@@ -8,7 +8,8 @@ AdapterError                  adapter_error
 ├── JobNotFound               job_not_found
 ├── WrongJobState             job_state_invalid
 ├── InvalidJob                job_invalid
-└── QueueFull                 job_queue_full
+├── QueueFull                 job_queue_full
+└── TrialFailed               trial_failed
 
 Raised beside TrainingError and what is below it (training/errors.py).
 """
@@ -72,3 +73,9 @@ class QueueFull(AdapterError):
     """So many jobs wait that no more are taken."""
 
     code = "job_queue_full"
+
+
+class TrialFailed(AdapterError):
+    """The base and a job's adapter could not be compared."""
+
+    code = "trial_failed"

@@ -1,9 +1,12 @@
-"""The files that a job leaves: what was measured at each step, as a table and as a picture."""
+"""The files that a job leaves: what was measured at each step, as a table and as a picture, and the comparison."""
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from loramux_adapters.jobs.trial.examiner import Held
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 """As OpenAI's result files have them."""
@@ -25,6 +28,14 @@ def write_results(folder: Path, metrics: Iterable[Mapping[str, Any]], title: str
         writer.writerows(rows)
     _draw(picture, rows, title)
     return [table, picture]
+
+
+def write_comparison(folder: Path, held: Held) -> Path:
+    """Write `comparison.json` to `folder`: what the trial found, and every answer of every arm."""
+    path = folder / "comparison.json"
+    document = held.trial.model_dump() | {"answers": [row._asdict() for row in held.rows]}
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    return path
 
 
 def _draw(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:

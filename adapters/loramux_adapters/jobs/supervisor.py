@@ -5,6 +5,7 @@ the trainer. A server that starts goes on with the job that was running, from wh
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from loramux_adapters.jobs.child import Priority, trainer
 from loramux_adapters.jobs.delivery import Delivery
 from loramux_adapters.jobs.diary import Diary
 from loramux_adapters.jobs.errors import WrongJobState
+from loramux_adapters.jobs.observer import Observer, Unobserved
 from loramux_adapters.jobs.plans import Plans
 from loramux_adapters.jobs.records import JobRecord, Note
 from loramux_adapters.jobs.registry import JobRegistry
@@ -26,6 +28,7 @@ from loramux_adapters.training.events import Checkpointed, Paused
 
 MOST_ATTEMPTS = 3
 """So often a trainer may crash without having saved anything new before its job fails."""
+_log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 _PAUSE_AFTER_FAULT = 5.0
 
@@ -38,6 +41,7 @@ class Supervisor:
     plans: Plans
     delivery: Delivery
     priority: Priority = "idle"
+    observer: Observer = field(default_factory=Unobserved)
     now: Callable[[], float] = time.time
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -61,12 +65,30 @@ class Supervisor:
             while True:
                 try:
                     job = await asyncio.to_thread(self.registry.next)
+                    await self._count()
                     if job is not None:
-                        await self._on(job, taken)
+                        await self._observed(job, taken)
                         continue
                 except StoreError:  # the database is away: a later look may find it
                     await asyncio.sleep(_PAUSE_AFTER_FAULT)
                 await self._hear()
+
+    async def _observed(self, job: JobRecord, taken: int) -> None:
+        self.observer.began(job)
+        try:
+            await self._on(job, taken)
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._stopped, job.id))
+
+    def _stopped(self, job: str) -> None:
+        try:
+            self.observer.stopped(self.registry.get(job))
+        except StoreError:  # it is entered when the job is worked on again, if it is
+            _log.exception("what job %s cost could not be entered", job)
+
+    async def _count(self) -> None:
+        counts = await asyncio.to_thread(self.registry.counts)
+        self.observer.waiting(sum(count for state, count in counts.items() if state.waits))
 
     async def _on(self, job: JobRecord, taken: int) -> None:
         """Bring a job to its end, or to where somebody else moved it; raises StoreError."""
@@ -97,7 +119,7 @@ class Supervisor:
         attempts = {"attempts": job.attempts + 1}
         await asyncio.to_thread(self.registry.enter, job.id, self.now(), **attempts)
         run = await asyncio.to_thread(self.plans.run, job)
-        diary = Diary(self.registry, job, self.now)
+        diary = Diary(self.registry, job, self.observer, self.now)
         async with trainer(run, self.plans.log(job), taken, self.priority) as running:
             async for event in running.events():
                 await diary.write(event)

@@ -12,11 +12,10 @@ from fastapi import APIRouter, Query, Response
 
 from loramux_server.api.authority import Admin
 from loramux_server.api.problems import problems
-from loramux_server.api.usage_report import Order, Question, Upkeep, report
+from loramux_server.api.usage_report import Order, Question, Sources, report
 from loramux_server.api.usage_views import UsageReport
 from loramux_server.errors import InvalidRequest
 from loramux_server.metering.ledger.labels import GroupBy
-from loramux_server.metering.ledger.reader import LedgerReader
 from loramux_server.metering.ledger.spans import SECONDS_PER_HOUR, Span, parse_moment
 
 DEFAULT_SECONDS = 86_400.0
@@ -29,7 +28,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def usage_router(reader: LedgerReader, upkeep: Upkeep, price_version: str) -> APIRouter:
+def usage_router(sources: Sources, price_version: str) -> APIRouter:
     """Return /admin/usage."""
     router = APIRouter(prefix="/admin", tags=["usage"], responses=problems())
 
@@ -58,7 +57,7 @@ def usage_router(reader: LedgerReader, upkeep: Upkeep, price_version: str) -> AP
         asked = {"route": route, "adapter": adapter, "key_id": key}
         only = {name: value for name, value in asked.items() if value is not None}
         question = Question(span, group_by, only, order or _usual(group_by), limit)
-        found = await asyncio.to_thread(report, reader, upkeep, question, price_version)
+        found = await asyncio.to_thread(report, sources, question, price_version)
         return found if format_ is Format.JSON else _csv(found)
 
     return router

@@ -6,11 +6,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
-from loramux_server.api.usage_views import Engine, Group, UsageReport
+from loramux_server.api.usage_views import MODES, Engine, Group, Training, UsageReport
 from loramux_server.metering.comparison import Base
 from loramux_server.metering.ledger.labels import LABELS, GroupBy, Label
 from loramux_server.metering.ledger.reader import LedgerReader, Usage
 from loramux_server.metering.ledger.spans import Span, shown_moment
+from loramux_server.metering.ledger.training import TrainingBook
 
 BASE = "base"
 COMPARED_BY = (GroupBy.ROUTE, GroupBy.ADAPTER, GroupBy.VERSION)
@@ -25,11 +26,27 @@ class Order(StrEnum):
     LABEL = "label"
 
 
-class Upkeep(Protocol):
-    """Knows what an adapter has to earn."""
+class Bills(Protocol):
+    """Knows what adapters have to earn."""
 
-    def to_earn(self, adapter: str) -> Decimal:
-        """Nano-dollars that making the adapter and keeping it for a month cost."""
+    def to_earn(self, adapter: str, mode: str) -> Decimal:
+        """Nano-dollars that making the adapter and keeping it for a month cost, in one of MODES."""
+
+
+class Upkeep(Protocol):
+    """Keeps the bills."""
+
+    def bills(self) -> Bills:
+        """Read them: as slow as a database."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the answers are."""
+
+    reader: LedgerReader
+    training: TrainingBook
+    upkeep: Upkeep
 
 
 @dataclass(frozen=True)
@@ -43,32 +60,35 @@ class Question:
     limit: int
 
 
-def report(reader: LedgerReader, upkeep: Upkeep, question: Question, price_version: str) -> UsageReport:
+def report(sources: Sources, question: Question, price_version: str) -> UsageReport:
     """Read and compare: as slow as a database."""
-    span, by = question.span, question.by
+    span, by, reader = question.span, question.by, sources.reader
     found = reader.usage(span, by, question.only)
     total = sum(found.values(), Usage())
     ordered = sorted(found, key=lambda label: _place(label, found[label], question.order))[: question.limit]
     # The one adapter that is asked for is compared with the base, too.
     alone = reader.usage(span, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARED_BY else None
-    base = Base(alone) if alone else None
+    base, bills = Base(alone) if alone else None, sources.upkeep.bills()
     return UsageReport(
         since=shown_moment(span.since),
         until=shown_moment(span.until),
         group_by=by,
-        groups=[_group(dict(zip(LABELS[by], label, strict=True)), found[label], base, upkeep) for label in ordered],
+        groups=[_group(dict(zip(LABELS[by], label, strict=True)), found[label], base, bills) for label in ordered],
         count=len(found),
         total=Group.of({}, total) if found else None,
         engine=Engine.of(reader.engine_time(span)),
+        training=Training.of(sources.training.total(span)),
         price_version=price_version,
     )
 
 
-def _group(label: Mapping[str, str], usage: Usage, base: Base | None, upkeep: Upkeep) -> Group:
+def _group(label: Mapping[str, str], usage: Usage, base: Base | None, bills: Bills) -> Group:
     group = Group.of(label, usage)
     if base is None or label["route"] != "adapter":
         return group
-    return group.beside(base, usage, upkeep.to_earn(label["adapter"]) if "adapter" in label else Decimal(0))
+    adapter = label.get("adapter")
+    to_earn = {mode: bills.to_earn(adapter, mode) if adapter else Decimal(0) for mode in MODES}
+    return group.beside(base, usage, to_earn)
 
 
 def _place(label: Label, usage: Usage, order: Order) -> tuple[int, Label]:

@@ -10,6 +10,7 @@ from loramux_server.metering import comparison
 from loramux_server.metering.cost import NANODOLLARS, EngineTime
 from loramux_server.metering.ledger.distributions import Histogram
 from loramux_server.metering.ledger.reader import Usage
+from loramux_server.metering.ledger.training import TrainingTime
 
 MODES = ("price_list", "gpu_hour")
 """Both ways in which a request has a cost."""
@@ -86,7 +87,7 @@ class BreakEven(BaseModel):
 
     saving_usd_per_request: Annotated[float, Field(description="Against the base; below 0 if it costs more.")]
     to_earn_usd: Annotated[
-        float, Field(description="Its training, where the price list says that, and a month's storage.")
+        float, Field(description="Its training, by the price list or as its jobs took, and a month's storage.")
     ]
     requests: Annotated[int | Literal["never"], Field(description="So many within a month.")]
 
@@ -130,14 +131,14 @@ class Group(BaseModel):
             cost=Costs(**{mode: Cost.of(sums[f"{mode}_cost"], usage) for mode in MODES}),
         )
 
-    def beside(self, base: comparison.Base, usage: Usage, to_earn: Decimal) -> Self:
+    def beside(self, base: comparison.Base, usage: Usage, to_earn: Mapping[str, Decimal]) -> Self:
         """Return the same with what the base makes of it."""
         return self.model_copy(
             update={
                 "against_base": {
                     name: Ratio(ratio=found.ratio, low=found.low, high=found.high) for name, found in base.ratios(usage)
                 },
-                "break_even": {mode: BreakEven.of(base.usage, usage, mode, to_earn) for mode in MODES},
+                "break_even": {mode: BreakEven.of(base.usage, usage, mode, to_earn[mode]) for mode in MODES},
             }
         )
 
@@ -161,6 +162,27 @@ class Engine(BaseModel):
         )
 
 
+class Training(BaseModel):
+    """What fine-tuning jobs took that were worked on in the time that is asked for, over all their runs."""
+
+    jobs: int
+    tokens: int
+    seconds: float
+    price_list_usd: float
+    gpu_hour_usd: float
+
+    @classmethod
+    def of(cls, time: TrainingTime) -> Self:
+        """Show what jobs took."""
+        return cls(
+            jobs=time.jobs,
+            tokens=time.tokens,
+            seconds=time.seconds,
+            price_list_usd=time.price_list_cost / NANODOLLARS,
+            gpu_hour_usd=time.gpu_hour_cost / NANODOLLARS,
+        )
+
+
 class UsageReport(BaseModel):
     """What each group did and cost from `since` up to `until`."""
 
@@ -171,6 +193,7 @@ class UsageReport(BaseModel):
     count: Annotated[int, Field(description="How many groups there are, of which `limit` are shown.")]
     total: Group | None
     engine: Engine
+    training: Training
     price_version: Annotated[str, Field(description="Of the prices now; each record keeps its own.")]
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +14,7 @@ from loramux_server.metering.accounts import Accounts
 from loramux_server.metering.cost import NANODOLLARS
 from loramux_server.metering.ledger.book import Book
 from loramux_server.metering.ledger.reader import LedgerReader
+from loramux_server.metering.ledger.training import TrainingBook, TrainingTime
 from loramux_server.metering.ledger.writer import LedgerWriter, Limits
 from loramux_server.metering.metrics import Metrics
 from loramux_server.metering.prices import Prices
@@ -41,6 +43,7 @@ class Books:
         self._traces = _traces(traces_endpoint) if traces_endpoint else None
         self.accounts = Accounts(prices, tuple(filter(None, (metrics, self._writer, self._traces))))
         self.reader = LedgerReader(database)
+        self.training = TrainingBook(database, prices)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -64,12 +67,34 @@ def _traces(endpoint: str) -> "Traces":
 
 
 class Upkeep:
-    """What an adapter has to earn: its training, where the price list says that, and a month of its storage."""
+    """What adapters have to earn: their making, and a month of their storage.
 
-    def __init__(self, prices: Prices, catalogue: Catalogue) -> None:
-        self._prices, self._catalogue = prices, catalogue
+    Where the price list does not say what an adapter's training cost, it is what its fine-tuning jobs here took.
+    """
 
-    def to_earn(self, adapter: str) -> Decimal:
-        """Nano-dollars that making the adapter and keeping it for a month cost."""
-        storage = self._catalogue.stored_bytes(adapter) * self._prices.storage_gb_month / _BYTES_PER_GB
-        return (storage + (self._prices.training(adapter) or 0)) * NANODOLLARS
+    def __init__(self, prices: Prices, catalogue: Catalogue, training: TrainingBook) -> None:
+        self._prices, self._catalogue, self._training = prices, catalogue, training
+
+    def bills(self) -> "Bills":
+        """Read what jobs cost up to now: as slow as a database."""
+        return Bills(self._prices, self._catalogue, self._training.by_adapter())
+
+
+@dataclass(frozen=True)
+class Bills:
+    """What each adapter has to earn; `jobs` by the adapters' names."""
+
+    prices: Prices
+    catalogue: Catalogue
+    jobs: Mapping[str, TrainingTime]
+
+    def to_earn(self, adapter: str, mode: str) -> Decimal:
+        """Nano-dollars that making the adapter and keeping it for a month cost, by the price list or by GPU time."""
+        storage = self.catalogue.stored_bytes(adapter) * self.prices.storage_gb_month / _BYTES_PER_GB
+        return storage * NANODOLLARS + self._training(adapter, mode)
+
+    def _training(self, adapter: str, mode: str) -> Decimal:
+        said, jobs = self.prices.training(adapter), self.jobs.get(adapter)
+        if said is not None or jobs is None:
+            return (said or Decimal(0)) * NANODOLLARS
+        return Decimal(jobs.price_list_cost if mode == "price_list" else jobs.gpu_hour_cost)

@@ -36,8 +36,8 @@ class Book:
         with self._database.begin() as connection:
             if records:
                 connection.execute(usage_records.insert(), records)
-            _replace(connection, usage_hours, [self._hour(*key, totals) for key, totals in hours.items()])
-            _replace(connection, engine_minutes, [self._minute(minute, time) for minute, time in minutes.items()])
+            replace(connection, usage_hours, [self._hour(*key, totals) for key, totals in hours.items()])
+            replace(connection, engine_minutes, [self._minute(minute, time) for minute, time in minutes.items()])
         newest = max((hour for hour, _ in hours), default=0)
         self._hours = {key: totals for key, totals in (self._hours | hours).items() if key[0] >= newest - 1}
 
@@ -80,8 +80,8 @@ class Book:
         }
 
 
-def _replace(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert the rows, over those with the same key."""
+def replace(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert the rows, over those with the same key; raises SQLAlchemyError."""
     rows = list(rows)
     if not rows:
         return

@@ -67,6 +67,20 @@ engine_minutes = sa.Table(
 )
 """Where the engine's time went."""
 
+training_costs = sa.Table(
+    "training_costs",
+    metadata,
+    sa.Column("job", sa.String(40), primary_key=True),
+    sa.Column("adapter", sa.String(128), nullable=False, index=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("price_list_cost", sa.BigInteger, nullable=False),
+    sa.Column("gpu_hour_cost", sa.BigInteger, nullable=False),
+    sa.Column("price_version", sa.String(12), nullable=False),
+)
+"""Of each fine-tuning job what it took until it was last worked on, at `at`."""
+
 price_lists = sa.Table(
     "price_lists",
     metadata,
