@@ -5,7 +5,7 @@ EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 # Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test lint format lock examples bench-overhead bench-churn bench-ledger bench-page dashboards fuzz clean
+.PHONY: help runtime dev serve test lint format lock examples bench-overhead bench-churn bench-finetune bench-ledger bench-page dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-overhead: dev ## compare with stock vLLM on this machine; ARGS="--quick" f
 
 bench-churn: dev ## measure many adapters, coming and going, against stock vLLM; ARGS="--only gaps" for a part
 	$(BIN)/python -m loramux_loadtests.bench_churn $(ARGS)
+
+bench-finetune: dev ## train with default settings and score it, and measure serving beside a job; ARGS="--data FOLDER"
+	$(BIN)/python -m loramux_loadtests.bench_finetune $(ARGS)
 
 bench-ledger: dev ## measure how fast usage is written and read; ARGS="--hours 6" for less
 	$(BIN)/python -m tests.benchmarks.ledger $(ARGS)

@@ -58,6 +58,7 @@ from loramux_server.engine.proof import EngineProver
 from loramux_server.engine.routed import RoutedEngine
 from loramux_server.engine.trial import EngineAsk
 from loramux_server.lifecycle import Lifecycle
+from loramux_server.machine import installed_backend
 from loramux_server.metering.books import Books, Upkeep
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.writer import Limits
@@ -227,6 +228,7 @@ def fine_tuning(
         max_rank=library.intake.max_rank,
         cost=cost,
         device=training.device,
+        on_gpu=(installed_backend() if training.device == "auto" else training.device).startswith("cuda"),
         threads=training.threads,
         save_seconds=training.save_seconds,
     )

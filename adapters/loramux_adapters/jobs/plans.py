@@ -59,6 +59,8 @@ class Plans:
     max_rank: int
     cost: Cost
     device: str = "auto"
+    on_gpu: bool = False
+    """Whether the device will be a GPU: then adapters have all layers."""
     threads: int | None = None
     save_seconds: float = 30.0
 
@@ -123,7 +125,7 @@ class Plans:
                 self.base,
                 max_length=longest,
                 seed=seed % 2**32,
-                on_gpu=self.device.startswith("cuda"),
+                on_gpu=self.on_gpu,
             )
         except ValueError as error:
             raise InvalidJob(str(error), "lora") from error

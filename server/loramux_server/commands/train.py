@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.records import BaseSpec
-from loramux_adapters.training.dataset import read_dataset, rows
+from loramux_adapters.training.dataset import read_dataset
 from loramux_adapters.training.errors import TrainerCrashed
 from loramux_adapters.training.events import Event, Finished, Started, Step, Validated
-from loramux_adapters.training.hyperparameters import Hyperparameters, LoraOptions, recipe_for
 from loramux_adapters.training.process import TrainingRun
 from loramux_adapters.training.process import train as run_trainer
-from loramux_adapters.training.recipe import Recipe, load_recipe
+from loramux_adapters.training.recipe import load_recipe
 from loramux_server.base import BaseError, ResolvedBase, resolve_base
 from loramux_server.config import SettingsError, load_settings
 
@@ -53,7 +50,7 @@ def train(
     Example: loramux train --data train.jsonl --validation held-out.jsonl --output adapters/support-intent
     """
     try:
-        examples = len(rows(read_dataset(data)))
+        read_dataset(data)
         if recipe:
             load_recipe(recipe)
         resolved = _resolve(base)
@@ -63,7 +60,7 @@ def train(
             base=resolved.path,
             base_name=resolved.name,
             data=data,
-            recipe=recipe or _chosen(place, resolved, examples, on_gpu=device.startswith("cuda")),
+            recipe=recipe,
             output=output,
             validation=validation,
             state=place / "state",
@@ -84,16 +81,6 @@ def train(
 def _resolve(base: str | None) -> ResolvedBase:
     settings = load_settings(overrides={"base": base})
     return resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=words.print)
-
-
-def _chosen(place: Path, base: ResolvedBase, examples: int, *, on_gpu: bool) -> Path:
-    """Choose a recipe, and keep it where the training is kept, so that it can be looked at."""
-    spec = BaseSpec.from_folder(base.path, base.name)
-    settings = Hyperparameters(), LoraOptions()
-    recipe = recipe_for(*settings, examples, spec, max_length=Recipe().max_length, seed=0, on_gpu=on_gpu)
-    path = place / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    return path
 
 
 def _print_json(events: Iterable[Event]) -> None:
@@ -125,7 +112,13 @@ def _about(started: Started) -> str:
     return (
         f"{started.examples:,} examples, {started.steps:,} steps; "
         f"training {started.trained_parameters:,} parameters, {started.trained_share:.2%} of the base's"
+        f"{_recipe(started)}"
     )
+
+
+def _recipe(started: Started) -> str:
+    chosen = started.recipe.model_dump(exclude_none=True, mode="json") if started.recipe else {}
+    return "".join(f"\n  {name}: {value}" for name, value in chosen.items())
 
 
 def _end(reason: object, code: int) -> NoReturn:

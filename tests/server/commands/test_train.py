@@ -8,14 +8,13 @@ from typer.testing import CliRunner
 from loramux_adapters.training.errors import TrainerCrashed, TrainingError
 from loramux_adapters.training.events import Event, Finished, Started, Step
 from loramux_adapters.training.process import TrainingRun
-from loramux_adapters.training.recipe import load_recipe
+from loramux_adapters.training.recipe import Recipe
 from loramux_server.base import BaseError, ResolvedBase
 from loramux_server.cli import main
 from loramux_server.commands import train as command
-from tests.adapters.building import BASE
 
 EVENTS: list[Event] = [
-    Started(examples=720, steps=90, trained_parameters=976_896, base_parameters=134_515_008),
+    Started(examples=720, steps=90, trained_parameters=976_896, base_parameters=134_515_008, recipe=Recipe()),
     Step(step=90, steps=90, loss=0.125, tokens=12_345, seconds_left=0),
     Finished(size=1_975_600, seconds=300),
 ]
@@ -68,16 +67,17 @@ def test_the_trainer_gets_what_the_user_named(
     assert not Path(".out.training").exists()
 
 
-def test_without_a_recipe_one_is_chosen_and_kept_until_the_end(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_without_a_recipe_the_trainer_chooses_one_which_is_shown(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes = BASE.model_dump(exclude={"name", "architecture"}) | {"architectures": [BASE.architecture]}
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(shapes))
     without = [word for word in arguments if word not in {"--recipe", "recipe.yaml"}]
-    trainer = FakeTrainer(TrainerCrashed("killed"))
-    assert invoke(without, trainer, monkeypatch)[0] == 1
-    assert load_recipe(tmp_path / ".out.training" / "recipe.yaml").epochs == 25
+    trainer = FakeTrainer()
+    code, _, stderr = invoke(without, trainer, monkeypatch)
+    assert code == 0
+    assert trainer.run
+    assert trainer.run.recipe is None
+    assert "rank: 8" in stderr
+    assert "last_layers" not in stderr
 
 
 def test_people_see_what_share_of_the_base_is_trained(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_people_see_what_share_of_the_base_is_trained(arguments: list[str], monk
 
 def test_programs_get_every_event_as_a_line_of_json(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _, stdout, _ = invoke([*arguments, "--json"], FakeTrainer(), monkeypatch)
-    assert [json.loads(line) for line in stdout.splitlines()] == [event.model_dump() for event in EVENTS]
+    assert [json.loads(line) for line in stdout.splitlines()] == [event.model_dump(mode="json") for event in EVENTS]
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,10 @@ class Lengths(NamedTuple):
 
 
 def device_for(wanted: str) -> str:
-    """Return the device to train on; raises TrainingError if it is not there."""
+    """Return the device to train on, for `auto` the emptiest GPU; raises TrainingError if it is not there."""
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        return max(gpus, key=free_on, default="cpu")
     kind, _, number = wanted.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if kind not in {"cpu", "cuda"} or not (number or "0").isdecimal() or int(number or 0) >= count:
