@@ -5,9 +5,10 @@ from pathlib import Path
 
 from deploy.grafana.engine import ENGINE
 from deploy.grafana.routes import ROUTES
+from deploy.grafana.training import TRAINING_DASHBOARD
 
 FOLDER = Path(__file__).parent / "dashboards"
-DASHBOARDS = (ROUTES, ENGINE)
+DASHBOARDS = (ROUTES, ENGINE, TRAINING_DASHBOARD)
 
 
 def files() -> dict[Path, str]:

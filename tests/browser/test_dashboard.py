@@ -306,14 +306,18 @@ async def test_jobs_are_shown_where_the_server_has_some(looking: Looking) -> Non
             "created_at": 1_700_000_000,
         }
         ours = {"model": "ft:x", "step": 1, "steps": 4, "loss": 0.5, "validation_loss": None, "seconds_left": 9.4}
+        trial = {"verdict": "better", "gain": {"low": 0.4, "mean": 0.5, "high": 0.62}, "sentence": "It <b>is</b>."}
+        ours |= {"cost": {"price_list": 0.25, "gpu_hour": 0}, "trial": trial}
         other = job | {"id": "ftjob-0", "progress": 0.25, "loramux": ours}
         answer = {"object": "list", "data": [job, other], "has_more": False}
         await look.page.route("**/v1/fine_tuning/jobs*", lambda route: route.fulfill(json=answer))
         await look.page.reload()
         await expect(look.page.locator("#job-rows tr")).to_have_count(2)
-        await expect(look.page.locator("#job-rows tr").first).to_contain_text("ftjob-1running–tiny")
+        await expect(look.page.locator("#job-rows tr").first).to_contain_text("ftjob-1running–––")
         await expect(look.page.get_by_role("progressbar", name="Progress of ftjob-0")).to_have_js_property(
             "value", 0.25
         )
-        await expect(look.page.locator("#job-rows tr").last).to_contain_text("step 1 of 4, loss 0.500, 9 s left")
+        await expect(look.page.locator("#job-rows tr").last).to_contain_text(
+            "step 1 of 4, loss 0.500, 9 s left$0.250 tokensbetter: +0.50 [+0.40, +0.62]ft:x"
+        )
         await nothing_was_wrong(look)

@@ -9,8 +9,11 @@ from typing import Any
 
 import openai
 
+from loramux_adapters.jobs.records import Progress
+from loramux_adapters.jobs.states import JobState
 from loramux_adapters.records import AdapterName, VersionId
 from loramux_server.base import ResolvedBase
+from tests.adapters.jobs.making import job_record
 from tests.server.tiny import TinyServer, tiny_server
 
 KEY = "scraped"
@@ -48,12 +51,22 @@ async def everything(tiny: TinyServer, number: int) -> None:
     for model in ("tiny", "pinned", "one", "tiny", "two", "three") * 2:
         await tiny.chat(model)
         await asyncio.sleep(0.01)
+    _trains(tiny, number)
     await _fails(tiny, f"no-such-model-{number}")
     tiny.engine.corrupt.add(_BASE)
     await _fails(tiny, "tiny")
     tiny.engine.corrupt.discard(_BASE)
     await _fails_to_load(tiny, "broken")
     await _fails(tiny, await _corrupt(tiny, number))
+
+
+def _trains(tiny: TinyServer, number: int) -> None:
+    """Tell the meter what the supervisor would tell it of a job that ended, of the next one, and of one that waits."""
+    meter = tiny.server.jobs.observer
+    meter.waiting(1)
+    meter.stopped(job_record(JobState.SUCCEEDED))
+    meter.began(job_record(JobState.RUNNING))
+    meter.progressed(Progress(step=1, steps=4, tokens=100 + number, seconds=1.0, seconds_left=3.0, loss=0.5))
 
 
 async def _fails(tiny: TinyServer, model: str) -> None:

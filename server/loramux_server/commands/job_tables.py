@@ -50,6 +50,8 @@ def created(job: Row, url: str) -> None:
         if value:
             table.add_row(f"[bold]{name}[/]", escape(str(value)))
     out.print(table)
+    if ours["trial"]:
+        out.print(f"\n[bold]{escape(ours['trial']['sentence'])}[/]")
     if job["status"] == "succeeded":
         out.print("\nAsk it:\n")
         print(_question(job["fine_tuned_model"], url))  # noqa: T201 - not wrapped, so that it can be copied

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from loramux_adapters.jobs.delivery import Delivery
 from loramux_adapters.jobs.files import TrainingFiles
 from loramux_adapters.jobs.plans import Plans
-from loramux_adapters.jobs.records import JobRecord, NewJob
+from loramux_adapters.jobs.records import JobRecord, NewJob, Progress
 from loramux_adapters.jobs.registry import JobRegistry
+from loramux_adapters.jobs.states import JobState
 from loramux_adapters.jobs.supervisor import Supervisor
 from loramux_adapters.records import AdapterName, VersionId, parse_digest
 from loramux_adapters.training.process import TrainingRun
@@ -31,6 +32,15 @@ class Letters:
         return sum(len(message["content"]) for message in messages)
 
     whole = prompt
+
+
+def job_record(state: JobState, **progress: Any) -> JobRecord:
+    """A job as it stands, without a registry."""
+    return JobRecord(
+        number=1, id="ftjob-1", created_at=1, created_by="me", state=state, base="tiny", name=NAME, suffix=None,
+        training_file="file-1", validation_file=None, seed=1, wanted={}, recipe=None, metadata=None, started_at=None,
+        finished_at=None, attempts=0, progress=Progress(**progress), result_files=[], error=None,
+    )  # fmt: skip
 
 
 def training_lines(count: int = 12) -> bytes:

@@ -85,9 +85,10 @@ def test_a_job_that_succeeded_ends_with_a_command_that_asks_it(capsys: pytest.Ca
         "hyperparameters": {"n_epochs": 1},
         "result_files": [],
         "error": None,
-        "loramux": ours | {"model": "ft:a:b:c:d", "cost": {}},
+        "loramux": ours | {"model": "ft:a:b:c:d", "cost": {}, "trial": {"sentence": "Keep [prompting]."}},
     }
     job_tables.created(job, "http://127.0.0.1:8000")
     said = capsys.readouterr().out
+    assert "Keep [prompting]." in said
     assert "curl -s http://127.0.0.1:8000/v1/chat/completions" in said
     assert '"model": "ft:a:b:c:d"' in said

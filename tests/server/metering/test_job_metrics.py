@@ -1,15 +1,14 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from loramux_adapters.jobs.records import JobRecord, Progress
+from loramux_adapters.jobs.records import Progress
 from loramux_adapters.jobs.states import JobState
-from loramux_adapters.records import AdapterName
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training import TrainingBook
 from loramux_server.metering.prices import Prices
+from tests.adapters.jobs.making import NAME, job_record
 from tests.server.metering.ledger.keeping import database
 
 
@@ -32,16 +31,8 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(f"loramux_fine_tuning_{name}", labels)
 
 
-def job(state: JobState, **progress: Any) -> JobRecord:
-    return JobRecord(
-        number=1, id="ftjob-1", created_at=1, created_by="me", state=state, base="tiny", name=AdapterName("ft:tone"),
-        suffix=None, training_file="file-1", validation_file=None, seed=1, wanted={}, recipe=None, metadata=None,
-        started_at=None, finished_at=None, attempts=0, progress=Progress(**progress), result_files=[], error=None,
-    )  # fmt: skip
-
-
 def test_a_job_that_goes_on_counts_only_what_is_new(metrics: JobMetrics, registry: CollectorRegistry) -> None:
-    metrics.began(job(JobState.RUNNING, step=2, steps=10, tokens=200, seconds=2.0))
+    metrics.began(job_record(JobState.RUNNING, step=2, steps=10, tokens=200, seconds=2.0))
     metrics.progressed(Progress(step=3, steps=10, tokens=300, seconds=3.5, seconds_left=9, loss=0.5))
     metrics.progressed(Progress(step=5, steps=10, tokens=500, seconds=5.0, seconds_left=7, loss=0.25))
     assert (value(registry, "tokens_total"), value(registry, "seconds_total")) == (300, 3)
@@ -50,7 +41,7 @@ def test_a_job_that_goes_on_counts_only_what_is_new(metrics: JobMetrics, registr
 
 
 def test_a_step_that_a_kill_undid_takes_nothing_back(metrics: JobMetrics, registry: CollectorRegistry) -> None:
-    metrics.began(job(JobState.RUNNING))
+    metrics.began(job_record(JobState.RUNNING))
     for tokens in (500, 300, 500):
         metrics.progressed(Progress(tokens=tokens))
     assert value(registry, "tokens_total") == 700
@@ -60,18 +51,18 @@ def test_a_step_that_a_kill_undid_takes_nothing_back(metrics: JobMetrics, regist
 def test_whoever_stops_is_charged_and_only_an_end_is_counted(
     metrics: JobMetrics, registry: CollectorRegistry, book: TrainingBook, state: JobState
 ) -> None:
-    metrics.began(job(JobState.RUNNING))
-    metrics.stopped(job(state, tokens=700, seconds=7))
+    metrics.began(job_record(JobState.RUNNING))
+    metrics.stopped(job_record(state, tokens=700, seconds=7))
     counted = {
         outcome: value(registry, "jobs_total", outcome=outcome) for outcome in ("succeeded", "failed", "cancelled")
     }
     assert counted == dict.fromkeys(counted, 0) | ({state.value: 1} if state.has_ended else {})
     assert value(registry, "jobs_running") == 0
-    assert book.by_adapter()["ft:tone"].tokens == 700
+    assert book.by_adapter()[NAME].tokens == 700
 
 
 def test_a_job_that_never_trained_costs_nothing(metrics: JobMetrics, book: TrainingBook) -> None:
-    metrics.stopped(job(JobState.CANCELLED))
+    metrics.stopped(job_record(JobState.CANCELLED))
     assert book.by_adapter() == {}
 
 

@@ -1,6 +1,6 @@
 // Fine-tuning jobs.
 
-import { DASH, moment, share } from "./format.js";
+import { DASH, dollars, moment, share } from "./format.js";
 
 const find = (id) => document.getElementById(id);
 
@@ -17,7 +17,8 @@ function line(job) {
   name.scope = "row";
   const begun = job.created_at ? moment(new Date(job.created_at * 1000)) : DASH;
   const makes = job.fine_tuned_model ?? job.loramux?.model ?? DASH;
-  row.append(name, cell("td", job.status), progress(job), cell("td", job.model), cell("td", makes), cell("td", begun));
+  const state = cell("td", job.error?.message ? `${job.status}: ${job.error.message}` : job.status);
+  row.append(name, state, progress(job), cell("td", cost(job)), verdict(job), cell("td", makes), cell("td", begun));
   return row;
 }
 
@@ -31,6 +32,24 @@ function progress(job) {
   const bar = Object.assign(document.createElement("progress"), { max: 1, value: job.progress });
   bar.setAttribute("aria-label", `Progress of ${job.id}`);
   found.replaceChildren(bar, ` ${[share(job.progress), ...pace(job.loramux)].join(", ")}`);
+  return found;
+}
+
+// Both ways to count it, where prices are set.
+function cost(job) {
+  const { price_list: list, gpu_hour: time } = job.loramux?.cost ?? {};
+  return [list && `${dollars(list)} tokens`, time && `${dollars(time)} time`].filter(Boolean).join(", ") || DASH;
+}
+
+const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(2);
+
+// The whole sentence is long: it is there for whoever points at it, and for screen readers.
+function verdict(job) {
+  const trial = job.loramux?.trial;
+  if (!trial) return cell("td", DASH);
+  const { low, mean, high } = trial.gain;
+  const found = cell("td", `${trial.verdict}: ${signed(mean)} [${signed(low)}, ${signed(high)}]`);
+  found.title = trial.sentence;
   return found;
 }
 
