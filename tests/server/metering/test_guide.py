@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
+from loramux_server.metering.job_metrics import JobMetrics
+from loramux_server.metering.ledger.training import TrainingBook
 from loramux_server.metering.metrics import Metrics
+from loramux_server.metering.prices import Prices
 
 GUIDE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -17,8 +21,8 @@ def listed() -> dict[str, tuple[str, set[str]]]:
 
 def test_the_guide_lists_every_metric_with_its_type_and_labels() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    collectors = [value for value in vars(metrics).values() if hasattr(value, "describe")]
+    all_metrics = (Metrics(registry), JobMetrics(TrainingBook(sa.create_engine("sqlite://"), Prices()), registry))
+    collectors = [value for metrics in all_metrics for value in vars(metrics).values() if hasattr(value, "describe")]
     [*families] = (family for collector in collectors for family in collector.describe())
     names = [family.name + "_total" * (family.type == "counter") for family in families]
     assert len(names) == len([*registry.collect()])
