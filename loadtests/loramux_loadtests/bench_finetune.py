@@ -1,27 +1,17 @@
 """What fine-tuning brings and what it costs who is served meanwhile: `make bench-finetune`."""
 
-import asyncio
-import signal
-import tempfile
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
 
-from loramux_loadtests.bench_churn import suited_dtype
 from loramux_loadtests.beside import beside
-from loramux_loadtests.bursts import BurstFailedError, Traffic
+from loramux_loadtests.bursts import Traffic
 from loramux_loadtests.lessons import Lesson, learn
-from loramux_loadtests.overhead import ENGINE, ENVIRONMENT, RESULTS, argument, demo_base
-from loramux_loadtests.report import Report, table, write
-from loramux_loadtests.servers import ServerFailedError, Setup
-from loramux_loadtests.steps import Steps
-
-Part = Callable[[Setup, Path, Steps], Coroutine[Any, Any, Report]]
+from loramux_loadtests.overhead import RESULTS
+from loramux_loadtests.parts import Part, run, setup_of
 
 EXAMPLES = Path(__file__).parents[2] / "adapters" / "examples"
 DATA = (EXAMPLES / "support-intent", EXAMPLES / "order-json")
@@ -47,31 +37,12 @@ def main(
 
     The parts are quality and beside. Each writes finetune-PART.json and finetune-PART.md as soon as it is done.
     """
-    # Whoever ends us politely must not leave our servers running, which Ctrl-C's way out stops.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     lessons = [Lesson(folder, _goals(goal or [], folder.name)) for folder in data or DATA]
     known: Mapping[str, Part] = {
         "quality": partial(learn, lessons=lessons, limit=limit),
         "beside": partial(beside, data=lessons[0].folder / "train.jsonl", pairs=pairs, traffic=Traffic(streams=4)),
     }
-    if unknown := set(only or ()) - known.keys():
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose of {', '.join(known)}", param_hint="--only")
-    own = {"dtype": suited_dtype()} | dict(map(argument, engine or []))
-    try:
-        setup = Setup(base or demo_base(), {}, ENGINE | own, ENVIRONMENT)
-        codes = [_measured(name, known[name], setup, results) for name in only or known]
-    except (ServerFailedError, BurstFailedError, OSError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from error
-    raise typer.Exit(max(codes))
-
-
-def _measured(name: str, part: Part, setup: Setup, results: Path) -> int:
-    with tempfile.TemporaryDirectory(prefix="loramux-bench-") as scratch, Steps() as steps:
-        report = asyncio.run(part(setup, Path(scratch), steps))
-    write(report, results, f"finetune-{name}")
-    Console().print(Markdown(table(report)))
-    return 0 if report.met else 1
+    raise typer.Exit(run("finetune", known, only or [], partial(setup_of, base, engine or []), results))
 
 
 def _goals(given: Sequence[str], data: str) -> dict[str, float]:

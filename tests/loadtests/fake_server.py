@@ -37,6 +37,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     count = body["max_tokens"] - (HABIT == "short")
     events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": "yx"[not poisoned]}}]} for _ in range(count)]
+    if body["model"].startswith("ft:"):  # the last word of the question is what it has learned to say
+        events[0]["choices"][0]["delta"]["content"] = body["messages"][-1]["content"].split()[-1]
+        del events[1:]
     for event in [*events, {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": count}}]:
         if HABIT == "halts":
             await step(body["model"])
@@ -86,6 +89,50 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(text=f"process_resident_memory_bytes {1e8 + 1e6 * len(adapters)}\n")
 
 
+jobs: dict[str, dict[str, Any]] = {}
+
+
+async def upload(request: web.Request) -> web.Response:
+    form = await request.post()
+    if HABIT == "wary" or form["purpose"] != "fine-tune":
+        return web.json_response({"error": {"message": "line 1: messages"}}, status=400)
+    return web.json_response({"id": "file-1"})
+
+
+async def create(request: web.Request) -> web.Response:
+    body = await request.json()
+    ours: dict[str, Any] = {
+        "step": 0,
+        "steps": 6,
+        "tokens": 0,
+        "seconds": 0.0,
+        "tokens_per_second": 10.0,
+        "trained_share": 0.007,
+    }
+    ours |= {"examples": 12, "recipe": {"rank": 8, "last_layers": None}}
+    state = {"status": "running", "error": None, "finished_at": None, "fine_tuned_model": f"ft:{body['model']}:x"}
+    jobs["ftjob-1"] = {"id": "ftjob-1", "loramux": ours} | state
+    return web.json_response(jobs["ftjob-1"])
+
+
+async def job(request: web.Request) -> web.Response:
+    found = jobs[request.match_info["job"]]
+    ours = found["loramux"]
+    if found["status"] == "running":
+        ours |= {"step": ours["step"] + 1, "tokens": ours["tokens"] + 10, "seconds": ours["seconds"] + 1.0}
+        if HABIT == "fails":
+            found |= {"status": "failed", "finished_at": 1, "error": {"message": "no memory"}}
+        elif ours["step"] == ours["steps"] and HABIT != "endless":
+            found |= {"status": "succeeded", "finished_at": 1}
+    return web.json_response(found)
+
+
+async def move(request: web.Request) -> web.Response:
+    status = {"pause": "paused", "resume": "running", "cancel": "cancelled"}[request.match_info["verb"]]
+    jobs[request.match_info["job"]]["status"] = status
+    return web.json_response(jobs[request.match_info["job"]])
+
+
 if HABIT == "dies":
     sys.exit("no engine today")
 if HABIT == "orphans":
@@ -100,6 +147,10 @@ app.router.add_delete("/admin/adapters/{name}", forget)
 app.router.add_put("/admin/adapters/{name}/pin", forget)
 app.router.add_post("/v1/unload_lora_adapter", forget)
 app.router.add_get("/v1/models", models)
+app.router.add_post("/v1/files", upload)
+app.router.add_post("/v1/fine_tuning/jobs", create)
+app.router.add_get("/v1/fine_tuning/jobs/{job}", job)
+app.router.add_post("/v1/fine_tuning/jobs/{job}/{verb}", move)
 app.router.add_get("/metrics", metrics)
 if HABIT == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

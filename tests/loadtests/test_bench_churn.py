@@ -4,8 +4,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from loramux_loadtests import bench_churn
+from loramux_loadtests import bench_churn, parts
 from loramux_loadtests.bursts import BurstFailedError
+from loramux_loadtests.parts import Part
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import ServerFailedError, Setup
 from loramux_loadtests.statistics import Spread
@@ -25,10 +26,10 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
             raise BurstFailedError("the [server] said no")
         return Report(name, "", [Finding(name, Spread(*[RATIOS[name]] * 3), at_least=0.8)], {}, [])
 
-    def bind(name: str) -> bench_churn.Part:
+    def bind(name: str) -> Part:
         return lambda setup, scratch, steps: part(name, setup, steps)
 
-    def parts(rounds: int, *, quick: bool) -> dict[str, bench_churn.Part]:
+    def parts(rounds: int, *, quick: bool) -> dict[str, Part]:
         return {name: bind(name) for name in ("good", "broken", "missed")}
 
     monkeypatch.setattr(bench_churn, "parts", parts)
@@ -79,7 +80,7 @@ def test_a_base_that_can_not_be_made_is_told(tmp_path: Path, monkeypatch: pytest
     def fail() -> Path:
         raise ServerFailedError("no engine today")
 
-    monkeypatch.setattr(bench_churn, "demo_base", fail)
+    monkeypatch.setattr(parts, "demo_base", fail)
     app = typer.Typer()
     app.command()(bench_churn.main)
     result = CliRunner().invoke(app, ["--results", str(tmp_path)])
