@@ -55,27 +55,54 @@ def create(
     - loramux finetune create train.jsonl --validation held-out.jsonl --epochs 2
     """
     server = Server(url, api_key)
-    hyperparameters = {
-        "n_epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate_multiplier": learning_rate_multiplier,
-    }
-    given = {key: value for key, value in hyperparameters.items() if value is not None}
-    body = {
-        "model": base_of(server),
-        "training_file": server.upload(data),
-        "validation_file": server.upload(validation) if validation else None,
-        "suffix": suffix,
-        "seed": seed,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": given}},
-    }
-    job = server.call("POST", _JOBS, body)
+    body = _wanted(server, data, validation, epochs, batch_size, learning_rate_multiplier)
+    job = server.call("POST", _JOBS, body | {"suffix": suffix, "seed": seed})
     if wait:
         words.print(f"{job['id']}: Ctrl-C leaves it running; `loramux finetune wait {job['id']}` comes back")
         job = _waited(server, job)
     shown(job, lambda job: tables.created(job, url), as_json=as_json)
     if job["status"] in _ENDED - {"succeeded"}:
         raise typer.Exit(1)
+
+
+@commands.command()
+def estimate(
+    data: Data,
+    *,
+    validation: Validation = None,
+    epochs: Epochs = None,
+    batch_size: Batch = None,
+    learning_rate_multiplier: Rate = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in a file, what would be chosen for it, and how long a job would take and cost; train nothing.
+
+    Example: loramux finetune estimate train.jsonl --validation held-out.jsonl
+    """
+    server = Server(url, api_key)
+    body = _wanted(server, data, validation, epochs, batch_size, learning_rate_multiplier)
+    try:
+        found = server.call("POST", "/admin/fine_tuning/estimate", body)
+    finally:
+        for file in filter(None, (body["training_file"], body["validation_file"])):
+            server.call("DELETE", f"/v1/files/{file}")
+    shown(found, tables.estimated, as_json=as_json)
+
+
+def _wanted(
+    server: Server, data: Path, validation: Path | None, epochs: int | None, batch_size: int | None, rate: float | None
+) -> dict[str, Any]:
+    """Send the files up, and return what a job on them is asked for by."""
+    hyperparameters = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": rate}
+    given = {key: value for key, value in hyperparameters.items() if value is not None}
+    return {
+        "model": base_of(server),
+        "training_file": server.upload(data),
+        "validation_file": server.upload(validation) if validation else None,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": given}},
+    }
 
 
 @commands.command("list")

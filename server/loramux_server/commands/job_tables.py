@@ -59,6 +59,29 @@ def created(job: Row, url: str) -> None:
         out.print(f"\nFollow it: loramux finetune wait {job['id']}")
 
 
+def estimated(plan: Row) -> None:
+    """Print what a job would be."""
+    report, guess, cost = plan["report"], plan["estimate"], plan["cost"]
+    recipe = {key: value for key, value in plan["recipe"].items() if value is not None}
+    facts = {
+        "examples": f"{report['examples']:,}, {report['tokens']:,} tokens, {report['trained_tokens']:,} learned",
+        "lengths": f"{report['shortest']:,} to {report['longest']:,} tokens, half of them up to {report['median']:,}",
+        "validation": f"{plan['validation_report']['examples']:,} examples" if plan["validation_report"] else "",
+        "training": f"{guess['steps']:,} steps, {guess['tokens']:,} tokens",
+        "time": f"about {guess['seconds'] / 60:.1f} minutes, {guess['assumption']}",
+        "cost": ", ".join(f"${dollars:.4f} by {way.replace('_', ' ')}" for way, dollars in cost.items() if dollars),
+        "recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        if value:
+            table.add_row(f"[bold]{name}[/]", escape(value))
+    out.print(table)
+    overlap = [f"{plan['overlap']} validation prompts are in the training file too"] if plan["overlap"] else []
+    for warning in [*report["warnings"], *overlap]:
+        out.print(escape(warning), style="yellow")
+
+
 def events(page: Row) -> None:
     """Print what happened, the oldest first."""
     for event in reversed(page["data"]):
