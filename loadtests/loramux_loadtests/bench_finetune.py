@@ -14,6 +14,8 @@ from loramux_loadtests.overhead import RESULTS
 from loramux_loadtests.parts import Part, run, setup_of
 
 EXAMPLES = Path(__file__).parents[2] / "adapters" / "examples"
+TRAFFIC = Traffic(streams=4, tokens=256)
+"""Bursts of several seconds, so that a job that gets little still ends some steps in one."""
 DATA = (EXAMPLES / "support-intent", EXAMPLES / "order-json")
 
 
@@ -30,7 +32,7 @@ def main(
     ] = None,
     base: Annotated[Path | None, typer.Option(help="The base's folder; the demo's, if it is not given.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only the first so many test items.")] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="How often serving is measured with a job and without.")] = 7,
+    pairs: Annotated[int, typer.Option(min=1, help="How often serving is measured with a job and without.")] = 5,
     results: Annotated[Path, typer.Option(help="Where the reports are written.")] = RESULTS,
 ) -> None:
     """Train with default settings and score what serves then; measure serving beside a job. Exit with 1 on a miss.
@@ -40,7 +42,7 @@ def main(
     lessons = [Lesson(folder, _goals(goal or [], folder.name)) for folder in data or DATA]
     known: Mapping[str, Part] = {
         "quality": partial(learn, lessons=lessons, limit=limit),
-        "beside": partial(beside, data=lessons[0].folder / "train.jsonl", pairs=pairs, traffic=Traffic(streams=4)),
+        "beside": partial(beside, data=lessons[0].folder / "train.jsonl", pairs=pairs, traffic=TRAFFIC),
     }
     raise typer.Exit(run("finetune", known, only or [], partial(setup_of, base, engine or []), results))
 

@@ -45,7 +45,7 @@ _API_KEY = re.compile(r"[!-~]+")
 class Training(BaseModel):
     """Where and how fine-tuning jobs are trained.
 
-    `device` is the CPU or a GPU of torch's (cuda:1); the trainer gets of a shared CPU what is left over (idle), little
+    `device` is the CPU or a GPU of torch's (cuda:1); the trainer gets of a shared CPU what is left over (idle), a tenth
     (low) or half (equal). `queue` is how many jobs may wait; `save_seconds` how much training a kill may cost;
     `trial_questions` how many of a validation file's answers are asked of base and adapter when a job is done.
     """

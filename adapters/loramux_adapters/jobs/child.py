@@ -13,7 +13,9 @@ from loramux_adapters.training.events import Event, Failed, parse_event
 from loramux_adapters.training.process import TrainingRun
 
 Priority = Literal["idle", "low", "equal"]
-"""What the trainer gets of a CPU that the engine wants too: what is left over, little, or half."""
+"""What the trainer gets of a CPU that the engine wants too: what is left over, about a tenth, or half."""
+LOW = 10
+"""Of the scheduler's nice values, each takes a tenth more than the one after it: 110 shares to the engine's 1,024."""
 
 LONGEST_EVENT = 1 << 16
 LOG_TAIL = 2000  # bytes of the trainer's own words that a crash is reported with
@@ -103,7 +105,7 @@ def _yield_to_others(process: int, priority: Priority) -> None:
     """Lower the claim of a process that has no threads yet: those that it makes will inherit it."""
     with suppress(ProcessLookupError, PermissionError):
         if priority == "low":
-            os.setpriority(os.PRIO_PROCESS, process, 19)
+            os.setpriority(os.PRIO_PROCESS, process, LOW)
         elif priority == "idle":
             os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0))
 

@@ -16,6 +16,7 @@ from loramux_adapters.jobs.errors import FileNotFound, FileTooLarge
 from loramux_adapters.jobs.ids import is_id, new_id
 from loramux_adapters.jobs.records import Page
 from loramux_adapters.jobs.tables import files
+from loramux_adapters.training.saved import sync
 
 MOST_BYTES = 512 * 10**6
 """As much as OpenAI takes."""
@@ -73,6 +74,7 @@ class TrainingFiles:
                 size, sha256 = _copied(source, incoming)
                 record = FileRecord(name, purpose, filename, size, now, sha256, check(incoming))
                 incoming.rename(self._folder / name)
+                sync(self._folder)  # before the database says that it is there
                 with self._engine.begin() as connection:
                     values = {field: getattr(record, field) for field in FileRecord.__slots__}
                     connection.execute(insert(files).values(**values))
