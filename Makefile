@@ -5,7 +5,7 @@ EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 # Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test lint format lock examples bench-overhead bench-churn bench-finetune bench-ledger bench-page dashboards fuzz clean
+.PHONY: help runtime dev serve test lint format lock examples verdict bench-overhead bench-churn bench-finetune bench-ledger bench-page dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ examples: dev ## make the example adapters' data again and train them; to measur
 	$(BIN)/python adapters/examples/generate.py
 	for folder in $(EXAMPLES); do $(BIN)/loramux train --base demo \
 	  --data $$folder/train.jsonl --recipe $$folder/recipe.yaml --output $$folder || exit 1; done
+
+verdict: dev ## is a fine-tune worth it? the examples against the prompted base; ARGS="--url URL --limit N"
+	$(BIN)/python -m loramux_loadtests.verdict $(ARGS)
 
 bench-overhead: dev ## compare with stock vLLM on this machine; ARGS="--quick" for a trial
 	$(BIN)/python -m loramux_loadtests.overhead $(ARGS)

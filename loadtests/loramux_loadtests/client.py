@@ -127,6 +127,17 @@ class Client:
         body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0}
         return await self._exchange("completions", body, None)
 
+    async def models(self) -> list[dict[str, Any]]:
+        """The models that the server serves; raises ProtocolError if it does not tell."""
+        try:
+            async with self._session.get(f"{self.url}/v1/models") as response:
+                if response.status != 200:
+                    raise ProtocolError(await _refusal(response))
+                found = _parsed(await response.read()).get("data")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ProtocolError(f"{self.url}: {error}") from error
+        return [model for model in found if isinstance(model, dict)] if isinstance(found, list) else []
+
     async def _exchange(self, route: str, body: Mapping[str, Any], scheduled: float | None) -> Reply:
         answer = _Answer()
         sent = time.monotonic()

@@ -1,130 +1,74 @@
-"""From scored answers to a verdict: each arm's quality with its interval, the paired difference, and what it took."""
+"""Is a fine-tune worth it? Asked of the three examples, on a server of its own: `make verdict`."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import signal
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated
 
-import numpy as np
-from pydantic import BaseModel
+import typer
 
-from loramux_loadtests.scorers import Scores
-from loramux_loadtests.statistics import Interval, bootstrap_interval
+from loramux_loadtests.comparing.errors import ComparisonError
+from loramux_loadtests.comparing.markdown import write_tables
+from loramux_loadtests.comparing.runner import Settings
+from loramux_loadtests.comparing.session import Asked, compare_all, words
+from loramux_loadtests.comparing.summary import Summary
+from loramux_loadtests.overhead import RESULTS
+from loramux_loadtests.parts import setup_of
+from loramux_loadtests.servers import ServerFailedError, loramux, register, running
 
-BEGIN, END = "<!-- results: written by loramux_loadtests.compare -->", "<!-- end of results -->"
-
-
-class Row(NamedTuple):
-    """One answer of one arm to one item."""
-
-    arm: str
-    item: int
-    scores: Scores
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    text: str
+EXAMPLES = Path(__file__).parents[2] / "adapters" / "examples"
+NAMES = ("support-intent", "order-json", "house-tone")
+PRICES = Path(__file__).parents[1] / "prices.yaml"
 
 
-class ArmResult(BaseModel):
-    """One arm: 95 % intervals of each score's mean, and the mean tokens of a request."""
+def main(
+    url: Annotated[str | None, typer.Option(help="A server that has the examples.", show_default="starts one")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items; nothing is recorded.")] = None,
+    output: Annotated[Path, typer.Option(file_okay=False, help="Reports go to OUTPUT/NAME.")] = RESULTS / "verdict",
+) -> None:
+    """Compare each example's adapter with the prompted base, and write the tables of the READMEs.
 
-    scores: dict[str, Interval]
-    input_tokens: float
-    cached_tokens: float
-    output_tokens: float
-
-
-class Comparison(BaseModel):
-    """All arms on the same items. `difference` is challenger minus rival, item by item, in the score that counts."""
-
-    adapter: str
-    base: str
-    items: int
-    score: str
-    arms: dict[str, ArmResult]
-    challenger: str
-    rival: str
-    difference: Interval
-
-    @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        """What the interval of the difference allows to say of the challenger."""
-        if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "no difference shown"
+    An interrupted run goes on when it is started again.
+    """
+    # Whoever ends us politely must not leave our server running, which Ctrl-C's way out stops.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = Settings(passes=("cold", "warm"))
+    asked = Asked(url=url or "", server="loramux", prices=PRICES, limit=limit, output=output, settings=settings)
+    sources = [EXAMPLES / name for name in NAMES]
+    try:
+        code, found = compare_all(sources, asked) if url else asyncio.run(_on_own_server(sources, asked))
+        if not code and limit is None:
+            record(found)
+    except (ServerFailedError, ComparisonError) as error:
+        words.print(str(error), style="red", markup=False)
+        code = 2
+    raise typer.Exit(code)
 
 
-def summarize(adapter: str, base: str, rows: Iterable[Row], *, challenger: str, rival: str) -> Comparison:
-    """Put the rows of all arms together; every arm must have answered every item (ValueError if not)."""
-    arms: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.item):
-        arms.setdefault(row.arm, []).append(row)
-    items = [row.item for row in arms[rival]]
-    if any([row.item for row in answers] != items for answers in arms.values()):
-        raise ValueError("the arms did not answer the same items")
-    score = next(iter(arms[rival][0].scores))
-    pairs = zip(arms[challenger], arms[rival], strict=True)
-    return Comparison(
-        adapter=adapter,
-        base=base,
-        items=len(items),
-        score=score,
-        arms={name: _arm_result(answers) for name, answers in sorted(arms.items(), reverse=True)},
-        challenger=challenger,
-        rival=rival,
-        difference=bootstrap_interval([mine.scores[score] - theirs.scores[score] for mine, theirs in pairs]),
-    )
+async def _on_own_server(sources: list[Path], asked: Asked) -> tuple[int, list[Summary]]:
+    setup = setup_of(None, ())
+    async with AsyncExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loramux-verdict-")))
+        words.print("starting loramux")
+        allowed = replace(setup, adapters={path.name: path for path in sources})
+        server = await stack.enter_async_context(running(loramux(allowed, scratch / "data"), scratch / "log"))
+        await register(server.url, allowed.adapters)
+        # The comparison has an event loop of its own.
+        return await asyncio.to_thread(compare_all, sources, replace(asked, url=server.url))
 
 
-def _arm_result(rows: Sequence[Row]) -> ArmResult:
-    return ArmResult(
-        scores={name: bootstrap_interval([row.scores[name] for row in rows]) for name in rows[0].scores},
-        input_tokens=float(np.mean([row.input_tokens for row in rows])),
-        cached_tokens=float(np.mean([row.cached_tokens for row in rows])),
-        output_tokens=float(np.mean([row.output_tokens for row in rows])),
-    )
+def record(found: list[Summary]) -> None:
+    """Write each example's results.json and README, and all tables to the READMEs above; raises ComparisonError."""
+    for summary in found:
+        folder = EXAMPLES / summary.name
+        (folder / "results.json").write_text(summary.model_dump_json(indent=2) + "\n")
+        write_tables(folder / "README.md", [summary])
+    for path in (EXAMPLES / "README.md", EXAMPLES.parents[1] / "README.md"):
+        write_tables(path, found)
 
 
-def table(comparison: Comparison) -> str:
-    """The comparison as Markdown."""
-    names = list(next(iter(comparison.arms.values())).scores)
-    columns = ["", *names, "prompt tokens", "of these cached", "output tokens"]
-    lines = [
-        f"`{comparison.adapter}` on {comparison.base}, {comparison.items} held-out items, 95 % intervals in brackets:",
-        "",
-        _cells(columns),
-        _cells(["---"] * len(columns)),
-        *(_cells([name, *_arm_cells(arm, names)]) for name, arm in comparison.arms.items()),
-        "",
-        f"By “{comparison.score}”, {comparison.challenger} against {comparison.rival}: **{comparison.verdict}**,"
-        f" by a paired difference of {_points(comparison.difference)}.",
-    ]
-    return "\n".join(lines)
-
-
-def write_table(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """Rewrite what stands between the result marks of a Markdown file; ValueError when it has no such marks."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{path.name} has no place for results: {BEGIN} … {END}")
-    tables = "\n\n".join(table(comparison) for comparison in comparisons)
-    path.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}")
-
-
-def _arm_cells(arm: ArmResult, names: Sequence[str]) -> list[str]:
-    tokens = (arm.input_tokens, arm.cached_tokens, arm.output_tokens)
-    return [_percent(arm.scores[name]) for name in names] + [f"{count:.0f}" for count in tokens]
-
-
-def _percent(share: Interval) -> str:
-    return f"{share.estimate:.1%} [{share.low:.1%}, {share.high:.1%}]".replace("%", " %")
-
-
-def _points(difference: Interval) -> str:
-    low, estimate, high = (f"{100 * value:+.1f}" for value in difference)
-    return f"{estimate} points [{low}, {high}]"
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+if __name__ == "__main__":
+    typer.run(main)

@@ -4,6 +4,7 @@ import typer
 
 from loramux_server.commands import adapter, finetune
 from loramux_server.commands.calibrate import calibrate
+from loramux_server.commands.compare import compare
 from loramux_server.commands.doctor import doctor
 from loramux_server.commands.serve import serve
 from loramux_server.commands.train import train
@@ -17,7 +18,7 @@ main = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (serve, doctor, usage, calibrate, train):
+for command in (serve, doctor, usage, calibrate, train, compare):
     main.command()(command)
 main.add_typer(adapter.commands)
 main.add_typer(finetune.commands)

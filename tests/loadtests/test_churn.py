@@ -17,11 +17,11 @@ class Busy(Client):
 
     def __init__(self) -> None:
         super().__init__("http://busy")
-        self.models: list[str] = []
+        self.chosen: list[str] = []
         self.at_once, self.most = 0, 0
 
     async def chat(self, model: str, messages: object, *, max_tokens: int, **_: object) -> Reply:
-        self.models.append(model)
+        self.chosen.append(model)
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await asyncio.sleep(0.002)
@@ -32,7 +32,7 @@ class Busy(Client):
 async def test_a_closed_loop_asks_for_the_models_in_turn_and_keeps_its_streams_busy() -> None:
     client = Busy()
     rate = await closed_loop(client, ["a", "b", "c"], 4 * STREAMS, default_rng(0))
-    assert client.models == (["a", "b", "c"] * 2 * STREAMS)[: 4 * STREAMS]
+    assert client.chosen == (["a", "b", "c"] * 2 * STREAMS)[: 4 * STREAMS]
     assert client.most == STREAMS
     assert 0 < rate < 4 * STREAMS * churn.TOKENS / (4 * 0.002)
 

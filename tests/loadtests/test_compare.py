@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-
 from loramux_loadtests.compare import ADAPTER, FEW_SHOT, SHORT, ComparisonError, compare, main, read_folder
 
 RIGHT = {"red": "stop", "green": "go"}
@@ -31,9 +30,7 @@ def folder(tmp_path: Path) -> Path:
     (path / "prompt_short.json").write_text(json.dumps(chat("system: label")))
     (path / "prompt_few_shot.json").write_text(json.dumps(chat("system: rules", "user: red", "assistant: stop")))
     (path / "compare.yaml").write_text("scorer: {type: label, labels: [stop, go]}\nmax_tokens: 4\n")
-    (path / "README.md").write_text(
-        "# Lights\n<!-- results: written by loramux_loadtests.compare -->\n<!-- end of results -->\n"
-    )
+    (path / "README.md").write_text("# Lights\n<!-- results: written by loramux compare -->\n<!-- end of results -->\n")
     return path
 
 

@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from loramux_loadtests.scorers import JsonScorer, LabelScorer, Rule, Scorer, StyleScorer
+from loramux_loadtests.scorers import Scorer
+from loramux_loadtests.scorers.structured import JsonScorer
+from loramux_loadtests.scorers.style import Rule, StyleScorer
+from loramux_loadtests.scorers.texts import LabelScorer
 
 LABELS = LabelScorer(type="label", labels=frozenset({"billing", "return_item"}))
 SCHEMA = {

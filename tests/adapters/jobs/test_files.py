@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_is_told_without_its_path(
         raise OSError(28, "No space left on device", str(tmp_path))
 
     with monkeypatch.context() as broken, pytest.raises(StoreError, match="No space left on device") as refused:
-        broken.setattr(*(Path, "rename") if call == "rename" else (os, "fsync"), full)
+        broken.setattr(Path if call == "rename" else os, call, full)
         add(files)
     assert str(tmp_path) not in str(refused.value)
     assert on_disk(tmp_path) == []

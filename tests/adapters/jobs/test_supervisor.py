@@ -174,7 +174,8 @@ async def test_killed_trainers_and_ended_servers_lose_no_job_and_double_none(
     """Fifty trainers are killed, and after every third moment the server goes away and another one comes."""
     chance = random.Random(seed)  # noqa: S311 - it must repeat
     made = bench(tmp_path, engine, SLOW.replace("0.2", "0.03"))
-    jobs, kills = [], 0
+    jobs: list[JobRecord] = []
+    kills = 0
     while kills < 50 or not all(has_ended(made.registry.get(job.id)) for job in jobs):
         if all(has_ended(made.registry.get(job.id)) for job in jobs):
             jobs += [made.job(name=f"ft:tiny:local:test:{len(jobs) + number}") for number in range(3)]

@@ -1,0 +1,75 @@
+"""What answers cost: by a list of token prices, and by the time of the machine that made them."""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loramux_loadtests.comparing.rows import Row
+
+MODES = ("price_list", "gpu_hour")
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenPrices(_Given):
+    """US dollars for a million tokens; a cached token costs what any input costs, where that is left open."""
+
+    input: Dollars = 0.0
+    cached: Dollars | None = None
+    output: Dollars = 0.0
+
+    def cost(self, row: Row) -> float:
+        """What a request's tokens cost, in US dollars."""
+        cached = self.input if self.cached is None else self.cached
+        new = row.input_tokens - row.cached_tokens
+        return (new * self.input + row.cached_tokens * cached + row.output_tokens * self.output) / 1e6
+
+
+class Prices(_Given):
+    """The prices of the arms, by their names; of others `default`.
+
+    `gpu_hour` is the rate of the machine that answers. The time of a pass is split among its requests by their work: an
+    input token that was not cached is `prefill_weight`, an output token `decode_weight`, as loramux's ledger has it.
+    `training` is what making the challenger cost, `month` what keeping it costs.
+    """
+
+    default: TokenPrices = TokenPrices()
+    arms: dict[str, TokenPrices] = {}
+    gpu_hour: Dollars = 0.0
+    prefill_weight: Annotated[float, Field(gt=0)] = 1.0
+    decode_weight: Annotated[float, Field(gt=0)] = 4.0
+    training: Dollars = 0.0
+    month: Dollars = 0.0
+
+    def work(self, row: Row) -> float:
+        """How much of the machine a request took, beside others."""
+        return (row.input_tokens - row.cached_tokens) * self.prefill_weight + row.output_tokens * self.decode_weight
+
+
+def costs(rows: Sequence[Row], prices: Prices, seconds: float) -> Mapping[str, list[float]]:
+    """What each request of a pass cost in US dollars, by both modes; the pass kept the machine busy for `seconds`."""
+    work = [prices.work(row) for row in rows]
+    rate = prices.gpu_hour * seconds / 3600 / sum(work) if any(work) else 0.0
+    return {
+        "price_list": [prices.arms.get(row.arm, prices.default).cost(row) for row in rows],
+        "gpu_hour": [rate * share for share in work],
+    }
+
+
+class BreakEven(NamedTuple):
+    """When a challenger has paid for itself: after so many requests within its first month; `inf`: never."""
+
+    saving: float
+    to_earn: float
+    requests: float
+
+
+def break_even(challenger: float, reference: float, prices: Prices) -> BreakEven:
+    """Compare what a request costs in US dollars on the one and on the other."""
+    saving, to_earn = reference - challenger, prices.training + prices.month
+    return BreakEven(saving, to_earn, to_earn / saving if saving > 0 else inf)

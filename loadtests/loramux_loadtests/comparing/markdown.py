@@ -1,0 +1,79 @@
+"""A comparison as tables: Markdown, in the place that a README has for it, and a short one for a terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from loramux_loadtests.comparing.errors import ComparisonError
+from loramux_loadtests.comparing.summary import ArmSummary, PassSummary, Summary
+from loramux_loadtests.report import rows_as_table
+from loramux_loadtests.statistics import Interval
+
+BEGIN, END = "<!-- results: written by loramux compare -->", "<!-- end of results -->"
+_COLUMNS = {
+    "prompt tokens": "input_tokens",
+    "cached": "cached_tokens",
+    "output tokens": "output_tokens",
+    "first token, s": "ttft",
+    "whole answer, s": "seconds",
+}
+
+
+def table(summary: Summary) -> str:
+    """The arms of each pass, and the verdict."""
+    lines = []
+    for found in summary.passes:
+        lines += [f"`{summary.name}`, {found.items} held-out items, {found.pass_} prefix cache:", ""]
+        lines += [*_arms(found), ""]
+    return "\n".join([*lines, f"**{summary.sentence}**"])
+
+
+def _arms(found: PassSummary) -> list[str]:
+    first = next(iter(found.arms.values()))
+    costs = [f"$ a 1,000, {mode.replace('_', ' ')}" for mode in first.costs]
+    columns = ["", *first.scores, *_COLUMNS, *costs]
+    return rows_as_table(columns, [[name, *_cells(arm)] for name, arm in found.arms.items()])
+
+
+def _cells(arm: ArmSummary) -> list[str]:
+    measured = [arm.measured[name] for name in _COLUMNS.values()]
+    return [
+        *(f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in arm.scores.values()),
+        *(short(value) for value in measured),
+        *(f"{1000 * cost.estimate:.4f}" for cost in arm.costs.values()),
+    ]
+
+
+def overview(summary: Summary, found: PassSummary) -> Table:
+    """What people look at first, for a terminal."""
+    title = f"{summary.name}: {found.items} held-out items, {found.pass_} prefix cache"
+    first = next(iter(found.arms.values()))
+    columns = ["", summary.score, *_COLUMNS, *(f"$ a 1,000 ({mode.replace('_', ' ')})" for mode in first.costs)]
+    shown = Table(*columns, title=title, title_justify="left")
+    for name, arm in found.arms.items():
+        share, *rest = _cells(arm)
+        shown.add_row(escape(name), share, *rest[len(arm.scores) - 1 :])
+    return shown
+
+
+def short(value: Interval | None) -> str:
+    """A figure as exact as people need it."""
+    if value is None:
+        return "–"
+    return f"{value.estimate:,.0f}" if value.estimate >= 10 or not value.estimate else f"{value.estimate:.3f}"
+
+
+def write_tables(path: Path, summaries: Sequence[Summary]) -> None:
+    """Rewrite what stands between the result marks of a Markdown file; ComparisonError when it has no such marks."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ComparisonError(f"{path} can't be read: {error.strerror}") from error
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ComparisonError(f"{path} has no place for results: {BEGIN} … {END}")
+    tables = "\n\n".join(table(summary) for summary in summaries)
+    path.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,138 @@
+"""What is compared: read from a file, or put together from the command line's words."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from loramux_loadtests.comparing.costs import Prices
+from loramux_loadtests.comparing.errors import ComparisonError
+from loramux_loadtests.comparing.items import Chat, Item, read_items, read_prompt
+from loramux_loadtests.comparing.rows import fingerprint
+from loramux_loadtests.scorers import Scorer
+
+Pass = Literal["cold", "warm"]
+"""Whether a request may find the prefix of an earlier one in the server's cache."""
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArmPlan(_Given):
+    """One way of answering: a model, and the file of what goes before every item; `url` if it is another server."""
+
+    model: Annotated[str, Field(min_length=1)]
+    prompt: Path | None = None
+    url: str | None = None
+
+
+class Plan(_Given):
+    """What a comparison's YAML file holds; paths are relative to it.
+
+    `challenger` is compared with `reference`: the last arm with the one before it, if they are not named.
+    """
+
+    scorer: Scorer
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)]
+    data: Path = Path("test.jsonl")
+    arms: dict[str, ArmPlan] = {}
+    challenger: str | None = None
+    reference: str | None = None
+    prices: Prices | None = None
+
+    @model_validator(mode="after")
+    def _names_its_arms(self) -> Self:
+        for name in filter(None, (self.challenger, self.reference)):
+            if self.arms and name not in self.arms:
+                raise ValueError(f"there is no arm {name!r}: there are {', '.join(map(repr, self.arms))}")
+        return self
+
+
+class Arm(NamedTuple):
+    """One way of answering: where and what is asked, and the messages that go before every item."""
+
+    name: str
+    model: str
+    prompt: Chat
+    url: str
+
+
+class Comparison(NamedTuple):
+    """What is to be done, with all files read."""
+
+    name: str
+    items: Sequence[Item]
+    data: str
+    """Names all items of the file, also those beyond a limit."""
+    arms: Sequence[Arm]
+    challenger: str
+    reference: str
+    scorer: Scorer
+    max_tokens: int
+    prices: Prices | None
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a YAML file; raises ComparisonError."""
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ComparisonError(f"{path.name} can't be read: {error}") from error
+    except ValidationError as error:
+        raise ComparisonError(f"{path.name}: {told(error)}") from error
+
+
+def prepared(plan: Plan, folder: Path, name: str, url: str, limit: int | None) -> Comparison:
+    """Read what a plan names, in `folder`; raises ComparisonError."""
+    arms = [
+        Arm(arm_name, arm.model, read_prompt(folder / arm.prompt) if arm.prompt else [], arm.url or url)
+        for arm_name, arm in plan.arms.items()
+    ]
+    if len(arms) < 2:
+        raise ComparisonError("a comparison needs two arms or more, such as --arm short=BASE:prompt.txt")
+    challenger = plan.challenger or arms[-1].name
+    others = [arm.name for arm in arms if arm.name != challenger]
+    reference = plan.reference or others[-1]
+    if reference == challenger:
+        raise ComparisonError(f"the arm {challenger!r} can't be compared with itself")
+    items = read_items(folder / plan.data)
+    data = fingerprint({"items": items})
+    return Comparison(name, items[:limit], data, arms, challenger, reference, plan.scorer, plan.max_tokens, plan.prices)
+
+
+SHORT, FEW_SHOT, ADAPTER = "base, short prompt", "base, few-shot prompt", "adapter, short prompt"
+
+
+def example_arms(base: str, adapter: str) -> dict[str, ArmPlan]:
+    """The three arms of an example's folder, which holds their prompts."""
+    short, few_shot = Path("prompt_short.json"), Path("prompt_few_shot.json")
+    return {
+        SHORT: ArmPlan(model=base, prompt=short),
+        FEW_SHOT: ArmPlan(model=base, prompt=few_shot),
+        ADAPTER: ArmPlan(model=adapter, prompt=short),
+    }
+
+
+def parse_arm(words: str) -> tuple[str, ArmPlan]:
+    """Read NAME=MODEL or NAME=MODEL:PROMPT_FILE; a model's name may have colons, so the file must be there.
+
+    Raises ComparisonError.
+    """
+    name, equals, rest = words.partition("=")
+    if not (name and equals and rest):
+        raise ComparisonError(f"{words!r} is no arm: write NAME=MODEL or NAME=MODEL:PROMPT_FILE")
+    model, colon, file = rest.rpartition(":")
+    if colon and Path(file).is_file():
+        return name, ArmPlan(model=model, prompt=Path(file).resolve())
+    if file.endswith((".json", ".txt", ".md")):
+        raise ComparisonError(f"{words!r}: there is no prompt file {file}")
+    return name, ArmPlan(model=rest)
+
+
+def told(error: ValidationError) -> str:
+    """What is wrong and where, in a line."""
+    problems: Sequence[Mapping[str, Any]] = error.errors(include_input=False, include_url=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in problems[:5])

@@ -1,0 +1,111 @@
+"""Answers as they come, a line each in a file, so that nothing is lost and a killed comparison goes on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from loramux_loadtests.comparing.errors import ComparisonError
+
+_INSTEAD = "remove it, or name another --output"
+
+
+class Row(BaseModel):
+    """One answer of one arm to one item; times in seconds, None where there is none.
+
+    `scores` are empty if the scorer failed, whose words are in `error` then.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    pass_: str
+    arm: str
+    item: int
+    text: str
+    scores: dict[str, float]
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    ttft: float | None
+    tpot: float | None
+    seconds: float
+    error: str | None = None
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Name a comparison by what it asks of whom."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class Journal:
+    """The rows in a file, of the comparison that is named `fingerprint` alone; a context that keeps the file open."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self._path, self._fingerprint = path, fingerprint
+        self.rows: list[Row] = []
+        self.seconds: dict[str, float] = {}
+        """How long each pass took, over all its runs."""
+
+    def __enter__(self) -> "Journal":
+        """Read what is there; raises ComparisonError if it is another comparison's."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            end = self._read() if self._path.exists() else 0
+            self._file: TextIO = self._path.open("a", encoding="utf-8")
+            self._file.truncate(end)
+        except OSError as error:
+            raise ComparisonError(f"{self._path} can't be written: {error.strerror}") from error
+        if not end:
+            self._write({"comparison": self._fingerprint})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, row: Row) -> None:
+        """Keep a row; a kill of this process does not lose it."""
+        self.rows.append(row)
+        self._write(row.model_dump())
+
+    def passed(self, name: str, seconds: float) -> None:
+        """Keep how long a run of a pass took."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self._write({"passed": name, "seconds": seconds})
+        os.fsync(self._file.fileno())
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def _read(self) -> int:
+        """Take in all lines that are whole; returns where they end, in bytes."""
+        end = 0
+        with self._path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # a kill fell into it
+                self._take(line, first=end == 0)
+                end += len(line)
+        return end
+
+    def _take(self, line: bytes, *, first: bool) -> None:
+        try:
+            given = json.loads(line)
+            if first:
+                self._check(given)
+            elif "passed" in given:
+                self.seconds[given["passed"]] = self.seconds.get(given["passed"], 0.0) + given["seconds"]
+            else:
+                self.rows.append(Row.model_validate(given))
+        except (ValueError, ValidationError, TypeError, LookupError) as error:
+            raise ComparisonError(f"{self._path} has no rows of a comparison: {_INSTEAD}") from error
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        if given["comparison"] != self._fingerprint:
+            raise ComparisonError(
+                f"{self._path} has the rows of another comparison (other data, arms, prompts or settings): {_INSTEAD}"
+            )

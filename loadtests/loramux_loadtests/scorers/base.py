@@ -1,0 +1,23 @@
+"""What all scorers have in common."""
+
+from pydantic import BaseModel, ConfigDict
+
+Scores = dict[str, float]
+
+
+class ScoringError(Exception):
+    """An answer could not be scored: the scorer's fault and not the answer's."""
+
+
+class BaseScorer(BaseModel):
+    """How an answer is scored, with its settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def score(self, answer: str, expected: str) -> Scores:
+        """Score an answer."""
+        raise NotImplementedError
+
+    async def grade(self, question: str, answer: str, expected: str) -> Scores:  # noqa: ARG002 - judges look at it
+        """Score an answer, with the time that that takes; raises ScoringError."""
+        return self.score(answer, expected)
