@@ -15,7 +15,6 @@ from loramux_loadtests.comparing.markdown import write_tables
 from loramux_loadtests.comparing.runner import Settings
 from loramux_loadtests.comparing.session import Asked, compare_all, words
 from loramux_loadtests.comparing.summary import Summary
-from loramux_loadtests.overhead import RESULTS
 from loramux_loadtests.parts import setup_of
 from loramux_loadtests.servers import ServerFailedError, loramux, register, running
 
@@ -27,7 +26,7 @@ PRICES = Path(__file__).parents[1] / "prices.yaml"
 def main(
     url: Annotated[str | None, typer.Option(help="A server that has the examples.", show_default="starts one")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items; nothing is recorded.")] = None,
-    output: Annotated[Path, typer.Option(file_okay=False, help="Reports go to OUTPUT/NAME.")] = RESULTS / "verdict",
+    output: Annotated[Path, typer.Option(file_okay=False, help="Reports go to OUTPUT/NAME.")] = Path("comparisons"),
 ) -> None:
     """Compare each example's adapter with the prompted base, and write the tables of the READMEs.
 

@@ -59,8 +59,10 @@ def names(summary: Summary) -> dict[str, float]:
 
 def holds(condition: str, known: Mapping[str, float]) -> bool:
     """Whether a condition holds; raises ComparisonError for what is none, or speaks of what is not known."""
+    if len(condition) > _LONGEST:
+        raise ComparisonError(f"--assert: a condition has {_LONGEST} characters at most")
     try:
-        return bool(_value(ast.parse(condition.strip()[:_LONGEST], mode="eval").body, known))
+        return bool(_value(ast.parse(condition.strip(), mode="eval").body, known))
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError) as error:
         reason = "it can't be read" if isinstance(error, SyntaxError) else str(error)
         raise ComparisonError(f"--assert {condition!r:.200}: {reason}; known are {', '.join(sorted(known))}") from error

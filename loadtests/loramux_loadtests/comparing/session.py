@@ -121,10 +121,10 @@ def compare(comparison: Comparison, asked: Asked) -> Summary:
     settings = asked.settings
     facts = {
         "max_tokens": comparison.max_tokens,
-        "passes": list(settings.passes),
+        "passes": ", ".join(settings.passes),
         "at once": settings.at_once,
         "seed": settings.seed,
-        "servers": sorted({arm.url for arm in comparison.arms}),
+        "servers": ", ".join(sorted({arm.url for arm in comparison.arms})),
     }
     with Journal(folder / "rows.jsonl", _identity(comparison, asked)) as journal, _progress() as bar:
         total = len(comparison.items) * len(comparison.arms) * len(settings.passes)

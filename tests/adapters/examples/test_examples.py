@@ -13,7 +13,7 @@ from safetensors import safe_open
 from loramux_adapters.records import parse_adapter_name
 from loramux_adapters.training.dataset import read_dataset
 from loramux_adapters.training.recipe import load_recipe
-from loramux_loadtests.compare import read_folder
+from loramux_loadtests.comparing.plan import read_plan
 
 EXAMPLES = Path(__file__).parents[3] / "adapters" / "examples"
 NAMES = ("support-intent", "order-json", "house-tone")
@@ -93,7 +93,7 @@ def test_the_base_gets_instructions_and_examples(name: str) -> None:
 
 @example
 def test_an_expected_answer_scores_full_marks(name: str) -> None:
-    scorer = read_folder(EXAMPLES / name).task.scorer
+    scorer = read_plan(EXAMPLES / name / "compare.yaml").scorer
     for conversation in conversations(name, "test"):
         scores = scorer.score(conversation["assistant"], conversation["assistant"])
         assert set(scores.values()) == {1.0}
@@ -115,8 +115,9 @@ def test_the_weights_are_small_and_of_the_recipe(name: str) -> None:
 @example
 def test_the_adapter_was_measured_better_than_the_prompted_base(name: str) -> None:
     results = loads(name, "results.json")
-    assert results["items"] >= 200
-    adapter, prompted = (results["arms"][results[arm]]["scores"][results["score"]] for arm in ("challenger", "rival"))
-    assert adapter[0] > prompted[2]
-    assert results["difference"][0] > 0
-    assert f"{results['items']} held-out items" in (EXAMPLES / name / "README.md").read_text()
+    *_, last = results["passes"]
+    assert last["items"] >= 200
+    arms = {role: last["arms"][results[role]]["scores"][results["score"]] for role in ("challenger", "reference")}
+    assert arms["challenger"][0] > arms["reference"][2]
+    assert last["difference"][0] > 0
+    assert f"{last['items']} held-out items" in (EXAMPLES / name / "README.md").read_text()

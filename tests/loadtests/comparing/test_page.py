@@ -1,0 +1,91 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from loramux_loadtests.comparing.costs import Prices
+from loramux_loadtests.comparing.errors import ComparisonError
+from loramux_loadtests.comparing.items import Item
+from loramux_loadtests.comparing.markdown import BEGIN, END, table, write_tables
+from loramux_loadtests.comparing.page import disagreements, html, write
+from loramux_loadtests.comparing.summary import summarize
+from loramux_loadtests.scorers.texts import ExactScorer
+
+from .building import PROMPTED, TUNED, chat, comparison, row, rows
+
+EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+PRICES = Prices(gpu_hour=1.0, training=0.01)
+
+
+def test_whatever_was_written_is_text_on_the_page() -> None:
+    evil = comparison(prices=PRICES)
+    evil = evil._replace(
+        name=EVIL,
+        items=[Item(chat(f"user: {EVIL}"), EVIL)] * 4,
+        arms=[arm._replace(prompt=chat(f"system: {EVIL}"), model=EVIL) for arm in evil.arms],
+        scorer=ExactScorer(type="exact"),
+    )
+    answers = [one.model_copy(update={"text": EVIL}) for one in rows([1] * 4, [0] * 4)]
+    page = html(evil, summarize(evil, answers, {"warm": 9.0}), answers, {"seed": EVIL})
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "49" not in re.sub(r"data:[^\"]*", "", page).split("{{ 7 * 7 }}")[0][-5:]
+    assert page.count("&lt;script&gt;") >= 4 * 3
+
+
+def test_the_page_needs_nothing_else() -> None:
+    found = comparison(prices=PRICES)
+    answers = rows([1] * 12, [0] * 12)
+    page = html(found, summarize(found, answers, {"warm": 9.0}), answers, {})
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "default-src 'none'" in page
+    assert page.count("<img") == 1 + 1 + 2  # quality, break-even, a confusion matrix each
+    assert "When it pays, by gpu hour" in page
+
+
+def test_the_worst_come_first_and_equals_do_not_come() -> None:
+    answers = rows([0, 1, 1, 1], [1, 0, 1, 0.5])
+    shown = disagreements(comparison(), answers)
+    assert [one.difference for one in shown] == [-1, 1, 0.5]
+    assert shown[0].answers == {TUNED: "stop", PROMPTED: "stop"}
+
+
+def test_unscored_answers_are_no_disagreement() -> None:
+    assert disagreements(comparison(), [row(TUNED, 0, scores={}, error="x"), row(PROMPTED, 0)]) == []
+
+
+def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
+    found, answers = comparison(), rows([1, 0], [0, 0])
+    summary = summarize(found, answers, {})
+    write(tmp_path, found, summary, answers, {"seed": 3})
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert (document["verdict"], document["facts"]) == (summary.verdict, {"seed": 3})
+    assert document["machine"]["cores"]
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
+    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), {"warm": 36.0})
+    text = table(summary)
+    assert "| tuned | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 10 | 0 | 2.000 |" in text
+    assert "$ a 1,000, gpu hour" in text
+    assert f"**{summary.sentence}**" in text
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_tables(readme, [summary, summary])
+    write_tables(readme, [summary, summary])
+    written = readme.read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert (written.count(text), "old" in written) == (2, False)
+
+
+@pytest.mark.parametrize("content", ["", BEGIN, f"{END}{BEGIN}", None])
+def test_a_readme_without_a_place_is_left_alone(tmp_path: Path, content: str | None) -> None:
+    readme = tmp_path / "README.md"
+    if content is not None:
+        readme.write_text(content)
+    with pytest.raises(ComparisonError, match=r"README.md (has no place|can't be read)"):
+        write_tables(readme, [])
+    assert content is None or readme.read_text() == content

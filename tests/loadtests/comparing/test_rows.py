@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_loadtests.comparing.errors import ComparisonError
+from loramux_loadtests.comparing.rows import Journal, fingerprint
+
+from .building import TUNED, row
+
+
+def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    with Journal(path, "a") as journal:
+        journal.add(row(TUNED, 0, text="ünï\u2028code\n"))
+        journal.passed("warm", 1.5)
+    with Journal(path, "a") as again:
+        again.add(row(TUNED, 1))
+        again.passed("warm", 2.0)
+    with Journal(path, "a") as last:
+        assert [found.item for found in last.rows] == [0, 1]
+        assert last.rows[0].text == "ünï\u2028code\n"
+        assert last.seconds == {"warm": 3.5}
+
+
+@given(cut=st.integers(1, 400))
+def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    with Journal(path, "a") as journal:
+        for item in range(3):
+            journal.add(row(TUNED, item))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    with Journal(path, "a") as again:
+        kept = len(again.rows)
+        for item in range(kept, 3):
+            again.add(row(TUNED, item))
+    assert kept == whole[:-cut].count(b"\n") - 1
+    assert path.read_bytes() == whole
+
+
+def test_the_rows_of_another_comparison_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with Journal(path, "a") as journal:
+        journal.add(row(TUNED, 0))
+    before = path.read_bytes()
+    with pytest.raises(ComparisonError, match=r"another comparison .* --output"), Journal(path, "b"):
+        pass
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"\x00\xff\n", b"[]\n", b"{}\n", b'{"comparison": "a"}\n{"arm": 1}\n', b"1\n"])
+def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ComparisonError, match="remove it"), Journal(path, "a"):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ComparisonError, match="can't be written"), Journal(tmp_path / "file" / "rows.jsonl", "a"):
+        pass
+
+
+def test_a_fingerprint_is_of_all_that_is_said() -> None:
+    names = {fingerprint({"a": 1}), fingerprint({"a": 2}), fingerprint({"b": 1}), fingerprint({"a": [1]})}
+    assert len(names) == 4

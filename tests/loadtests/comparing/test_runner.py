@@ -1,0 +1,103 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loramux_loadtests.comparing.errors import ComparisonError
+from loramux_loadtests.comparing.rows import Journal
+from loramux_loadtests.comparing.runner import Settings, passes_of, run
+from loramux_loadtests.scorers.function import FunctionScorer
+
+from .building import PROMPTED, TUNED, Lights, comparison
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "rows.jsonl", "a") as journal:
+        yield journal
+
+
+async def test_every_item_goes_through_every_arm_with_that_arms_prompt(journal: Journal) -> None:
+    lights, done = Lights(), []
+    async with lights.running() as url:
+        await run(comparison(url), Settings(), journal, lambda: done.append(1))
+    assert len(lights.asked) == len(journal.rows) == len(done) == 24
+    means = {
+        arm: sum(row.scores["accuracy"] for row in journal.rows if row.arm == arm) / 12 for arm in (PROMPTED, TUNED)
+    }
+    assert means == {PROMPTED: 0.5, TUNED: 1.0}
+    assert {row.input_tokens for row in journal.rows if row.arm == PROMPTED} == {40}
+    assert all(row.ttft is not None and row.seconds >= row.ttft for row in journal.rows)
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 4 for body in lights.asked)
+    assert journal.seconds["warm"] > 0
+
+
+async def test_the_arms_take_turns_in_going_first_and_a_seed_repeats_the_order(tmp_path: Path) -> None:
+    orders = []
+    for number, seed in enumerate((1, 1, 2)):
+        lights = Lights()
+        with Journal(tmp_path / f"{number}.jsonl", "a") as journal:
+            async with lights.running() as url:
+                await run(comparison(url), Settings(at_once=1, seed=seed), journal, lambda: None)
+        orders.append([(body["messages"][-1]["content"], body["model"]) for body in lights.asked])
+    assert {model for _, model in orders[0][::2]} == {"tiny", "lights"}
+    assert [content for content, _ in orders[0]] == [content for content, _ in orders[1]]
+    assert [content for content, _ in orders[0]] != [content for content, _ in orders[2]]
+
+
+async def test_a_cold_pass_salts_each_request_with_something_new(journal: Journal) -> None:
+    lights = Lights()
+    async with lights.running() as url:
+        await run(comparison(url, count=4), Settings(passes=("cold", "warm")), journal, lambda: None)
+    salts = [body.get("cache_salt") for body in lights.asked]
+    assert len(set(salts[:8])) == 8
+    assert salts[8:] == [None] * 8
+    assert [row.pass_ for row in journal.rows] == ["cold"] * 8 + ["warm"] * 8
+
+
+async def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+    for fails_after, asked in ((7, None), (1000, 24)):
+        lights = Lights(fails_after)
+        with Journal(tmp_path / "rows.jsonl", "a") as journal:
+            kept = len(journal.rows)
+            async with lights.running() as url:
+                if asked is None:
+                    with pytest.raises(ComparisonError, match="500"):
+                        await run(comparison(url), Settings(at_once=1), journal, lambda: None)
+                    assert 0 < len(journal.rows) <= 7
+                else:
+                    await run(comparison(url), Settings(at_once=1), journal, lambda: None)
+                    assert len(lights.asked) == asked - kept
+                    assert len(journal.rows) == asked
+
+
+async def test_a_model_that_is_not_there_is_named_with_its_arm(journal: Journal) -> None:
+    async with Lights(fails_after=0, status=404).running() as url:
+        with pytest.raises(ComparisonError, match=r"(tuned|prompted) \((lights|tiny) at .*404 .*does not exist"):
+            await run(comparison(url), Settings(), journal, lambda: None)
+
+
+async def test_a_server_that_does_not_answer_is_told(journal: Journal) -> None:
+    with pytest.raises(ComparisonError, match="Cannot connect"):
+        await run(comparison(), Settings(), journal, lambda: None)
+    assert journal.rows == []
+
+
+async def test_a_scorer_that_raises_costs_the_score_and_not_the_answer(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def mine(answer, expected):\n    return {'right': 1 / (expected == 'go')}\n")
+    broken = comparison()._replace(scorer=FunctionScorer(type="function", function=f"{tmp_path / 'mine.py'}:mine"))
+    async with Lights().running() as url:
+        arms = [arm._replace(url=url) for arm in broken.arms]
+        await run(broken._replace(arms=arms), Settings(), journal, lambda: None)
+    assert [row.scores for row in journal.rows if row.item % 2] == [{"right": 1.0}] * 12
+    assert {row.error for row in journal.rows if not row.item % 2} == {"ZeroDivisionError: division by zero"}
+    assert all(row.text for row in journal.rows)
+    assert json.dumps([row.model_dump() for row in journal.rows])
+
+
+@pytest.mark.parametrize("words", ["", "hot", "cold,", "cold;warm"])
+def test_passes_are_cold_and_warm(words: str) -> None:
+    assert passes_of("cold,warm") == ("cold", "warm")
+    with pytest.raises(ValueError, match="is no pass"):
+        passes_of(words)
