@@ -2,7 +2,7 @@
 
 import typer
 
-from loramux_server.commands import adapter, finetune
+from loramux_server.commands import adapter, finetune, loadtest
 from loramux_server.commands.calibrate import calibrate
 from loramux_server.commands.doctor import doctor
 from loramux_server.commands.serve import serve
@@ -21,3 +21,4 @@ for command in (serve, doctor, usage, calibrate, train):
     main.command()(command)
 main.add_typer(adapter.commands)
 main.add_typer(finetune.commands)
+main.add_typer(loadtest.commands)
