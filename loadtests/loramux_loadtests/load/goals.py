@@ -24,8 +24,8 @@ class Term:
     limit: float
 
     def __str__(self) -> str:
-        name = self.measure if self.q is None else f"{self.measure}_p{self.q * 100:g}"
-        return f"{name}<{self.limit:g}"
+        name = self.measure if self.q is None else f"{self.measure}_p{self.q * 100:.12g}"
+        return f"{name}<{self.limit:.15g}"
 
     def value(self, rows: Sequence[Row]) -> float | None:
         """What these rows have; None where none of them says anything about it."""

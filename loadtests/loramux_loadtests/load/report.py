@@ -97,7 +97,7 @@ def find(run: Run, prices: PriceList | None = None) -> Findings:
     rows = of_load(run.rows)
     goal = parse_goal(run.scenario.goal) if run.scenario.goal else None
     conditions = Conditions(goal, prices, fixed_lengths=not run.scenario.output.natural)
-    groups = by_group(rows, conditions)
+    groups = by_group(rows, conditions, run.job_since)
     return Findings(
         run=run,
         rows=rows,
@@ -194,6 +194,11 @@ def facts(found: Findings) -> list[str]:
         f"{found.run.target}: client lag p50 {health.lag_p50 * 1000:.1f} ms, p99 {health.lag_p99 * 1000:.1f} ms, "
         f"at most {health.lag_max * 1000:.1f} ms{busy}",
     ]
+    total = found.total
+    lines.append(
+        f"{found.run.target}: {total.input_tokens} input tokens, of which {total.cached_tokens} were cached, "
+        f"{total.output_tokens} output tokens"
+    )
     if (ratio := drift(found.windows)) is not None:
         length = found.run.scenario.window
         lines.append(f"{found.run.target}: p50 TTFT of the last {length:g} s / the first {length:g} s: {ratio:.2f}")

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from loramux_loadtests.client import Client
 from loramux_loadtests.load.errors import LoadTestError, ServerGoneError
+from loramux_loadtests.load.fine_tuning import Job, beside
+from loramux_loadtests.load.mix import BASE
 from loramux_loadtests.load.models import models_of
 from loramux_loadtests.load.plan import Plan
 from loramux_loadtests.load.prompts import measure_tokens
@@ -44,6 +46,8 @@ class Run:
     ended_early: str | None = None
     """Why the load did not go to its end."""
     notes: list[str] = field(default_factory=list)
+    job_since: float | None = None
+    """When a fine-tuning job began to run, in seconds of the load."""
 
 
 async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, watch: Watch) -> Run:
@@ -68,26 +72,33 @@ async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, wa
             run.rows.append(row)
 
         loop = OpenLoop(client, models, sink, fixed_lengths=not scenario.output.natural, drain=scenario.drain)
-        await _through(run, plan, loop, watch)
+        await _through(run, plan, loop, watch, _job(scenario, target, models))
     if not any(row.phase == "load" for row in run.rows):
         raise LoadTestError(run.ended_early or f"the scenario sends no request within {scenario.duration:g} s")
     return run
 
 
-async def _through(run: Run, plan: Plan, loop: OpenLoop, watch: Watch) -> None:
+async def _through(
+    run: Run, plan: Plan, loop: OpenLoop, watch: Watch, job: AbstractAsyncContextManager[Job | None]
+) -> None:
     """Warm-up and load; what ends them early is noted."""
     busy, begun = 0.0, 0.0
+    beside_it: Job | None = None
     try:
         async with meanwhile(watch.show, SHOWN_EVERY_S):
             watch.begin(f"{run.target}: warming up", lambda: loop.counts)
             await loop.warm_up(plan.warm_up())
             watch.begin(f"{run.target}: {run.scenario.title}", lambda: loop.counts)
             busy, begun = time.process_time(), time.monotonic()
-            await loop.run(plan.load())
+            async with job as beside_it:
+                await loop.run(plan.load())
     except ServerGoneError as error:
         run.ended_early = str(error)
     except asyncio.CancelledError:
         run.ended_early = "interrupted"
+    if beside_it:
+        run.notes.append(beside_it.told)
+        run.job_since = None if beside_it.running_since is None else beside_it.running_since - loop.begin
     if begun:
         run.client_busy = (time.process_time() - busy) / max(time.monotonic() - begun, 1e-9)
 
@@ -95,3 +106,10 @@ async def _through(run: Run, plan: Plan, loop: OpenLoop, watch: Watch) -> None:
 async def _tokens_per_number(client: Client, scenario: Scenario, models: Iterable[str]) -> float | None:
     """What makes prompts of the right length on this server; None where prompts are not made up."""
     return None if scenario.input.corpus else await measure_tokens(client, next(iter(models)))
+
+
+def _job(scenario: Scenario, target: Target, models: Mapping[str, str]) -> AbstractAsyncContextManager[Job | None]:
+    """The fine-tuning job that the scenario wants beside its load, if it wants one."""
+    if scenario.fine_tuning is None:
+        return nullcontext()
+    return beside(scenario.fine_tuning, target.url, models.get(BASE) or next(iter(models.values())), target.api_key)

@@ -134,8 +134,11 @@ def summarize(rows: Sequence[Row], seconds: float, conditions: Conditions) -> Su
     )
 
 
-def by_group(rows: Sequence[Row], conditions: Conditions) -> dict[str, Summary]:
-    """Summaries of all rows, of those of the adapters together where there are several, and of cold and warm ones."""
+def by_group(rows: Sequence[Row], conditions: Conditions, job_since: float | None = None) -> dict[str, Summary]:
+    """Summaries of all rows, of those of the adapters together where there are several, and of cold and warm ones.
+
+    With a fine-tuning job, also of those that were scheduled before it ran and beside it.
+    """
     adapters = [row for row in rows if row.route != BASE]
     cold = [row for row in adapters if row.cold]
     groups = {"all": list(rows)}
@@ -144,7 +147,13 @@ def by_group(rows: Sequence[Row], conditions: Conditions) -> dict[str, Summary]:
     if cold and len(cold) < len(adapters):
         groups |= {"adapters, cold": cold, "adapters, warm": [row for row in adapters if not row.cold]}
     seconds = seconds_of(rows)
-    return {name: summarize(of_group, seconds, conditions) for name, of_group in groups.items()}
+    found = {name: summarize(of_group, seconds, conditions) for name, of_group in groups.items()}
+    if job_since is not None and 0 < job_since < seconds:
+        before = [row for row in rows if row.scheduled < job_since]
+        beside = [row for row in rows if row.scheduled >= job_since]
+        found["before the job"] = summarize(before, job_since, conditions)
+        found["beside the job"] = summarize(beside, seconds - job_since, conditions)
+    return found
 
 
 def by_route(rows: Sequence[Row], conditions: Conditions) -> dict[str, Summary]:
