@@ -1,11 +1,9 @@
 """What `loramux loadtest` does; how it is called stands in the server's commands."""
 
 import asyncio
-import json
-import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +13,37 @@ from rich.table import Table
 from rich.text import Text
 
 from loramux_loadtests.load.errors import LoadTestError
-from loramux_loadtests.load.prices import PriceList, load_prices
-from loramux_loadtests.load.report import COLUMNS, Findings, document, facts, find, markdown, table, write_json
+from loramux_loadtests.load.goals import parse_goal
+from loramux_loadtests.load.order import Order, show, words, write
+from loramux_loadtests.load.prices import load_prices
+from loramux_loadtests.load.report import Findings, find
 from loramux_loadtests.load.rows import read_rows
 from loramux_loadtests.load.scenario import Scenario, load_scenario, scenarios
-from loramux_loadtests.load.session import Run, run_load
+from loramux_loadtests.load.session import Run, Target, run_load
+from loramux_loadtests.load.sweep import Sweep, highest_rate
 from loramux_loadtests.load.targets import check_server, serving
 from loramux_loadtests.load.watch import Watch
 from loramux_loadtests.servers import ServerFailedError
 
 OK, GOAL_MISSED, FAILED, INTERRUPTED = 0, 1, 2, 130
 
-words = Console(stderr=True, highlight=False)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What was asked for on the command line."""
-
-    name: str
-    scenario: Scenario
-    servers: Sequence[str]
-    seed: int
-    output: Path
-    api_key: str | None = None
-    base: str | None = None
-    prices: PriceList | None = None
-    as_json: bool = False
-
 
 def run(scenario: str, changes: Mapping[str, Any], prices: Path | None, **order: Any) -> int:
     """Run a scenario, by its name or path and with `changes`, against each server in turn; returns the exit code."""
-    try:
-        changed = load_scenario(scenario).changed(**changes)
-        asked = Order(Path(scenario).stem, changed, prices=load_prices(prices) if prices else None, **order)
-    except LoadTestError as error:
-        return _failed(error)
-    return _guarded(lambda: _run(asked))
+    return _guarded(lambda: _run(_order(scenario, changes, prices, order)))
+
+
+def sweep(scenario: str, changes: Mapping[str, Any], prices: Path | None, precision: float, **order: Any) -> int:
+    """Look for the highest rate at which each server meets the scenario's goal; returns the exit code."""
+    return _guarded(lambda: _sweep(_order(scenario, changes, prices, order), precision))
+
+
+def _order(scenario: str, changes: Mapping[str, Any], prices: Path | None, order: Mapping[str, Any]) -> Order:
+    """LoadTestError for whatever of it makes no sense."""
+    for server in order["servers"]:
+        check_server(server)
+    changed = load_scenario(scenario).changed(**changes)
+    return Order(Path(scenario).stem, changed, prices=load_prices(prices) if prices else None, **order)
 
 
 def _guarded(work: Callable[[], Awaitable[int]]) -> int:
@@ -83,19 +75,53 @@ async def _until_told(work: Callable[[], Awaitable[int]]) -> int:
 
 
 async def _run(order: Order) -> int:
-    for server in order.servers:
-        check_server(server)
     found: list[Findings] = []
     with Watch(words) as watch:
         for server in order.servers:
             async with serving(server, order.scenario, order.api_key, order.base, watch) as target:
-                run = await run_load(order.scenario, target, order.seed, rows_path(order, server), watch)
+                run = await run_load(order.scenario, target, order.seed, order.rows(server), watch)
             found.append(find(run, order.prices))
             write(order, found)
             if run.ended_early:
                 break
     show(order, found)
     return code_of(found)
+
+
+async def _sweep(order: Order, precision: float) -> int:
+    if order.scenario.goal is None:
+        raise LoadTestError('a sweep needs a goal, such as --goal "ttft_p95<0.5,tpot_p95<0.1,errors<0.01"')
+    found: list[Findings] = []
+    sweeps: list[Sweep] = []
+    with Watch(words) as watch:
+        for server in order.servers:
+            async with serving(server, order.scenario, order.api_key, order.base, watch) as target:
+                sweeps.append(await _sweep_one(order, target, precision, found, watch))
+            write(order, found, sweeps)
+            if found[-1].run.ended_early:
+                break
+    show(order, found, sweeps)
+    code = code_of(found)
+    return code if code in (FAILED, INTERRUPTED) else OK if all(sweep.bracket.met for sweep in sweeps) else GOAL_MISSED
+
+
+async def _sweep_one(order: Order, target: Target, precision: float, found: list[Findings], watch: Watch) -> Sweep:
+    """Try rates on one server, whose findings are added to `found` and written as they come."""
+    tried: list[float] = []
+
+    async def meets(rate: float) -> bool | None:
+        at_rate = order.scenario.changed(rate=rate)
+        named = replace(target, name=f"{target.name} at {rate:.3g}/s")
+        # Another seed each time: prompts that came before would be in the prefix cache.
+        run = await run_load(at_rate, named, order.seed + len(tried), order.rows(named.name), watch)
+        tried.append(rate)
+        found.append(find(run, order.prices))
+        write(order, found)
+        watch.say("; ".join([named.name, *(found[-1].missed or ["the goal is met"])]))
+        return None if run.ended_early else not found[-1].missed
+
+    begin = order.scenario.arrivals.rate or 1.0
+    return Sweep(target.name, str(parse_goal(order.scenario.goal or "")), await highest_rate(meets, begin, precision))
 
 
 def code_of(found: Sequence[Findings]) -> int:
@@ -123,6 +149,17 @@ def report(files: Sequence[Path], prices: Path | None, output: Path, *, as_json:
     return code_of(found)
 
 
+def _recalled(path: Path) -> Run:
+    about, rows = read_rows(path)
+    if not any(row.phase == "load" for row in rows):
+        raise LoadTestError(f"{path} holds nothing but a warm-up")
+    try:
+        scenario = Scenario.model_validate(about["scenario"])
+        return Run(str(about["target"]), scenario, int(about["seed"]), rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadTestError(f"{path} does not begin with what its load test was: {error}") from error
+
+
 def list_scenarios() -> int:
     """Print the scenarios of the repository."""
     out = Table("name", "title", "what it shows")
@@ -134,52 +171,3 @@ def list_scenarios() -> int:
         return _failed(error)
     Console(highlight=False).print(out)
     return OK
-
-
-def _recalled(path: Path) -> Run:
-    about, rows = read_rows(path)
-    if not any(row.phase == "load" for row in rows):
-        raise LoadTestError(f"{path} holds nothing but a warm-up")
-    try:
-        scenario = Scenario.model_validate(about["scenario"])
-        return Run(str(about["target"]), scenario, int(about["seed"]), rows)
-    except (KeyError, ValueError) as error:
-        raise LoadTestError(f"{path} does not begin with what its load test was: {error}") from error
-
-
-def rows_path(order: Order, server: str) -> Path:
-    """Where the rows of one server go. Whatever the user calls things, the name is a plain one."""
-    return order.output / f"load-{plain(order.name)}.{plain(server)}.jsonl"
-
-
-def plain(text: str) -> str:
-    """Text that can be part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9-]+", "-", text).strip("-")[:80] or "unnamed"
-
-
-def write(order: Order, found: Sequence[Findings]) -> None:
-    """Write the report as JSON, Markdown and HTML."""
-    from loramux_loadtests.load.page import page  # matplotlib takes a second, which should not be the load's
-
-    place = order.output / f"load-{plain(order.name)}"
-    write_json(place.with_suffix(".json"), document(found))
-    place.with_suffix(".md").write_text(markdown(found), encoding="utf-8")
-    place.with_suffix(".html").write_text(page(found), encoding="utf-8")
-
-
-def show(order: Order, found: Sequence[Findings]) -> None:
-    """Print the report: the table for people, or JSON for programs."""
-    out = Console(highlight=False)
-    if order.as_json:
-        out.print(Text(json.dumps(document(found), allow_nan=False)), soft_wrap=True)
-        return
-    lines = Table()
-    for column in COLUMNS:
-        lines.add_column(column)
-    for row in table(found):
-        lines.add_row(*(Text(cell) for cell in row))
-    out.print(lines)
-    for each in found:
-        for fact in facts(each):
-            out.print(Text(fact))
-    words.print(Text(f"written: {order.output / f'load-{plain(order.name)}'}.html, .md, .json"))

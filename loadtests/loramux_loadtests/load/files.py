@@ -46,7 +46,7 @@ def refuse(path: Path, number: int, reason: str) -> NoReturn:
 
 
 def first_reason(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, with where it is."""
-    first = error.errors()[0]
+    """What pydantic found wrong, with where it is: above all a name that it does not know."""
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]

@@ -6,6 +6,7 @@ from html import escape
 
 from loramux_loadtests.load import plots
 from loramux_loadtests.load.report import COLUMNS, DEFINITIONS, Findings, facts, table
+from loramux_loadtests.load.sweep import Sweep
 from loramux_loadtests.report import describe_machine
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -27,14 +28,13 @@ pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; }
 """
 
 
-def page(found: Sequence[Findings], *sections: str) -> str:
-    """The page about one load on one or more servers; `sections` are HTML that goes below the table."""
+def page(found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> str:
+    """The page about one load on one or more servers, or at several rates."""
     scenario = found[0].run.scenario
     parts = [
         f"<h1>{escape(scenario.title)}</h1><p>{escape(scenario.about)}</p>",
         _table(found),
-        _facts(found),
-        *sections,
+        _facts(found, sweeps),
         _plots(found),
         _definitions(),
         _arguments(found),
@@ -69,8 +69,8 @@ def _table(found: Sequence[Findings]) -> str:
     return f"<h2>Figures</h2>{html_table(COLUMNS, table(found))}<p>In brackets: 95 % intervals.</p>"
 
 
-def _facts(found: Sequence[Findings]) -> str:
-    lines = (fact for each in found for fact in facts(each))
+def _facts(found: Sequence[Findings], sweeps: Sequence[Sweep]) -> str:
+    lines = [*(sweep.told for sweep in sweeps), *(fact for each in found for fact in facts(each))]
     items = (f"<li{' class=warning' if 'WARNING' in line else ''}>{escape(line)}</li>" for line in lines)
     return f"<ul>{''.join(items)}</ul>"
 

@@ -23,6 +23,7 @@ from loramux_loadtests.load.summary import (
     of_load,
     windows,
 )
+from loramux_loadtests.load.sweep import Sweep
 from loramux_loadtests.load.vllm_keys import vllm_result
 from loramux_loadtests.report import describe_machine, rows_as_table
 from loramux_loadtests.statistics import Interval
@@ -48,6 +49,9 @@ COLUMNS = (
     "server", "route", "requests", "errors", "rate /s", "goodput /s", "output tok/s",
     "TTFT p50 ms", "TTFT p95 ms", "TTFT p99 ms", "TPOT p50 ms", "TPOT p95 ms", "latency p50 s", "latency p95 s",
     "scheduled TTFT p95 ms", "cost USD",
+)  # fmt: skip
+BRIEF_COLUMNS = (
+    "route", "requests", "failed", "rate (good) /s", "tok/s", "TTFT ms p50/p95", "TPOT ms p50/p95", "latency s p50/p95",
 )  # fmt: skip
 
 
@@ -111,12 +115,13 @@ def find(run: Run, prices: PriceList | None = None) -> Findings:
     )
 
 
-def document(found: Sequence[Findings]) -> dict[str, Any]:
+def document(found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> dict[str, Any]:
     """Everything, for programs. Intervals are [low, estimate, high], an open end null."""
     return {
         "machine": describe_machine(),
         "definitions": DEFINITIONS,
         "runs": [_one(each) for each in found],
+        "sweeps": [asdict(sweep) for sweep in sweeps],
     }
 
 
@@ -172,6 +177,25 @@ def _cells(summary: Summary) -> list[str]:
     ]
 
 
+def brief(name: str, summary: Summary) -> list[str]:
+    """The cells under BRIEF_COLUMNS: medians and 95th percentiles, without intervals."""
+
+    def both(measure: str, factor: float) -> str:
+        times = summary.times.get(measure)
+        return " / ".join(_number(times[q].estimate * factor) for q in ("p50", "p95")) if times else ""
+
+    return [
+        name,
+        str(summary.requests),
+        str(summary.failed),
+        f"{summary.rate:.2f}" if summary.goodput is None else f"{summary.rate:.2f} ({summary.goodput:.2f})",
+        f"{summary.output_rate:.0f}",
+        both("ttft", 1000),
+        both("tpot", 1000),
+        both("latency", 1),
+    ]
+
+
 def _time(summary: Summary, measure: str, quantile: str, factor: float) -> str:
     interval = summary.times.get(measure, {}).get(quantile)
     if interval is None:
@@ -214,13 +238,14 @@ def facts(found: Findings) -> list[str]:
     return [*lines, *(f"{found.run.target}: WARNING: {words}" for words in found.warnings)]
 
 
-def markdown(found: Sequence[Findings], extra: Sequence[str] = ()) -> str:
+def markdown(found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> str:
     """The report as a page of Markdown."""
     scenario = found[0].run.scenario
     arguments = scenario.model_dump(mode="json", exclude_unset=True, exclude={"title", "about"})
     lines = [f"# {escaped(scenario.title)}", "", escaped(scenario.about.strip()), ""]
     lines += rows_as_table(COLUMNS, [[escaped(cell) for cell in row] for row in table(found)])
-    lines += ["", *(f"- {escaped(fact)}" for each in found for fact in facts(each)), *extra]
+    lines += ["", *(f"- {escaped(fact)}" for each in found for fact in facts(each))]
+    lines += [f"- {escaped(sweep.told)}" for sweep in sweeps]
     lines += ["", "## Definitions", "", *(f"- **{word}**: {meaning}" for word, meaning in DEFINITIONS.items())]
     lines += ["", "## Scenario", "", f"- seed: {found[0].run.seed}"]
     lines += [f"- {name}: {escaped(json.dumps(value))}" for name, value in arguments.items()]

@@ -33,12 +33,33 @@ class Bracket:
         return Bracket(rate, self.missed) if met else Bracket(self.met, rate)
 
 
-async def highest_rate(meets: Callable[[float], Awaitable[bool]], begin: float, precision: float) -> Bracket:
-    """Look for the highest rate that meets the goal, beginning with `begin`."""
-    bracket = Bracket(begin, None) if await meets(begin) else Bracket(0.0, begin)
+async def highest_rate(meets: Callable[[float], Awaitable[bool | None]], begin: float, precision: float) -> Bracket:
+    """Look for the highest rate that meets the goal, beginning with `begin`, until `meets` can't tell (None)."""
+    bracket, rate = Bracket(0.0, None), begin
     for _ in range(TRIES_AT_MOST):
+        met = await meets(rate)
+        if met is None:
+            break
+        bracket = bracket.after(rate, met=met)
         if bracket.is_narrow(precision):
             break
         rate = bracket.next()
-        bracket = bracket.after(rate, met=await meets(rate))
     return bracket
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was found for one server."""
+
+    target: str
+    goal: str
+    bracket: Bracket
+
+    @property
+    def told(self) -> str:
+        """The answer in words."""
+        met, missed = self.bracket.met, self.bracket.missed
+        if not met:
+            return f"{self.target}: {self.goal} is missed even at {missed or 0:.3g} requests/s"
+        upper = "" if missed is None else f", and missed at {missed:.3g}"
+        return f"{self.target}: {self.goal} is met up to {met:.3g} requests/s{upper}"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from loramux_server.commands.http import DEFAULT_URL
+from loramux_server.commands.http import DEFAULT_URL, ApiKey
 
 commands = typer.Typer(
     name="loadtest",
@@ -14,10 +14,12 @@ commands = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+RESULTS = Path("loadtests/results")
+
 Output = Annotated[Path, typer.Option(file_okay=False, help="Folder for the report and the rows.")]
 Prices = Annotated[Path | None, typer.Option(help="YAML: `prices` as in loramux.yaml. Adds what the load cost.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-ServerName = Annotated[
+ServerNames = Annotated[
     list[str] | None,
     typer.Option(
         "--server",
@@ -27,24 +29,28 @@ ServerName = Annotated[
         help="A running server's URL; `loramux` or `stock` (vLLM) to start one for this. Again for another one.",
     ),
 ]
-Key = Annotated[str | None, typer.Option(envvar="LORAMUX_CLI_API_KEY", help="A key of the server's, if it has any.")]
 BaseName = Annotated[str | None, typer.Option(help="What the server calls its base model, if /v1/models doesn't tell.")]
-ScenarioName = Annotated[str, typer.Argument(help="A scenario's name (`loramux loadtest scenarios`) or YAML file.")]
+ScenarioName = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A name (`loramux loadtest scenarios` lists them) or a YAML file.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, the same requests at the same moments.")]
-RESULTS = Path("loadtests/results")
+Rate = Annotated[float | None, typer.Option(help="Requests a second, instead of the scenario's.")]
+Duration = Annotated[float | None, typer.Option(help="Seconds of load: a soak, if there are many.")]
+Requests = Annotated[int | None, typer.Option(help="End after so many requests.")]
+GoalText = Annotated[str | None, typer.Option(help='Such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01", in seconds.')]
 
 
 @commands.command()
 def run(
     scenario: ScenarioName,
-    server: ServerName = None,
-    rate: Annotated[float | None, typer.Option(help="Requests a second, instead of the scenario's.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Seconds of load: a soak, if there are many.")] = None,
-    requests: Annotated[int | None, typer.Option(help="End after so many requests.")] = None,
+    server: ServerNames = None,
+    rate: Rate = None,
+    duration: Duration = None,
+    requests: Requests = None,
     window: Annotated[float | None, typer.Option(help="Seconds of the pieces in which drift is looked for.")] = None,
-    goal: Annotated[str | None, typer.Option(help='Such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01" (seconds).')] = None,
+    goal: GoalText = None,
     seed: Seed = 0,
-    api_key: Key = None,
+    api_key: ApiKey = None,
     base: BaseName = None,
     prices: Prices = None,
     output: Output = RESULTS,
@@ -70,15 +76,39 @@ def run(
     from loramux_loadtests.load import command
 
     changes = {"rate": rate, "duration": duration, "requests": requests, "window": window, "goal": goal}
-    asked = {
-        "servers": server or [DEFAULT_URL],
-        "seed": seed,
-        "api_key": api_key,
-        "base": base,
-        "output": output,
-        "as_json": as_json,
-    }
-    raise typer.Exit(command.run(scenario, changes, prices, **asked))
+    asked = {"servers": server or [DEFAULT_URL], "seed": seed, "api_key": api_key, "base": base}
+    raise typer.Exit(command.run(scenario, changes, prices, output=output, as_json=as_json, **asked))
+
+
+@commands.command()
+def sweep(
+    scenario: ScenarioName,
+    goal: GoalText = None,
+    server: ServerNames = None,
+    rate: Rate = None,
+    duration: Duration = 30.0,
+    requests: Requests = None,
+    precision: Annotated[float, typer.Option(min=0.01, max=1, help="How exactly: 0.1 for a tenth.")] = 0.1,
+    seed: Seed = 0,
+    api_key: ApiKey = None,
+    base: BaseName = None,
+    prices: Prices = None,
+    output: Output = RESULTS,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Find the highest rate at which a server meets a goal: double the rate until it misses, then bisect.
+
+    Begins with --rate, or the scenario's. Each rate has DURATION seconds of load, with prompts of its own, and its
+    results are kept.
+
+    Example: loramux loadtest sweep mixed --goal "ttft_p95<2,tpot_p95<0.2,errors<0.01" --server loramux --server stock
+    """
+    from loramux_loadtests.load import command
+
+    changes = {"rate": rate, "duration": duration, "requests": requests, "goal": goal}
+    asked = {"servers": server or [DEFAULT_URL], "seed": seed, "api_key": api_key, "base": base}
+    raise typer.Exit(command.sweep(scenario, changes, prices, precision, output=output, as_json=as_json, **asked))
 
 
 @commands.command()

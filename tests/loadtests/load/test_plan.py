@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 from loramux_loadtests.load.plan import Lately, Plan, Planned
 from tests.loadtests.load.building import scenario
@@ -6,7 +7,7 @@ from tests.loadtests.load.building import scenario
 MIXED = {"names": ["base", "tone", "intent"]}
 
 
-def planned(seed: int = 0, **changes: object) -> list[Planned]:
+def planned(seed: int = 0, **changes: Any) -> list[Planned]:
     return list(Plan(scenario(**changes), seed).load())
 
 
@@ -89,7 +90,7 @@ def test_an_adapter_is_cold_again_when_others_took_its_place() -> None:
 
 
 def test_places_come_from_the_scenarios_server() -> None:
-    churning = {"mix": {"adapters": 3, "popularity": "in turn"}, "requests": 9}
+    churning: dict[str, Any] = {"mix": {"adapters": 3, "popularity": "in turn"}, "requests": 9}
     all_cold = planned(**churning, server={"engine": {"max_cpu_loras": 2}})
     assert [each.cold for each in all_cold] == [True] * 9
     assert [each.cold for each in planned(**churning)] == [True] * 3 + [False] * 6
