@@ -29,6 +29,7 @@ STYLE = {
     "text.parse_math": False,
 }
 
+Values = NDArray[np.float64]
 Draw = Callable[[Axes], None]
 
 
@@ -122,10 +123,7 @@ def by_route(found: Sequence[Findings], measure: str, label: str) -> str:
             ]
             places = np.array([place for place, _ in at]) + (number - (len(found) - 1) / 2) * 0.2
             low, middle, high = np.array([interval for _, interval in at]).reshape(-1, 3).T
-            ends = [
-                middle - np.where(np.isfinite(low), low, middle),
-                np.where(np.isfinite(high), high, middle) - middle,
-            ]
+            ends = np.stack([middle - _finite(low, middle), _finite(high, middle) - middle])
             axes.errorbar(middle, places, xerr=ends, fmt="o", capsize=3, label=_label(each), color=_colour(number))
         axes.set(
             xlabel=f"median {label} with its 95 % interval, seconds",
@@ -143,11 +141,15 @@ def _fine(row: Row) -> bool:
     return row.error is None
 
 
-def _thin(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _thin(values: Values) -> Values:
     """At most POINTS_AT_MOST of the values, the first and the last among them."""
     if len(values) <= POINTS_AT_MOST:
         return values
     return np.asarray(values[np.linspace(0, len(values) - 1, POINTS_AT_MOST).astype(int)])
+
+
+def _finite(ends: Values, otherwise: Values) -> Values:
+    return np.where(np.isfinite(ends), ends, otherwise)
 
 
 def _colour(number: int) -> str:
