@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -60,6 +60,9 @@ class Row:
 
     def _begin(self, measure: str) -> float:
         return self.scheduled if measure.endswith("_scheduled") else self.sent
+
+
+_NAMES = tuple(field.name for field in fields(Row))
 
 
 def row_of(
@@ -131,7 +134,8 @@ class RowFile:
     def append(self, row: Row) -> None:
         """Write one row, with its times for who reads the file without this module."""
         times = {measure: row.measured(measure) for measure in MEASURES}
-        self._file.write(json.dumps(asdict(row) | times) + "\n")
+        # Not `asdict`, which copies: this is done a thousand times a second.
+        self._file.write(json.dumps({name: getattr(row, name) for name in _NAMES} | times) + "\n")
 
 
 def read_rows(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -156,7 +160,6 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[Row]]:
     return about, rows
 
 
-_NAMES = tuple(field.name for field in fields(Row))
 _NUMBERS = ("scheduled", "sent", "last", "input_tokens", "cached_tokens", "output_tokens", "wanted_tokens", "number")
 
 

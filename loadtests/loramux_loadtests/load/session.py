@@ -15,7 +15,7 @@ from loramux_loadtests.load.models import models_of
 from loramux_loadtests.load.plan import Plan
 from loramux_loadtests.load.prompts import measure_tokens
 from loramux_loadtests.load.rows import Row, RowFile
-from loramux_loadtests.load.runner import OpenLoop, meanwhile
+from loramux_loadtests.load.runner import OpenLoop, meanwhile, short_pauses
 from loramux_loadtests.load.scenario import Scenario
 from loramux_loadtests.load.watch import Watch
 
@@ -90,8 +90,9 @@ async def _through(
             await loop.warm_up(plan.warm_up())
             watch.begin(f"{run.target}: {run.scenario.title}", lambda: loop.counts)
             busy, begun = time.process_time(), time.monotonic()
-            async with job as beside_it:
-                await loop.run(plan.load())
+            with short_pauses():
+                async with job as beside_it:
+                    await loop.run(plan.load())
     except ServerGoneError as error:
         run.ended_early = str(error)
     except asyncio.CancelledError:
