@@ -1,11 +1,12 @@
 # Each target first brings .venv up to date, which takes a fraction of a second when it is. No root, no activation.
 PYTHON ?= python3
 BIN := .venv/bin
+SCENARIO ?= mixed
 EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 # Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test lint format lock examples verdict bench-overhead bench-churn bench-finetune bench-ledger bench-page dashboards fuzz clean
+.PHONY: help runtime dev serve test lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-ledger bench-page dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,15 @@ bench-churn: dev ## measure many adapters, coming and going, against stock vLLM;
 
 bench-finetune: dev ## train with default settings and score it, and measure serving beside a job; ARGS="--data FOLDER"
 	$(BIN)/python -m loramux_loadtests.bench_finetune $(ARGS)
+
+loadtest: dev ## put a load on loramux and on stock vLLM; SCENARIO=mixed, or ARGS="--url URL" for a server that runs
+	$(BIN)/loramux loadtest run $(SCENARIO) $(or $(ARGS),--server loramux --server stock)
+
+bench-client: dev ## measure what the load test's own client adds; ARGS="--rate 500" for another rate
+	$(BIN)/python -m loramux_loadtests.bench_client $(ARGS)
+
+bench-crosscheck: dev ## compare the load test's figures with those of vLLM's benchmark
+	$(BIN)/python -m loramux_loadtests.bench_crosscheck $(ARGS)
 
 bench-ledger: dev ## measure how fast usage is written and read; ARGS="--hours 6" for less
 	$(BIN)/python -m tests.benchmarks.ledger $(ARGS)

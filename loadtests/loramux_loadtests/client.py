@@ -218,13 +218,18 @@ class _Answer:
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
     """The JSON bodies of a stream of server-sent events, until its `[DONE]`."""
-    async for line in response.content:
-        name, _, data = line.strip().partition(b":")
-        if name != b"data":
-            continue
-        if data.strip() == b"[DONE]":
-            return
-        yield _parsed(data)
+    rest = b""
+    async for chunk in response.content.iter_any():  # a line at a time costs a fifth more
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > 2 * MAX_EVENT_BYTES:
+            raise ProtocolError("a line of the stream does not end")
+        for line in lines:
+            name, _, data = line.strip().partition(b":")
+            if name != b"data":
+                continue
+            if data.strip() == b"[DONE]":
+                return
+            yield _parsed(data)
     raise ProtocolError("the stream ended before its [DONE]")
 
 

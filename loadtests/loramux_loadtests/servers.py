@@ -1,6 +1,7 @@
 """Starting a server under test as a process of its own, and ending it so that nothing is left of it."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
@@ -68,7 +69,7 @@ class Setup:
 def stock(setup: Setup) -> ServerSpec:
     """vLLM's own server; its `vllm` command is broken in some builds, so the module is named."""
     port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", stock_module(), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--model", str(setup.base), "--served-model-name", setup.base.name]
     command += ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in setup.adapters.items())]
     command += [word for argument, value in setup.engine.items() for word in _option(argument, value)]
@@ -88,8 +89,16 @@ def loramux(setup: Setup, data_dir: Path) -> ServerSpec:
         "LORAMUX_ALLOWED_ROOTS": json.dumps(roots),
         **{f"LORAMUX_ENGINE__{argument.upper()}": json.dumps(value) for argument, value in setup.engine.items()},
     }
-    command = (str(Path(sys.executable).with_name("loramux")), "serve")
+    command = (sys.executable, "-m", "loramux_server", "serve")
     return ServerSpec("loramux", command, environment, port, ready_path="/ready")
+
+
+def stock_module() -> str:
+    """The module that is vLLM's server: where 0.32 has it, or 0.26."""
+    found = importlib.util.find_spec("vllm")  # which does not import it
+    roots = [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
+    old = roots and not any((root / "entrypoints/launchers/api_server/entry.py").exists() for root in roots)
+    return "vllm.entrypoints." + ("openai.api_server" if old else "launchers.api_server.entry")
 
 
 async def register(url: str, adapters: Mapping[str, Path], at_once: int = 1) -> None:

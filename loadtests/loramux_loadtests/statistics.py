@@ -30,6 +30,34 @@ def quantile(values: Sequence[float], q: float) -> float:
     return float(np.quantile(_samples(values), q))
 
 
+def quantile_interval(values: Sequence[float], q: float, *, confidence: float = 0.95) -> Interval:
+    """The interval of a quantile by order statistics, exact whatever the values' distribution is.
+
+    An end for which there are too few values is infinite. ValueError as of `quantile`.
+    """
+    estimate = quantile(values, q)
+    if not 0 < q < 1:
+        return Interval(-np.inf, estimate, np.inf)
+    samples, tail = np.sort(_samples(values)), (1 - confidence) / 2
+    below = _binomial_distribution(len(samples), q)
+    # The number of values below the quantile is binomial: the r-th smallest is above it with chance P(fewer than r).
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1 - tail, side="left")) + 1
+    return Interval(
+        float(samples[low - 1]) if low >= 1 else -np.inf,
+        estimate,
+        float(samples[high - 1]) if high <= len(samples) else np.inf,
+    )
+
+
+def _binomial_distribution(count: int, chance: float) -> Samples:
+    """P(at most k) for k = 0 ... count."""
+    k = np.arange(1, count + 1)
+    steps = np.log((count - k + 1) / k) + np.log(chance / (1 - chance))
+    logs = count * np.log1p(-chance) + np.concatenate([[0.0], np.cumsum(steps)])
+    return np.asarray(np.minimum(np.cumsum(np.exp(logs)), 1.0), dtype=np.float64)
+
+
 def bootstrap_interval(
     values: Sequence[float],
     statistic: Callable[..., Samples] = np.mean,

@@ -2,7 +2,7 @@
 
 import typer
 
-from loramux_server.commands import adapter, finetune
+from loramux_server.commands import adapter, finetune, loadtest
 from loramux_server.commands.calibrate import calibrate
 from loramux_server.commands.compare import compare
 from loramux_server.commands.doctor import doctor
@@ -22,3 +22,4 @@ for command in (serve, doctor, usage, calibrate, train, compare):
     main.command()(command)
 main.add_typer(adapter.commands)
 main.add_typer(finetune.commands)
+main.add_typer(loadtest.commands)

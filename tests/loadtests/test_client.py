@@ -177,7 +177,7 @@ async def test_a_redirect_is_not_followed() -> None:
         ((event("ab"), b"data: " + b"[" * 100_000 + b"\n\n", DONE), "not JSON"),
         ((event("ab"), b"data: 7\n\n", DONE), "not a JSON object"),
         ((event("ab"), b'data: {"hello": 1}\n\n', DONE), "an answer without choices"),
-        ((event("ab"), b"data: " + b"x" * 3_000_000 + b"\n\n", DONE), "LineTooLong"),
+        ((event("ab"), b"data: " + b"x" * 3_000_000 + b"\n\n", DONE), "does not end"),
     ],
 )
 async def test_a_broken_stream_is_an_error_that_keeps_what_had_come(parts: tuple[bytes, ...], error: str) -> None:

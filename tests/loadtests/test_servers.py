@@ -1,5 +1,6 @@
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from loramux_loadtests.servers import (
     register,
     running,
     stock,
+    stock_module,
 )
 from tests.loadtests.faking import fake_spec
 
@@ -112,7 +114,7 @@ def test_both_servers_get_the_same_base_adapters_and_arguments() -> None:
     assert "--model /models/base --served-model-name base " in command
     assert "--enable-lora --lora-modules tone=/all/tone intent=/all/intent " in command
     assert "--max-loras 4 --enforce-eager --no-enable-prefix-caching --dtype float32" in command
-    assert ours.command[1:] == ("serve",)
+    assert ours.command[1:] == ("-m", "loramux_server", "serve")
     assert {name: value for name, value in ours.environment.items() if name != "LORAMUX_PORT"} == {
         "VLLM_SETTING": "1",
         "LORAMUX_HOST": "127.0.0.1",
@@ -126,6 +128,25 @@ def test_both_servers_get_the_same_base_adapters_and_arguments() -> None:
     }
     assert theirs.environment == SETUP.environment
     assert theirs.port != ours.port
+
+
+@pytest.mark.parametrize(
+    ("file", "module"),
+    [
+        ("entrypoints/launchers/api_server/entry.py", "vllm.entrypoints.launchers.api_server.entry"),
+        ("entrypoints/openai/api_server.py", "vllm.entrypoints.openai.api_server"),
+    ],
+)
+def test_vllms_server_is_found_in_either_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, module: str
+) -> None:
+    path = tmp_path / "vllm" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)
+    assert stock_module() == module
 
 
 async def test_adapters_are_registered_one_by_one_and_a_refusal_is_reported() -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_loadtests.statistics import bootstrap_interval, paired_ratio, quantile, spread
+from loramux_loadtests.statistics import bootstrap_interval, paired_ratio, quantile, quantile_interval, spread
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 
@@ -53,3 +53,31 @@ def test_no_samples_or_samples_that_are_no_numbers_are_refused(samples: list[flo
 def test_pairs_that_make_no_ratio_are_refused(ours: list[float], theirs: list[float]) -> None:
     with pytest.raises(ValueError, match=r"paired|positive"):
         paired_ratio(ours, theirs)
+
+
+def test_the_interval_of_a_quantile_holds_it_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(0)
+    for q, count in ((0.5, 30), (0.95, 200)):
+        true = -np.log(1 - q)
+        intervals = [quantile_interval(chance.exponential(size=count).tolist(), q) for _ in range(1000)]
+        held = sum(low <= true <= high for low, _, high in intervals) / 1000
+        assert 0.94 <= held <= 0.99
+        assert all(low <= estimate <= high for low, estimate, high in intervals)
+
+
+def test_an_end_of_a_quantiles_interval_is_open_with_too_few_values() -> None:
+    low, estimate, high = quantile_interval([1.0, 2.0, 3.0], 0.5)
+    assert (low, estimate, high) == (-np.inf, 2.0, np.inf)
+    low, _, high = quantile_interval([float(n) for n in range(50)], 0.99)
+    assert np.isfinite(low)
+    assert high == np.inf
+
+
+def test_the_interval_of_a_quantile_is_the_textbooks() -> None:
+    # Of 10 values, the second and the ninth hold the median with 97.9 %.
+    assert quantile_interval([float(n) for n in range(1, 11)], 0.5) == (2.0, 5.5, 9.0)
+
+
+def test_many_values_have_a_narrow_interval() -> None:
+    low, estimate, high = quantile_interval(np.random.default_rng(0).random(200_000).tolist(), 0.99)
+    assert 0.989 < low < estimate < high < 0.991

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from loramux_server.engine.places import LACKING, make_arg_parser, validate_parsed_serve_args
 from loramux_server.errors import CannotStart
 
 RESERVED = {
@@ -62,7 +62,9 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any]) -> Names
     parser = make_arg_parser(_Parser())
     actions = {action.dest: action for action in parser._actions}
     fixed = {"model": str(base), "served_model_name": [name], "enable_lora": True, "worker_extension_cls": EXTENSION}
-    words = [word for key, value in options.items() for word in _words(_action(actions, key), value)]
+    words = [
+        word for key, value in options.items() if key not in LACKING for word in _words(_action(actions, key), value)
+    ]
     words += [word for key, value in fixed.items() for word in _words(actions[key], value)]
     arguments: Namespace = parser.parse_args(words)
     try:

@@ -5,7 +5,6 @@ from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from typing import Any, NoReturn
 
-from vllm.exceptions import GracefulHTTPError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -15,6 +14,7 @@ from loramux_adapters.pool import AdapterPool
 from loramux_adapters.pool_ports import Lease
 from loramux_adapters.records import VersionId
 from loramux_server.context import current_request
+from loramux_server.engine.places import GracefulHTTPError
 from loramux_server.errors import from_adapter_error
 from loramux_server.metering.accounts import Accounts
 from loramux_server.metering.cost import Work
@@ -153,6 +153,6 @@ class Tally:
             first_token=first_token,
             last_token=first_token + stats.last_token_ts - stats.first_token_ts,
             finish_reason=next((out.finish_reason for out in self._last.outputs if out.finish_reason), None),
-            preemptions=stats.num_preemptions,
+            preemptions=getattr(stats, "num_preemptions", 0),  # vLLM 0.26 does not count them
             corrupted=stats.is_corrupted,
         )

@@ -1,0 +1,84 @@
+"""Goals such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01": what a server must keep to."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loramux_loadtests.load.errors import LoadTestError
+from loramux_loadtests.load.rows import MEASURES, Row
+from loramux_loadtests.statistics import quantile
+
+ERRORS = "errors"
+"""The share of requests that failed."""
+_TERM = re.compile(
+    r"(?:(?P<measure>[a-z_]+?)_p(?P<percent>\d{1,2}(?:\.\d+)?)|errors)\s*<\s*(?P<limit>[\d.]+(?:e-?\d+)?)"
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a goal: a quantile of a measure, or the share of errors, stays below `limit`."""
+
+    measure: str
+    q: float | None
+    limit: float
+
+    def __str__(self) -> str:
+        name = self.measure if self.q is None else f"{self.measure}_p{self.q * 100:.12g}"
+        return f"{name}<{self.limit:.15g}"
+
+    def value(self, rows: Sequence[Row]) -> float | None:
+        """What these rows have; None where none of them says anything about it."""
+        if self.q is None:
+            return sum(row.error is not None for row in rows) / len(rows) if rows else None
+        values = [value for row in rows if (value := _measured(row, self.measure)) is not None]
+        return quantile(values, self.q) if values else None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """All of whose terms must be met."""
+
+    terms: tuple[Term, ...]
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.terms))
+
+    def missed(self, rows: Sequence[Row]) -> list[str]:
+        """The terms that these rows miss, with what they have instead; rows without an answer miss all."""
+        if all(row.error is not None for row in rows):
+            return [f"{term}: no answer" for term in self.terms]
+        found = [(term, term.value(rows)) for term in self.terms]
+        return [f"{term}: {value:.4g}" for term, value in found if value is not None and value >= term.limit]
+
+    def met_by(self, row: Row) -> bool:
+        """Whether one request met the goal: it was answered, and within each limit of a time."""
+        if row.error is not None:
+            return False
+        timed = ((term, _measured(row, term.measure)) for term in self.terms if term.q is not None)
+        return all(value is None or value < term.limit for term, value in timed)
+
+
+def parse_goal(text: str) -> Goal:
+    """Read a goal; LoadTestError with the part that is wrong."""
+    return Goal(tuple(_term(part.strip()) for part in text.split(",")))
+
+
+def _term(text: str) -> Term:
+    found = _TERM.fullmatch(text)
+    if not found:
+        raise LoadTestError(f"'{text}' is no goal: write ttft_p95<0.5 (seconds), tpot_p50<0.05 or errors<0.01")
+    measure, percent = found["measure"], found["percent"]
+    try:
+        limit = float(found["limit"])
+    except ValueError:
+        raise LoadTestError(f"'{text}' is no goal: '{found['limit']}' is no number") from None
+    if measure is None:
+        return Term(ERRORS, None, limit)
+    if measure not in MEASURES:
+        raise LoadTestError(f"'{text}' is no goal: there is {', '.join(MEASURES)} and errors, not '{measure}'")
+    return Term(measure, float(percent) / 100, limit)
+
+
+def _measured(row: Row, measure: str) -> float | None:
+    return None if row.error is not None else row.measured(measure)

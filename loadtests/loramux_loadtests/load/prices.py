@@ -1,0 +1,82 @@
+"""What requests cost by a price list, in the form of the `prices` of loramux.yaml."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loramux_loadtests.load.errors import LoadTestError
+from loramux_loadtests.load.files import first_reason, read_text
+from loramux_loadtests.load.mix import BASE
+from loramux_loadtests.load.rows import Row
+
+Dollars = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+class TokenPrices(BaseModel):
+    """US dollars for a million tokens; cached ones cost what any input costs, where that is left open."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Dollars = 0.0
+    cached: Dollars | None = None
+    output: Dollars = 0.0
+
+    def usd(self, row: Row) -> float:
+        """What one request costs; a failed one costs the tokens that were counted."""
+        cached = self.input if self.cached is None else self.cached
+        tokens = (row.input_tokens - row.cached_tokens, row.cached_tokens, row.output_tokens)
+        prices = (self.input, cached, self.output)
+        return sum(count * price for count, price in zip(tokens, prices, strict=True)) / 1e6
+
+
+class AdapterPrices(BaseModel):
+    """The base's prices `multiplier` times, or `tokens` of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    multiplier: Dollars = 1.0
+    tokens: TokenPrices | None = None
+
+
+class PriceList(BaseModel):
+    """A server's prices; what else a loramux.yaml says of prices does not matter here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    base: TokenPrices = TokenPrices()
+    adapter: AdapterPrices = AdapterPrices()
+    adapters: Mapping[str, AdapterPrices] = {}
+    gpu_hour: Dollars = 0.0
+    gpus: Annotated[int, Field(ge=1, le=1024)] = 1
+
+    def usd(self, rows: Iterable[Row]) -> float:
+        """What these requests cost by their tokens."""
+        return sum(self._of(row.route) * self._tokens(row.route).usd(row) for row in rows)
+
+    def machine_usd(self, seconds: float) -> float:
+        """What the machine costs in this time, whatever it does."""
+        return self.gpu_hour * self.gpus * seconds / 3600
+
+    def _adapter(self, route: str) -> AdapterPrices:
+        return self.adapters.get(route.partition("@")[0], self.adapter)
+
+    def _tokens(self, route: str) -> TokenPrices:
+        return self.base if route == BASE else self._adapter(route).tokens or self.base
+
+    def _of(self, route: str) -> float:
+        own = route == BASE or self._adapter(route).tokens
+        return 1.0 if own else self._adapter(route).multiplier
+
+
+def load_prices(path: Path) -> PriceList:
+    """Read a price list: a YAML file, itself or under `prices`. LoadTestError says what is wrong with it."""
+    try:
+        data = yaml.safe_load(read_text(path, 1 << 20))
+        return PriceList.model_validate(data.get("prices", data) if isinstance(data, dict) else data)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise LoadTestError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        raise LoadTestError(f"{path}: {first_reason(error)}") from error

@@ -1,0 +1,116 @@
+"""One run of a scenario on one server that is up: its models, its tokenizer, the warm-up, the load."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loramux_loadtests.client import Client
+from loramux_loadtests.load.errors import LoadTestError, ServerGoneError
+from loramux_loadtests.load.fine_tuning import Job, beside
+from loramux_loadtests.load.mix import BASE
+from loramux_loadtests.load.models import models_of
+from loramux_loadtests.load.plan import Plan
+from loramux_loadtests.load.prompts import measure_tokens
+from loramux_loadtests.load.rows import Row, RowFile
+from loramux_loadtests.load.runner import OpenLoop, meanwhile, short_pauses
+from loramux_loadtests.load.scenario import Scenario
+from loramux_loadtests.load.watch import Watch
+
+SHOWN_EVERY_S = 0.25
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server that is up."""
+
+    name: str
+    url: str
+    api_key: str | None = None
+    base: str | None = None
+    """What its base model is called, where its list of models does not tell."""
+
+
+@dataclass
+class Run:
+    """One load on one server: all that a report needs."""
+
+    target: str
+    scenario: Scenario
+    seed: int
+    rows: list[Row] = field(default_factory=list)
+    client_busy: float | None = None
+    """CPU seconds of the client a second of the load."""
+    ended_early: str | None = None
+    """Why the load did not go to its end."""
+    notes: list[str] = field(default_factory=list)
+    job_since: float | None = None
+    """When a fine-tuning job began to run, in seconds of the load."""
+
+
+async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, watch: Watch) -> Run:
+    """Put the scenario's load on a server, its rows in `file`.
+
+    LoadTestError before the load begins, if it can't. Once it has begun, whatever ends it is told by the result, also
+    a cancellation of this task, so that the rows so far are reported.
+    """
+    models = await models_of(target.url, Plan(scenario, seed).routes, target.base, target.api_key)
+    run = Run(target.name, scenario, seed)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(target.url, target.api_key, timeout=scenario.timeout))
+        rows = stack.enter_context(RowFile(file))
+        watch.begin(f"{target.name}: looking at the tokenizer")
+        plan = Plan(scenario, seed, tokens_per_number=await _tokens_per_number(client, scenario, models.values()))
+        rows.note(
+            {"target": target.name, "seed": seed, "scenario": scenario.model_dump(mode="json", exclude_unset=True)}
+        )
+
+        def sink(row: Row) -> None:
+            rows.append(row)
+            run.rows.append(row)
+
+        loop = OpenLoop(client, models, sink, fixed_lengths=not scenario.output.natural, drain=scenario.drain)
+        await _through(run, plan, loop, watch, _job(scenario, target, models))
+    if not any(row.phase == "load" for row in run.rows):
+        raise LoadTestError(run.ended_early or f"the scenario sends no request within {scenario.duration:g} s")
+    return run
+
+
+async def _through(
+    run: Run, plan: Plan, loop: OpenLoop, watch: Watch, job: AbstractAsyncContextManager[Job | None]
+) -> None:
+    """Warm-up and load; what ends them early is noted."""
+    busy, begun = 0.0, 0.0
+    beside_it: Job | None = None
+    try:
+        async with meanwhile(watch.show, SHOWN_EVERY_S):
+            watch.begin(f"{run.target}: warming up", lambda: loop.counts)
+            await loop.warm_up(plan.warm_up())
+            watch.begin(f"{run.target}: {run.scenario.title}", lambda: loop.counts)
+            busy, begun = time.process_time(), time.monotonic()
+            with short_pauses():
+                async with job as beside_it:
+                    await loop.run(plan.load())
+    except ServerGoneError as error:
+        run.ended_early = str(error)
+    except asyncio.CancelledError:
+        run.ended_early = "interrupted"
+    if beside_it:
+        run.notes.append(beside_it.told)
+        run.job_since = None if beside_it.running_since is None else beside_it.running_since - loop.begin
+    if begun:
+        run.client_busy = (time.process_time() - busy) / max(time.monotonic() - begun, 1e-9)
+
+
+async def _tokens_per_number(client: Client, scenario: Scenario, models: Iterable[str]) -> float | None:
+    """What makes prompts of the right length on this server; None where prompts are not made up."""
+    return None if scenario.input.corpus else await measure_tokens(client, next(iter(models)))
+
+
+def _job(scenario: Scenario, target: Target, models: Mapping[str, str]) -> AbstractAsyncContextManager[Job | None]:
+    """The fine-tuning job that the scenario wants beside its load, if it wants one."""
+    if scenario.fine_tuning is None:
+        return nullcontext()
+    return beside(scenario.fine_tuning, target.url, models.get(BASE) or next(iter(models.values())), target.api_key)
