@@ -38,7 +38,9 @@ from loramux_server.metering.prices import Prices
 PREFIX = "LORAMUX_"
 DEFAULT_FILE = Path("loramux.yaml")
 # Read by the set-up script, by `load_settings` itself, and by the commands that talk to a server.
-_NOT_SETTINGS = frozenset({"LORAMUX_BACKEND", "LORAMUX_CONFIG", "LORAMUX_CLI_URL", "LORAMUX_CLI_API_KEY"})
+_NOT_SETTINGS = frozenset(
+    {"LORAMUX_BACKEND", "LORAMUX_CONFIG", "LORAMUX_CLI_URL", "LORAMUX_CLI_API_KEY", "LORAMUX_JUDGE_API_KEY"}
+)
 _API_KEY = re.compile(r"[!-~]+")
 
 

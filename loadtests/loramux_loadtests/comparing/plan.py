@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.errors import ComparisonError
@@ -42,13 +42,6 @@ class Plan(_Given):
     challenger: str | None = None
     reference: str | None = None
     prices: Prices | None = None
-
-    @model_validator(mode="after")
-    def _names_its_arms(self) -> Self:
-        for name in filter(None, (self.challenger, self.reference)):
-            if self.arms and name not in self.arms:
-                raise ValueError(f"there is no arm {name!r}: there are {', '.join(map(repr, self.arms))}")
-        return self
 
 
 class Arm(NamedTuple):
@@ -93,8 +86,12 @@ def prepared(plan: Plan, folder: Path, name: str, url: str, limit: int | None) -
     ]
     if len(arms) < 2:
         raise ComparisonError("a comparison needs two arms or more, such as --arm short=BASE:prompt.txt")
-    challenger = plan.challenger or arms[-1].name
-    others = [arm.name for arm in arms if arm.name != challenger]
+    names = [arm.name for arm in arms]
+    for wanted in filter(None, (plan.challenger, plan.reference)):
+        if wanted not in names:
+            raise ComparisonError(f"there is no arm {wanted!r}: there are {', '.join(map(repr, names))}")
+    challenger = plan.challenger or names[-1]
+    others = [known for known in names if known != challenger]
     reference = plan.reference or others[-1]
     if reference == challenger:
         raise ComparisonError(f"the arm {challenger!r} can't be compared with itself")

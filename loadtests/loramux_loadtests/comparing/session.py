@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -21,6 +21,7 @@ from loramux_loadtests.comparing.rows import Journal, fingerprint
 from loramux_loadtests.comparing.runner import Settings, run
 from loramux_loadtests.comparing.summary import Summary, summarize
 from loramux_loadtests.scorers import Scorer
+from loramux_loadtests.scorers.judge import JudgeScorer
 
 FOLDER_PLAN = "compare.yaml"
 _SCORER: TypeAdapter[Scorer] = TypeAdapter(Scorer)
@@ -45,6 +46,7 @@ class Asked:
     limit: int | None = None
     output: Path = Path("comparisons")
     conditions: Sequence[str] = ()
+    judge_key: str | None = None
     settings: Settings = field(default_factory=Settings)
 
 
@@ -65,11 +67,14 @@ def read(source: Path, asked: Asked) -> Comparison:
         "reference": asked.reference or plan.reference,
         "prices": _prices(asked.prices) if asked.prices else plan.prices,
     }
-    try:
-        plan = Plan.model_validate(plan.model_copy(update=changes).model_dump(by_alias=True))
-    except ValidationError as error:
-        raise ComparisonError(told(error)) from error
-    return prepared(plan, folder, name, asked.url, asked.limit)
+    comparison = prepared(plan.model_copy(update=changes), folder, name, asked.url, asked.limit)
+    return comparison._replace(scorer=_with_key(comparison.scorer, asked.judge_key))
+
+
+def _with_key(scorer: Scorer, key: str | None) -> Scorer:
+    if isinstance(scorer, JudgeScorer) and key:
+        return scorer.model_copy(update={"api_key": SecretStr(key)})
+    return scorer
 
 
 def _of_folder(folder: Path, asked: Asked) -> Plan:

@@ -1,10 +1,9 @@
 """A model as the judge."""
 
 import json
-import os
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from loramux_loadtests.client import Client
 from loramux_loadtests.scorers.base import BaseScorer, Scores, ScoringError
@@ -12,21 +11,17 @@ from loramux_loadtests.scorers.structured import json_object
 
 
 class JudgeScorer(BaseScorer):
-    """A model that grades answers from 1 to 5, on any OpenAI-compatible server.
-
-    `api_key_env` is the name of the variable that holds its key.
-    """
+    """A model that grades answers from 1 to 5, on any OpenAI-compatible server; its key is never written anywhere."""
 
     type: Literal["judge"]
     url: str
     model: str
     rubric: Annotated[str, Field(min_length=1)]
-    api_key_env: str | None = None
+    api_key: Annotated[SecretStr | None, Field(exclude=True, repr=False)] = None
 
     async def grade(self, question: str, answer: str, expected: str) -> Scores:
         """`judged`: 0 to 1; raises ScoringError if the judge does not answer with a grade."""
-        key = os.environ.get(self.api_key_env) if self.api_key_env else None
-        async with Client(self.url, key) as client:
+        async with Client(self.url, self.api_key.get_secret_value() if self.api_key else None) as client:
             reply = await client.chat(
                 self.model, self._messages(question, answer, expected), max_tokens=64, extra={"response_format": _GRADE}
             )

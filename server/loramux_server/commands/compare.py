@@ -51,6 +51,9 @@ def compare(
     readme: Annotated[
         list[Path] | None, typer.Option(exists=True, help="Rewrite the results between its marks; may be repeated.")
     ] = None,
+    judge_api_key: Annotated[
+        str | None, typer.Option(envvar="LORAMUX_JUDGE_API_KEY", help="Key of the judge's server.", show_default=False)
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -92,6 +95,7 @@ def compare(
         limit=limit,
         output=output,
         conditions=condition or (),
+        judge_key=judge_api_key,
         settings=Settings(passes_of(passes), at_once, seed, api_key),
     )
     code, found = compare_all(sources, asked)

@@ -58,7 +58,6 @@ def test_the_last_arm_is_compared_with_the_one_before_unless_said_otherwise(tmp_
         (ARMS.replace("max_tokens: 4", "max_tokens: 0"), "max_tokens"),
         ("{", "plan.yaml can't be read"),
         ("- 1", "plan.yaml: "),
-        (ARMS + "challenger: four", "there is no arm 'four': there are 'one', 'two', 'three'"),
         (ARMS.replace("exact", "guess"), "scorer"),
         (ARMS + "surprise: 1", "surprise"),
         (ARMS + "prices: {gpu_hour: -1}", "prices.gpu_hour"),
@@ -76,6 +75,8 @@ def test_one_arm_or_the_same_one_twice_is_no_comparison(tmp_path: Path) -> None:
         prepared(
             Plan.model_validate({"scorer": {"type": "exact"}, "max_tokens": 1, "arms": {}}), folder, "x", URL, None
         )
+    with pytest.raises(ComparisonError, match="there is no arm 'four': there are 'one', 'two', 'three'"):
+        prepared(plan(tmp_path, ARMS + "challenger: four"), folder, "x", URL, None)
     with pytest.raises(ComparisonError, match="with itself"):
         prepared(plan(tmp_path, ARMS + "challenger: one\nreference: one\n"), folder, "x", URL, None)
 
