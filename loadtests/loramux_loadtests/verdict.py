@@ -66,7 +66,7 @@ def record(found: list[Summary]) -> None:
         (folder / "results.json").write_text(summary.model_dump_json(indent=2) + "\n")
         write_tables(folder / "README.md", [summary])
     for path in (EXAMPLES / "README.md", EXAMPLES.parents[1] / "README.md"):
-        write_tables(path, found)
+        write_tables(path, found, brief=True)
 
 
 if __name__ == "__main__":

@@ -21,26 +21,32 @@ _COLUMNS = {
 }
 
 
-def table(summary: Summary) -> str:
-    """The arms of each pass, and the verdict."""
+def table(summary: Summary, *, brief: bool = False) -> str:
+    """The arms of each pass, and the verdict; a brief one has only the score that counts."""
     lines = []
     for found in summary.passes:
-        lines += [f"`{summary.name}`, {found.items} held-out items, {found.pass_} prefix cache:", ""]
-        lines += [*_arms(found), ""]
+        columns, rows = _arms(found, [summary.score] if brief else [*found.arms[summary.challenger].scores])
+        lines += [_title(summary, found), "", *rows_as_table(columns, rows), ""]
     return "\n".join([*lines, f"**{summary.sentence}**"])
 
 
-def _arms(found: PassSummary) -> list[str]:
+def _title(summary: Summary, found: PassSummary) -> str:
+    return f"`{summary.name}`, {found.items} held-out items, {found.pass_} prefix cache:"
+
+
+def _arms(found: PassSummary, scores: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The columns, and a row for each arm."""
     first = next(iter(found.arms.values()))
     costs = [f"$ a 1,000, {mode.replace('_', ' ')}" for mode in first.costs]
-    columns = ["", *first.scores, *_COLUMNS, *costs]
-    return rows_as_table(columns, [[name, *_cells(arm)] for name, arm in found.arms.items()])
+    rows = [[name, *_cells(arm, scores)] for name, arm in found.arms.items()]
+    return ["", *scores, *_COLUMNS, *costs], rows
 
 
-def _cells(arm: ArmSummary) -> list[str]:
+def _cells(arm: ArmSummary, scores: Sequence[str]) -> list[str]:
     measured = [arm.measured[name] for name in _COLUMNS.values()]
+    shares = [arm.scores[name] for name in scores]
     return [
-        *(f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in arm.scores.values()),
+        *(f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in shares),
         *(short(value) for value in measured),
         *(f"{1000 * cost.estimate:.4f}" for cost in arm.costs.values()),
     ]
@@ -48,13 +54,10 @@ def _cells(arm: ArmSummary) -> list[str]:
 
 def overview(summary: Summary, found: PassSummary) -> Table:
     """What people look at first, for a terminal."""
-    title = f"{summary.name}: {found.items} held-out items, {found.pass_} prefix cache"
-    first = next(iter(found.arms.values()))
-    columns = ["", summary.score, *_COLUMNS, *(f"$ a 1,000 ({mode.replace('_', ' ')})" for mode in first.costs)]
-    shown = Table(*columns, title=title, title_justify="left")
-    for name, arm in found.arms.items():
-        share, *rest = _cells(arm)
-        shown.add_row(escape(name), share, *rest[len(arm.scores) - 1 :])
+    columns, rows = _arms(found, [summary.score])
+    shown = Table(*columns, title=_title(summary, found), title_justify="left")
+    for name, *cells in rows:
+        shown.add_row(escape(name), *cells)
     return shown
 
 
@@ -65,7 +68,7 @@ def short(value: Interval | None) -> str:
     return f"{value.estimate:,.0f}" if value.estimate >= 10 or not value.estimate else f"{value.estimate:.3f}"
 
 
-def write_tables(path: Path, summaries: Sequence[Summary]) -> None:
+def write_tables(path: Path, summaries: Sequence[Summary], *, brief: bool = False) -> None:
     """Rewrite what stands between the result marks of a Markdown file; ComparisonError when it has no such marks."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -75,5 +78,5 @@ def write_tables(path: Path, summaries: Sequence[Summary]) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ComparisonError(f"{path} has no place for results: {BEGIN} … {END}")
-    tables = "\n\n".join(table(summary) for summary in summaries)
+    tables = "\n\n".join(table(summary, brief=brief) for summary in summaries)
     path.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")

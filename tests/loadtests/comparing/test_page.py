@@ -71,6 +71,7 @@ def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
     assert "| tuned | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 10 | 0 | 2.000 |" in text
     assert "$ a 1,000, gpu hour" in text
     assert f"**{summary.sentence}**" in text
+    assert "| tuned | 1.000 [1.000, 1.000] | 10 | 0 | 2.000 |" in table(summary, brief=True)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_tables(readme, [summary, summary])
