@@ -3,6 +3,7 @@
 A server that streams at exact moments is asked at rising rates; what is measured beyond its moments is the client's.
 """
 
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ def main(
     results: Annotated[Path, typer.Option(help="Where the report is written.")] = RESULTS,
 ) -> None:
     """Measure what the client adds, and exit with 1 if it is too much at 1,000 streams a second."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="loramux-bench-") as scratch, Watch() as watch:
             runs = uvloop.run(measure(rate or [250, 500, GOAL_RATE, 1500], seconds, Path(scratch), watch))

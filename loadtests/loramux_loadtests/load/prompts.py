@@ -60,6 +60,8 @@ class Output(BaseModel):
 
     tokens: Length = Length(low=32, high=32)
     natural: bool = False
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """More than 0 where the weights are random: the likeliest token of such a model may have no text."""
 
 
 class _CorpusLine(BaseModel):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from loramux_loadtests.client import Client, Reply
 from loramux_loadtests.load.errors import ServerGoneError
 from loramux_loadtests.load.plan import Planned
+from loramux_loadtests.load.prompts import Output
 from loramux_loadtests.load.rows import ABANDONED, NO_CONNECTION, NOT_SENT, Row, row_of
 
 WARM_UP_AT_ONCE = 4
@@ -53,10 +54,10 @@ class OpenLoop:
     """One load on one server. Each request's row goes to `sink` when the request ends, in whatever way."""
 
     def __init__(
-        self, client: Client, models: Mapping[str, str], sink: Sink, *, fixed_lengths: bool, drain: float
+        self, client: Client, models: Mapping[str, str], sink: Sink, answered: Output, *, drain: float
     ) -> None:
         self._client, self._models, self._sink = client, models, sink
-        self._fixed, self._drain = fixed_lengths, drain
+        self._answered, self._drain = answered, drain
         self._running: set[asyncio.Task[None]] = set()
         self._limit = most_connections()
         self._unreached = 0
@@ -111,14 +112,16 @@ class OpenLoop:
     async def _ask(self, planned: Planned, scheduled: float | None) -> None:
         question, sent = planned.question, time.monotonic()
         self.counts.sent += 1
-        length = {"ignore_eos": True, "extra": {"min_tokens": question.max_tokens}} if self._fixed else {}
+        fixed = not self._answered.natural
         try:
             reply = await self._client.chat(
                 self._models[planned.route],
                 question.messages,
                 max_tokens=question.max_tokens,
+                temperature=self._answered.temperature,
+                ignore_eos=True if fixed else None,
+                extra={"min_tokens": question.max_tokens} if fixed else None,
                 scheduled=scheduled,
-                **length,  # type: ignore[arg-type]
             )
         except asyncio.CancelledError:
             self._take(planned, _nothing(scheduled or sent, sent, "no answer when the load ended"), ABANDONED)

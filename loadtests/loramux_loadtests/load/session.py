@@ -71,7 +71,7 @@ async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, wa
             rows.append(row)
             run.rows.append(row)
 
-        loop = OpenLoop(client, models, sink, fixed_lengths=not scenario.output.natural, drain=scenario.drain)
+        loop = OpenLoop(client, models, sink, scenario.output, drain=scenario.drain)
         await _through(run, plan, loop, watch, _job(scenario, target, models))
     if not any(row.phase == "load" for row in run.rows):
         raise LoadTestError(run.ended_early or f"the scenario sends no request within {scenario.duration:g} s")

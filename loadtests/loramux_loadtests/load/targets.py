@@ -10,7 +10,7 @@ from loramux_loadtests.load.scenario import Scenario
 from loramux_loadtests.load.session import Target
 from loramux_loadtests.load.watch import Watch
 from loramux_loadtests.overhead import ENGINE, ENVIRONMENT, EXAMPLES, demo_base
-from loramux_loadtests.servers import ServerSpec, Setup, loramux, register, running, stock
+from loramux_loadtests.servers import Setup, loramux, register, running, stock
 from loramux_loadtests.starts import unproven
 from loramux_loadtests.synthetic import write_adapter, write_adapters
 
@@ -34,19 +34,22 @@ async def serving(
         yield Target(word, word, api_key, base)
         return
     with tempfile.TemporaryDirectory(prefix="loramux-load-") as folder:
-        scratch = Path(folder)
         watch.begin(f"{word}: making adapters")
-        setup = _setup(scenario, scratch)
-        watch.begin(f"{word}: starting")
-        async with running(_spec(word, setup, scratch), scratch / "server.log") as server:
-            if word == LORAMUX:
-                watch.begin(f"{word}: registering {len(setup.adapters)} adapters")
-                await register(server.url, setup.adapters, AT_ONCE)
-            yield Target(word, server.url, base=setup.base.name)
+        setup = _setup(scenario, Path(folder))
+        async with started(word, setup, Path(folder), watch) as target:
+            yield target
 
 
-def _spec(word: str, setup: Setup, scratch: Path) -> ServerSpec:
-    return loramux(setup, scratch / "data") if word == LORAMUX else stock(setup)
+@asynccontextmanager
+async def started(word: str, setup: Setup, scratch: Path, watch: Watch) -> AsyncIterator[Target]:
+    """LORAMUX or STOCK, started, with its adapters, its log in `scratch`. ServerFailedError if it does not start."""
+    spec = loramux(setup, scratch / "data") if word == LORAMUX else stock(setup)
+    watch.begin(f"{word}: starting")
+    async with running(spec, scratch / f"{word}.log") as server:
+        if word == LORAMUX:
+            watch.begin(f"{word}: registering {len(setup.adapters)} adapters")
+            await register(server.url, setup.adapters, AT_ONCE)
+        yield Target(word, server.url, base=setup.base.name)
 
 
 def _setup(scenario: Scenario, scratch: Path) -> Setup:
