@@ -7,36 +7,20 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from loramux_loadtests.comparing.rows import Row
+from loramux_loadtests.prices import Dollars, TokenPrices
 
 MODES = ("price_list", "gpu_hour")
-Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Given(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TokenPrices(_Given):
-    """US dollars for a million tokens; a cached token costs what any input costs, where that is left open."""
-
-    input: Dollars = 0.0
-    cached: Dollars | None = None
-    output: Dollars = 0.0
-
-    def cost(self, row: Row) -> float:
-        """What a request's tokens cost, in US dollars."""
-        cached = self.input if self.cached is None else self.cached
-        new = row.input_tokens - row.cached_tokens
-        return (new * self.input + row.cached_tokens * cached + row.output_tokens * self.output) / 1e6
-
-
-class Prices(_Given):
+class Prices(BaseModel):
     """The prices of the arms, by their names; of others `default`.
 
     `gpu_hour` is the rate of the machine that answers. The time of a pass is split among its requests by their work: an
     input token that was not cached is `prefill_weight`, an output token `decode_weight`, as loramux's ledger has it.
     `training` is what making the challenger cost, `month` what keeping it costs.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     default: TokenPrices = TokenPrices()
     arms: dict[str, TokenPrices] = {}
@@ -56,7 +40,7 @@ def costs(rows: Sequence[Row], prices: Prices, seconds: float) -> Mapping[str, l
     work = [prices.work(row) for row in rows]
     rate = prices.gpu_hour * seconds / 3600 / sum(work) if any(work) else 0.0
     return {
-        "price_list": [prices.arms.get(row.arm, prices.default).cost(row) for row in rows],
+        "price_list": [prices.arms.get(row.arm, prices.default).usd(row) for row in rows],
         "gpu_hour": [rate * share for share in work],
     }
 

@@ -11,25 +11,7 @@ from loramux_loadtests.load.errors import LoadTestError
 from loramux_loadtests.load.files import first_reason, read_text
 from loramux_loadtests.load.mix import BASE
 from loramux_loadtests.load.rows import Row
-
-Dollars = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-
-
-class TokenPrices(BaseModel):
-    """US dollars for a million tokens; cached ones cost what any input costs, where that is left open."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: Dollars = 0.0
-    cached: Dollars | None = None
-    output: Dollars = 0.0
-
-    def usd(self, row: Row) -> float:
-        """What one request costs; a failed one costs the tokens that were counted."""
-        cached = self.input if self.cached is None else self.cached
-        tokens = (row.input_tokens - row.cached_tokens, row.cached_tokens, row.output_tokens)
-        prices = (self.input, cached, self.output)
-        return sum(count * price for count, price in zip(tokens, prices, strict=True)) / 1e6
+from loramux_loadtests.prices import Dollars, TokenPrices
 
 
 class AdapterPrices(BaseModel):

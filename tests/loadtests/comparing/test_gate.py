@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_loadtests.comparing.costs import Prices, TokenPrices
+from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.gate import holds, names
 from loramux_loadtests.comparing.summary import summarize
+from loramux_loadtests.prices import TokenPrices
 
 from .building import comparison, rows
 

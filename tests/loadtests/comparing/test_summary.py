@@ -3,9 +3,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from loramux_loadtests.comparing.costs import Prices, TokenPrices
+from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.summary import Summary, ratio_of_means, summarize
+from loramux_loadtests.prices import TokenPrices
 
 from .building import PROMPTED, TUNED, comparison, row, rows
 
