@@ -66,7 +66,7 @@ class Cell:
     tpot_p50: float
 
 
-COMPARED = {
+COMPARED: Mapping[str, Mapping[str, Any]] = {
     "base": {"names": [BASE]},
     "1 adapter": {"names": ["w0"]},
     f"{SLOTS} adapters": {"names": [f"w{n}" for n in range(SLOTS)], "popularity": "in turn"},
@@ -76,7 +76,7 @@ COMPARED = {
 
 def parts(many: int) -> dict[str, Part]:
     """All parts by name, in the order in which they are measured."""
-    popular = {
+    popular: Mapping[str, Mapping[str, Any]] = {
         f"{many} adapters, uniform": {"adapters": many},
         f"{many} adapters, skewed": {"adapters": many, "popularity": "zipf"},
     }
@@ -107,21 +107,21 @@ async def _cell(
     target: Target, cell: str, mix: Mapping[str, Any], size: Size, scratch: Path, watch: Watch, number: int
 ) -> Cell:
     """A steady load, and then a burst, each with prompts that never came before."""
-    steady = {"process": "poisson", "rate": size.rate}
-    burst = {"process": "bursts", "rate": size.streams, "size": size.streams}
+    steady: Mapping[str, Any] = {"arrivals": {"process": "poisson", "rate": size.rate}, "duration": size.seconds}
+    burst: Mapping[str, Any] = {
+        "arrivals": {"process": "bursts", "rate": size.streams, "size": size.streams},
+        "requests": size.streams,
+    }
     rows = []
-    for seed, (arrivals, end) in enumerate(
-        ((steady, {"duration": size.seconds}), (burst, {"requests": size.streams})), start=2 * number
-    ):
+    for seed, arriving in enumerate((steady, burst), start=2 * number):
         scenario = Scenario.model_validate(
             {
                 "title": cell,
-                "arrivals": arrivals,
                 "mix": mix,
                 "input": {"tokens": size.input_tokens},
                 "output": {"tokens": size.output_tokens, "temperature": TEMPERATURE},
                 "warm_up": {"requests": 4 if seed % 2 == 0 else 0, "routes": mix.get("names", [BASE])},
-                **end,
+                **arriving,
             }
         )
         run = await run_load(scenario, target, seed, scratch / f"{target.name}-{number}-{seed}.jsonl", watch)

@@ -29,8 +29,8 @@ EIGHT_B: Mapping[str, Any] = {
 """Llama 3's 8B, but for its vocabulary, which is that of the tokenizer at hand."""
 TINY: Mapping[str, Any] = {
     **EIGHT_B,
-    "hidden_size": 64,
-    "intermediate_size": 128,
+    "hidden_size": 256,
+    "intermediate_size": 256,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "num_hidden_layers": 2,
@@ -89,6 +89,6 @@ def _vocabulary(path: Path) -> int:
     try:
         tokenizer = json.loads(path.read_text(encoding="utf-8"))
         known = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])]
-        return max(known) + 1
+        return int(max(known)) + 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoadTestError(f"{path} is no tokenizer: name the folder of a model with --tokenizer ({error})") from error
