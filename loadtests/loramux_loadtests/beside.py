@@ -48,7 +48,8 @@ async def beside(setup: Setup, scratch: Path, steps: Steps, *, data: Path, pairs
         "Serving beside a fine-tuning job",
         f"{traffic.streams} streams of {traffic.tokens} output tokens ask the base, in turn while a job on the same "
         "machine is paused and while it trains. A ratio is with over without, within one pair; "
-        "LORAMUX_TRAINING__PRIORITY is the setting, idle the default.",
+        "LORAMUX_TRAINING__PRIORITY is the setting, idle the default. A job counts its tokens when a step "
+        "ends: 0 means that none ended within a burst.",
         [finding for priority in PRIORITIES for finding in _findings(priority, found)],
         {"pairs": pairs, **asdict(traffic), **setup.engine, **setup.environment},
         [asdict(pair) for pair in found],

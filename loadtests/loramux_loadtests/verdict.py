@@ -34,7 +34,7 @@ def main(
     """
     # Whoever ends us politely must not leave our server running, which Ctrl-C's way out stops.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    settings = Settings(passes=("cold", "warm"))
+    settings = Settings(passes=("cold", "warm"), at_once=8)
     asked = Asked(url=url or "", server="loramux", prices=PRICES, limit=limit, output=output, settings=settings)
     sources = [EXAMPLES / name for name in NAMES]
     try:

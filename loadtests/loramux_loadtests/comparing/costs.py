@@ -15,8 +15,9 @@ MODES = ("price_list", "gpu_hour")
 class Prices(BaseModel):
     """The prices of the arms, by their names; of others `default`.
 
-    `gpu_hour` is the rate of the machine that answers. The time of a pass is split among its requests by their work: an
-    input token that was not cached is `prefill_weight`, an output token `decode_weight`, as loramux's ledger has it.
+    `gpu_hour` is the rate of the machine that answers. The time of an arm's turns is split among its requests by their
+    work, as loramux's ledger does: an input token that was not cached is `prefill_weight`, an output token
+    `decode_weight`.
     `training` is what making the challenger cost, `month` what keeping it costs.
     """
 
@@ -36,7 +37,7 @@ class Prices(BaseModel):
 
 
 def costs(rows: Sequence[Row], prices: Prices, seconds: float) -> Mapping[str, list[float]]:
-    """What each request of a pass cost in US dollars, by both modes; the pass kept the machine busy for `seconds`."""
+    """What each request of an arm cost in US dollars, by both modes; they kept the machine busy for `seconds`."""
     work = [prices.work(row) for row in rows]
     rate = prices.gpu_hour * seconds / 3600 / sum(work) if any(work) else 0.0
     return {

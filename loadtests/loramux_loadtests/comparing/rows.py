@@ -47,8 +47,8 @@ class Journal:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self._path, self._fingerprint = path, fingerprint
         self.rows: list[Row] = []
-        self.seconds: dict[str, float] = {}
-        """How long each pass took, over all its runs."""
+        self.seconds: dict[tuple[str, str], float] = {}
+        """How long an arm's turns took in a pass, by the names of both."""
 
     def __enter__(self) -> "Journal":
         """Read what is there; raises ComparisonError if it is another comparison's."""
@@ -71,10 +71,10 @@ class Journal:
         self.rows.append(row)
         self._write(row.model_dump())
 
-    def passed(self, name: str, seconds: float) -> None:
-        """Keep how long a run of a pass took."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        self._write({"passed": name, "seconds": seconds})
+    def took(self, name: str, arm: str, seconds: float) -> None:
+        """Keep how long an arm's turn took in a pass."""
+        self._count(name, arm, seconds)
+        self._write({"pass": name, "arm": arm, "took": seconds})
         os.fsync(self._file.fileno())
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -97,12 +97,15 @@ class Journal:
             given = json.loads(line)
             if first:
                 self._check(given)
-            elif "passed" in given:
-                self.seconds[given["passed"]] = self.seconds.get(given["passed"], 0.0) + given["seconds"]
+            elif "took" in given:
+                self._count(given["pass"], given["arm"], float(given["took"]))
             else:
                 self.rows.append(Row.model_validate(given))
         except (ValueError, ValidationError, TypeError, LookupError) as error:
             raise ComparisonError(f"{self._path} has no rows of a comparison: {_INSTEAD}") from error
+
+    def _count(self, name: str, arm: str, seconds: float) -> None:
+        self.seconds[name, arm] = self.seconds.get((name, arm), 0.0) + seconds
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if given["comparison"] != self._fingerprint:

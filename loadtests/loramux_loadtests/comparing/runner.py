@@ -1,4 +1,4 @@
-"""Every item through every arm, side by side; what has been answered already is not asked again."""
+"""Every item through every arm, in turns; what has been answered already is not asked again."""
 
 import asyncio
 import random
@@ -17,10 +17,13 @@ from loramux_loadtests.scorers import ScoringError
 
 Done = Callable[[], None]
 
+ROUNDS = 4
+"""How many times `at_once` an arm's turn is long: short enough to share a machine's moods, long enough to fill it."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How a comparison is run: `at_once` items are under way at any time, in an order that `seed` draws."""
+    """How a comparison is run: `at_once` requests of one arm are under way, in an order that `seed` draws."""
 
     passes: Sequence[Pass] = ("warm",)
     at_once: int = 4
@@ -50,18 +53,14 @@ def missing(comparison: Comparison, journal: Journal, name: str) -> dict[int, li
 async def run(comparison: Comparison, settings: Settings, journal: Journal, done: Done) -> None:
     """Fill the journal; raises ComparisonError when a request fails, and keeps what was answered before.
 
-    All arms of an item run at the same time, in an order drawn anew for each, so that a machine that gets slower or a
-    cache that gets warmer is the same to all.
+    The arms take turns on the same few items, in an order drawn anew each time: a machine that gets slower is so for
+    all, and yet no answer waits for another arm's longer prompt.
     """
     async with AsyncExitStack() as stack:
         urls = {arm.url for arm in comparison.arms}
         clients = {url: await stack.enter_async_context(Client(url, settings.api_key)) for url in urls}
         for name in settings.passes:
-            began = time.monotonic()
-            try:
-                await _pass(comparison, settings, clients, journal, name, done)
-            finally:
-                journal.passed(name, time.monotonic() - began)
+            await _pass(comparison, settings, clients, journal, name, done)
 
 
 async def _pass(
@@ -72,26 +71,42 @@ async def _pass(
     name: Pass,
     done: Done,
 ) -> None:
-    places = asyncio.Semaphore(settings.at_once)
     draw = random.Random(settings.seed)  # noqa: S311 - an order, not a secret
+    left = missing(comparison, journal, name)
+    numbers = draw.sample(list(left), len(left))
+    length = settings.at_once * ROUNDS
+    for start in range(0, len(numbers), length):
+        for arm in draw.sample(comparison.arms, len(comparison.arms)):
+            asked = [number for number in numbers[start : start + length] if arm in left[number]]
+            await _turn(comparison, settings.at_once, clients[arm.url], journal, arm, asked, name, done)
 
-    async def one(number: int, arms: Sequence[Arm]) -> None:
+
+async def _turn(
+    comparison: Comparison,
+    at_once: int,
+    client: Client,
+    journal: Journal,
+    arm: Arm,
+    asked: Sequence[int],
+    name: Pass,
+    done: Done,
+) -> None:
+    places = asyncio.Semaphore(at_once)
+
+    async def answer(number: int) -> None:
         async with places:
-            await asyncio.gather(*(answer(number, arm) for arm in arms))
-
-    async def answer(number: int, arm: Arm) -> None:
-        journal.add(await _answered(clients[arm.url], comparison, arm, number, name))
+            journal.add(await _answered(client, comparison, arm, number, name))
         done()
 
-    left = list(missing(comparison, journal, name).items())
-    draw.shuffle(left)
-    tasks = [asyncio.ensure_future(one(number, draw.sample(arms, len(arms)))) for number, arms in left]
+    began = time.monotonic()
+    tasks = [asyncio.ensure_future(answer(number)) for number in asked]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        journal.took(name, arm.name, time.monotonic() - began)
 
 
 async def _answered(client: Client, comparison: Comparison, arm: Arm, number: int, name: Pass) -> Row:

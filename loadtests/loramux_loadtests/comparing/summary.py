@@ -70,11 +70,17 @@ class Summary(_Shown):
     sentence: str
 
 
-def summarize(comparison: Comparison, rows: Sequence[Row], seconds: Mapping[str, float]) -> Summary:
+def summarize(comparison: Comparison, rows: Sequence[Row], seconds: Mapping[tuple[str, str], float]) -> Summary:
     """Put the rows of all passes together; ComparisonError if no item was scored in all arms."""
     names = list(dict.fromkeys(row.pass_ for row in rows))
     passes = [
-        _pass(comparison, name, [row for row in rows if row.pass_ == name], seconds.get(name, 0.0)) for name in names
+        _pass(
+            comparison,
+            name,
+            [row for row in rows if row.pass_ == name],
+            {arm: took for (pass_, arm), took in seconds.items() if pass_ == name},
+        )
+        for name in names
     ]
     last = passes[-1]
     score = next(iter(last.arms[comparison.challenger].scores))
@@ -101,7 +107,7 @@ def paired(comparison: Comparison, rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: [found[item] for item in items] for name, found in by_arm.items()}
 
 
-def _pass(comparison: Comparison, name: str, rows: Sequence[Row], seconds: float) -> PassSummary:
+def _pass(comparison: Comparison, name: str, rows: Sequence[Row], seconds: Mapping[str, float]) -> PassSummary:
     arms = paired(comparison, rows)
     items = len(arms[comparison.reference])
     if not items:
@@ -113,7 +119,7 @@ def _pass(comparison: Comparison, name: str, rows: Sequence[Row], seconds: float
     ours, others = spent.get(comparison.challenger, {}), spent.get(comparison.reference, {})
     return PassSummary(
         pass_=name,
-        seconds=seconds,
+        seconds=sum(seconds.values()),
         items=items,
         arms={name: _arm(found, spent.get(name, {})) for name, found in arms.items()},
         difference=bootstrap_interval([a.scores[score] - b.scores[score] for a, b in zip(mine, theirs, strict=True)]),
@@ -122,18 +128,14 @@ def _pass(comparison: Comparison, name: str, rows: Sequence[Row], seconds: float
     )
 
 
-def _costs(comparison: Comparison, arms: Mapping[str, Sequence[Row]], seconds: float) -> _Costs:
+def _costs(comparison: Comparison, arms: Mapping[str, Sequence[Row]], seconds: Mapping[str, float]) -> _Costs:
     """By arm and way to count, of each request; empty without prices."""
-    if comparison.prices is None:
+    prices = comparison.prices
+    if prices is None:
         return {}
-    together = [row for rows in arms.values() for row in rows]
-    by_mode = {mode: values for mode, values in costs(together, comparison.prices, seconds).items() if any(values)}
-    found: _Costs = {name: {} for name in arms}
-    for mode, values in by_mode.items():
-        rest = iter(values)
-        for name, rows in arms.items():
-            found[name][mode] = [next(rest) for _ in rows]
-    return found
+    found = {name: costs(rows, prices, seconds.get(name, 0.0)) for name, rows in arms.items()}
+    used = [mode for mode in MODES if any(any(by_mode[mode]) for by_mode in found.values())]
+    return {name: {mode: by_mode[mode] for mode in used} for name, by_mode in found.items()}
 
 
 def _arm(rows: Sequence[Row], spent: Mapping[str, Sequence[float]]) -> ArmSummary:

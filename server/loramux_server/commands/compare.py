@@ -44,7 +44,7 @@ def compare(
         list[str] | None, typer.Option("--assert", help='Such as "quality_gain > 0.05 and cost_ratio < 1"; for CI.')
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
-    at_once: Annotated[int, typer.Option(min=1, max=1024, help="Items under way at any time.")] = 4,
+    at_once: Annotated[int, typer.Option(min=1, max=1024, help="Requests under way at any time.")] = 4,
     seed: Annotated[int, typer.Option(help="Draws the order.")] = 0,
     base: Annotated[str | None, typer.Option(help="The base's name on the server.", show_default="asks it")] = None,
     output: Annotated[Path, typer.Option(file_okay=False, help="Reports go to OUTPUT/NAME.")] = Path("comparisons"),
@@ -57,7 +57,7 @@ def compare(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Put the same items to several ways of answering, side by side, and say which is worth it.
+    """Put the same items to several ways of answering, in turns, and say which is worth it.
 
     Works on this server and on any that speaks OpenAI's protocol. Data is OpenAI's chat fine-tuning format: the last
     message of each line is the right answer. A prompt is a JSON list of messages, or a text that becomes the system's

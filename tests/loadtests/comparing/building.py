@@ -1,5 +1,6 @@
 """Comparisons without a server, and a server that knows the lights."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -54,13 +55,20 @@ def rows(tuned: Sequence[float], prompted: Sequence[float]) -> list[Row]:
 class Lights:
     """The adapter is always right; the base says `stop` to everything, whatever its prompt."""
 
-    def __init__(self, fails_after: int = 1000, status: int = 500) -> None:
+    def __init__(self, fails_after: int = 1000, status: int = 500, takes: float = 0.0) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.fails_after, self.status = fails_after, status
+        self.together: set[tuple[str, ...]] = set()
+        """The models of the requests that were under way at some time."""
+        self.fails_after, self.status, self.takes = fails_after, status, takes
+        self._under_way: list[str] = []
 
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.asked.append(body)
+        self._under_way.append(body["model"])
+        self.together.add(tuple(self._under_way))
+        await asyncio.sleep(self.takes)
+        self._under_way.remove(body["model"])
         if len(self.asked) > self.fails_after:
             error = {"message": f"The model {body['model']} does not exist."}
             return web.json_response({"error": error}, status=self.status)

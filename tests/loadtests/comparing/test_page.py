@@ -16,6 +16,7 @@ from .building import PROMPTED, TUNED, chat, comparison, row, rows
 
 EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 PRICES = Prices(gpu_hour=1.0, training=0.01)
+TIMES = {("warm", PROMPTED): 36.0}
 
 
 def test_whatever_was_written_is_text_on_the_page() -> None:
@@ -27,7 +28,7 @@ def test_whatever_was_written_is_text_on_the_page() -> None:
         scorer=ExactScorer(type="exact"),
     )
     answers = [one.model_copy(update={"text": EVIL}) for one in rows([1] * 4, [0] * 4)]
-    page = html(evil, summarize(evil, answers, {"warm": 9.0}), answers, {"seed": EVIL})
+    page = html(evil, summarize(evil, answers, {}), answers, {"seed": EVIL})
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "49" not in re.sub(r"data:[^\"]*", "", page).split("{{ 7 * 7 }}")[0][-5:]
@@ -37,7 +38,7 @@ def test_whatever_was_written_is_text_on_the_page() -> None:
 def test_the_page_needs_nothing_else() -> None:
     found = comparison(prices=PRICES)
     answers = rows([1] * 12, [0] * 12)
-    page = html(found, summarize(found, answers, {"warm": 9.0}), answers, {})
+    page = html(found, summarize(found, answers, TIMES), answers, {})
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "default-src 'none'" in page
     assert page.count("<img") == 1 + 1 + 2  # quality, break-even, a confusion matrix each
@@ -66,7 +67,7 @@ def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
-    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), {"warm": 36.0})
+    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), TIMES)
     text = table(summary)
     assert "| tuned | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 10 | 0 | 2.000 |" in text
     assert "$ a 1,000, gpu hour" in text

@@ -14,14 +14,15 @@ def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     with Journal(path, "a") as journal:
         journal.add(row(TUNED, 0, text="ünï\u2028code\n"))
-        journal.passed("warm", 1.5)
+        journal.took("warm", TUNED, 1.5)
     with Journal(path, "a") as again:
         again.add(row(TUNED, 1))
-        again.passed("warm", 2.0)
+        again.took("warm", TUNED, 2.0)
+        again.took("cold", TUNED, 1.0)
     with Journal(path, "a") as last:
         assert [found.item for found in last.rows] == [0, 1]
         assert last.rows[0].text == "ünï\u2028code\n"
-        assert last.seconds == {"warm": 3.5}
+        assert last.seconds == {("warm", TUNED): 3.5, ("cold", TUNED): 1.0}
 
 
 @given(cut=st.integers(1, 400))

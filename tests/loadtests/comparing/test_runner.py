@@ -30,7 +30,7 @@ async def test_every_item_goes_through_every_arm_with_that_arms_prompt(journal: 
     assert {row.input_tokens for row in journal.rows if row.arm == PROMPTED} == {40}
     assert all(row.ttft is not None and row.seconds >= row.ttft for row in journal.rows)
     assert all(body["temperature"] == 0 and body["max_tokens"] == 4 for body in lights.asked)
-    assert journal.seconds["warm"] > 0
+    assert all(journal.seconds["warm", arm] > 0 for arm in (PROMPTED, TUNED))
 
 
 async def test_the_arms_take_turns_in_going_first_and_a_seed_repeats_the_order(tmp_path: Path) -> None:
@@ -44,6 +44,13 @@ async def test_the_arms_take_turns_in_going_first_and_a_seed_repeats_the_order(t
     assert {model for _, model in orders[0][::2]} == {"tiny", "lights"}
     assert [content for content, _ in orders[0]] == [content for content, _ in orders[1]]
     assert [content for content, _ in orders[0]] != [content for content, _ in orders[2]]
+
+
+async def test_an_answer_never_waits_for_another_arms_prompt(journal: Journal) -> None:
+    lights = Lights(takes=0.01)
+    async with lights.running() as url:
+        await run(comparison(url), Settings(at_once=3), journal, lambda: None)
+    assert lights.together == {("tiny",) * n for n in (1, 2, 3)} | {("lights",) * n for n in (1, 2, 3)}
 
 
 async def test_a_cold_pass_salts_each_request_with_something_new(journal: Journal) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from loramux_loadtests.comparing.costs import Prices
+from loramux_loadtests.comparing.costs import Prices, costs
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.summary import Summary, ratio_of_means, summarize
 from loramux_loadtests.prices import TokenPrices
@@ -11,10 +11,11 @@ from loramux_loadtests.prices import TokenPrices
 from .building import PROMPTED, TUNED, comparison, row, rows
 
 PRICES = Prices(default=TokenPrices(input=1, output=2), gpu_hour=3.6, training=0.5, month=0.5)
+SECONDS = {("warm", TUNED): 2.0, ("warm", PROMPTED): 8.0}
 
 
 def summary(tuned: Sequence[float], prompted: Sequence[float], prices: Prices | None = None) -> Summary:
-    return summarize(comparison(count=20, prices=prices), rows(tuned, prompted), {"warm": 10.0})
+    return summarize(comparison(count=20, prices=prices), rows(tuned, prompted), SECONDS)
 
 
 def test_the_difference_is_taken_item_by_item() -> None:
@@ -45,16 +46,22 @@ def test_the_verdict_is_what_the_interval_allows(
     assert "pays" not in found.sentence
 
 
+def test_an_arms_time_is_split_among_its_requests_by_their_work() -> None:
+    longer = [row(TUNED, 0, output_tokens=22), row(TUNED, 1, output_tokens=2)]  # 10 + 4 * 22 against 10 + 4 * 2
+    long, short = costs(longer, PRICES, 2.0)["gpu_hour"]
+    assert (long + short, long / short) == pytest.approx((3.6 * 2 / 3600, 98 / 18))
+
+
 def test_a_cheaper_arm_that_is_as_good_is_called_so() -> None:
     assert "as good and cheaper a request" in summary([1] * 20, [1] * 20, PRICES).sentence
 
 
-def test_costs_are_by_the_price_list_and_by_the_share_of_the_machines_time() -> None:
+def test_costs_are_by_the_price_list_and_by_the_time_that_an_arm_kept_the_machine_busy() -> None:
     last = summary([1] * 20, [0] * 20, PRICES).passes[-1]
     ours, theirs = last.arms[TUNED].costs, last.arms[PROMPTED].costs
     assert (ours["price_list"].estimate, theirs["price_list"].estimate) == pytest.approx((14e-6, 504e-6))
-    assert 20 * (ours["gpu_hour"].estimate + theirs["gpu_hour"].estimate) == pytest.approx(3.6 * 10 / 3600)
-    assert ours["gpu_hour"].estimate / theirs["gpu_hour"].estimate == pytest.approx(18 / 508)  # 10 + 4 * 2 over 500 + 8
+    assert 20 * ours["gpu_hour"].estimate == pytest.approx(3.6 * 2 / 3600)
+    assert 20 * theirs["gpu_hour"].estimate == pytest.approx(3.6 * 8 / 3600)
     assert last.ratios["price_list_cost"].estimate == pytest.approx(14 / 504)
 
 
