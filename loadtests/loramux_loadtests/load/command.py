@@ -35,7 +35,13 @@ def run(scenario: str, changes: Mapping[str, Any], prices: Path | None, **order:
 
 def sweep(scenario: str, changes: Mapping[str, Any], prices: Path | None, precision: float, **order: Any) -> int:
     """Look for the highest rate at which each server meets the scenario's goal; returns the exit code."""
-    return _guarded(lambda: _sweep(_order(scenario, changes, prices, order), precision))
+
+    async def looked_for() -> int:
+        asked = _order(scenario, changes, prices, order)
+        # A name of its own, for the report of a run of the same scenario to stay.
+        return await _sweep(replace(asked, name=f"{asked.name}-sweep"), precision)
+
+    return _guarded(looked_for)
 
 
 def _order(scenario: str, changes: Mapping[str, Any], prices: Path | None, order: Mapping[str, Any]) -> Order:

@@ -102,11 +102,11 @@ def test_a_sweep_finds_where_a_server_begins_to_miss_its_goal(tmp_path: Path) ->
         changes = {"goal": "ttft_p50<0.1", "duration": 1.0, "rate": 20.0}
         path = write_scenario(tmp_path, requests=None, duration=1.0, arrivals={"process": "constant", "rate": 20.0})
         assert command.sweep(path, changes, None, 0.5, **order(tmp_path, url)) == command.OK
-    document = json.loads((tmp_path / "out" / "load-trial.json").read_text())
+    document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
     [found] = document["sweeps"]
     assert 20 <= found["bracket"]["met"] < found["bracket"]["missed"] <= 160
     assert len(document["runs"]) >= 3
-    assert "is met up to" in (tmp_path / "out" / "load-trial.html").read_text()
+    assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
 
 
 def test_a_sweep_without_a_goal_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
