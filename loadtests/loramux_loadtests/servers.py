@@ -67,11 +67,15 @@ class Setup:
 
 
 def stock(setup: Setup) -> ServerSpec:
-    """vLLM's own server; its `vllm` command is broken in some builds, so the module is named."""
+    """vLLM's own server, with LoRA on if there are adapters.
+
+    The `vllm` command is broken in some builds, so the module is named.
+    """
     port = free_port()
     command = [sys.executable, "-m", stock_module(), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--model", str(setup.base), "--served-model-name", setup.base.name]
-    command += ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in setup.adapters.items())]
+    if setup.adapters:
+        command += ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in setup.adapters.items())]
     command += [word for argument, value in setup.engine.items() for word in _option(argument, value)]
     return ServerSpec("stock", tuple(command), setup.environment, port, ready_path="/health")
 

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,12 @@ async def test_a_servers_environment_is_added_to_ours(tmp_path: Path) -> None:
         async with running(spec, log):
             pass
     assert log.read_text().startswith("a b /")
+
+
+def test_stock_without_adapters_is_told_of_none() -> None:
+    command = " ".join(stock(replace(SETUP, adapters={}, engine={"enable_lora": False})).command)
+    assert "--lora-modules" not in command
+    assert command.endswith("--no-enable-lora")
 
 
 def test_both_servers_get_the_same_base_adapters_and_arguments() -> None:

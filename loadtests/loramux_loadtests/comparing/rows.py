@@ -38,7 +38,12 @@ class Row(BaseModel):
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Name a comparison by what it asks of whom."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    # The order of a set is another one in each process.
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
 class Journal:

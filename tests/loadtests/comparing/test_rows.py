@@ -25,6 +25,11 @@ def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
         assert last.seconds == {("warm", TUNED): 3.5, ("cold", TUNED): 1.0}
 
 
+def test_a_comparison_has_the_same_fingerprint_in_every_process() -> None:
+    labels = [f"label{number}" for number in range(50)]
+    assert fingerprint({"labels": frozenset(labels)}) == fingerprint({"labels": sorted(labels)})
+
+
 @given(cut=st.integers(1, 400))
 def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"

@@ -36,7 +36,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_the_whole_script_at_a_tiny_size_measures_both_servers_without_a_failure(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    only = ["--part", "loramux", "--part", "stock-without-lora", "--part", "many"]
+    only = ["--part", "stock-without-lora", "--part", "many"]  # each start of a server takes a while
     done = subprocess.run(
         [sys.executable, SCRIPT, "--tiny", *only, "--output", tmp_path],
         env=environment,
@@ -47,8 +47,7 @@ def test_the_whole_script_at_a_tiny_size_measures_both_servers_without_a_failure
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for row in ("| loramux: 16 adapters / 8, on 8 slots |", "| loramux: 24 adapters, skewed / uniform |"):
-        assert row in done.stdout
+    assert "| loramux: 24 adapters, skewed / uniform |" in done.stdout
     cells = [cell for path in sorted(tmp_path.glob("gpu-*.json")) for cell in json.loads(path.read_text())["cells"]]
-    assert len(cells) == 7
+    assert [cell["server"] for cell in cells] == ["loramux", "loramux", "stock, LoRA off"]
     assert all(cell["failed"] == 0 and cell["throughput"] > 0 and cell["tpot_p50"] > 0 for cell in cells)
