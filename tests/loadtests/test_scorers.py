@@ -45,6 +45,33 @@ def test_a_label_is_right_when_no_other_is_named(answer: str, accuracy: float, e
 
 
 @pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        ("Card Payment", "card payment"),
+        ("it is about a card", "card"),
+        ("card payment, or card?", None),
+        ("card, card", "card"),
+        ("C++!", "C++"),
+        ("STRASSE", "Strasse"),
+        ("postcard", None),
+        ("card-payment", None),
+    ],
+)
+def test_labels_of_the_data_may_have_spaces_capitals_and_one_another_in_them(answer: str, named: str | None) -> None:
+    scorer = LabelScorer(type="label").knowing(["card", "card payment", "C++", "Strasse", "card "])
+    assert scorer.named(answer) == named
+
+
+def test_an_expected_answer_that_is_no_label_is_told_instead_of_counted_as_wrong() -> None:
+    with pytest.raises(ScoringError, match="'refund' is expected, which is none of the labels"):
+        LABELS.score("refund", "refund")
+
+
+def test_labels_that_were_given_stay() -> None:
+    assert LABELS.knowing(["other"]) is LABELS
+
+
+@pytest.mark.parametrize(
     ("answer", "correct", "valid", "fields"),
     [
         ('{"count": 2, "name": "Ada"}', 1, 1, 1),
@@ -210,10 +237,10 @@ def test_an_answer_is_in_style_when_it_keeps_every_rule(answer: str, broken: set
     assert scores["rules"] == 1 - len(broken) / 4
 
 
-@pytest.mark.parametrize("scorer", [LABELS, JSON, STYLE])
+@pytest.mark.parametrize(("scorer", "expected"), [(LABELS, "billing"), (JSON, EXPECTED), (STYLE, EXPECTED)])
 @given(answer=st.text())
-def test_any_answer_gets_scores_from_zero_to_one(scorer: Any, answer: str) -> None:
-    scores = scorer.score(answer, EXPECTED)
+def test_any_answer_gets_scores_from_zero_to_one(scorer: Any, expected: str, answer: str) -> None:
+    scores = scorer.score(answer, expected)
     assert all(0 <= score <= 1 for score in scores.values())
 
 

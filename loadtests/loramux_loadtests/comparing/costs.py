@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramux_loadtests.comparing.rows import Row
+from loramux_loadtests.comparing.rows import Row, Turns
 from loramux_loadtests.prices import Dollars, TokenPrices
 
 MODES = ("price_list", "gpu_hour")
@@ -36,9 +36,10 @@ class Prices(BaseModel):
         return (row.input_tokens - row.cached_tokens) * self.prefill_weight + row.output_tokens * self.decode_weight
 
 
-def costs(rows: Sequence[Row], prices: Prices, seconds: float) -> Mapping[str, list[float]]:
-    """What each request of an arm cost in US dollars, by both modes; they kept the machine busy for `seconds`."""
+def costs(rows: Sequence[Row], prices: Prices, turns: Turns) -> Mapping[str, list[float]]:
+    """What each request of an arm cost in US dollars, by both modes; `turns` are those of the arm."""
     work = [prices.work(row) for row in rows]
+    seconds = turns.seconds * len(rows) / turns.answers if turns.answers else 0.0
     rate = prices.gpu_hour * seconds / 3600 / sum(work) if any(work) else 0.0
     return {
         "price_list": [prices.arms.get(row.arm, prices.default).usd(row) for row in rows],

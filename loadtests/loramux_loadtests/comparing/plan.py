@@ -97,7 +97,8 @@ def prepared(plan: Plan, folder: Path, name: str, url: str, limit: int | None) -
         raise ComparisonError(f"the arm {challenger!r} can't be compared with itself")
     items = read_items(folder / plan.data)
     data = fingerprint({"items": items})
-    return Comparison(name, items[:limit], data, arms, challenger, reference, plan.scorer, plan.max_tokens, plan.prices)
+    scorer = plan.scorer.knowing(item.expected for item in items)
+    return Comparison(name, items[:limit], data, arms, challenger, reference, scorer, plan.max_tokens, plan.prices)
 
 
 SHORT, FEW_SHOT, ADAPTER = "base, short prompt", "base, few-shot prompt", "adapter, short prompt"

@@ -65,7 +65,7 @@ def confusion(comparison: Comparison, rows: Sequence[Row], arm: str) -> str | No
     last = rows[-1].pass_
     counts = np.zeros((len(labels) - 1, len(labels)), int)
     for row in rows:
-        expected = comparison.items[row.item].expected
+        expected = comparison.items[row.item].expected.strip()
         if row.arm == arm and row.pass_ == last and expected in scorer.labels:
             counts[labels.index(expected), labels.index(scorer.named(row.text) or _OTHER)] += 1
     figure = Figure(figsize=(2.5 + 0.5 * len(labels), 1.8 + 0.42 * len(labels)), layout="constrained")

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -36,6 +36,13 @@ class Row(BaseModel):
     error: str | None = None
 
 
+class Turns(NamedTuple):
+    """How long an arm kept the machine busy, with so many answers; a turn that was cut off is not counted."""
+
+    seconds: float
+    answers: int
+
+
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Name a comparison by what it asks of whom."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
@@ -52,8 +59,8 @@ class Journal:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self._path, self._fingerprint = path, fingerprint
         self.rows: list[Row] = []
-        self.seconds: dict[tuple[str, str], float] = {}
-        """How long an arm's turns took in a pass, by the names of both."""
+        self.turns: dict[tuple[str, str], Turns] = {}
+        """Those of an arm in a pass together, by the names of both."""
 
     def __enter__(self) -> "Journal":
         """Read what is there; raises ComparisonError if it is another comparison's."""
@@ -76,10 +83,10 @@ class Journal:
         self.rows.append(row)
         self._write(row.model_dump())
 
-    def took(self, name: str, arm: str, seconds: float) -> None:
+    def took(self, name: str, arm: str, turn: Turns) -> None:
         """Keep how long an arm's turn took in a pass."""
-        self._count(name, arm, seconds)
-        self._write({"pass": name, "arm": arm, "took": seconds})
+        self._count(name, arm, turn)
+        self._write({"pass": name, "arm": arm, **turn._asdict()})
         os.fsync(self._file.fileno())
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -102,15 +109,16 @@ class Journal:
             given = json.loads(line)
             if first:
                 self._check(given)
-            elif "took" in given:
-                self._count(given["pass"], given["arm"], float(given["took"]))
+            elif "answers" in given:
+                self._count(given["pass"], given["arm"], Turns(float(given["seconds"]), int(given["answers"])))
             else:
                 self.rows.append(Row.model_validate(given))
         except (ValueError, ValidationError, TypeError, LookupError) as error:
             raise ComparisonError(f"{self._path} has no rows of a comparison: {_INSTEAD}") from error
 
-    def _count(self, name: str, arm: str, seconds: float) -> None:
-        self.seconds[name, arm] = self.seconds.get((name, arm), 0.0) + seconds
+    def _count(self, name: str, arm: str, turn: Turns) -> None:
+        before = self.turns.get((name, arm), Turns(0.0, 0))
+        self.turns[name, arm] = Turns(before.seconds + turn.seconds, before.answers + turn.answers)
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if given["comparison"] != self._fingerprint:

@@ -12,7 +12,7 @@ from loramux_loadtests.client import Client, Reply
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.items import Item
 from loramux_loadtests.comparing.plan import Arm, Comparison, Pass
-from loramux_loadtests.comparing.rows import Journal, Row
+from loramux_loadtests.comparing.rows import Journal, Row, Turns
 from loramux_loadtests.scorers import ScoringError
 
 Done = Callable[[], None]
@@ -59,65 +59,62 @@ async def run(comparison: Comparison, settings: Settings, journal: Journal, done
     async with AsyncExitStack() as stack:
         urls = {arm.url for arm in comparison.arms}
         clients = {url: await stack.enter_async_context(Client(url, settings.api_key)) for url in urls}
+        asking = _Asking(comparison, settings, clients, journal, done)
         for name in settings.passes:
-            await _pass(comparison, settings, clients, journal, name, done)
+            await asking.all_of(name)
 
 
-async def _pass(
-    comparison: Comparison,
-    settings: Settings,
-    clients: Mapping[str, Client],
-    journal: Journal,
-    name: Pass,
-    done: Done,
-) -> None:
-    draw = random.Random(settings.seed)  # noqa: S311 - an order, not a secret
-    left = missing(comparison, journal, name)
-    numbers = draw.sample(list(left), len(left))
-    length = settings.at_once * ROUNDS
-    for start in range(0, len(numbers), length):
-        for arm in draw.sample(comparison.arms, len(comparison.arms)):
-            asked = [number for number in numbers[start : start + length] if arm in left[number]]
-            await _turn(comparison, settings.at_once, clients[arm.url], journal, arm, asked, name, done)
+@dataclass(frozen=True)
+class _Asking:
+    """What all requests of a comparison have in common."""
 
+    comparison: Comparison
+    settings: Settings
+    clients: Mapping[str, Client]
+    journal: Journal
+    done: Done
 
-async def _turn(
-    comparison: Comparison,
-    at_once: int,
-    client: Client,
-    journal: Journal,
-    arm: Arm,
-    asked: Sequence[int],
-    name: Pass,
-    done: Done,
-) -> None:
-    places = asyncio.Semaphore(at_once)
+    async def all_of(self, name: Pass) -> None:
+        """A pass: turn after turn, of what is missing."""
+        draw = random.Random(self.settings.seed)  # noqa: S311 - an order, not a secret
+        arms, left = self.comparison.arms, missing(self.comparison, self.journal, name)
+        numbers, length = draw.sample(list(left), len(left)), self.settings.at_once * ROUNDS
+        for start in range(0, len(numbers), length):
+            for arm in draw.sample(arms, len(arms)):
+                if asked := [number for number in numbers[start : start + length] if arm in left[number]]:
+                    await self._turn(name, arm, asked)
 
-    async def answer(number: int) -> None:
-        async with places:
-            journal.add(await _answered(client, comparison, arm, number, name))
-        done()
+    async def _turn(self, name: Pass, arm: Arm, numbers: Sequence[int]) -> None:
+        answering, scoring = (asyncio.Semaphore(self.settings.at_once) for _ in range(2))
 
-    began = time.monotonic()
-    tasks = [asyncio.ensure_future(answer(number)) for number in asked]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        journal.took(name, arm.name, time.monotonic() - began)
+        async def one(number: int) -> float:
+            async with answering:
+                reply = await self._reply(name, arm, number)
+            async with scoring:  # which may take a judge's time, and is not the arm's
+                scores, error = await _scored(self.comparison, self.comparison.items[number], reply.text)
+            self.journal.add(_row(arm, number, name, reply, scores, error))
+            self.done()
+            return reply.last
 
+        began = time.monotonic()
+        tasks = [asyncio.ensure_future(one(number)) for number in numbers]
+        try:
+            ended = max(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self.journal.took(name, arm.name, Turns(ended - began, len(numbers)))
 
-async def _answered(client: Client, comparison: Comparison, arm: Arm, number: int, name: Pass) -> Row:
-    item = comparison.items[number]
-    # A salt is a part of what vLLM's prefix cache knows a prefix by, so nothing is found under a new one.
-    salt = {"cache_salt": token_hex(16)} if name == "cold" else None
-    reply = await client.chat(arm.model, [*arm.prompt, *item.messages], max_tokens=comparison.max_tokens, extra=salt)
-    if not reply.ok:
-        raise ComparisonError(f"{arm.name} ({arm.model} at {client.url}): {reply.error}")
-    scores, error = await _scored(comparison, item, reply.text)
-    return _row(arm, number, name, reply, scores, error)
+    async def _reply(self, name: Pass, arm: Arm, number: int) -> Reply:
+        client, comparison = self.clients[arm.url], self.comparison
+        # A salt is a part of what vLLM's prefix cache knows a prefix by, so nothing is found under a new one.
+        salt = {"cache_salt": token_hex(16)} if name == "cold" else None
+        messages = [*arm.prompt, *comparison.items[number].messages]
+        reply = await client.chat(arm.model, messages, max_tokens=comparison.max_tokens, extra=salt)
+        if not reply.ok:
+            raise ComparisonError(f"{arm.name} ({arm.model} at {client.url}): {reply.error}")
+        return reply
 
 
 async def _scored(comparison: Comparison, item: Item, answer: str) -> tuple[dict[str, float], str | None]:

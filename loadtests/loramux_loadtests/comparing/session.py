@@ -137,7 +137,7 @@ def compare(comparison: Comparison, asked: Asked) -> Summary:
         task = bar.add_task(comparison.name, total=total, completed=kept)
         asyncio.run(run(comparison, settings, journal, lambda: bar.advance(task)))
         rows = [row for row in journal.rows if row.pass_ in settings.passes and row.item < len(comparison.items)]
-    summary = summarize(comparison, rows, journal.seconds)
+    summary = summarize(comparison, rows, journal.turns)
     page.write(folder, comparison, summary, rows, facts)
     (folder / "report.md").write_text(table(summary) + "\n", encoding="utf-8")
     return summary

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from loramux_loadtests.comparing.costs import MODES, break_even, costs
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.plan import Comparison
-from loramux_loadtests.comparing.rows import Row
+from loramux_loadtests.comparing.rows import Row, Turns
 from loramux_loadtests.statistics import Interval, bootstrap_interval
 
 Verdict = Literal["better", "as good", "worse"]
@@ -70,7 +70,7 @@ class Summary(_Shown):
     sentence: str
 
 
-def summarize(comparison: Comparison, rows: Sequence[Row], seconds: Mapping[tuple[str, str], float]) -> Summary:
+def summarize(comparison: Comparison, rows: Sequence[Row], turns: Mapping[tuple[str, str], Turns]) -> Summary:
     """Put the rows of all passes together; ComparisonError if no item was scored in all arms."""
     names = list(dict.fromkeys(row.pass_ for row in rows))
     passes = [
@@ -78,7 +78,7 @@ def summarize(comparison: Comparison, rows: Sequence[Row], seconds: Mapping[tupl
             comparison,
             name,
             [row for row in rows if row.pass_ == name],
-            {arm: took for (pass_, arm), took in seconds.items() if pass_ == name},
+            {arm: taken for (pass_, arm), taken in turns.items() if pass_ == name},
         )
         for name in names
     ]
@@ -107,19 +107,19 @@ def paired(comparison: Comparison, rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: [found[item] for item in items] for name, found in by_arm.items()}
 
 
-def _pass(comparison: Comparison, name: str, rows: Sequence[Row], seconds: Mapping[str, float]) -> PassSummary:
+def _pass(comparison: Comparison, name: str, rows: Sequence[Row], turns: Mapping[str, Turns]) -> PassSummary:
     arms = paired(comparison, rows)
     items = len(arms[comparison.reference])
     if not items:
         failed = next((row.error for row in rows if row.error), "no item was answered by every arm")
         raise ComparisonError(f"nothing can be compared: {failed}")
-    spent = _costs(comparison, arms, seconds)
+    spent = _costs(comparison, arms, turns)
     mine, theirs = arms[comparison.challenger], arms[comparison.reference]
     score = next(iter(mine[0].scores))
     ours, others = spent.get(comparison.challenger, {}), spent.get(comparison.reference, {})
     return PassSummary(
         pass_=name,
-        seconds=sum(seconds.values()),
+        seconds=sum(taken.seconds for taken in turns.values()),
         items=items,
         arms={name: _arm(found, spent.get(name, {})) for name, found in arms.items()},
         difference=bootstrap_interval([a.scores[score] - b.scores[score] for a, b in zip(mine, theirs, strict=True)]),
@@ -128,12 +128,12 @@ def _pass(comparison: Comparison, name: str, rows: Sequence[Row], seconds: Mappi
     )
 
 
-def _costs(comparison: Comparison, arms: Mapping[str, Sequence[Row]], seconds: Mapping[str, float]) -> _Costs:
+def _costs(comparison: Comparison, arms: Mapping[str, Sequence[Row]], turns: Mapping[str, Turns]) -> _Costs:
     """By arm and way to count, of each request; empty without prices."""
     prices = comparison.prices
     if prices is None:
         return {}
-    found = {name: costs(rows, prices, seconds.get(name, 0.0)) for name, rows in arms.items()}
+    found = {name: costs(rows, prices, turns.get(name, Turns(0.0, 0))) for name, rows in arms.items()}
     used = [mode for mode in MODES if any(any(by_mode[mode]) for by_mode in found.values())]
     return {name: {mode: by_mode[mode] for mode in used} for name, by_mode in found.items()}
 

@@ -1,11 +1,13 @@
 """Answers that are a text: the very one, a label, or one that can be nearly right."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from loramux_loadtests.scorers.base import BaseScorer, Scores
+from loramux_loadtests.scorers.base import BaseScorer, Scores, ScoringError
 
 
 class ExactScorer(BaseScorer):
@@ -19,19 +21,36 @@ class ExactScorer(BaseScorer):
 
 
 class LabelScorer(BaseScorer):
-    """Classification. An answer that wraps the right label in other words is still accurate, but not exact."""
+    """Classification: the labels, by default those of the data, in whatever letters and words an answer has them.
+
+    An answer that wraps the right label in other words is still accurate, but not exact.
+    """
 
     type: Literal["label"]
-    labels: Annotated[frozenset[str], Field(min_length=2)]
+    labels: Annotated[frozenset[Annotated[str, Field(min_length=1)]], Field(min_length=2)] = frozenset()
+
+    def knowing(self, expected: Iterable[str]) -> Self:
+        """The same, with the labels of the data if none were given."""
+        return self if self.labels else self.model_copy(update={"labels": frozenset(map(str.strip, expected))})
 
     def score(self, answer: str, expected: str) -> Scores:
         """`accuracy`: the only label named is the right one; `exact`: and nothing else is said."""
-        return {"accuracy": float(self.named(answer) == expected), "exact": float(answer.strip() == expected)}
+        right = expected.strip()
+        if right not in self.labels:
+            raise ScoringError(f"{right!r} is expected, which is none of the labels")
+        return {"accuracy": float(self.named(answer) == right), "exact": float(answer.strip() == right)}
 
     def named(self, answer: str) -> str | None:
         """The only label that an answer names, None if there is none or several."""
-        named = self.labels.intersection(re.findall(r"[\w-]+", answer.lower()))
-        return next(iter(named)) if len(named) == 1 else None
+        named = {found.casefold() for found in self._pattern.findall(answer)}
+        labels = [label for label in self.labels if label.casefold() in named]
+        return labels[0] if len(labels) == 1 else None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        # The longest first: "card" is not named by "card payment", if that is a label too.
+        longest_first = sorted(self.labels, key=len, reverse=True)
+        return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE)
 
 
 class TextScorer(BaseScorer):

@@ -27,7 +27,7 @@ def compare(
         list[str] | None, typer.Option(metavar="NAME=MODEL[:PROMPT]", help="A way of answering; twice or more.")
     ] = None,
     scorer: Annotated[
-        str, typer.Option(help="exact, json, chrf, FILE.py:FUNCTION, or YAML such as '{type: label, labels: [a, b]}'.")
+        str, typer.Option(help="exact, label, json, chrf, FILE.py:FUNCTION, YAML: '{type: label, labels: [a, b]}'.")
     ] = "exact",
     max_tokens: Annotated[int, typer.Option(min=1, help="How long an answer may be.")] = 128,
     challenger: Annotated[str | None, typer.Option(help="The arm to be proven.", show_default="last")] = None,

@@ -9,6 +9,7 @@ from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.items import Item
 from loramux_loadtests.comparing.markdown import BEGIN, END, table, write_tables
 from loramux_loadtests.comparing.page import disagreements, html, write
+from loramux_loadtests.comparing.rows import Turns
 from loramux_loadtests.comparing.summary import summarize
 from loramux_loadtests.scorers.texts import ExactScorer
 
@@ -16,7 +17,7 @@ from .building import PROMPTED, TUNED, chat, comparison, row, rows
 
 EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 PRICES = Prices(gpu_hour=1.0, training=0.01)
-TIMES = {("warm", PROMPTED): 36.0}
+TURNS = {("warm", PROMPTED): Turns(36.0, 12)}
 
 
 def test_whatever_was_written_is_text_on_the_page() -> None:
@@ -38,7 +39,7 @@ def test_whatever_was_written_is_text_on_the_page() -> None:
 def test_the_page_needs_nothing_else() -> None:
     found = comparison(prices=PRICES)
     answers = rows([1] * 12, [0] * 12)
-    page = html(found, summarize(found, answers, TIMES), answers, {})
+    page = html(found, summarize(found, answers, TURNS), answers, {})
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "default-src 'none'" in page
     assert page.count("<img") == 1 + 1 + 2  # quality, break-even, a confusion matrix each
@@ -67,7 +68,7 @@ def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
-    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), TIMES)
+    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), TURNS)
     text = table(summary)
     assert "| tuned | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 10 | 0 | 2.000 |" in text
     assert "$ a 1,000, gpu hour" in text

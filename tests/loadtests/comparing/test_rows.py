@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loramux_loadtests.comparing.errors import ComparisonError
-from loramux_loadtests.comparing.rows import Journal, fingerprint
+from loramux_loadtests.comparing.rows import Journal, Turns, fingerprint
 
 from .building import TUNED, row
 
@@ -14,15 +14,15 @@ def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     with Journal(path, "a") as journal:
         journal.add(row(TUNED, 0, text="ünï\u2028code\n"))
-        journal.took("warm", TUNED, 1.5)
+        journal.took("warm", TUNED, Turns(1.5, 8))
     with Journal(path, "a") as again:
         again.add(row(TUNED, 1))
-        again.took("warm", TUNED, 2.0)
-        again.took("cold", TUNED, 1.0)
+        again.took("warm", TUNED, Turns(2.0, 4))
+        again.took("cold", TUNED, Turns(1.0, 8))
     with Journal(path, "a") as last:
         assert [found.item for found in last.rows] == [0, 1]
         assert last.rows[0].text == "ünï\u2028code\n"
-        assert last.seconds == {("warm", TUNED): 3.5, ("cold", TUNED): 1.0}
+        assert last.turns == {("warm", TUNED): (3.5, 12), ("cold", TUNED): (1.0, 8)}
 
 
 def test_a_comparison_has_the_same_fingerprint_in_every_process() -> None:

@@ -5,17 +5,18 @@ import pytest
 
 from loramux_loadtests.comparing.costs import Prices, costs
 from loramux_loadtests.comparing.errors import ComparisonError
+from loramux_loadtests.comparing.rows import Turns
 from loramux_loadtests.comparing.summary import Summary, ratio_of_means, summarize
 from loramux_loadtests.prices import TokenPrices
 
 from .building import PROMPTED, TUNED, comparison, row, rows
 
 PRICES = Prices(default=TokenPrices(input=1, output=2), gpu_hour=3.6, training=0.5, month=0.5)
-SECONDS = {("warm", TUNED): 2.0, ("warm", PROMPTED): 8.0}
+TURNS = {("warm", TUNED): Turns(2.0, 20), ("warm", PROMPTED): Turns(4.0, 10)}  # of which one was cut off
 
 
 def summary(tuned: Sequence[float], prompted: Sequence[float], prices: Prices | None = None) -> Summary:
-    return summarize(comparison(count=20, prices=prices), rows(tuned, prompted), SECONDS)
+    return summarize(comparison(count=20, prices=prices), rows(tuned, prompted), TURNS)
 
 
 def test_the_difference_is_taken_item_by_item() -> None:
@@ -48,7 +49,7 @@ def test_the_verdict_is_what_the_interval_allows(
 
 def test_an_arms_time_is_split_among_its_requests_by_their_work() -> None:
     longer = [row(TUNED, 0, output_tokens=22), row(TUNED, 1, output_tokens=2)]  # 10 + 4 * 22 against 10 + 4 * 2
-    long, short = costs(longer, PRICES, 2.0)["gpu_hour"]
+    long, short = costs(longer, PRICES, Turns(2.0, 2))["gpu_hour"]
     assert (long + short, long / short) == pytest.approx((3.6 * 2 / 3600, 98 / 18))
 
 
