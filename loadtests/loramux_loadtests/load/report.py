@@ -93,7 +93,7 @@ class Findings:
             found.append(f"{shorter} answers were shorter than asked for: this server may not know ignore_eos")
         if self.total.completed and not self.total.output_tokens:
             found.append("the server does not count tokens (no usage in its streams)")
-        return [*(words for words in found if words), *self.run.notes]
+        return [words for words in found if words]
 
 
 def find(run: Run, prices: PriceList | None = None) -> Findings:
@@ -139,6 +139,7 @@ def _one(found: Findings) -> dict[str, Any]:
         "machine_usd": found.machine_usd,
         "goal": found.run.scenario.goal,
         "missed": list(found.missed),
+        "notes": found.run.notes,
         "warnings": found.warnings,
     }
 
@@ -235,6 +236,7 @@ def facts(found: Findings) -> list[str]:
     if found.run.scenario.goal:
         words = "missed: " + "; ".join(found.missed) if found.missed else "met"
         lines.append(f"{found.run.target}: goal {found.run.scenario.goal}: {words}")
+    lines += [f"{found.run.target}: {words}" for words in found.run.notes]
     return [*lines, *(f"{found.run.target}: WARNING: {words}" for words in found.warnings)]
 
 
