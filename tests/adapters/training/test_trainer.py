@@ -202,16 +202,21 @@ def test_what_cannot_be_trained_is_refused_with_its_reason(
     assert leftovers(place) == []
 
 
-def kept(place: Path, name: str) -> TrainingRun:
-    """A training of a hundred steps that saves its state after each of them."""
-    recipe = place / "kept.yaml"
-    recipe.write_text(RECIPE.replace("epochs: 5", "epochs: 34"))
+def kept(place: Path, name: str, epochs: int = 34) -> TrainingRun:
+    """A training of three steps an epoch that saves its state after each of them."""
+    recipe = f"kept-{epochs}.yaml"
+    (place / recipe).write_text(RECIPE.replace("epochs: 5", f"epochs: {epochs}"))
     return replace(
-        run(place, recipe="kept.yaml", output=name),
+        run(place, recipe=recipe, output=name),
         state=place / f"{name}-state",
         validation=place / "train.jsonl",
         save_seconds=0.0,
     )
+
+
+def endless(place: Path, name: str) -> TrainingRun:
+    """A training that doesn't end before the test does something about it, however slow the machine."""
+    return kept(place, name, epochs=1000)
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
@@ -282,7 +287,7 @@ def test_a_training_that_was_killed_after_its_last_step_only_writes_its_result(
 
 
 def test_a_trainer_that_is_told_to_stop_twice_ends_at_once(place: Path) -> None:
-    with start(kept(place, "twice").command) as child:
+    with start(endless(place, "twice").command) as child:
         _wait_for("step", child.stdout or ())
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
@@ -290,7 +295,7 @@ def test_a_trainer_that_is_told_to_stop_twice_ends_at_once(place: Path) -> None:
 
 
 def test_two_trainers_never_share_a_state(place: Path) -> None:
-    again = kept(place, "shared")
+    again = endless(place, "shared")
     with start(again.command) as child:
         _wait_for("started", child.stdout or ())
         with pytest.raises(TrainingError, match="another trainer works on this training"):
@@ -306,7 +311,7 @@ def test_without_a_recipe_one_is_chosen_by_the_data(place: Path) -> None:
 
 
 def test_a_training_that_is_told_to_pause_saves_its_last_step(place: Path) -> None:
-    again = kept(place, "paused")
+    again = endless(place, "paused")
     with start(again.command) as child:
         _wait_for("step", child.stdout or ())
         child.terminate()
@@ -321,7 +326,7 @@ def test_a_training_that_is_told_to_pause_saves_its_last_step(place: Path) -> No
 
 
 def test_a_training_pauses_when_its_parent_dies(place: Path) -> None:
-    with start([*kept(place, "orphan").command, "--with-parent"]) as child:
+    with start([*endless(place, "orphan").command, "--with-parent"]) as child:
         _wait_for("step", child.stdout or ())
         assert child.stdin is not None
         child.stdin.close()
@@ -330,7 +335,7 @@ def test_a_training_pauses_when_its_parent_dies(place: Path) -> None:
 
 
 def test_a_training_whose_events_nobody_reads_any_more_saves_and_ends(place: Path) -> None:
-    again = kept(place, "unheard")
+    again = endless(place, "unheard")
     with start(replace(again, save_seconds=3600.0).command) as child:
         assert child.stdout is not None
         _wait_for("step", child.stdout)
