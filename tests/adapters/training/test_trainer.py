@@ -286,8 +286,8 @@ def test_a_training_that_was_killed_after_its_last_step_only_writes_its_result(
     assert (place / "late" / weights).read_bytes() == (unbroken[1] / weights).read_bytes()
 
 
-def test_a_trainer_that_is_told_to_stop_twice_ends_at_once(place: Path) -> None:
-    with start(endless(place, "twice").command) as child:
+def test_a_trainer_that_is_interrupted_ends_at_once(place: Path) -> None:
+    with start(endless(place, "interrupted-kept").command) as child:
         _wait_for("step", child.stdout or ())
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
