@@ -84,6 +84,8 @@ def _measure(
     *,
     tiny: bool,
 ) -> None:
+    if not wanted:
+        return
     begun = time.monotonic()
     arguments = {**(ENGINE | {"load_format": "dummy"} if tiny else ON_CUDA), **engine}
     with tempfile.TemporaryDirectory(prefix="loramux-gpu-") as folder, Watch(words) as watch:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from loramux_loadtests.load import plots
-from loramux_loadtests.load.report import COLUMNS, DEFINITIONS, Findings, facts, table
+from loramux_loadtests.load.report import DEFINITIONS, Findings, facts, table
 from loramux_loadtests.load.sweep import Sweep
 from loramux_loadtests.report import describe_machine
 
@@ -66,7 +66,8 @@ def _cell(text: str) -> str:
 
 
 def _table(found: Sequence[Findings]) -> str:
-    return f"<h2>Figures</h2>{html_table(COLUMNS, table(found))}<p>In brackets: 95 % intervals.</p>"
+    columns, *rows = table(found)
+    return f"<h2>Figures</h2>{html_table(columns, rows)}<p>In brackets: 95 % intervals.</p>"
 
 
 def _facts(found: Sequence[Findings], sweeps: Sequence[Sweep]) -> str:

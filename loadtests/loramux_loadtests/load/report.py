@@ -158,8 +158,10 @@ def _ends(interval: Interval) -> list[float | None]:
 
 
 def table(found: Sequence[Findings]) -> list[list[str]]:
-    """The cells of the table under COLUMNS."""
-    return [[each.run.target, name, *_cells(summary)] for each in found for name, summary in each.shown.items()]
+    """The table's rows, the names of its columns first: those of COLUMNS in which there is anything."""
+    rows = [[each.run.target, name, *_cells(summary)] for each in found for name, summary in each.shown.items()]
+    columns = [column for column in zip(COLUMNS, *rows, strict=True) if any(column[1:])]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _cells(summary: Summary) -> list[str]:
@@ -245,7 +247,8 @@ def markdown(found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> str:
     scenario = found[0].run.scenario
     arguments = scenario.model_dump(mode="json", exclude_unset=True, exclude={"title", "about"})
     lines = [f"# {escaped(scenario.title)}", "", escaped(scenario.about.strip()), ""]
-    lines += rows_as_table(COLUMNS, [[escaped(cell) for cell in row] for row in table(found)])
+    columns, *rows = table(found)
+    lines += rows_as_table(columns, [[escaped(cell) for cell in row] for row in rows])
     lines += ["", *(f"- {escaped(fact)}" for each in found for fact in facts(each))]
     lines += [f"- {escaped(sweep.told)}" for sweep in sweeps]
     lines += ["", "## Definitions", "", *(f"- **{word}**: {meaning}" for word, meaning in DEFINITIONS.items())]

@@ -6,7 +6,7 @@ import pytest
 
 from loramux_loadtests.load import plots
 from loramux_loadtests.load.page import page
-from loramux_loadtests.load.report import Findings, document, find, markdown
+from loramux_loadtests.load.report import Findings, document, find, markdown, table
 from loramux_loadtests.load.session import Run
 from loramux_loadtests.load.sweep import Bracket, Sweep
 from tests.loadtests.load.building import failed, row, scenario
@@ -86,6 +86,13 @@ def test_an_open_end_of_an_interval_is_null_for_programs_and_dots_for_people() -
     few = find(Run("few", scenario(), 0, [row(), row(number=1)]))
     assert document([few])["runs"][0]["groups"]["all"]["times"]["ttft"]["p50"] == [None, 0.5, None]
     assert "500 \\[…, …\\]" in markdown([few])
+
+
+def test_a_column_without_anything_in_it_is_left_out() -> None:
+    columns, *rows = table([found()])
+    assert "goodput /s" not in columns
+    assert {len(columns)} == {len(row) for row in rows}
+    assert "goodput /s" in table([found(), found(goal="ttft_p95<1")])[0]
 
 
 @pytest.mark.parametrize("count", [1, 1000])
