@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from numpy.random import default_rng
 
-from loramux_loadtests import side_by_side
+from loramux_loadtests import bursts, side_by_side
 from loramux_loadtests.bursts import BurstFailedError, Traffic, compare, prompts, summary
 from loramux_loadtests.client import Client, Reply
 from loramux_loadtests.servers import Setup
@@ -12,6 +12,11 @@ from loramux_loadtests.steps import Steps
 from tests.loadtests.faking import fake_spec
 
 SETUP = Setup(Path("/models/base"), {"tone": Path("/tone"), "intent": Path("/intent")}, {"max_loras": 4}, {})
+
+
+@pytest.fixture(autouse=True)
+def _nothing_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bursts, "SETTLE_SECONDS", 0)
 
 
 def reply(sent: float, first: float, last: float, tokens: int = 5) -> Reply:
@@ -49,10 +54,10 @@ class Recorder(Client):
 def test_throughput_counts_from_the_first_request_sent_to_the_last_token_of_each_burst() -> None:
     first_burst = [reply(0.0, 1.0, 5.0), reply(0.5, 2.0, 4.0)]
     second_burst = [reply(10.0, 11.0, 15.0), reply(10.0, 13.0, 15.0)]
-    burst = summary([first_burst, second_burst])
-    assert burst.throughput == 20 / (5 + 5)
-    assert burst.ttft == 1.25  # of 1, 1.5, 1 and 3
-    assert burst.tpot == 0.75  # of 1, 0.5, 1 and 0.5
+    both = summary([first_burst, second_burst])
+    assert both.throughput == 20 / (5 + 5)
+    assert both.ttft == 1.25  # of 1, 1.5, 1 and 3
+    assert both.tpot == 0.75  # of 1, 0.5, 1 and 0.5
 
 
 async def test_servers_take_turns_and_get_the_same_prompts_which_come_only_once() -> None:
