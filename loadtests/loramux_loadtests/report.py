@@ -103,6 +103,12 @@ def rows_as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    plain = " ".join(text.split())
+    return "".join(f"\\{char}" if char in "\\`*_[]<>|#&" else char for char in plain)
+
+
 def describe_machine() -> dict[str, Any]:
     """What a reader needs to judge the numbers by, and nothing that names this machine or its user."""
     cpus = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
+RESAMPLES = 2000
+_NORMAL = 1.959964  # of the standard normal distribution 95 % lies within this of 0
 
 
 class Interval(NamedTuple):
@@ -63,7 +65,7 @@ def bootstrap_interval(
     statistic: Callable[..., Samples] = np.mean,
     *,
     confidence: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """The percentile interval of `statistic`, a numpy reduction that takes `axis`.
@@ -75,6 +77,33 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(statistic(samples[drawn], axis=1), [tail, 1 - tail])
     return Interval(float(low), float(statistic(samples, axis=0)), float(high))
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The 95 % interval of a mean: Wilson's where all values are 0 or 1, else by bootstrap. ValueError for no values.
+
+    Drawing anew from values that are all equal would tell that nothing is uncertain.
+    """
+    samples = _samples(values)
+    if not np.isin(samples, (0.0, 1.0)).all():
+        return bootstrap_interval(values)
+    count, share = len(samples), float(samples.mean())
+    below = 1 + _NORMAL**2 / count
+    middle = (share + _NORMAL**2 / (2 * count)) / below
+    half = _NORMAL / below * np.sqrt(share * (1 - share) / count + (_NORMAL / (2 * count)) ** 2)
+    # At 0 and 1 rounding must not put an end on the wrong side.
+    return Interval(min(share, max(0.0, float(middle - half))), share, max(share, min(1.0, float(middle + half))))
+
+
+def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> Interval | None:
+    """The 95 % interval of the mean of `above` over that of `below`, drawn in pairs; None where the latter may be 0."""
+    numerators, denominators = _samples(above), _samples(below)
+    drawn = np.random.default_rng(0).integers(len(numerators), size=(RESAMPLES, len(numerators)))
+    sums = denominators[drawn].sum(axis=1)
+    if not sums.all() or not denominators.sum():
+        return None
+    low, high = np.quantile(numerators[drawn].sum(axis=1) / sums, [0.025, 0.975])
+    return Interval(float(low), float(numerators.sum() / denominators.sum()), float(high))
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_loadtests.statistics import bootstrap_interval, paired_ratio, quantile, quantile_interval, spread
+from loramux_loadtests.statistics import (
+    bootstrap_interval,
+    mean_interval,
+    paired_ratio,
+    quantile,
+    quantile_interval,
+    ratio_of_means,
+    spread,
+)
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 
@@ -81,3 +89,22 @@ def test_the_interval_of_a_quantile_is_the_textbooks() -> None:
 def test_many_values_have_a_narrow_interval() -> None:
     low, estimate, high = quantile_interval(np.random.default_rng(0).random(200_000).tolist(), 0.99)
     assert 0.989 < low < estimate < high < 0.991
+
+
+def test_a_ratio_of_means_has_an_interval_of_pairs() -> None:
+    assert ratio_of_means([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == pytest.approx((0.5, 0.5, 0.5))
+    assert ratio_of_means([1.0], [0.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "ends"),  # Wilson's, by R's prop.test without continuity correction
+    [(0, 200, (0.0, 0.01885)), (200, 200, (0.98115, 1.0)), (5, 10, (0.23659, 0.76341)), (1, 20, (0.00888, 0.23613))],
+)
+def test_of_shares_the_interval_is_never_a_point(hits: int, count: int, ends: tuple[float, float]) -> None:
+    low, share, high = mean_interval([1.0] * hits + [0.0] * (count - hits))
+    assert share == hits / count
+    assert (low, high) == pytest.approx(ends, abs=1e-5)
+
+
+def test_of_other_values_the_interval_is_the_bootstraps() -> None:
+    assert mean_interval([0.2, 0.4, 1.0]) == bootstrap_interval([0.2, 0.4, 1.0])

@@ -1,13 +1,15 @@
 """What answers cost: by a list of token prices, and by the time of the machine that made them."""
 
 from collections.abc import Mapping, Sequence
-from math import inf
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-from loramux_loadtests.comparing.rows import Row, Turns
+from loramux_loadtests.comparing.rows import Answer, Turn
 from loramux_loadtests.prices import Dollars, TokenPrices
+from loramux_loadtests.statistics import RESAMPLES, Interval, Samples
 
 MODES = ("price_list", "gpu_hour")
 
@@ -15,9 +17,7 @@ MODES = ("price_list", "gpu_hour")
 class Prices(BaseModel):
     """The prices of the arms, by their names; of others `default`.
 
-    `gpu_hour` is the rate of the machine that answers. The time of an arm's turns is split among its requests by their
-    work, as loramux's ledger does: an input token that was not cached is `prefill_weight`, an output token
-    `decode_weight`.
+    `gpu_hour` is the rate of the machine that answers, of which an arm pays for the time of its turns.
     `training` is what making the challenger cost, `month` what keeping it costs.
     """
 
@@ -26,36 +26,60 @@ class Prices(BaseModel):
     default: TokenPrices = TokenPrices()
     arms: dict[str, TokenPrices] = {}
     gpu_hour: Dollars = 0.0
-    prefill_weight: Annotated[float, Field(gt=0)] = 1.0
-    decode_weight: Annotated[float, Field(gt=0)] = 4.0
     training: Dollars = 0.0
     month: Dollars = 0.0
 
-    def work(self, row: Row) -> float:
-        """How much of the machine a request took, beside others."""
-        return (row.input_tokens - row.cached_tokens) * self.prefill_weight + row.output_tokens * self.decode_weight
+
+class Spent(NamedTuple):
+    """What an arm cost, in pieces that came one after the other: US dollars, and how many answers they bought.
+
+    The pieces are answers where tokens have prices, and turns where time has one.
+    """
+
+    dollars: Samples
+    answers: Samples
+
+    @property
+    def mean(self) -> float:
+        """US dollars an answer."""
+        return float(self.dollars.sum() / self.answers.sum())
 
 
-def costs(rows: Sequence[Row], prices: Prices, turns: Turns) -> Mapping[str, list[float]]:
-    """What each request of an arm cost in US dollars, by both modes; `turns` are those of the arm."""
-    work = [prices.work(row) for row in rows]
-    seconds = turns.seconds * len(rows) / turns.answers if turns.answers else 0.0
-    rate = prices.gpu_hour * seconds / 3600 / sum(work) if any(work) else 0.0
-    return {
-        "price_list": [prices.arms.get(row.arm, prices.default).usd(row) for row in rows],
-        "gpu_hour": [rate * share for share in work],
-    }
+def spent(rows: Sequence[Answer], prices: Prices, turns: Sequence[Turn]) -> Mapping[str, Spent]:
+    """What an arm cost by each way to count; by its time only if it had whole turns."""
+    listed = np.array([prices.arms.get(row.arm, prices.default).usd(row) for row in rows])
+    found = {"price_list": Spent(listed, np.ones(len(rows)))}
+    if turns:
+        seconds, answers = np.array(turns, float).T
+        found["gpu_hour"] = Spent(seconds * prices.gpu_hour / 3600, answers)
+    return found
 
 
-class BreakEven(NamedTuple):
-    """When a challenger has paid for itself: after so many requests within its first month; `inf`: never."""
-
-    saving: float
-    to_earn: float
-    requests: float
+def mean(one: Spent) -> Interval:
+    """US dollars an answer."""
+    (drawn,) = _drawn(one)
+    return _interval(drawn, one.mean)
 
 
-def break_even(challenger: float, reference: float, prices: Prices) -> BreakEven:
-    """Compare what a request costs in US dollars on the one and on the other."""
-    saving, to_earn = reference - challenger, prices.training + prices.month
-    return BreakEven(saving, to_earn, to_earn / saving if saving > 0 else inf)
+def ratio(ours: Spent, theirs: Spent) -> Interval | None:
+    """What an answer costs with the one over what it costs with the other; None where that may be nothing."""
+    mine, others = _drawn(ours, theirs)
+    return _interval(mine / others, ours.mean / theirs.mean) if others.all() else None
+
+
+def saving(ours: Spent, theirs: Spent) -> Interval:
+    """US dollars that the one saves with an answer."""
+    mine, others = _drawn(ours, theirs)
+    return _interval(others - mine, theirs.mean - ours.mean)
+
+
+def _drawn(*arms: Spent) -> list[NDArray[np.float64]]:
+    """Means of pieces drawn anew, the same of each arm: what slowed a turn of the one may have slowed the other's."""
+    pieces = min(len(arm.dollars) for arm in arms)
+    drawn = np.random.default_rng(0).integers(pieces, size=(RESAMPLES, pieces))
+    return [arm.dollars[drawn].sum(axis=1) / arm.answers[drawn].sum(axis=1) for arm in arms]
+
+
+def _interval(drawn: NDArray[np.float64], estimate: float) -> Interval:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(low), estimate, float(high))

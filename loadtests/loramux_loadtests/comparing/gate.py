@@ -3,6 +3,7 @@
 import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 
 from loramux_loadtests.comparing.errors import ComparisonError
@@ -31,12 +32,17 @@ _RATIOS = {
     "tpot_ratio": "tpot",
     "latency_ratio": "seconds",
 }
+NAMES = (
+    "quality", "reference_quality", "quality_gain", "quality_gain_low", "quality_gain_high", *_RATIOS,
+    "cost_ratio", "cost_ratio_high", "break_even_requests", "break_even_requests_high", "unscored", "items",
+)  # fmt: skip
+"""What a condition can speak of, where it was measured."""
 
 
 def names(summary: Summary) -> dict[str, float]:
-    """What a condition can speak of: the challenger beside the reference in the last pass.
+    """The NAMES that were measured: the challenger beside the reference in the last pass.
 
-    `cost_ratio` and `break_even_requests` are by the price list where it has prices, else by the machine's time.
+    What is about costs is by the price list where it has prices, else by the machine's time.
     """
     last = summary.passes[-1]
     known = {
@@ -49,21 +55,35 @@ def names(summary: Summary) -> dict[str, float]:
         "items": float(last.items),
     }
     known |= {name: last.ratios[measure].estimate for name, measure in _RATIOS.items() if measure in last.ratios}
-    for mode in ("gpu_hour", "price_list"):  # the later one counts
-        if mode in last.paid:
-            known["cost_ratio"] = last.ratios[f"{mode}_cost"].estimate
-            requests = last.paid[mode].requests
-            known["break_even_requests"] = inf if requests is None else requests
+    for mode, paid in reversed(last.paid.items()):  # of the ways to count, the first one counts
+        if ratio := last.ratios.get(f"{mode}_cost"):
+            known |= {"cost_ratio": ratio.estimate, "cost_ratio_high": ratio.high}
+        _, requests, most = paid.requests
+        known["break_even_requests"] = inf if requests is None else requests
+        known["break_even_requests_high"] = inf if most is None else most
     return known
+
+
+def check(condition: str) -> None:
+    """Raise ComparisonError for what can never be a condition: before anything is asked, not after."""
+    with suppress(ZeroDivisionError):
+        _holds(condition, dict.fromkeys(NAMES, 1.0))
 
 
 def holds(condition: str, known: Mapping[str, float]) -> bool:
     """Whether a condition holds; raises ComparisonError for what is none, or speaks of what is not known."""
+    try:
+        return _holds(condition, known)
+    except ZeroDivisionError as error:
+        raise ComparisonError(f"--assert {condition!r:.200}: {error}") from error
+
+
+def _holds(condition: str, known: Mapping[str, float]) -> bool:
     if len(condition) > _LONGEST:
         raise ComparisonError(f"--assert: a condition has {_LONGEST} characters at most")
     try:
         return bool(_value(ast.parse(condition.strip(), mode="eval").body, known))
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = "it can't be read" if isinstance(error, SyntaxError) else str(error)
         raise ComparisonError(f"--assert {condition!r:.200}: {reason}; known are {', '.join(sorted(known))}") from error
 

@@ -39,7 +39,10 @@ class Item(NamedTuple):
 def read_items(path: Path) -> list[Item]:
     """Read a file of OpenAI's chat fine-tuning format; raises ComparisonError with the first problems' line numbers."""
     items, problems = [], []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    # Only a line feed ends a line: JSON may hold what Unicode has for that, too.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             items.append(_item(_Line.model_validate_json(line)))
         except ValueError as error:
@@ -74,7 +77,7 @@ def _item(line: _Line) -> Item:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ComparisonError(f"{path.name} can't be read: {getattr(error, 'strerror', None) or error}") from error
 

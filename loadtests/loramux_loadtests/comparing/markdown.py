@@ -8,7 +8,7 @@ from rich.table import Table
 
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.summary import ArmSummary, PassSummary, Summary
-from loramux_loadtests.report import rows_as_table
+from loramux_loadtests.report import escaped, rows_as_table
 from loramux_loadtests.statistics import Interval
 
 BEGIN, END = "<!-- results: written by loramux compare -->", "<!-- end of results -->"
@@ -26,12 +26,13 @@ def table(summary: Summary, *, brief: bool = False) -> str:
     lines = []
     for found in summary.passes:
         columns, rows = _arms(found, [summary.score] if brief else [*found.arms[summary.challenger].scores])
-        lines += [_title(summary, found), "", *rows_as_table(columns, rows), ""]
-    return "\n".join([*lines, f"**{summary.sentence}**"])
+        head, *body = ([escaped(cell) for cell in row] for row in (columns, *rows))
+        lines += [f"{escaped(summary.name)}{_about(found)}:", "", *rows_as_table(head, body), ""]
+    return "\n".join([*lines, f"**{escaped(summary.sentence)}**"])
 
 
-def _title(summary: Summary, found: PassSummary) -> str:
-    return f"`{summary.name}`, {found.items} held-out items, {found.pass_} prefix cache:"
+def _about(found: PassSummary) -> str:
+    return f", {found.items} held-out items, {found.pass_} prefix cache"
 
 
 def _arms(found: PassSummary, scores: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -55,9 +56,10 @@ def _cells(arm: ArmSummary, scores: Sequence[str]) -> list[str]:
 def overview(summary: Summary, found: PassSummary) -> Table:
     """What people look at first, for a terminal."""
     columns, rows = _arms(found, [summary.score])
-    shown = Table(*columns, title=_title(summary, found), title_justify="left")
-    for name, *cells in rows:
-        shown.add_row(escape(name), *cells)
+    title = escape(f"{summary.name}{_about(found)}")
+    shown = Table(*map(escape, columns), title=title, title_justify="left")
+    for row in rows:
+        shown.add_row(*map(escape, row))
     return shown
 
 

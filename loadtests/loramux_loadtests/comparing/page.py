@@ -61,7 +61,7 @@ def html(comparison: Comparison, summary: Summary, rows: Sequence[Row], facts: M
     """The page; whatever a model or a user wrote is text in it and nothing else."""
     templates = PackageLoader("loramux_loadtests.comparing")
     environment = Environment(loader=templates, autoescape=select_autoescape(default=True), trim_blocks=True)
-    environment.filters |= {"interval": _interval, "short": short}
+    environment.filters |= {"interval": _interval, "short": short, "thousand": _thousand}
     last = summary.passes[-1]
     confusions = [plots.confusion(comparison, rows, arm.name) for arm in comparison.arms]
     return environment.get_template("page.html").render(
@@ -77,6 +77,12 @@ def html(comparison: Comparison, summary: Summary, rows: Sequence[Row], facts: M
 
 def _interval(value: Interval | None) -> str:
     return "–" if value is None else f"{value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _thousand(cost: Interval) -> str:
+    """US dollars for a thousand requests."""
+    low, estimate, high = (1000 * value for value in cost)
+    return f"{estimate:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def write(

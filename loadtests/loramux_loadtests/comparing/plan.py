@@ -1,11 +1,12 @@
 """What is compared: read from a file, or put together from the command line's words."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.errors import ComparisonError
@@ -22,11 +23,15 @@ class _Given(BaseModel):
 
 
 class ArmPlan(_Given):
-    """One way of answering: a model, and the file of what goes before every item; `url` if it is another server."""
+    """One way of answering: a model, and the file of what goes before every item; `url` if it is another server.
+
+    That server's key is in the environment's variable `api_key_env`: no other server ever gets it, nor it another's.
+    """
 
     model: Annotated[str, Field(min_length=1)]
     prompt: Path | None = None
     url: str | None = None
+    api_key_env: str | None = None
 
 
 class Plan(_Given):
@@ -51,6 +56,7 @@ class Arm(NamedTuple):
     model: str
     prompt: Chat
     url: str
+    api_key: SecretStr | None = None
 
 
 class Comparison(NamedTuple):
@@ -71,19 +77,23 @@ class Comparison(NamedTuple):
 def read_plan(path: Path) -> Plan:
     """Read a YAML file; raises ComparisonError."""
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")), context={"folder": path.parent})
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ComparisonError(f"{path.name} can't be read: {error}") from error
     except ValidationError as error:
         raise ComparisonError(f"{path.name}: {told(error)}") from error
 
 
-def prepared(plan: Plan, folder: Path, name: str, url: str, limit: int | None) -> Comparison:
+class Server(NamedTuple):
+    """Where the arms are asked that name no server of their own."""
+
+    url: str
+    api_key: str | None = None
+
+
+def prepared(plan: Plan, folder: Path, name: str, server: Server, limit: int | None) -> Comparison:
     """Read what a plan names, in `folder`; raises ComparisonError."""
-    arms = [
-        Arm(arm_name, arm.model, read_prompt(folder / arm.prompt) if arm.prompt else [], arm.url or url)
-        for arm_name, arm in plan.arms.items()
-    ]
+    arms = [_arm(arm_name, arm, folder, server) for arm_name, arm in plan.arms.items()]
     if len(arms) < 2:
         raise ComparisonError("a comparison needs two arms or more, such as --arm short=BASE:prompt.txt")
     names = [arm.name for arm in arms]
@@ -99,6 +109,14 @@ def prepared(plan: Plan, folder: Path, name: str, url: str, limit: int | None) -
     data = fingerprint({"items": items})
     scorer = plan.scorer.knowing(item.expected for item in items)
     return Comparison(name, items[:limit], data, arms, challenger, reference, scorer, plan.max_tokens, plan.prices)
+
+
+def _arm(name: str, plan: ArmPlan, folder: Path, server: Server) -> Arm:
+    key = None if plan.url else server.api_key
+    if plan.api_key_env and not (key := os.environ.get(plan.api_key_env)):
+        raise ComparisonError(f"the arm {name!r} needs a key: {plan.api_key_env} is not set in the environment")
+    prompt = read_prompt(folder / plan.prompt) if plan.prompt else []
+    return Arm(name, plan.model, prompt, plan.url or server.url, SecretStr(key) if key else None)
 
 
 SHORT, FEW_SHOT, ADAPTER = "base, short prompt", "base, few-shot prompt", "adapter, short prompt"
@@ -128,6 +146,16 @@ def parse_arm(words: str) -> tuple[str, ArmPlan]:
     if file.endswith((".json", ".txt", ".md")):
         raise ComparisonError(f"{words!r}: there is no prompt file {file}")
     return name, ArmPlan(model=rest)
+
+
+def parse_arms(words: Sequence[str]) -> dict[str, ArmPlan]:
+    """Read several; raises ComparisonError, also for two of the same name."""
+    arms: dict[str, ArmPlan] = {}
+    for name, arm in map(parse_arm, words):
+        if name in arms:
+            raise ComparisonError(f"two arms are called {name!r}")
+        arms[name] = arm
+    return arms
 
 
 def told(error: ValidationError) -> str:

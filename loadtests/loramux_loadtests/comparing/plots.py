@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -15,8 +16,11 @@ from loramux_loadtests.scorers.texts import LabelScorer
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#c2410c", "#64748b"
 _OTHER = "(none)"
 MOST_LABELS = 30
+_plain = mpl.rc_context({"text.parse_math": False})
+"""What users call things is no formula, even with dollar signs in it."""
 
 
+@_plain
 def quality(summary: Summary) -> str:
     """Each arm's score with its interval."""
     arms = summary.passes[-1].arms
@@ -32,41 +36,41 @@ def quality(summary: Summary) -> str:
     return _url(figure)
 
 
+@_plain
 def break_even(summary: Summary, found: PassSummary, mode: str) -> str:
     """What a month costs with the challenger and with the reference, against how many requests it brings."""
     paid = found.paid[mode]
     challenger, reference = (found.arms[name].costs[mode].estimate for name in (summary.challenger, summary.reference))
-    middle = paid.requests or 10_000
+    fewest, estimate, most = paid.requests
+    middle = estimate or 10_000
     requests = np.geomspace(max(1, middle / 100), middle * 100, 200)
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(requests, reference * requests, color=_BLUE, linewidth=2, label=summary.reference)
     axes.plot(requests, paid.to_earn + challenger * requests, color=_ORANGE, linewidth=2, label=summary.challenger)
-    if paid.requests:
-        axes.axvline(paid.requests, color=_GREY, linestyle="--", linewidth=1)
-        axes.annotate(
-            f" {paid.requests:,.0f} requests",
-            (paid.requests, reference * paid.requests),
-            textcoords="offset points",
-            xytext=(6, -14),
-        )
+    if estimate:
+        axes.axvline(estimate, color=_GREY, linestyle="--", linewidth=1)
+        axes.axvspan(fewest or estimate, most or requests[-1], color=_GREY, alpha=0.15, linewidth=0)
+        label = f" {estimate:,.0f} requests" if most else f" {estimate:,.0f} requests or more, maybe never"
+        axes.annotate(label, (estimate, reference * estimate), textcoords="offset points", xytext=(6, -14))
     axes.set(xscale="log", yscale="log", xlabel="requests in the first month", ylabel="US dollars, making it included")
     axes.grid(alpha=0.3)
     axes.legend()
     return _url(figure)
 
 
+@_plain
 def confusion(comparison: Comparison, rows: Sequence[Row], arm: str) -> str | None:
     """Which labels were taken for which, in the last pass; None where answers are no labels, or of too many kinds."""
     scorer = comparison.scorer
-    if not isinstance(scorer, LabelScorer) or len(scorer.labels) > MOST_LABELS:
+    if not isinstance(scorer, LabelScorer) or len(scorer.known) > MOST_LABELS:
         return None
-    labels = [*sorted(scorer.labels), _OTHER]
+    labels = [*scorer.known.values(), _OTHER]
     last = rows[-1].pass_
     counts = np.zeros((len(labels) - 1, len(labels)), int)
     for row in rows:
-        expected = comparison.items[row.item].expected.strip()
-        if row.arm == arm and row.pass_ == last and expected in scorer.labels:
+        expected = scorer.known.get(comparison.items[row.item].expected.strip().casefold())
+        if row.arm == arm and row.pass_ == last and expected:
             counts[labels.index(expected), labels.index(scorer.named(row.text) or _OTHER)] += 1
     figure = Figure(figsize=(2.5 + 0.5 * len(labels), 1.8 + 0.42 * len(labels)), layout="constrained")
     axes = figure.subplots()

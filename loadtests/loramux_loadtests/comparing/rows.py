@@ -14,30 +14,41 @@ from loramux_loadtests.comparing.errors import ComparisonError
 _INSTEAD = "remove it, or name another --output"
 
 
-class Row(BaseModel):
-    """One answer of one arm to one item; times in seconds, None where there is none.
+Key = tuple[str, str, int]
+"""Which answer: its pass, arm and item."""
 
-    `scores` are empty if the scorer failed, whose words are in `error` then.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+class Answer(BaseModel):
+    """One answer of one arm to one item; times in seconds, None where there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pass_: str
     arm: str
     item: int
     text: str
-    scores: dict[str, float]
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     ttft: float | None
     tpot: float | None
     seconds: float
+
+    @property
+    def key(self) -> Key:
+        """Which answer it is."""
+        return (self.pass_, self.arm, self.item)
+
+
+class Row(Answer):
+    """An answer with its scores, which are empty if the scorer failed; its words are in `error` then."""
+
+    scores: dict[str, float]
     error: str | None = None
 
 
-class Turns(NamedTuple):
-    """How long an arm kept the machine busy, with so many answers; a turn that was cut off is not counted."""
+class Turn(NamedTuple):
+    """How long an arm kept the machine busy with a few answers; one that was cut off is not counted."""
 
     seconds: float
     answers: int
@@ -54,13 +65,17 @@ def _plain(value: object) -> object:
 
 
 class Journal:
-    """The rows in a file, of the comparison that is named `fingerprint` alone; a context that keeps the file open."""
+    """What the comparison named `fingerprint` has so far, in a file; a context that keeps the file open.
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self._path, self._fingerprint = path, fingerprint
-        self.rows: list[Row] = []
-        self.turns: dict[tuple[str, str], Turns] = {}
-        """Those of an arm in a pass together, by the names of both."""
+    Scores are those by the scorer that is named `scorer`: another one finds the answers, and scores them anew.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, scorer: str = "") -> None:
+        self._path, self._fingerprint, self._scorer = path, fingerprint, scorer
+        self.answers: list[Answer] = []
+        self.scores: dict[Key, dict[str, float]] = {}
+        self.turns: dict[tuple[str, str], list[Turn]] = {}
+        """By pass and arm, as they came."""
 
     def __enter__(self) -> "Journal":
         """Read what is there; raises ComparisonError if it is another comparison's."""
@@ -78,16 +93,21 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, row: Row) -> None:
-        """Keep a row; a kill of this process does not lose it."""
-        self.rows.append(row)
-        self._write(row.model_dump())
+    def add(self, answer: Answer) -> None:
+        """Keep an answer; a kill of this process does not lose it."""
+        self.answers.append(answer)
+        self._write(answer.model_dump())
 
-    def took(self, name: str, arm: str, turn: Turns) -> None:
+    def took(self, name: str, arm: str, turn: Turn) -> None:
         """Keep how long an arm's turn took in a pass."""
-        self._count(name, arm, turn)
+        self.turns.setdefault((name, arm), []).append(turn)
         self._write({"pass": name, "arm": arm, **turn._asdict()})
         os.fsync(self._file.fileno())
+
+    def scored(self, key: Key, scores: dict[str, float]) -> None:
+        """Keep what the scorer gave an answer."""
+        self.scores[key] = scores
+        self._write({"scorer": self._scorer, "of": key, "scores": scores})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -110,15 +130,19 @@ class Journal:
             if first:
                 self._check(given)
             elif "answers" in given:
-                self._count(given["pass"], given["arm"], Turns(float(given["seconds"]), int(given["answers"])))
+                turn = Turn(float(given["seconds"]), int(given["answers"]))
+                self.turns.setdefault((given["pass"], given["arm"]), []).append(turn)
+            elif "scorer" in given:
+                self._take_scores(given)
             else:
-                self.rows.append(Row.model_validate(given))
+                self.answers.append(Answer.model_validate(given))
         except (ValueError, ValidationError, TypeError, LookupError) as error:
             raise ComparisonError(f"{self._path} has no rows of a comparison: {_INSTEAD}") from error
 
-    def _count(self, name: str, arm: str, turn: Turns) -> None:
-        before = self.turns.get((name, arm), Turns(0.0, 0))
-        self.turns[name, arm] = Turns(before.seconds + turn.seconds, before.answers + turn.answers)
+    def _take_scores(self, given: Mapping[str, Any]) -> None:
+        if given["scorer"] == self._scorer:
+            name, arm, item = given["of"]
+            self.scores[name, arm, item] = {score: float(value) for score, value in given["scores"].items()}
 
     def _check(self, given: Mapping[str, Any]) -> None:
         if given["comparison"] != self._fingerprint:

@@ -10,15 +10,14 @@ from secrets import token_hex
 
 from loramux_loadtests.client import Client, Reply
 from loramux_loadtests.comparing.errors import ComparisonError
-from loramux_loadtests.comparing.items import Item
 from loramux_loadtests.comparing.plan import Arm, Comparison, Pass
-from loramux_loadtests.comparing.rows import Journal, Row, Turns
-from loramux_loadtests.scorers import ScoringError
+from loramux_loadtests.comparing.rows import Answer, Journal, Turn
 
 Done = Callable[[], None]
 
-ROUNDS = 4
-"""How many times `at_once` an arm's turn is long: short enough to share a machine's moods, long enough to fill it."""
+ROUNDS, TURNS = 4, 8
+"""How many times `at_once` an arm's turn is long, and how many turns it has at least, if it has items for both: short
+enough to share a machine's moods and to tell how its time varies, long enough to fill it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class Settings:
     passes: Sequence[Pass] = ("warm",)
     at_once: int = 4
     seed: int = 0
-    api_key: str | None = None
 
 
 def passes_of(words: str) -> tuple[Pass, ...]:
@@ -42,7 +40,7 @@ def passes_of(words: str) -> tuple[Pass, ...]:
 
 def missing(comparison: Comparison, journal: Journal, name: str) -> dict[int, list[Arm]]:
     """The arms of a pass that have not answered yet, by the items' numbers."""
-    answered = {(row.arm, row.item) for row in journal.rows if row.pass_ == name}
+    answered = {(row.arm, row.item) for row in journal.answers if row.pass_ == name}
     left = {
         number: [arm for arm in comparison.arms if (arm.name, number) not in answered]
         for number in range(len(comparison.items))
@@ -57,11 +55,14 @@ async def run(comparison: Comparison, settings: Settings, journal: Journal, done
     all, and yet no answer waits for another arm's longer prompt.
     """
     async with AsyncExitStack() as stack:
-        urls = {arm.url for arm in comparison.arms}
-        clients = {url: await stack.enter_async_context(Client(url, settings.api_key)) for url in urls}
+        clients = {arm.name: await stack.enter_async_context(_client(arm)) for arm in comparison.arms}
         asking = _Asking(comparison, settings, clients, journal, done)
         for name in settings.passes:
             await asking.all_of(name)
+
+
+def _client(arm: Arm) -> Client:
+    return Client(arm.url, arm.api_key.get_secret_value() if arm.api_key else None)
 
 
 @dataclass(frozen=True)
@@ -78,21 +79,20 @@ class _Asking:
         """A pass: turn after turn, of what is missing."""
         draw = random.Random(self.settings.seed)  # noqa: S311 - an order, not a secret
         arms, left = self.comparison.arms, missing(self.comparison, self.journal, name)
-        numbers, length = draw.sample(list(left), len(left)), self.settings.at_once * ROUNDS
+        numbers, at_once = draw.sample(list(left), len(left)), self.settings.at_once
+        length = max(at_once, min(at_once * ROUNDS, len(numbers) // TURNS))
         for start in range(0, len(numbers), length):
             for arm in draw.sample(arms, len(arms)):
                 if asked := [number for number in numbers[start : start + length] if arm in left[number]]:
                     await self._turn(name, arm, asked)
 
     async def _turn(self, name: Pass, arm: Arm, numbers: Sequence[int]) -> None:
-        answering, scoring = (asyncio.Semaphore(self.settings.at_once) for _ in range(2))
+        places = asyncio.Semaphore(self.settings.at_once)
 
         async def one(number: int) -> float:
-            async with answering:
+            async with places:
                 reply = await self._reply(name, arm, number)
-            async with scoring:  # which may take a judge's time, and is not the arm's
-                scores, error = await _scored(self.comparison, self.comparison.items[number], reply.text)
-            self.journal.add(_row(arm, number, name, reply, scores, error))
+            self.journal.add(_answer(arm, number, name, reply))
             self.done()
             return reply.last
 
@@ -104,10 +104,10 @@ class _Asking:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self.journal.took(name, arm.name, Turns(ended - began, len(numbers)))
+        self.journal.took(name, arm.name, Turn(ended - began, len(numbers)))
 
     async def _reply(self, name: Pass, arm: Arm, number: int) -> Reply:
-        client, comparison = self.clients[arm.url], self.comparison
+        client, comparison = self.clients[arm.name], self.comparison
         # A salt is a part of what vLLM's prefix cache knows a prefix by, so nothing is found under a new one.
         salt = {"cache_salt": token_hex(16)} if name == "cold" else None
         messages = [*arm.prompt, *comparison.items[number].messages]
@@ -117,26 +117,16 @@ class _Asking:
         return reply
 
 
-async def _scored(comparison: Comparison, item: Item, answer: str) -> tuple[dict[str, float], str | None]:
-    question = "\n".join(message["content"] for message in item.messages)
-    try:
-        return await comparison.scorer.grade(question, answer, item.expected), None
-    except ScoringError as error:
-        return {}, str(error)
-
-
-def _row(arm: Arm, number: int, name: Pass, reply: Reply, scores: dict[str, float], error: str | None) -> Row:
-    return Row(
+def _answer(arm: Arm, number: int, name: Pass, reply: Reply) -> Answer:
+    return Answer(
         pass_=name,
         arm=arm.name,
         item=number,
         text=reply.text,
-        scores=scores,
         input_tokens=reply.input_tokens,
         cached_tokens=reply.cached_tokens,
         output_tokens=reply.output_tokens,
         ttft=reply.ttft,
         tpot=reply.tpot,
         seconds=reply.duration,
-        error=error,
     )

@@ -1,7 +1,7 @@
 """A comparison from its files to its reports."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,19 @@ from loramux_loadtests.comparing import gate, page
 from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.markdown import overview, table
-from loramux_loadtests.comparing.plan import Comparison, Plan, example_arms, parse_arm, prepared, read_plan, told
-from loramux_loadtests.comparing.rows import Journal, fingerprint
-from loramux_loadtests.comparing.runner import Settings, run
+from loramux_loadtests.comparing.plan import (
+    Comparison,
+    Plan,
+    Server,
+    example_arms,
+    parse_arms,
+    prepared,
+    read_plan,
+    told,
+)
+from loramux_loadtests.comparing.rows import Journal, Row, Turn, fingerprint
+from loramux_loadtests.comparing.runner import Settings, missing, run
+from loramux_loadtests.comparing.scoring import score
 from loramux_loadtests.comparing.summary import Summary, summarize
 from loramux_loadtests.scorers import Scorer
 from loramux_loadtests.scorers.judge import JudgeScorer
@@ -34,6 +44,7 @@ class Asked:
     """What the command line says; see `loramux compare --help`."""
 
     url: str
+    api_key: str | None = None
     server: str | None = None
     """What `url` is called where it changes from run to run, so that one that was broken off goes on."""
     base: str | None = None
@@ -61,13 +72,13 @@ def read(source: Path, asked: Asked) -> Comparison:
         plan, folder, name = read_plan(source), source.parent, source.stem
     else:
         plan, folder, name = Plan(scorer=scorer(asked.scorer), max_tokens=asked.max_tokens), source.parent, source.stem
-        plan = plan.model_copy(update={"data": Path(source.name), "arms": dict(map(parse_arm, asked.arms))})
+        plan = plan.model_copy(update={"data": Path(source.name), "arms": parse_arms(asked.arms)})
     changes = {
         "challenger": asked.challenger or plan.challenger,
         "reference": asked.reference or plan.reference,
         "prices": _prices(asked.prices) if asked.prices else plan.prices,
     }
-    comparison = prepared(plan.model_copy(update=changes), folder, name, asked.url, asked.limit)
+    comparison = prepared(plan.model_copy(update=changes), folder, name, Server(asked.url, asked.api_key), asked.limit)
     return comparison._replace(scorer=_with_key(comparison.scorer, asked.judge_key))
 
 
@@ -88,7 +99,7 @@ def _of_folder(folder: Path, asked: Asked) -> Plan:
 async def _base(asked: Asked) -> str:
     """The server's own base: its first model that has no parent."""
     try:
-        async with Client(asked.url, asked.settings.api_key) as client:
+        async with Client(asked.url, asked.api_key) as client:
             models = await client.models()
     except ProtocolError as error:
         raise ComparisonError(str(error)) from error
@@ -122,6 +133,8 @@ def compare(comparison: Comparison, asked: Asked) -> Summary:
 
     What was answered is kept in rows.jsonl, whatever happens.
     """
+    for condition in asked.conditions:
+        gate.check(condition)
     folder = asked.output / comparison.name
     settings = asked.settings
     facts = {
@@ -131,23 +144,39 @@ def compare(comparison: Comparison, asked: Asked) -> Summary:
         "seed": settings.seed,
         "servers": ", ".join(sorted({arm.url for arm in comparison.arms})),
     }
-    with Journal(folder / "rows.jsonl", _identity(comparison, asked)) as journal, _progress() as bar:
-        total = len(comparison.items) * len(comparison.arms) * len(settings.passes)
-        kept = sum(row.pass_ in settings.passes for row in journal.rows)
-        task = bar.add_task(comparison.name, total=total, completed=kept)
-        asyncio.run(run(comparison, settings, journal, lambda: bar.advance(task)))
-        rows = [row for row in journal.rows if row.pass_ in settings.passes and row.item < len(comparison.items)]
-    summary = summarize(comparison, rows, journal.turns)
+    rows, turns = asyncio.run(_measured(comparison, asked, folder / "rows.jsonl"))
+    summary = summarize(comparison, rows, turns)
     page.write(folder, comparison, summary, rows, facts)
     (folder / "report.md").write_text(table(summary) + "\n", encoding="utf-8")
     return summary
 
 
+async def _measured(
+    comparison: Comparison, asked: Asked, path: Path
+) -> tuple[list[Row], Mapping[tuple[str, str], Sequence[Turn]]]:
+    """All answers with their scores, pass by pass, and the turns."""
+    settings, scored_by = asked.settings, fingerprint(comparison.scorer.identity())
+    with Journal(path, _identity(comparison, asked), scored_by) as journal, _progress() as bar:
+        total = len(comparison.items) * len(comparison.arms) * len(settings.passes)
+        left = sum(len(arms) for name in settings.passes for arms in missing(comparison, journal, name).values())
+        asking = bar.add_task(comparison.name, total=total, completed=total - left)
+        await run(comparison, settings, journal, lambda: bar.advance(asking))
+        answers = [
+            answer
+            for name in settings.passes
+            for answer in journal.answers
+            if answer.pass_ == name and answer.item < len(comparison.items)
+        ]
+        scoring = bar.add_task("scoring", total=len(answers))
+        rows = await score(comparison, answers, journal, settings.at_once, lambda: bar.advance(scoring))
+        return rows, journal.turns
+
+
 def _identity(comparison: Comparison, asked: Asked) -> str:
     known = {asked.url: asked.server or asked.url}
-    arms = [arm._replace(url=known.get(arm.url, arm.url)) for arm in comparison.arms]
-    scored = comparison.scorer.model_dump(by_alias=True)
-    return fingerprint({"items": comparison.data, "arms": arms, "length": comparison.max_tokens, "scorer": scored})
+    arms = [arm._replace(url=known.get(arm.url, arm.url), api_key=None) for arm in comparison.arms]
+    asked_for = {"length": comparison.max_tokens, "at once": asked.settings.at_once}
+    return fingerprint({"items": comparison.data, "arms": arms, **asked_for})
 
 
 def _progress() -> Progress:

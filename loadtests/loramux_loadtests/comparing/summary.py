@@ -1,25 +1,24 @@
 """From rows to what they show: each arm with its intervals, the challenger against the reference, and the verdict."""
 
 from collections.abc import Mapping, Sequence
-from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from loramux_loadtests.comparing.costs import MODES, break_even, costs
+from loramux_loadtests.comparing import costs
+from loramux_loadtests.comparing.costs import MODES, Prices, Spent
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.plan import Comparison
-from loramux_loadtests.comparing.rows import Row, Turns
-from loramux_loadtests.statistics import Interval, bootstrap_interval
+from loramux_loadtests.comparing.rows import Row, Turn
+from loramux_loadtests.statistics import Interval, bootstrap_interval, mean_interval, ratio_of_means
 
-Verdict = Literal["better", "as good", "worse"]
+Verdict = Literal["better", "no difference shown", "worse", "too few items"]
 MEASURED = ("input_tokens", "cached_tokens", "output_tokens", "ttft", "tpot", "seconds")
 """Of each answer, beside its scores and costs."""
-RESAMPLES = 2000
-_MUCH = 1.5
-
-_Costs = dict[str, dict[str, list[float]]]
+FEWEST_ITEMS = 10
+"""With fewer, an interval by drawing anew is too narrow to rest a verdict on."""
+FEWEST_PIECES = 5
+"""The same for costs, whose pieces are turns or answers."""
 
 
 class _Shown(BaseModel):
@@ -35,12 +34,23 @@ class ArmSummary(_Shown):
     """US dollars a request, by the ways to count."""
 
 
-class Paid(_Shown):
-    """When the challenger has paid for itself; `requests` is None for never."""
+class Requests(NamedTuple):
+    """How many it takes; None where it never comes to that."""
 
-    saving: float
+    fewest: float | None
+    estimate: float | None
+    most: float | None
+
+
+class Paid(_Shown):
+    """When the challenger has paid for itself within its first month, by what it saves with a request."""
+
+    saving: Interval
     to_earn: float
-    requests: float | None
+    """For its making, and for keeping it that month."""
+    monthly: bool
+    """Whether keeping it costs anything, which it has to earn again every month."""
+    requests: Requests
 
 
 class PassSummary(_Shown):
@@ -54,6 +64,7 @@ class PassSummary(_Shown):
     ratios: dict[str, Interval]
     """By MEASURED, and `price_list_cost` and `gpu_hour_cost`."""
     paid: dict[str, Paid]
+    """By the ways to count; the first is the one that counts: a list of prices is what is paid, where there is one."""
 
 
 class Summary(_Shown):
@@ -70,7 +81,7 @@ class Summary(_Shown):
     sentence: str
 
 
-def summarize(comparison: Comparison, rows: Sequence[Row], turns: Mapping[tuple[str, str], Turns]) -> Summary:
+def summarize(comparison: Comparison, rows: Sequence[Row], turns: Mapping[tuple[str, str], Sequence[Turn]]) -> Summary:
     """Put the rows of all passes together; ComparisonError if no item was scored in all arms."""
     names = list(dict.fromkeys(row.pass_ for row in rows))
     passes = [
@@ -83,13 +94,12 @@ def summarize(comparison: Comparison, rows: Sequence[Row], turns: Mapping[tuple[
         for name in names
     ]
     last = passes[-1]
-    score = next(iter(last.arms[comparison.challenger].scores))
-    verdict: Verdict = "better" if last.difference.low > 0 else "worse" if last.difference.high < 0 else "as good"
+    verdict = _verdict(last)
     return Summary(
         name=comparison.name,
         challenger=comparison.challenger,
         reference=comparison.reference,
-        score=score,
+        score=next(iter(last.arms[comparison.challenger].scores)),
         passes=passes,
         unscored=sum(not row.scores for row in rows),
         verdict=verdict,
@@ -107,42 +117,47 @@ def paired(comparison: Comparison, rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: [found[item] for item in items] for name, found in by_arm.items()}
 
 
-def _pass(comparison: Comparison, name: str, rows: Sequence[Row], turns: Mapping[str, Turns]) -> PassSummary:
+def _pass(comparison: Comparison, name: str, rows: Sequence[Row], turns: Mapping[str, Sequence[Turn]]) -> PassSummary:
     arms = paired(comparison, rows)
-    items = len(arms[comparison.reference])
-    if not items:
+    mine, theirs = arms[comparison.challenger], arms[comparison.reference]
+    if not mine:
         failed = next((row.error for row in rows if row.error), "no item was answered by every arm")
         raise ComparisonError(f"nothing can be compared: {failed}")
-    spent = _costs(comparison, arms, turns)
-    mine, theirs = arms[comparison.challenger], arms[comparison.reference]
+    spent = _spent(comparison.prices, arms, turns)
+    ours, others = spent[comparison.challenger], spent[comparison.reference]
     score = next(iter(mine[0].scores))
-    ours, others = spent.get(comparison.challenger, {}), spent.get(comparison.reference, {})
     return PassSummary(
         pass_=name,
-        seconds=sum(taken.seconds for taken in turns.values()),
-        items=items,
-        arms={name: _arm(found, spent.get(name, {})) for name, found in arms.items()},
+        seconds=sum(turn.seconds for taken in turns.values() for turn in taken),
+        items=len(mine),
+        arms={name: _arm(found, spent[name]) for name, found in arms.items()},
         difference=bootstrap_interval([a.scores[score] - b.scores[score] for a, b in zip(mine, theirs, strict=True)]),
         ratios=_ratios(mine, theirs) | _cost_ratios(ours, others),
-        paid=_paid(comparison, ours, others),
+        paid=_paid(comparison.prices, ours, others),
     )
 
 
-def _costs(comparison: Comparison, arms: Mapping[str, Sequence[Row]], turns: Mapping[str, Turns]) -> _Costs:
-    """By arm and way to count, of each request; empty without prices."""
-    prices = comparison.prices
+def _spent(
+    prices: Prices | None, arms: Mapping[str, Sequence[Row]], turns: Mapping[str, Sequence[Turn]]
+) -> dict[str, dict[str, Spent]]:
+    """By arm and way to count: those ways that are known of every arm, and in which any costs something."""
     if prices is None:
-        return {}
-    found = {name: costs(rows, prices, turns.get(name, Turns(0.0, 0))) for name, rows in arms.items()}
-    used = [mode for mode in MODES if any(any(by_mode[mode]) for by_mode in found.values())]
+        return {name: {} for name in arms}
+    found = {name: costs.spent(rows, prices, turns.get(name, ())) for name, rows in arms.items()}
+    used = [
+        mode
+        for mode in MODES
+        if all(mode in by_mode for by_mode in found.values())
+        and any(by_mode[mode].dollars.any() for by_mode in found.values())
+    ]
     return {name: {mode: by_mode[mode] for mode in used} for name, by_mode in found.items()}
 
 
-def _arm(rows: Sequence[Row], spent: Mapping[str, Sequence[float]]) -> ArmSummary:
+def _arm(rows: Sequence[Row], spent: Mapping[str, Spent]) -> ArmSummary:
     return ArmSummary(
-        scores={name: bootstrap_interval([row.scores[name] for row in rows]) for name in rows[0].scores},
+        scores={name: mean_interval([row.scores[name] for row in rows]) for name in rows[0].scores},
         measured={name: _mean([getattr(row, name) for row in rows]) for name in MEASURED},
-        costs={mode: bootstrap_interval(values) for mode, values in spent.items()},
+        costs={mode: costs.mean(each) for mode, each in spent.items()},
     )
 
 
@@ -161,64 +176,70 @@ def _ratios(mine: Sequence[Row], theirs: Sequence[Row]) -> dict[str, Interval]:
     return ratios
 
 
-def _cost_ratios(ours: Mapping[str, Sequence[float]], others: Mapping[str, Sequence[float]]) -> dict[str, Interval]:
-    ratios = {f"{mode}_cost": ratio_of_means(ours[mode], others[mode]) for mode in ours}
+def _cost_ratios(ours: Mapping[str, Spent], others: Mapping[str, Spent]) -> dict[str, Interval]:
+    ratios = {f"{mode}_cost": costs.ratio(ours[mode], others[mode]) for mode in ours}
     return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
 
-def ratio_of_means(mine: Sequence[float], theirs: Sequence[float]) -> Interval | None:
-    """The mean of `mine` over that of `theirs`, drawn pair by pair; None where the latter may be 0."""
-    above, below = np.asarray(mine, float), np.asarray(theirs, float)
-    drawn = np.random.default_rng(0).integers(len(above), size=(RESAMPLES, len(above)))
-    sums = below[drawn].sum(axis=1)
-    if not sums.all() or not below.sum():
-        return None
-    low, high = np.quantile(above[drawn].sum(axis=1) / sums, [0.025, 0.975])
-    return Interval(float(low), float(above.sum() / below.sum()), float(high))
+def _paid(prices: Prices | None, ours: Mapping[str, Spent], others: Mapping[str, Spent]) -> dict[str, Paid]:
+    if prices is None:
+        return {}
+    to_earn = prices.training + prices.month
+    enough = [mode for mode in ours if min(len(ours[mode].dollars), len(others[mode].dollars)) >= FEWEST_PIECES]
+    savings = {mode: costs.saving(ours[mode], others[mode]) for mode in enough}
+    return {
+        mode: Paid(
+            saving=saving,
+            to_earn=to_earn,
+            monthly=prices.month > 0,
+            requests=Requests(*(to_earn / each if each > 0 else None for each in reversed(saving))),
+        )
+        for mode, saving in savings.items()
+    }
 
 
-def _paid(
-    comparison: Comparison, ours: Mapping[str, Sequence[float]], others: Mapping[str, Sequence[float]]
-) -> dict[str, Paid]:
-    prices, paid = comparison.prices, {}
-    for mode in MODES if prices else ():
-        if prices and mode in ours and any(others[mode]):
-            found = break_even(float(np.mean(ours[mode])), float(np.mean(others[mode])), prices)
-            requests = None if found.requests == inf else found.requests
-            paid[mode] = Paid(saving=found.saving, to_earn=found.to_earn, requests=requests)
-    return paid
+def _verdict(last: PassSummary) -> Verdict:
+    if last.items < FEWEST_ITEMS:
+        return "too few items"
+    if last.difference.low > 0:
+        return "better"
+    return "worse" if last.difference.high < 0 else "no difference shown"
 
 
 def _sentence(comparison: Comparison, verdict: Verdict, last: PassSummary) -> str:
-    ours, theirs, gain = comparison.challenger, comparison.reference, last.difference
-    shown = f"{abs(gain.estimate):.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+    ours, theirs, gain = f"“{comparison.challenger}”", f"“{comparison.reference}”", last.difference
+    ends = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
     match verdict:
         case "better":
-            return f"“{ours}” is better than “{theirs}” by {shown}{_at(last)}{_pays(last)}."
+            return f"{ours} is better than {theirs} by {gain.estimate:.2f} {ends}{_at(last)}{_pays(last)}."
         case "worse":
-            return f"Keep “{theirs}”: “{ours}” is worse by {shown}{_at(last)}."
-        case "as good":
-            cheaper = any(paid.saving > 0 for paid in last.paid.values())
-            what = "as good and cheaper a request" if cheaper else "no gain outside the interval"
-            difference = f"{gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
-            return f"Keep “{theirs}”, unless cost decides: “{ours}” is {what}, {difference}{_at(last)}{_pays(last)}."
+            return f"Keep {theirs}: {ours} is worse by {-gain.estimate:.2f} {ends}{_at(last)}."
+        case "too few items":
+            return f"{last.items} items are too few for a verdict: {ours} over {theirs} {gain.estimate:+.2f} {ends}."
+        case "no difference shown":
+            shown = f"no difference in quality is shown, {gain.estimate:+.2f} {ends}"
+            return f"Keep {theirs}, unless cost decides: of {ours} {shown}{_at(last)}{_pays(last)}."
 
 
 def _at(last: PassSummary) -> str:
     tokens = last.ratios.get("input_tokens")
     if tokens is None or not tokens.estimate:
         return ""
-    fewer = 1 / tokens.estimate
-    share = f"1/{fewer:.0f} of" if fewer > _MUCH else f"{tokens.estimate:.2f} times"
+    share = f"1/{1 / tokens.estimate:.0f} of" if tokens.estimate < 1 / 3 else f"{tokens.estimate:.2f} times"
     return f" at {share} the prompt tokens"
 
 
 def _pays(last: PassSummary) -> str:
-    """When it has paid for itself, by the way to count in which that is known."""
-    for mode, paid in last.paid.items():
-        if not paid.to_earn:
-            continue
-        if paid.requests is None:
-            return f"; it never pays for itself ({mode.replace('_', ' ')})"
-        return f"; it pays for itself after {paid.requests:,.0f} requests ({mode.replace('_', ' ')})"
-    return ""
+    """When it has paid for itself, by the way to count that counts."""
+    if not last.paid:
+        return ""
+    mode, paid = next(iter(last.paid.items()))
+    way, (fewest, estimate, most) = mode.replace("_", " "), paid.requests
+    if not paid.to_earn:
+        return f"; a request is cheaper ({way})" if paid.saving.low > 0 else ""
+    if fewest is None:
+        return f"; it never pays for itself ({way})"
+    if estimate is None or most is None:
+        return f"; that it ever pays for itself is not shown ({way})"
+    when = " in its first month" if paid.monthly else ""
+    return f"; it pays for itself after {estimate:,.0f} [{fewest:,.0f}, {most:,.0f}] requests{when} ({way})"

@@ -25,7 +25,7 @@ from loramux_loadtests.load.summary import (
 )
 from loramux_loadtests.load.sweep import Sweep
 from loramux_loadtests.load.vllm_keys import vllm_result
-from loramux_loadtests.report import describe_machine, rows_as_table
+from loramux_loadtests.report import describe_machine, escaped, rows_as_table
 from loramux_loadtests.statistics import Interval
 
 ROUTES_SHOWN = 12
@@ -256,12 +256,6 @@ def markdown(found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> str:
     lines += [f"- {name}: {escaped(json.dumps(value))}" for name, value in arguments.items()]
     lines += ["", "## Machine", "", *(f"- {name}: {value}" for name, value in describe_machine().items())]
     return "\n".join(lines) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
-    plain = " ".join(text.split())
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#&" else char for char in plain)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What all scorers have in common."""
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +20,10 @@ class BaseScorer(BaseModel):
     def knowing(self, expected: Iterable[str]) -> Self:  # noqa: ARG002 - labels do
         """The same scorer, which now knows every answer that the data expect."""
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on, besides the answers: another identity means scores of another kind."""
+        return self.model_dump(by_alias=True)
 
     def score(self, answer: str, expected: str) -> Scores:
         """Score an answer."""

@@ -1,13 +1,15 @@
 """A scorer of the user's own."""
 
+import hashlib
 import importlib
 import math
 import runpy
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loramux_loadtests.scorers.base import BaseScorer, Scores, ScoringError
 
@@ -21,15 +23,34 @@ class FunctionScorer(BaseScorer):
     type: Literal["function"]
     function: Annotated[str, Field(pattern=r"^.+:[A-Za-z_]\w*$")]
 
+    @field_validator("function")
+    @classmethod
+    def _beside_the_plan(cls, function: str, info: ValidationInfo) -> str:
+        """A file that a plan names is looked for where the plan is."""
+        place, _, name = function.rpartition(":")
+        folder = (info.context or {}).get("folder")
+        return f"{folder / place}:{name}" if folder and place.endswith(".py") else function
+
     @model_validator(mode="after")
     def _can_be_loaded(self) -> Self:
-        _loaded(self.function)
+        _ = self._called
         return self
+
+    @cached_property
+    def _called(self) -> Callable[[str, str], Any]:
+        return _loaded(self.function)
+
+    def identity(self) -> dict[str, Any]:
+        """With what is in the file: a function that was changed scores anew."""
+        place, _, name = self.function.rpartition(":")
+        if not place.endswith(".py"):
+            return super().identity()
+        return {"type": self.type, "function": name, "file": hashlib.sha256(Path(place).read_bytes()).hexdigest()}
 
     def score(self, answer: str, expected: str) -> Scores:
         """What the function says; raises ScoringError if it raises, or says what is no number."""
         try:
-            said = _loaded(self.function)(answer, expected)
+            said = self._called(answer, expected)
             named = said if isinstance(said, dict) else {"score": said}
             scores = {str(name): float(value) for name, value in named.items()}
         except Exception as error:
@@ -39,7 +60,6 @@ class FunctionScorer(BaseScorer):
         return scores
 
 
-@lru_cache
 def _loaded(function: str) -> Callable[[str, str], Any]:
     """Raises ValueError."""
     place, _, name = function.rpartition(":")

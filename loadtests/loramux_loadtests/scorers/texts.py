@@ -1,7 +1,7 @@
 """Answers that are a text: the very one, a label, or one that can be nearly right."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
@@ -35,16 +35,20 @@ class LabelScorer(BaseScorer):
 
     def score(self, answer: str, expected: str) -> Scores:
         """`accuracy`: the only label named is the right one; `exact`: and nothing else is said."""
-        right = expected.strip()
-        if right not in self.labels:
-            raise ScoringError(f"{right!r} is expected, which is none of the labels")
-        return {"accuracy": float(self.named(answer) == right), "exact": float(answer.strip() == right)}
+        right = self.known.get(expected.strip().casefold())
+        if right is None:
+            raise ScoringError(f"{expected.strip()!r} is expected, which is none of the labels")
+        return {"accuracy": float(self.named(answer) == right), "exact": float(answer.strip() == expected.strip())}
 
     def named(self, answer: str) -> str | None:
         """The only label that an answer names, None if there is none or several."""
-        named = {found.casefold() for found in self._pattern.findall(answer)}
-        labels = [label for label in self.labels if label.casefold() in named]
-        return labels[0] if len(labels) == 1 else None
+        named = {found.casefold() for found in self._pattern.findall(answer)} & self.known.keys()
+        return self.known[named.pop()] if len(named) == 1 else None
+
+    @cached_property
+    def known(self) -> Mapping[str, str]:
+        """The labels by their letters alone: those that differ in capitals only are the same one."""
+        return {label.casefold(): label for label in sorted(self.labels, reverse=True)}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -64,8 +64,8 @@ def compare(
     message.
 
     Writes report.html (one page with everything), report.json, report.md, and rows.jsonl, from which a comparison that
-    was broken off goes on. Exits with 1 if an --assert does not hold or an answer could not be scored, with 2 if it
-    was broken off.
+    was broken off goes on; another scorer scores the answers in it anew, without asking again. Exits with 1 if an
+    --assert does not hold or an answer could not be scored, with 2 if it was broken off.
 
     Examples:
 
@@ -74,8 +74,8 @@ def compare(
     - loramux compare adapters/examples/support-intent --passes cold,warm --assert "quality_gain_low > 0"
 
     Known to --assert: quality, reference_quality, quality_gain, quality_gain_low, quality_gain_high,
-    prompt_token_ratio, output_token_ratio, ttft_ratio, tpot_ratio, latency_ratio, cost_ratio, break_even_requests,
-    unscored, items.
+    prompt_token_ratio, output_token_ratio, ttft_ratio, tpot_ratio, latency_ratio, cost_ratio, cost_ratio_high,
+    break_even_requests, break_even_requests_high, unscored, items.
     """
     # Its plots and statistics take a second to import, which no other command should wait for.
     from loramux_loadtests.comparing.errors import ComparisonError
@@ -85,6 +85,7 @@ def compare(
 
     asked = Asked(
         url=url,
+        api_key=api_key,
         base=base,
         arms=arm or (),
         scorer=scorer,
@@ -96,7 +97,7 @@ def compare(
         output=output,
         conditions=condition or (),
         judge_key=judge_api_key,
-        settings=Settings(passes_of(passes), at_once, seed, api_key),
+        settings=Settings(passes_of(passes), at_once, seed),
     )
     code, found = compare_all(sources, asked)
     try:

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.items import Item
 from loramux_loadtests.comparing.plan import Arm, Comparison
-from loramux_loadtests.comparing.rows import Row
+from loramux_loadtests.comparing.rows import Answer, Row
 from loramux_loadtests.scorers.texts import LabelScorer
 
 RIGHT = {"red": "stop", "green": "go"}
@@ -44,6 +44,10 @@ def row(arm: str, item: int, score: float = 1.0, **changes: Any) -> Row:
     return Row(**values | changes)
 
 
+def answer(arm: str, item: int, **changes: Any) -> Answer:
+    return Answer(**row(arm, item, **changes).model_dump(exclude={"scores", "error"}))
+
+
 def rows(tuned: Sequence[float], prompted: Sequence[float]) -> list[Row]:
     return [
         row(arm, item, score)
@@ -57,6 +61,7 @@ class Lights:
 
     def __init__(self, fails_after: int = 1000, status: int = 500, takes: float = 0.0) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
         self.together: set[tuple[str, ...]] = set()
         """The models of the requests that were under way at some time."""
         self.fails_after, self.status, self.takes = fails_after, status, takes
@@ -65,6 +70,7 @@ class Lights:
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.asked.append(body)
+        self.keys.add(request.headers.get("Authorization"))
         self._under_way.append(body["model"])
         self.together.add(tuple(self._under_way))
         await asyncio.sleep(self.takes)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.errors import ComparisonError
-from loramux_loadtests.comparing.gate import holds, names
+from loramux_loadtests.comparing.gate import NAMES, check, holds, names
 from loramux_loadtests.comparing.summary import summarize
 from loramux_loadtests.prices import TokenPrices
 
@@ -60,11 +60,19 @@ def test_no_text_breaks_it(condition: str) -> None:
         assert "--assert" in str(error)
 
 
+@pytest.mark.parametrize("condition", ["quality_gane > 0", "quality_gain >", "[1]"])
+def test_what_can_never_hold_is_told_before_anything_is_asked(condition: str) -> None:
+    with pytest.raises(ComparisonError, match="--assert"):
+        check(condition)
+    check("1 / (cost_ratio - 1) > 0")  # it depends
+
+
 def test_what_is_known_is_of_the_challenger_beside_the_reference() -> None:
     prices = Prices(default=TokenPrices(input=1), training=1)
-    known = names(summarize(comparison(prices=prices), rows([1, 1, 1, 0], [0] * 4), {}))
+    known = names(summarize(comparison(prices=prices), rows([1, 1, 1, 0, 1, 1, 1, 0], [0] * 8), {}))
     assert (known["quality"], known["reference_quality"], known["quality_gain"]) == (0.75, 0, 0.75)
-    assert known["quality_gain_low"] < 0.75 < known["quality_gain_high"] + 0.3
-    assert known["prompt_token_ratio"] == known["cost_ratio"] == pytest.approx(10 / 500)
-    assert known["break_even_requests"] == pytest.approx(1 / 490e-6)
-    assert (known["latency_ratio"], known["unscored"], known["items"]) == (1, 0, 4)
+    assert 0 < known["quality_gain_low"] < 0.75 < known["quality_gain_high"] <= 1
+    assert known["prompt_token_ratio"] == known["cost_ratio"] == known["cost_ratio_high"] == pytest.approx(10 / 500)
+    assert known["break_even_requests"] == known["break_even_requests_high"] == pytest.approx(1 / 490e-6)
+    assert (known["latency_ratio"], known["unscored"], known["items"]) == (1, 0, 8)
+    assert known.keys() == set(NAMES)

@@ -20,12 +20,18 @@ def test_the_last_message_is_the_right_answer_and_the_system_message_is_the_arms
     assert item.expected == "d"
 
 
+def test_a_byte_order_mark_an_empty_line_and_unicodes_line_ends_are_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text("\ufeff" + GOOD.replace('"b"', '"b\u2028c"') + "\n", encoding="utf-8")
+    assert [item.expected for item in read_items(path)] == ["b\u2028c"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("", "it is empty"),
         (GOOD + "{", "line 2: Invalid JSON"),
-        (GOOD + "\n" + GOOD, "line 2: Invalid JSON"),
+        (GOOD + "\n\n" + "{", "line 4: Invalid JSON"),
         (GOOD + "{}\n", "line 2: messages: Field required"),
         ('{"messages": []}', "line 1: messages: "),
         (GOOD.replace("assistant", "user"), "line 1: the last message must be the assistant's"),

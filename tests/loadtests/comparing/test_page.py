@@ -1,39 +1,49 @@
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from loramux_loadtests.comparing.costs import Prices
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.items import Item
-from loramux_loadtests.comparing.markdown import BEGIN, END, table, write_tables
+from loramux_loadtests.comparing.markdown import BEGIN, END, overview, table, write_tables
 from loramux_loadtests.comparing.page import disagreements, html, write
-from loramux_loadtests.comparing.rows import Turns
+from loramux_loadtests.comparing.rows import Turn
 from loramux_loadtests.comparing.summary import summarize
 from loramux_loadtests.scorers.texts import ExactScorer
 
 from .building import PROMPTED, TUNED, chat, comparison, row, rows
 
-EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }} $x_$y_$ | [/b]\n`"
 PRICES = Prices(gpu_hour=1.0, training=0.01)
-TURNS = {("warm", PROMPTED): Turns(36.0, 12)}
+TURNS = {("warm", arm): [Turn(6.0, 2)] * 6 for arm in (PROMPTED, TUNED)}
 
 
 def test_whatever_was_written_is_text_on_the_page() -> None:
     evil = comparison(prices=PRICES)
     evil = evil._replace(
         name=EVIL,
-        items=[Item(chat(f"user: {EVIL}"), EVIL)] * 4,
-        arms=[arm._replace(prompt=chat(f"system: {EVIL}"), model=EVIL) for arm in evil.arms],
+        items=[Item(chat(f"user: {EVIL}"), EVIL)] * 12,
+        arms=[arm._replace(name=f"{EVIL} {arm.name}", prompt=chat(f"system: {EVIL}"), model=EVIL) for arm in evil.arms],
+        challenger=f"{EVIL} {TUNED}",
+        reference=f"{EVIL} {PROMPTED}",
         scorer=ExactScorer(type="exact"),
     )
-    answers = [one.model_copy(update={"text": EVIL}) for one in rows([1] * 4, [0] * 4)]
-    page = html(evil, summarize(evil, answers, {}), answers, {"seed": EVIL})
+    scored = {"text": EVIL, "scores": {EVIL: 1.0}}
+    answers = [one.model_copy(update={"arm": f"{EVIL} {one.arm}", **scored}) for one in rows([1] * 12, [0] * 12)]
+    summary = summarize(evil, answers, {})
+    page = re.sub(r"data:[^\"]*", "", html(evil, summary, answers, {"seed": EVIL}))
     assert "<script" not in page
     assert "<img src=x" not in page
-    assert "49" not in re.sub(r"data:[^\"]*", "", page).split("{{ 7 * 7 }}")[0][-5:]
-    assert page.count("&lt;script&gt;") >= 4 * 3
+    assert page.count("{{ 7 * 7 }}") == page.count("&lt;script&gt;") >= 4 * 3
+    cells = [len(re.findall(r"(?<!\\)\|", line)) for line in table(summary).splitlines() if line.startswith("|")]
+    assert (len(cells), len(set(cells))) == (4, 1)
+    told = io.StringIO()
+    Console(file=told, width=2000).print(overview(summary, summary.passes[-1]))
+    assert "[/b]" in told.getvalue()
 
 
 def test_the_page_needs_nothing_else() -> None:
@@ -70,10 +80,10 @@ def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
 def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
     summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), TURNS)
     text = table(summary)
-    assert "| tuned | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 10 | 0 | 2.000 |" in text
+    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in text
     assert "$ a 1,000, gpu hour" in text
-    assert f"**{summary.sentence}**" in text
-    assert "| tuned | 1.000 [1.000, 1.000] | 10 | 0 | 2.000 |" in table(summary, brief=True)
+    assert "**4 items are too few for a verdict: “tuned” over “prompted” +1.00 \\[" in text
+    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in table(summary, brief=True)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_tables(readme, [summary, summary])

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from loramux_loadtests.comparing.errors import ComparisonError
-from loramux_loadtests.comparing.plan import ArmPlan, Plan, parse_arm, prepared, read_plan
+from loramux_loadtests.comparing.plan import ArmPlan, Plan, Server, parse_arm, parse_arms, prepared, read_plan
 
 from .building import example
 
-URL = "http://127.0.0.1:1"
+HERE = Server("http://127.0.0.1:1", "secret")
 
 
 def test_an_arm_is_a_name_a_model_and_a_file_even_where_the_model_has_colons(
@@ -42,12 +42,12 @@ ARMS = "arms: {one: {model: a}, two: {model: b}, three: {model: c}}\nscorer: {ty
 
 def test_the_last_arm_is_compared_with_the_one_before_unless_said_otherwise(tmp_path: Path) -> None:
     folder = example(tmp_path)
-    usual = prepared(plan(tmp_path, ARMS), folder, "x", URL, None)
+    usual = prepared(plan(tmp_path, ARMS), folder, "x", HERE, None)
     assert (usual.challenger, usual.reference) == ("three", "two")
-    told = prepared(plan(tmp_path, ARMS + "challenger: two\nreference: one\n"), folder, "x", URL, 3)
+    told = prepared(plan(tmp_path, ARMS + "challenger: two\nreference: one\n"), folder, "x", HERE, 3)
     assert (told.challenger, told.reference, len(told.items)) == ("two", "one", 3)
     assert told.data == usual.data
-    same = prepared(plan(tmp_path, ARMS + "reference: three\nchallenger: one\n"), folder, "x", URL, None)
+    same = prepared(plan(tmp_path, ARMS + "reference: three\nchallenger: one\n"), folder, "x", HERE, None)
     assert (same.challenger, same.reference) == ("one", "three")
 
 
@@ -73,15 +73,42 @@ def test_one_arm_or_the_same_one_twice_is_no_comparison(tmp_path: Path) -> None:
     folder = example(tmp_path)
     with pytest.raises(ComparisonError, match="two arms or more"):
         prepared(
-            Plan.model_validate({"scorer": {"type": "exact"}, "max_tokens": 1, "arms": {}}), folder, "x", URL, None
+            Plan.model_validate({"scorer": {"type": "exact"}, "max_tokens": 1, "arms": {}}), folder, "x", HERE, None
         )
     with pytest.raises(ComparisonError, match="there is no arm 'four': there are 'one', 'two', 'three'"):
-        prepared(plan(tmp_path, ARMS + "challenger: four"), folder, "x", URL, None)
+        prepared(plan(tmp_path, ARMS + "challenger: four"), folder, "x", HERE, None)
     with pytest.raises(ComparisonError, match="with itself"):
-        prepared(plan(tmp_path, ARMS + "challenger: one\nreference: one\n"), folder, "x", URL, None)
+        prepared(plan(tmp_path, ARMS + "challenger: one\nreference: one\n"), folder, "x", HERE, None)
 
 
 def test_a_missing_prompt_is_named(tmp_path: Path) -> None:
     folder = example(tmp_path)
     with pytest.raises(ComparisonError, match=r"gone.txt can't be read"):
-        prepared(plan(tmp_path, ARMS.replace("{model: b}", "{model: b, prompt: gone.txt}")), folder, "x", URL, None)
+        prepared(plan(tmp_path, ARMS.replace("{model: b}", "{model: b, prompt: gone.txt}")), folder, "x", HERE, None)
+
+
+def test_two_arms_of_one_name_are_refused() -> None:
+    assert list(parse_arms(["a=tiny", "b=tiny"])) == ["a", "b"]
+    with pytest.raises(ComparisonError, match="two arms are called 'a'"):
+        parse_arms(["a=tiny", "a=lights"])
+
+
+def test_the_key_goes_to_the_server_it_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ARMS.replace("{model: b}", "{model: b, url: 'http://other'}").replace(
+        "{model: c}", "{model: c, url: 'http://third', api_key_env: THIRD_KEY}"
+    )
+    with pytest.raises(ComparisonError, match="THIRD_KEY is not set in the environment"):
+        prepared(plan(tmp_path, text), example(tmp_path), "x", HERE, None)
+    monkeypatch.setenv("THIRD_KEY", "theirs")
+    found = prepared(plan(tmp_path, text), tmp_path / "lights", "x", HERE, None)
+    assert [arm.api_key and arm.api_key.get_secret_value() for arm in found.arms] == ["secret", None, "theirs"]
+    assert "secret" not in repr(found)
+
+
+def test_a_function_is_looked_for_beside_the_plan_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def mine(answer, expected):\n    return 1\n")
+    found = plan(tmp_path, ARMS.replace("{type: exact}", "{type: function, function: 'mine.py:mine'}"))
+    before = found.scorer.identity()
+    assert found.scorer.score("a", "b") == {"score": 1}
+    (tmp_path / "mine.py").write_text("def mine(answer, expected):\n    return 0\n")
+    assert found.scorer.identity() != before

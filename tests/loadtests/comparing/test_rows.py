@@ -5,24 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loramux_loadtests.comparing.errors import ComparisonError
-from loramux_loadtests.comparing.rows import Journal, Turns, fingerprint
+from loramux_loadtests.comparing.rows import Journal, Turn, fingerprint
 
-from .building import TUNED, row
+from .building import TUNED, answer
 
 
 def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     with Journal(path, "a") as journal:
-        journal.add(row(TUNED, 0, text="ünï\u2028code\n"))
-        journal.took("warm", TUNED, Turns(1.5, 8))
+        journal.add(answer(TUNED, 0, text="ünï\u2028code\n"))
+        journal.took("warm", TUNED, Turn(1.5, 8))
     with Journal(path, "a") as again:
-        again.add(row(TUNED, 1))
-        again.took("warm", TUNED, Turns(2.0, 4))
-        again.took("cold", TUNED, Turns(1.0, 8))
+        again.add(answer(TUNED, 1))
+        again.took("warm", TUNED, Turn(2.0, 4))
+        again.took("cold", TUNED, Turn(1.0, 8))
     with Journal(path, "a") as last:
-        assert [found.item for found in last.rows] == [0, 1]
-        assert last.rows[0].text == "ünï\u2028code\n"
-        assert last.turns == {("warm", TUNED): (3.5, 12), ("cold", TUNED): (1.0, 8)}
+        assert [found.item for found in last.answers] == [0, 1]
+        assert last.answers[0].text == "ünï\u2028code\n"
+        assert last.turns == {("warm", TUNED): [(1.5, 8), (2.0, 4)], ("cold", TUNED): [(1.0, 8)]}
 
 
 def test_a_comparison_has_the_same_fingerprint_in_every_process() -> None:
@@ -35,13 +35,13 @@ def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     with Journal(path, "a") as journal:
         for item in range(3):
-            journal.add(row(TUNED, item))
+            journal.add(answer(TUNED, item))
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     with Journal(path, "a") as again:
-        kept = len(again.rows)
+        kept = len(again.answers)
         for item in range(kept, 3):
-            again.add(row(TUNED, item))
+            again.add(answer(TUNED, item))
     assert kept == whole[:-cut].count(b"\n") - 1
     assert path.read_bytes() == whole
 
@@ -49,7 +49,7 @@ def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPa
 def test_the_rows_of_another_comparison_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     with Journal(path, "a") as journal:
-        journal.add(row(TUNED, 0))
+        journal.add(answer(TUNED, 0))
     before = path.read_bytes()
     with pytest.raises(ComparisonError, match=r"another comparison .* --output"), Journal(path, "b"):
         pass
@@ -74,3 +74,15 @@ def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
 def test_a_fingerprint_is_of_all_that_is_said() -> None:
     names = {fingerprint({"a": 1}), fingerprint({"a": 2}), fingerprint({"b": 1}), fingerprint({"a": [1]})}
     assert len(names) == 4
+
+
+def test_scores_are_those_of_the_scorer_that_gave_them(tmp_path: Path) -> None:
+    path, key = tmp_path / "rows.jsonl", ("warm", TUNED, 0)
+    given = {"a": {"exact": 1.0}, "b": {"chrF": 0.5}}
+    for scorer, scores in given.items():
+        with Journal(path, "x", scorer) as journal:
+            assert journal.scores == {}
+            journal.scored(key, scores)
+    for scorer in "abc":
+        with Journal(path, "x", scorer) as journal:
+            assert journal.scores.get(key) == given.get(scorer)

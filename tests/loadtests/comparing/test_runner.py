@@ -1,13 +1,12 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from loramux_loadtests.comparing.errors import ComparisonError
 from loramux_loadtests.comparing.rows import Journal
 from loramux_loadtests.comparing.runner import Settings, passes_of, run
-from loramux_loadtests.scorers.function import FunctionScorer
 
 from .building import PROMPTED, TUNED, Lights, comparison
 
@@ -22,17 +21,15 @@ async def test_every_item_goes_through_every_arm_with_that_arms_prompt(journal: 
     lights, done = Lights(), []
     async with lights.running() as url:
         await run(comparison(url), Settings(), journal, lambda: done.append(1))
-    assert len(lights.asked) == len(journal.rows) == len(done) == 24
-    means = {
-        arm: sum(row.scores["accuracy"] for row in journal.rows if row.arm == arm) / 12 for arm in (PROMPTED, TUNED)
-    }
-    assert means == {PROMPTED: 0.5, TUNED: 1.0}
-    assert {row.input_tokens for row in journal.rows if row.arm == PROMPTED} == {40}
-    assert all(row.ttft is not None and row.seconds >= row.ttft for row in journal.rows)
+    assert len(lights.asked) == len(journal.answers) == len(done) == 24
+    said = {arm: {row.text for row in journal.answers if row.arm == arm} for arm in (PROMPTED, TUNED)}
+    assert said == {PROMPTED: {"stop"}, TUNED: {"stop", "go"}}
+    assert {row.input_tokens for row in journal.answers if row.arm == PROMPTED} == {40}
+    assert all(row.ttft is not None and row.seconds >= row.ttft for row in journal.answers)
     assert all(body["temperature"] == 0 and body["max_tokens"] == 4 for body in lights.asked)
     for arm in (PROMPTED, TUNED):
-        assert journal.turns["warm", arm].answers == 12
-        assert journal.turns["warm", arm].seconds > 0
+        assert [turn.answers for turn in journal.turns["warm", arm]] == [4, 4, 4]
+        assert all(turn.seconds > 0 for turn in journal.turns["warm", arm])
 
 
 async def test_the_arms_take_turns_in_going_first_and_a_seed_repeats_the_order(tmp_path: Path) -> None:
@@ -62,23 +59,23 @@ async def test_a_cold_pass_salts_each_request_with_something_new(journal: Journa
     salts = [body.get("cache_salt") for body in lights.asked]
     assert len(set(salts[:8])) == 8
     assert salts[8:] == [None] * 8
-    assert [row.pass_ for row in journal.rows] == ["cold"] * 8 + ["warm"] * 8
+    assert [row.pass_ for row in journal.answers] == ["cold"] * 8 + ["warm"] * 8
 
 
 async def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     for fails_after, asked in ((7, None), (1000, 24)):
         lights = Lights(fails_after)
         with Journal(tmp_path / "rows.jsonl", "a") as journal:
-            kept = len(journal.rows)
+            kept = len(journal.answers)
             async with lights.running() as url:
                 if asked is None:
                     with pytest.raises(ComparisonError, match="500"):
                         await run(comparison(url), Settings(at_once=1), journal, lambda: None)
-                    assert 0 < len(journal.rows) <= 7
+                    assert 0 < len(journal.answers) <= 7
                 else:
                     await run(comparison(url), Settings(at_once=1), journal, lambda: None)
                     assert len(lights.asked) == asked - kept
-                    assert len(journal.rows) == asked
+                    assert len(journal.answers) == asked
 
 
 async def test_a_model_that_is_not_there_is_named_with_its_arm(journal: Journal) -> None:
@@ -90,19 +87,16 @@ async def test_a_model_that_is_not_there_is_named_with_its_arm(journal: Journal)
 async def test_a_server_that_does_not_answer_is_told(journal: Journal) -> None:
     with pytest.raises(ComparisonError, match="Cannot connect"):
         await run(comparison(), Settings(), journal, lambda: None)
-    assert journal.rows == []
+    assert journal.answers == []
 
 
-async def test_a_scorer_that_raises_costs_the_score_and_not_the_answer(journal: Journal, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def mine(answer, expected):\n    return {'right': 1 / (expected == 'go')}\n")
-    broken = comparison()._replace(scorer=FunctionScorer(type="function", function=f"{tmp_path / 'mine.py'}:mine"))
-    async with Lights().running() as url:
-        arms = [arm._replace(url=url) for arm in broken.arms]
-        await run(broken._replace(arms=arms), Settings(), journal, lambda: None)
-    assert [row.scores for row in journal.rows if row.item % 2] == [{"right": 1.0}] * 12
-    assert {row.error for row in journal.rows if not row.item % 2} == {"ZeroDivisionError: division by zero"}
-    assert all(row.text for row in journal.rows)
-    assert json.dumps([row.model_dump() for row in journal.rows])
+async def test_no_server_gets_the_key_of_another(journal: Journal) -> None:
+    mine, theirs = Lights(), Lights()
+    async with mine.running() as url, theirs.running() as other:
+        both = comparison(url)
+        arms = [both.arms[0]._replace(api_key=SecretStr("mine")), both.arms[1]._replace(url=other)]
+        await run(both._replace(arms=arms), Settings(), journal, lambda: None)
+    assert (mine.keys, theirs.keys) == ({"Bearer mine"}, {None})
 
 
 @pytest.mark.parametrize("words", ["", "hot", "cold,", "cold;warm"])

@@ -58,6 +58,8 @@ class Run:
 
     def __call__(self, *words: str, url: str | None = None) -> tuple[int, str]:
         result = CliRunner().invoke(main, ["compare", *words, "--url", url or self.url])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
         return result.exit_code, " ".join(result.output.split())
 
 
@@ -94,6 +96,7 @@ def test_a_condition_that_does_not_hold_exits_with_1_and_says_what_is(run: Run, 
     ("words", "reason"),
     [
         (["--assert", "quality_gane > 0"], "quality_gane is not known"),
+        (["--assert", "cost_ratio < 1"], "cost_ratio is not known"),  # as there are no prices
         (["--prices", "prices.yaml"], "prices.yaml: gpu_hour"),
         (["--challenger", "nobody"], "there is no arm 'nobody'"),
     ],
@@ -129,6 +132,28 @@ def test_an_answer_that_could_not_be_scored_exits_with_1(run: Run, tmp_path: Pat
     (tmp_path / "mine.py").write_text("def mine(answer, expected):\n    return 1 / (expected == 'go')\n")
     code, output = run(data, "--arm", "a=tiny", "--arm", "b=lights", "--scorer", "mine.py:mine")
     assert (code, "12 answers could not be scored" in output) == (1, True), output
+
+
+def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: Lights, tmp_path: Path) -> None:
+    data = str(example(tmp_path) / "test.jsonl")
+    mine, arms = tmp_path / "mine.py", ("--arm", "a=tiny", "--arm", "b=lights", "--scorer", "mine.py:mine")
+    mine.write_text("def mine(answer, expected):\n    raise RuntimeError('not yet')\n")
+    code, output = run(data, *arms)
+    assert (code, "nothing can be compared: RuntimeError: not yet" in output) == (2, True), output
+    mine.write_text("def mine(answer, expected):\n    return answer == expected\n")
+    assert "“b” is better than “a” by 0.50" in run(data, *arms)[1]
+    mine.write_text("def mine(answer, expected):\n    return answer != expected\n")
+    assert "“b” is worse by 0.50" in run(data, *arms)[1]
+    assert len(lights.asked) == 24
+    code, output = run(data, *arms, "--at-once", "8")
+    assert (code, "another comparison" in output) == (2, True)
+
+
+def test_the_last_pass_is_the_last_one_asked_for(run: Run, tmp_path: Path) -> None:
+    folder = str(example(tmp_path))
+    assert run(folder, "--passes", "warm")[0] == run(folder, "--passes", "cold,warm")[0] == 0
+    told = json.loads((tmp_path / "comparisons" / "lights" / "report.json").read_text())
+    assert [found["pass_"] for found in told["passes"]] == ["cold", "warm"]
 
 
 def test_readmes_get_their_tables(run: Run, tmp_path: Path) -> None:
