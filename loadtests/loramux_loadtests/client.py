@@ -1,4 +1,4 @@
-"""One chat request to an OpenAI-compatible server, timed where its user feels it: at the first and the last piece.
+"""One chat request to an OpenAI-compatible server, timed where its user feels it: at the first piece and at the end.
 
 All moments are seconds on `time.monotonic`'s clock. A server's failure is an answer too (`Reply.ok` is False and
 `Reply.error` says why), so that a load test counts it instead of ending with it.
@@ -40,7 +40,7 @@ class Reply:
     first: float | None
     """The first piece with text in it, None for a plain (not streamed) or an empty answer."""
     last: float
-    """The last piece with text in it, or the end of an answer that had none."""
+    """The last event of a stream that has a choice: an end token has no text, and is counted among the tokens."""
     moments: tuple[float, ...]
     """When each step of a stream came: its events with a choice, whether or not they brought text already."""
     error: str | None
@@ -62,7 +62,7 @@ class Reply:
 
     @property
     def duration(self) -> float:
-        """Seconds from sending to the last piece."""
+        """Seconds from sending to the end of the answer."""
         return self.last - self.sent
 
 
@@ -166,7 +166,6 @@ class _Answer:
         self.pieces: list[str] = []
         self.usage: dict[str, Any] = {}
         self.first: float | None = None
-        self.last: float | None = None
         self.moments: list[float] = []
 
     async def read(self, response: aiohttp.ClientResponse) -> None:
@@ -180,7 +179,7 @@ class _Answer:
                 if event["choices"]:
                     self.moments.append(now)
                 if piece:
-                    self.first, self.last = self.first or now, now
+                    self.first = self.first or now
                     self.pieces.append(piece)
         else:
             self.pieces.append(self._take(_parsed(await response.read()), "message"))
@@ -208,7 +207,7 @@ class _Answer:
             scheduled=scheduled,
             sent=sent,
             first=self.first,
-            last=time.monotonic() if self.last is None else self.last,
+            last=self.moments[-1] if self.moments else time.monotonic(),
             moments=tuple(self.moments),
             error=error,
             model=self.model,

@@ -65,6 +65,12 @@ async def test_a_stream_is_put_together_and_timed_from_its_first_piece_with_text
     assert reply.last - reply.first == pytest.approx(0.1, abs=0.07)
 
 
+async def test_the_end_token_which_has_no_text_takes_its_time_too() -> None:
+    parts = event("Good "), 0.1, event("day"), 0.1, event("", usage=usage(30, 3)), 0.1, event(usage=usage(30, 3)), DONE
+    reply = await ask(streaming(*parts))
+    assert reply.tpot == pytest.approx(0.1, abs=0.035)
+
+
 async def test_the_time_per_output_token_leaves_the_first_token_out() -> None:
     reply = dataclasses.replace(await ask(streaming(DONE)), sent=2.0, first=5.0, last=9.0, output_tokens=3)
     assert (reply.ttft, reply.tpot, reply.duration) == (3.0, 2.0, 7.0)

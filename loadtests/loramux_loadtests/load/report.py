@@ -35,8 +35,8 @@ DEFINITIONS = {
     "rate": "answers a second, from the load's beginning until its last request ended",
     "goodput": "answers a second that met each limit of the goal's times",
     "TTFT": "from sending a request until its first piece with text in it",
-    "TPOT": "time per output token: (last piece - first piece) / (output tokens - 1)",
-    "latency": "from sending a request until its last piece with text in it",
+    "TPOT": "time per output token: (end - first piece) / (output tokens - 1)",
+    "latency": "from sending a request until its end, which is its last piece or the end token after it",
     "scheduled": "the same, but from the moment for which the request was planned: what a user waits who does not wait "
     "for the client",
     "intervals": "95 %, by order statistics: no assumption about the distribution; an end for which there are too few "

@@ -79,7 +79,7 @@ def test_a_load_of_nothing_but_errors_has_a_page() -> None:
 def test_the_definitions_are_printed_in_every_report() -> None:
     one = found()
     for text in (page([one]), markdown([one]), str(document([one]))):
-        assert "(last piece - first piece) / (output tokens - 1)" in text
+        assert "(end - first piece) / (output tokens - 1)" in text
 
 
 def test_an_open_end_of_an_interval_is_null_for_programs_and_dots_for_people() -> None:
