@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict
 from loramux_adapters.jobs.trial.scoring import Mean
 
 ADAPTER, BASE = "adapter", "base"
-Verdict = Literal["better", "as good", "worse"]
+Verdict = Literal["better", "no difference shown", "worse", "too few questions"]
+FEWEST_QUESTIONS = 10
+"""With fewer, an interval by drawing anew is too narrow to rest a verdict on."""
 
 
 class Row(NamedTuple):
@@ -62,7 +64,7 @@ def summed_up(rows: Sequence[Row], measure: str, left_out: int) -> Trial:
     rival = max((name for name in shown if name != ADAPTER), key=lambda name: shown[name].scores[measure].mean)
     pairs = zip(arms[ADAPTER], arms[rival], strict=True)
     gain = Mean.of([ours.scores[measure] - theirs.scores[measure] for ours, theirs in pairs])
-    verdict: Verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "as good"
+    verdict = _verdict(gain, len(arms[ADAPTER]))
     return Trial(
         questions=len(arms[ADAPTER]),
         left_out=left_out,
@@ -73,6 +75,14 @@ def summed_up(rows: Sequence[Row], measure: str, left_out: int) -> Trial:
         verdict=verdict,
         sentence=_sentence(verdict, measure, gain, rival, shown, len(arms[ADAPTER])),
     )
+
+
+def _verdict(gain: Mean, questions: int) -> Verdict:
+    if questions < FEWEST_QUESTIONS:
+        return "too few questions"
+    if gain.low > 0:
+        return "better"
+    return "worse" if gain.high < 0 else "no difference shown"
 
 
 def _arm(answers: Sequence[Row]) -> Arm:
@@ -92,8 +102,10 @@ def _sentence(verdict: Verdict, measure: str, gain: Mean, rival: str, arms: Mapp
     match verdict:
         case "better":
             return f"The adapter is better than the {rival}: {found}."
-        case "as good":
-            return f"Keep prompting, unless tokens or time decide: the {rival} does as well: {found}."
+        case "no difference shown":
+            return f"Keep prompting, unless tokens or time decide: no gain over the {rival} is shown: {found}."
+        case "too few questions":
+            return f"The questions are too few for a verdict between the adapter and the {rival}: {found}."
         case "worse":
             return f"Keep prompting: the {rival} does better than the adapter: {found}."
 

@@ -64,7 +64,7 @@ async def test_every_question_is_put_to_every_arm_few_at_a_time(files: tuple[Pat
         "base with 30 examples in its prompt": 1,
         "adapter": 1,
     }
-    assert trial.verdict == "as good"
+    assert trial.verdict == "no difference shown"
     assert [chat for version, chat, _ in model.asked if version] == [
         chat for version, chat, _ in model.asked if version is None and len(chat) == 2
     ]

@@ -27,10 +27,16 @@ def test_an_adapter_is_better_only_if_the_whole_interval_says_so() -> None:
     )
 
 
-def test_where_the_interval_holds_0_the_base_does_as_well() -> None:
+def test_where_the_interval_holds_0_no_gain_is_claimed() -> None:
     found = trial([1] * 11 + [0] * 9, [0] * 20, [0] * 10 + [1] * 10)
-    assert found.verdict == "as good"
-    assert found.sentence.startswith(f"Keep prompting, unless tokens or time decide: the {SHOTS} does as well")
+    assert found.verdict == "no difference shown"
+    assert found.sentence.startswith(f"Keep prompting, unless tokens or time decide: no gain over the {SHOTS} is shown")
+
+
+def test_a_few_questions_are_no_verdict_however_clear() -> None:
+    found = trial([1] * 9, [0] * 9, [0] * 9)
+    assert found.verdict == "too few questions"
+    assert found.sentence.startswith("The questions are too few for a verdict between the adapter and the base")
 
 
 def test_a_worse_adapter_is_called_so() -> None:
