@@ -77,6 +77,12 @@ async def test_the_time_per_output_token_leaves_the_first_token_out() -> None:
     assert dataclasses.replace(reply, output_tokens=1).tpot is None
 
 
+async def test_a_broken_answer_lasts_until_it_broke() -> None:
+    reply = await ask(streaming(event(""), event("Good "), 0.2))
+    assert not reply.ok
+    assert reply.duration > 0.2
+
+
 async def test_an_answer_cut_anywhere_by_the_network_reads_the_same() -> None:
     whole = event("") + event("été") + event("!", usage=usage(5, 2)) + DONE
     reply = await ask(streaming(*(whole[i : i + 1] for i in range(len(whole)))))
