@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loramux_loadtests.load.errors import LoadTestError
+from loramux_loadtests.load.errors import LoadTestError, NoRequestError
 from loramux_loadtests.load.goals import parse_goal
 from loramux_loadtests.load.order import Order, show, words, write
 from loramux_loadtests.load.prices import load_prices
@@ -119,7 +119,13 @@ async def _sweep_one(order: Order, target: Target, precision: float, found: list
         at_rate = order.scenario.changed(rate=rate)
         named = replace(target, name=f"{target.name} at {rate:.3g}/s")
         # Another seed each time: prompts that came before would be in the prefix cache.
-        run = await run_load(at_rate, named, order.seed + len(tried), order.rows(named.name), watch)
+        try:
+            run = await run_load(at_rate, named, order.seed + len(tried), order.rows(named.name), watch)
+        except NoRequestError as error:
+            if not tried:
+                raise
+            watch.say(f"{named.name}: {error}")
+            return None
         tried.append(rate)
         found.append(find(run, order.prices))
         write(order, found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loramux_loadtests.client import Client
-from loramux_loadtests.load.errors import LoadTestError, ServerGoneError
+from loramux_loadtests.load.errors import LoadTestError, NoRequestError, ServerGoneError
 from loramux_loadtests.load.fine_tuning import Job, beside
 from loramux_loadtests.load.mix import BASE
 from loramux_loadtests.load.models import models_of
@@ -53,8 +53,8 @@ class Run:
 async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, watch: Watch) -> Run:
     """Put the scenario's load on a server, its rows in `file`.
 
-    LoadTestError before the load begins, if it can't. Once it has begun, whatever ends it is told by the result, also
-    a cancellation of this task, so that the rows so far are reported.
+    LoadTestError before the load begins, if it can't; NoRequestError if it has no request. Once it has begun, whatever
+    ends it is told by the result, also a cancellation of this task, so that the rows so far are reported.
     """
     models = await models_of(target.url, Plan(scenario, seed).routes, target.base, target.api_key)
     run = Run(target.name, scenario, seed)
@@ -74,7 +74,9 @@ async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, wa
         loop = OpenLoop(client, models, sink, scenario.output, drain=scenario.drain)
         await _through(run, plan, loop, watch, _job(scenario, target, models))
     if not any(row.phase == "load" for row in run.rows):
-        raise LoadTestError(run.ended_early or f"the scenario sends no request within {scenario.duration:g} s")
+        if run.ended_early:
+            raise LoadTestError(run.ended_early)
+        raise NoRequestError(f"the scenario sends no request within {scenario.duration:g} s")
     return run
 
 

@@ -109,6 +109,24 @@ def test_a_sweep_finds_where_a_server_begins_to_miss_its_goal(tmp_path: Path) ->
     assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
 
 
+def test_a_sweep_that_always_misses_ends_where_no_random_request_comes_in_its_time(tmp_path: Path) -> None:
+    with in_a_thread(FakeServer()) as url:
+        changes = {"goal": "ttft_p50<1e-6", "duration": 0.3, "rate": 40.0}
+        path = write_scenario(tmp_path, requests=None, duration=0.3)
+        assert command.sweep(path, changes, None, 0.5, **order(tmp_path, url)) == command.GOAL_MISSED
+    document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
+    [bracket] = [found["bracket"] for found in document["sweeps"]]
+    assert bracket == {"met": 0.0, "missed": 40.0 / 2 ** (len(document["runs"]) - 1)}
+    assert "is missed even at" in (tmp_path / "out" / "load-trial-sweep.md").read_text()
+
+
+def test_a_sweep_whose_first_rate_brings_no_request_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with in_a_thread(FakeServer()) as url:
+        path = write_scenario(tmp_path, requests=None, duration=0.1)
+        assert command.sweep(path, {"rate": 0.001}, None, 0.5, **order(tmp_path, url)) == command.FAILED
+    assert "sends no request within 0.1 s" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_sweep_without_a_goal_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_scenario(tmp_path, goal=None)
     assert command.sweep(path, {}, None, 0.1, **order(tmp_path, "http://127.0.0.1:9")) == command.FAILED
