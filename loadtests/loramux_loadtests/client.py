@@ -268,4 +268,4 @@ def _mapping(value: object) -> dict[str, Any]:
 
 def _count(usage: dict[str, Any], name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and value > 0 else 0

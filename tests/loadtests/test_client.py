@@ -100,6 +100,11 @@ async def test_an_empty_answer_has_no_time_to_its_first_piece() -> None:
     assert reply.duration > 0
 
 
+async def test_counts_that_no_answer_can_have_are_none() -> None:
+    reply = await ask(streaming(event("Hi"), event(usage={"prompt_tokens": -3, "completion_tokens": "2"}), DONE))
+    assert (reply.ok, reply.input_tokens, reply.output_tokens) == (True, 0, 0)
+
+
 async def test_a_plain_answer_is_read_whole_and_has_no_time_to_its_first_piece() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         assert "stream_options" not in await request.json()
