@@ -19,13 +19,14 @@ from loramux_loadtests.load.prices import load_prices
 from loramux_loadtests.load.report import Findings, find
 from loramux_loadtests.load.rows import read_rows
 from loramux_loadtests.load.scenario import Scenario, load_scenario, scenarios
-from loramux_loadtests.load.session import Run, Target, run_load
+from loramux_loadtests.load.session import End, Run, Target, run_load
 from loramux_loadtests.load.sweep import Sweep, highest_rate
 from loramux_loadtests.load.targets import check_server, serving
 from loramux_loadtests.load.watch import Watch
 from loramux_loadtests.servers import ServerFailedError
 
 OK, GOAL_MISSED, FAILED, INTERRUPTED = 0, 1, 2, 130
+KILLED = "it was killed, and the requests that were under way are missing here"
 
 
 def run(scenario: str, changes: Mapping[str, Any], prices: Path | None, **order: Any) -> int:
@@ -162,14 +163,16 @@ def report(files: Sequence[Path], prices: Path | None, output: Path, *, as_json:
 
 
 def _recalled(path: Path) -> Run:
+    """A load from its rows. Of one that was killed, those of the requests that were under way are missing."""
     about, rows = read_rows(path)
     if not any(row.phase == "load" for row in rows):
         raise LoadTestError(f"{path} holds nothing but a warm-up")
     try:
         scenario = Scenario.model_validate(about["scenario"])
-        return Run(str(about["target"]), scenario, int(about["seed"]), rows)
+        end = dict(End.model_validate(about["end"])) if "end" in about else {"ended_early": KILLED}
+        return Run(str(about["target"]), scenario, int(about["seed"]), rows, **end)
     except (KeyError, TypeError, ValueError) as error:
-        raise LoadTestError(f"{path} does not begin with what its load test was: {error}") from error
+        raise LoadTestError(f"{path} does not tell what its load test was: {error}") from error
 
 
 def list_scenarios() -> int:

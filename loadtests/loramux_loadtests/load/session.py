@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
 from loramux_loadtests.client import Client
 from loramux_loadtests.load.errors import LoadTestError, NoRequestError, ServerGoneError
 from loramux_loadtests.load.fine_tuning import Job, beside
@@ -50,6 +52,17 @@ class Run:
     """When a fine-tuning job began to run, in seconds of the load."""
 
 
+class End(BaseModel):
+    """How a load ended, as its rows' last line has it: what a report needs besides them, by its names in Run."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    client_busy: FiniteFloat | None
+    ended_early: str | None
+    notes: list[str]
+    job_since: FiniteFloat | None
+
+
 async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, watch: Watch) -> Run:
     """Put the scenario's load on a server, its rows in `file`.
 
@@ -73,6 +86,7 @@ async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, wa
 
         loop = OpenLoop(client, models, sink, scenario.output, drain=scenario.drain)
         await _through(run, plan, loop, watch, _job(scenario, target, models))
+        rows.note({"end": End.model_validate(run).model_dump()})
     if not any(row.phase == "load" for row in run.rows):
         if run.ended_early:
             raise LoadTestError(run.ended_early)

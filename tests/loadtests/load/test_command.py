@@ -197,9 +197,21 @@ def test_a_killed_load_leaves_its_rows_of_which_a_report_is_made(tmp_path: Path)
         process.wait()
     [rows] = (tmp_path / "out").glob("*.jsonl")
     assert not list((tmp_path / "out").glob("*.html"))
-    assert command.report([rows], None, tmp_path / "again", as_json=False) == command.OK
+    assert command.report([rows], None, tmp_path / "again", as_json=False) == command.FAILED
     [run] = json.loads((tmp_path / "again" / "load-trial.json").read_text())["runs"]
     assert run["vllm"]["completed"] > 10
+    assert any("under way are missing" in words for words in run["warnings"])
+
+
+@pytest.mark.parametrize(("limit", "code"), [(5.0, command.OK), (1e-6, command.GOAL_MISSED)])
+def test_a_report_made_anew_from_a_whole_load_is_the_one_there_was(tmp_path: Path, limit: float, code: int) -> None:
+    with in_a_thread(FakeServer()) as url:
+        asked = order(tmp_path, url)
+        assert command.run(write_scenario(tmp_path, goal=f"ttft_p95<{limit}"), {}, None, **asked) == code
+    [rows] = (tmp_path / "out").glob("*.jsonl")
+    assert command.report([rows], None, tmp_path / "again", as_json=False) == code
+    first, again = (json.loads((tmp_path / name / "load-trial.json").read_text()) for name in ("out", "again"))
+    assert again == first
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -211,6 +223,8 @@ def test_an_interrupted_load_reports_what_it_has(tmp_path: Path, number: signal.
     [run] = json.loads((tmp_path / "out" / "load-trial.json").read_text())["runs"]
     assert run["vllm"]["completed"] > 10
     assert any("interrupted" in words for words in run["warnings"])
+    [rows] = (tmp_path / "out").glob("*.jsonl")
+    assert command.report([rows], None, tmp_path / "again", as_json=False) == command.INTERRUPTED
 
 
 def begun(folder: Path, url: str) -> subprocess.Popen[bytes]:
