@@ -101,7 +101,7 @@ def find(run: Run, prices: PriceList | None = None) -> Findings:
     rows = of_load(run.rows)
     goal = parse_goal(run.scenario.goal) if run.scenario.goal else None
     conditions = Conditions(goal, prices, fixed_lengths=not run.scenario.output.natural)
-    groups = by_group(rows, conditions, run.job_since)
+    groups = by_group(rows, conditions, run.job_ran)
     return Findings(
         run=run,
         rows=rows,

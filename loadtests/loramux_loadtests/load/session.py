@@ -48,8 +48,8 @@ class Run:
     ended_early: str | None = None
     """Why the load did not go to its end."""
     notes: list[str] = field(default_factory=list)
-    job_since: float | None = None
-    """When a fine-tuning job began to run, in seconds of the load."""
+    job_ran: tuple[float, float] | None = None
+    """From when until when a fine-tuning job ran, in seconds of the load."""
 
 
 class End(BaseModel):
@@ -60,7 +60,7 @@ class End(BaseModel):
     client_busy: FiniteFloat | None
     ended_early: str | None
     notes: list[str]
-    job_since: FiniteFloat | None
+    job_ran: tuple[FiniteFloat, FiniteFloat] | None
 
 
 async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, watch: Watch) -> Run:
@@ -115,7 +115,8 @@ async def _through(
         run.ended_early = "interrupted"
     if beside_it:
         run.notes.append(beside_it.told)
-        run.job_since = None if beside_it.running_since is None else beside_it.running_since - loop.begin
+        if beside_it.running_since is not None and beside_it.running_until is not None:
+            run.job_ran = beside_it.running_since - loop.begin, beside_it.running_until - loop.begin
     if begun:
         run.client_busy = (time.process_time() - busy) / max(time.monotonic() - begun, 1e-9)
 

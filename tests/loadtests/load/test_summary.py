@@ -46,6 +46,14 @@ def test_groups_tell_adapters_apart_and_cold_ones_from_warm_ones() -> None:
     assert list(by_group([row()], Conditions())) == ["all"]
 
 
+@pytest.mark.parametrize(("over", "beside", "rate"), [(8.0, 4, 1.0), (99.0, 6, 0.75)])
+def test_beside_a_job_is_what_came_while_it_ran(over: float, beside: int, rate: float) -> None:
+    rows = [row(scheduled=float(at), sent=float(at), last=at + 3.0) for at in range(10)]
+    groups = by_group(rows, Conditions(), (4.0, over))
+    assert (groups["before the job"].requests, groups["before the job"].rate) == (4, 1.0)
+    assert (groups["beside the job"].requests, groups["beside the job"].rate) == (beside, rate)
+
+
 def test_routes_are_in_order_with_the_base_first() -> None:
     rows = [row(number=2, route="b"), row(number=0, route="a"), row(number=1)]
     assert list(by_route(rows, Conditions())) == ["base", "a", "b"]
