@@ -106,8 +106,12 @@ def of_load(rows: Sequence[Row]) -> list[Row]:
 
 
 def seconds_of(rows: Sequence[Row]) -> float:
-    """How long the load lasted: from its beginning until the last request ended."""
-    return max((row.last for row in rows), default=0.0) or 1e-9
+    """How long the load lasted: from its beginning until its last answer, or its last request if that came later.
+
+    How long failed requests were waited for, such as abandoned ones, does not tell how fast the others were answered.
+    """
+    ends = (row.last if row.error is None else row.scheduled for row in rows)
+    return max(ends, default=0.0) or 1e-9
 
 
 def summarize(rows: Sequence[Row], seconds: float, conditions: Conditions) -> Summary:

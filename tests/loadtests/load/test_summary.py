@@ -103,9 +103,14 @@ def test_a_late_or_busy_client_is_told() -> None:
     assert "core" in str(client_health(punctual, 0.95).warning)
 
 
-def test_a_load_lasts_until_its_last_request_ended() -> None:
-    rows = of_load([row(last=9.0), failed(last=12.0), row(phase="warm-up", last=99.0)])
-    assert seconds_of(rows) == 12.0
+def test_a_load_lasts_until_its_last_answer_however_long_others_were_waited_for() -> None:
+    rows = of_load([row(last=9.0), failed("abandoned", last=129.0), row(phase="warm-up", last=99.0)])
+    assert seconds_of(rows) == 9.0
+
+
+def test_a_server_that_stops_answering_has_the_time_of_the_whole_load() -> None:
+    rows = [row(last=9.0), *(failed("timeout", scheduled=float(at), last=at + 600.0) for at in range(10, 60))]
+    assert seconds_of(rows) == 59.0
 
 
 def test_figures_have_vllms_names_and_milliseconds() -> None:
