@@ -40,9 +40,10 @@ class Reply:
     first: float | None
     """The first piece with text in it, None for a plain (not streamed) or an empty answer."""
     last: float
-    """The last event of a stream that has a choice: an end token has no text, and is counted among the tokens."""
+    """The last event of a stream that has a choice: an end token has no text, and is counted among the tokens. Of an
+    answer that broke, or had no such event, its end."""
     moments: tuple[float, ...]
-    """When each step of a stream came: its events with a choice, whether or not they brought text already."""
+    """When each piece of a stream came: its events with a choice, whether or not they brought text."""
     error: str | None
     model: str
     """The model that answered, as the server names it."""
@@ -55,7 +56,7 @@ class Reply:
 
     @property
     def tpot(self) -> float | None:
-        """Seconds per output token after the first; None for a single token."""
+        """Seconds per output token after the first piece with text; None for a single token."""
         if self.first is None or self.output_tokens < 2:
             return None
         return (self.last - self.first) / (self.output_tokens - 1)
@@ -207,7 +208,7 @@ class _Answer:
             scheduled=scheduled,
             sent=sent,
             first=self.first,
-            last=self.moments[-1] if self.moments else time.monotonic(),
+            last=self.moments[-1] if self.moments and error is None else time.monotonic(),
             moments=tuple(self.moments),
             error=error,
             model=self.model,
@@ -267,4 +268,4 @@ def _mapping(value: object) -> dict[str, Any]:
 
 def _count(usage: dict[str, Any], name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and value > 0 else 0

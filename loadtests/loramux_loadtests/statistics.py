@@ -33,7 +33,7 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def quantile_interval(values: Sequence[float], q: float, *, confidence: float = 0.95) -> Interval:
-    """The interval of a quantile by order statistics, exact whatever the values' distribution is.
+    """The interval of a quantile by order statistics, exact whatever the distribution of independent values is.
 
     An end for which there are too few values is infinite. ValueError as of `quantile`.
     """

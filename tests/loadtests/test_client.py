@@ -77,6 +77,12 @@ async def test_the_time_per_output_token_leaves_the_first_token_out() -> None:
     assert dataclasses.replace(reply, output_tokens=1).tpot is None
 
 
+async def test_a_broken_answer_lasts_until_it_broke() -> None:
+    reply = await ask(streaming(event(""), event("Good "), 0.2))
+    assert not reply.ok
+    assert reply.duration > 0.2
+
+
 async def test_an_answer_cut_anywhere_by_the_network_reads_the_same() -> None:
     whole = event("") + event("été") + event("!", usage=usage(5, 2)) + DONE
     reply = await ask(streaming(*(whole[i : i + 1] for i in range(len(whole)))))
@@ -92,6 +98,11 @@ async def test_an_empty_answer_has_no_time_to_its_first_piece() -> None:
     reply = await ask(streaming(event(""), event(usage=usage(5, 1)), DONE))
     assert (reply.ok, reply.text, reply.ttft, reply.tpot) == (True, "", None, None)
     assert reply.duration > 0
+
+
+async def test_counts_that_no_answer_can_have_are_none() -> None:
+    reply = await ask(streaming(event("Hi"), event(usage={"prompt_tokens": -3, "completion_tokens": "2"}), DONE))
+    assert (reply.ok, reply.input_tokens, reply.output_tokens) == (True, 0, 0)
 
 
 async def test_a_plain_answer_is_read_whole_and_has_no_time_to_its_first_piece() -> None:

@@ -4,6 +4,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from loramux_loadtests.gpu.parts import Part, Size, keep, measure, parts
 from loramux_loadtests.gpu.shapes import EIGHT_B, TINY, write_adapters, write_base
-from loramux_loadtests.gpu.table import read_cells, tables
+from loramux_loadtests.gpu.table import Kept, read_parts, tables
 from loramux_loadtests.load.errors import LoadTestError
 from loramux_loadtests.load.watch import Watch
 from loramux_loadtests.overhead import ENGINE, ENVIRONMENT, argument, demo_base
@@ -35,31 +36,73 @@ SMALL = Size(seconds=2.0, rate=4.0, streams=4, input_tokens=32, output_tokens=8,
 words = Console(stderr=True, highlight=False, markup=False)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What all parts of one table have in common."""
+
+    tiny: bool = False
+    tokenizer: Path | None = None
+    """A model's folder, None for the demo's base."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of vLLM, besides those that it has here anyway."""
+
+    @property
+    def size(self) -> Size:
+        """How much is measured."""
+        return SMALL if self.tiny else FULL
+
+    @property
+    def shape(self) -> Mapping[str, Any]:
+        """Of the base."""
+        return TINY if self.tiny else EIGHT_B
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that both servers' engines get."""
+        return {**(ENGINE | {"load_format": "dummy"} if self.tiny else ON_CUDA), **self.engine}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """By which parts that were measured otherwise are told apart, without a path, which might name a user."""
+        tokenizer = self.tokenizer.resolve().name if self.tokenizer else "demo"
+        return {"engine": self.arguments, "shape": dict(self.shape), "size": vars(self.size), "tokenizer": tokenizer}
+
+
 def main(
     part: Annotated[list[str] | None, typer.Option(help="Only this one. Again for another one.")] = None,
-    output: Annotated[Path, typer.Option(help="Where the parts are kept; the table is made of all in it.")] = Path(
-        "gpu-results"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the parts are kept, of which the table is made.",
+            show_default="gpu-results, or gpu-results-tiny with --tiny",
+        ),
+    ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="A model's folder; the demo's base, if not given.")] = None,
     engine: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of vLLM.")] = None,
     limit: Annotated[float, typer.Option(help="Seconds after which no further part is begun.")] = 420.0,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="A trial of this script on a CPU: its figures mean nothing.")
     ] = False,
-    table_only: Annotated[bool, typer.Option("--table", help="Print the table of what is there.")] = False,
+    table_only: Annotated[
+        bool, typer.Option("--table", help="Print the table of what is there, measured with these options.")
+    ] = False,
 ) -> None:
     """Measure loramux and stock vLLM with random weights in the shape of an 8B model, and print one table.
 
-    Each part is kept in OUTPUT when it is done; a part that is there already is not measured again, so the same command
-    goes on where it was.
+    Each part is kept in OUTPUT when it is done, and is measured again only if that was with other options, or if
+    requests failed: the same command goes on where it was.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    size = SMALL if tiny else FULL
+    asked = Asked(tiny, tokenizer, dict(map(argument, engine or [])))
+    output = output or Path("gpu-results-tiny" if tiny else "gpu-results")
     try:
+        kept = read_parts(output)
+        for name, each in kept.items():
+            if differences := each.otherwise(asked.about):
+                words.print(f"{name} in {output} does not count: it has another {', '.join(differences)}")
         if not table_only:
-            wanted = _wanted(parts(size.many), part or [], output)
-            _measure(wanted, output, tokenizer, dict(map(argument, engine or [])), size, limit, tiny=tiny)
-        cells = read_cells(output)
+            _measure(_wanted(part or [], kept, asked), output, asked, limit)
+        cells = [cell for each in _alike(read_parts(output), asked).values() for cell in each.cells]
     except (LoadTestError, ServerFailedError) as error:
         words.print(str(error), style="red")
         raise typer.Exit(2) from error
@@ -68,36 +111,30 @@ def main(
         raise typer.Exit(1)
 
 
-def _wanted(known: Mapping[str, Part], names: list[str], output: Path) -> list[Part]:
+def _alike(kept: Mapping[str, Kept], asked: Asked) -> dict[str, Kept]:
+    return {name: each for name, each in kept.items() if not each.otherwise(asked.about)}
+
+
+def _wanted(names: list[str], kept: Mapping[str, Kept], asked: Asked) -> list[Part]:
+    known = parts(asked.size.many)
     if unknown := [name for name in names if name not in known]:
         raise LoadTestError(f"there is no part {', '.join(unknown)}: there is {', '.join(known)}")
-    return [known[name] for name in names or known if not (output / f"gpu-{name}.json").exists()]
+    done = {name for name, each in _alike(kept, asked).items() if not each.failed}
+    return [known[name] for name in names or known if name not in done]
 
 
-def _measure(
-    wanted: list[Part],
-    output: Path,
-    tokenizer: Path | None,
-    engine: Mapping[str, Any],
-    size: Size,
-    limit: float,
-    *,
-    tiny: bool,
-) -> None:
+def _measure(wanted: list[Part], output: Path, asked: Asked, limit: float) -> None:
     if not wanted:
         return
-    begun = time.monotonic()
-    arguments = {**(ENGINE | {"load_format": "dummy"} if tiny else ON_CUDA), **engine}
+    begun, size = time.monotonic(), asked.size
     with tempfile.TemporaryDirectory(prefix="loramux-gpu-") as folder, Watch(words) as watch:
         scratch = Path(folder)
         watch.begin("making the base and adapters")
-        shape = TINY if tiny else EIGHT_B
-        base = write_base(
-            scratch / ("tiny" if tiny else "shape-of-8b"), tokenizer or demo_base(), shape, arguments["dtype"]
-        )
+        name = "tiny" if asked.tiny else "shape-of-8b"
+        base = write_base(scratch / name, asked.tokenizer or demo_base(), asked.shape, asked.arguments["dtype"])
         adapters = write_adapters(scratch / "adapters", base, 16, size.many if any(p.many for p in wanted) else 0)
-        setup = Setup(base, {}, arguments, ENVIRONMENT if tiny else CUDA_ENVIRONMENT)
-        about = {"machine": describe_machine(), "engine": arguments, "shape": dict(shape), "size": vars(size)}
+        setup = Setup(base, {}, asked.arguments, ENVIRONMENT if asked.tiny else CUDA_ENVIRONMENT)
+        about = {"machine": describe_machine(), **asked.about}
         for number, part in enumerate(wanted):
             if number and time.monotonic() - begun > limit:
                 watch.say(

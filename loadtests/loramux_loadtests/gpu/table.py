@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loramux_loadtests.gpu.parts import SLOTS, Cell
 from loramux_loadtests.load.errors import LoadTestError
@@ -30,15 +32,34 @@ COMPARISONS: Mapping[str, tuple[Key, Key]] = {
 }
 
 
-def read_cells(folder: Path) -> list[Cell]:
-    """The cells of every part in the folder. LoadTestError for a file that is none."""
-    cells = []
+@dataclass(frozen=True)
+class Kept:
+    """A part that was measured, and how."""
+
+    about: Mapping[str, Any]
+    cells: Sequence[Cell]
+
+    def otherwise(self, asked: Mapping[str, Any]) -> list[str]:
+        """In what it was measured otherwise than is asked for."""
+        return [name for name, value in asked.items() if self.about.get(name) != value]
+
+    @property
+    def failed(self) -> bool:
+        """Whether any of its requests did."""
+        return any(cell.failed for cell in self.cells)
+
+
+def read_parts(folder: Path) -> dict[str, Kept]:
+    """Every part in the folder by its name. LoadTestError for a file that is none."""
+    found = {}
     for path in sorted(folder.glob("gpu-*.json")):
         try:
-            cells += [Cell(**cell) for cell in json.loads(path.read_text())["cells"]]
+            content = json.loads(path.read_text())
+            cells = [Cell(**cell) for cell in content["cells"]]
+            found[path.stem.removeprefix("gpu-")] = Kept(dict(content["about"]), cells)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LoadTestError(f"{path} is not what this script wrote: remove it ({error})") from error
-    return cells
+    return found
 
 
 def tables(cells: Sequence[Cell]) -> str:

@@ -12,20 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loramux_loadtests.load.errors import LoadTestError
+from loramux_loadtests.load.errors import LoadTestError, NoRequestError
 from loramux_loadtests.load.goals import parse_goal
 from loramux_loadtests.load.order import Order, show, words, write
 from loramux_loadtests.load.prices import load_prices
 from loramux_loadtests.load.report import Findings, find
 from loramux_loadtests.load.rows import read_rows
 from loramux_loadtests.load.scenario import Scenario, load_scenario, scenarios
-from loramux_loadtests.load.session import Run, Target, run_load
+from loramux_loadtests.load.session import End, Run, Target, run_load
 from loramux_loadtests.load.sweep import Sweep, highest_rate
 from loramux_loadtests.load.targets import check_server, serving
 from loramux_loadtests.load.watch import Watch
 from loramux_loadtests.servers import ServerFailedError
 
 OK, GOAL_MISSED, FAILED, INTERRUPTED = 0, 1, 2, 130
+KILLED = "it was killed, and the requests that were under way are missing here"
 
 
 def run(scenario: str, changes: Mapping[str, Any], prices: Path | None, **order: Any) -> int:
@@ -119,7 +120,13 @@ async def _sweep_one(order: Order, target: Target, precision: float, found: list
         at_rate = order.scenario.changed(rate=rate)
         named = replace(target, name=f"{target.name} at {rate:.3g}/s")
         # Another seed each time: prompts that came before would be in the prefix cache.
-        run = await run_load(at_rate, named, order.seed + len(tried), order.rows(named.name), watch)
+        try:
+            run = await run_load(at_rate, named, order.seed + len(tried), order.rows(named.name), watch)
+        except NoRequestError as error:
+            if not tried:
+                raise
+            watch.say(f"{named.name}: {error}")
+            return None
         tried.append(rate)
         found.append(find(run, order.prices))
         write(order, found)
@@ -156,14 +163,16 @@ def report(files: Sequence[Path], prices: Path | None, output: Path, *, as_json:
 
 
 def _recalled(path: Path) -> Run:
+    """A load from its rows. Of one that was killed, those of the requests that were under way are missing."""
     about, rows = read_rows(path)
     if not any(row.phase == "load" for row in rows):
         raise LoadTestError(f"{path} holds nothing but a warm-up")
     try:
         scenario = Scenario.model_validate(about["scenario"])
-        return Run(str(about["target"]), scenario, int(about["seed"]), rows)
+        end = dict(End.model_validate(about["end"])) if "end" in about else {"ended_early": KILLED}
+        return Run(str(about["target"]), scenario, int(about["seed"]), rows, **end)
     except (KeyError, TypeError, ValueError) as error:
-        raise LoadTestError(f"{path} does not begin with what its load test was: {error}") from error
+        raise LoadTestError(f"{path} does not tell what its load test was: {error}") from error
 
 
 def list_scenarios() -> int:

@@ -14,8 +14,11 @@ from loramux_loadtests.load.errors import LoadTestError
 from loramux_loadtests.load.scenario import FineTuning
 
 POLL_S = 0.5
+LOST_AFTER = 5
+"""So many polls in a row that failed end a job, of which nobody knows any more whether it runs."""
 CANCELLED_WITHIN_S = 60.0
 OVER = ("succeeded", "failed", "cancelled")
+_FAILURES = (aiohttp.ClientError, LoadTestError, TimeoutError, OSError, ValueError)
 
 
 @dataclass
@@ -23,14 +26,16 @@ class Job:
     """What became of a job. Moments are of `time.monotonic`."""
 
     running_since: float | None = None
+    running_until: float | None = None
+    """When it was over, or no longer followed."""
     status: str = "not started"
     trouble: str | None = None
-    """Why there is no job, in words."""
+    """Why there is no job, or why it was lost sight of, in words."""
 
     @property
     def told(self) -> str:
         """What a report says of it."""
-        return f"no fine-tuning job: {self.trouble}" if self.trouble else f"fine-tuning job: {self.status}"
+        return f"fine-tuning job: {self.status}" + (f" ({self.trouble})" if self.trouble else "")
 
 
 @dataclass
@@ -74,15 +79,22 @@ async def _follow(job: Job, api: _Api, wanted: FineTuning, model: str) -> None:
         try:
             await _watch(job, api, path)
         finally:
+            job.running_until = time.monotonic()
             await _end(job, api, path)
-    except (aiohttp.ClientError, LoadTestError, TimeoutError, OSError, KeyError, ValueError) as error:
-        job.trouble = str(error)
+    except (*_FAILURES, KeyError) as error:
+        job.trouble = str(error) or type(error).__name__
 
 
 async def _watch(job: Job, api: _Api, path: str) -> None:
-    """Follow the job's status until it is over."""
+    """Follow the job's status until it is over; raises one of _FAILURES if it is lost sight of."""
+    in_vain = 0
     while job.status not in OVER:
-        job.status = str((await api.call("GET", path)).get("status"))
+        try:
+            job.status, in_vain = str((await api.call("GET", path)).get("status")), 0
+        except _FAILURES:
+            in_vain += 1
+            if in_vain == LOST_AFTER:
+                raise
         if job.status == "running" and job.running_since is None:
             job.running_since = time.monotonic()
         await asyncio.sleep(POLL_S)
@@ -92,7 +104,7 @@ async def _end(job: Job, api: _Api, path: str) -> None:
     """Cancel a job that is not over, and wait until it is: the next measurement wants the machine for itself."""
     if job.status in OVER:
         return
-    job.status = f"{job.status} until the load ended"
+    job.status = f"{job.status} until it was cancelled"
     await api.call("POST", f"{path}/cancel")
     deadline = time.monotonic() + CANCELLED_WITHIN_S
     while time.monotonic() < deadline:

@@ -1,5 +1,6 @@
 """Goals such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01": what a server must keep to."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +29,14 @@ class Term:
         return f"{name}<{self.limit:.15g}"
 
     def value(self, rows: Sequence[Row]) -> float | None:
-        """What these rows have; None where none of them says anything about it."""
+        """What these rows have, infinite where that was not measured; None where there is nothing to measure."""
         if self.q is None:
             return sum(row.error is not None for row in rows) / len(rows) if rows else None
-        values = [value for row in rows if (value := _measured(row, self.measure)) is not None]
-        return quantile(values, self.q) if values else None
+        values = sorted(value for row in rows if (value := _due(row, self.measure)) is not None)
+        if not values:
+            return None
+        above = values[math.ceil(self.q * (len(values) - 1))]  # between this one and the one before is the quantile
+        return above if math.isinf(above) else quantile([min(value, above) for value in values], self.q)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,13 @@ class Goal:
         if all(row.error is not None for row in rows):
             return [f"{term}: no answer" for term in self.terms]
         found = [(term, term.value(rows)) for term in self.terms]
-        return [f"{term}: {value:.4g}" for term, value in found if value is not None and value >= term.limit]
+        return [f"{term}: {_told(value)}" for term, value in found if value is not None and value >= term.limit]
 
     def met_by(self, row: Row) -> bool:
         """Whether one request met the goal: it was answered, and within each limit of a time."""
         if row.error is not None:
             return False
-        timed = ((term, _measured(row, term.measure)) for term in self.terms if term.q is not None)
+        timed = ((term, _due(row, term.measure)) for term in self.terms if term.q is not None)
         return all(value is None or value < term.limit for term, value in timed)
 
 
@@ -80,5 +84,13 @@ def _term(text: str) -> Term:
     return Term(measure, float(percent) / 100, limit)
 
 
-def _measured(row: Row, measure: str) -> float | None:
-    return None if row.error is not None else row.measured(measure)
+def _due(row: Row, measure: str) -> float | None:
+    """A time that an answer must have: infinite if it lacks it, as one without text lacks its first piece."""
+    if row.error is not None or (measure == "tpot" and row.output_tokens == 1):
+        return None
+    value = row.measured(measure)
+    return math.inf if value is None else value
+
+
+def _told(value: float) -> str:
+    return "not measured" if math.isinf(value) else f"{value:.4g}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,22 +17,29 @@ from loramux_loadtests.prices import Dollars, TokenPrices
 class AdapterPrices(BaseModel):
     """The base's prices `multiplier` times, or `tokens` of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     multiplier: Dollars = 1.0
     tokens: TokenPrices | None = None
+    training: Any = None
+    """Known, for the server's list to be read, but no cost of a load."""
 
 
 class PriceList(BaseModel):
-    """A server's prices; what else a loramux.yaml says of prices does not matter here."""
+    """A server's prices. A name that its list does not have either is refused: misspelt, it would make tokens free."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: TokenPrices = TokenPrices()
     adapter: AdapterPrices = AdapterPrices()
     adapters: Mapping[str, AdapterPrices] = {}
     gpu_hour: Dollars = 0.0
     gpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    prefill_weight: Any = None
+    """This and what follows are known as an adapter's `training` is."""
+    decode_weight: Any = None
+    storage_gb_month: Any = None
+    training_tokens: Any = None
 
     def usd(self, rows: Iterable[Row]) -> float:
         """What these requests cost by their tokens."""

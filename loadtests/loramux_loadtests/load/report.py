@@ -32,15 +32,17 @@ ROUTES_SHOWN = 12
 """With more routes, a table shows them together; the JSON has each."""
 
 DEFINITIONS = {
-    "rate": "answers a second, from the load's beginning until its last request ended",
+    "rate": "answers a second, from the load's beginning until its last answer, or its last request if that came "
+    "later: how long was waited for those that failed does not count",
     "goodput": "answers a second that met each limit of the goal's times",
     "TTFT": "from sending a request until its first piece with text in it",
     "TPOT": "time per output token: (end - first piece) / (output tokens - 1)",
     "latency": "from sending a request until its end, which is its last piece or the end token after it",
     "scheduled": "the same, but from the moment for which the request was planned: what a user waits who does not wait "
     "for the client",
-    "intervals": "95 %, by order statistics: no assumption about the distribution; an end for which there are too few "
-    "requests is left open",
+    "intervals": "95 %, by order statistics: no assumption about the distribution, but as if requests were "
+    "independent: in a queue they are not, and the true interval is wider; an end for which there are too few requests "
+    "is left open",
     "cold": "the adapter had not been asked for before, or was not among the last ones, as many as the server has "
     "places for in host memory: it may have had to be loaded",
     "errors": "a request without a whole answer; `abandoned` ones were still under way when the load ended",
@@ -101,7 +103,7 @@ def find(run: Run, prices: PriceList | None = None) -> Findings:
     rows = of_load(run.rows)
     goal = parse_goal(run.scenario.goal) if run.scenario.goal else None
     conditions = Conditions(goal, prices, fixed_lengths=not run.scenario.output.natural)
-    groups = by_group(rows, conditions, run.job_since)
+    groups = by_group(rows, conditions, run.job_ran)
     return Findings(
         run=run,
         rows=rows,

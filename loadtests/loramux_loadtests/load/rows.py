@@ -5,36 +5,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from loramux_loadtests.client import Reply
 from loramux_loadtests.load.errors import LoadTestError
-from loramux_loadtests.load.files import json_lines, read_text, refuse
+from loramux_loadtests.load.files import first_reason, json_lines, read_text, refuse
 
 MEASURES = ("ttft", "ttft_scheduled", "tpot", "latency", "latency_scheduled")
 ABANDONED, NOT_SENT, NO_CONNECTION, TIMEOUT = "abandoned", "not sent", "no connection", "timeout"
 MAX_FILE_BYTES = 4 << 30
 
 Phase = Literal["warm-up", "load"]
+Moment = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One request. Moments are seconds after the load began; those of the warm-up, after it began itself."""
 
-    number: int
+    number: Count
     phase: Phase
     route: str
     model: str
     """The model that answered, as the server names it."""
-    scheduled: float
-    sent: float
-    first: float | None
-    last: float
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    wanted_tokens: int
+    scheduled: Moment
+    sent: Moment
+    first: Moment | None
+    last: Moment
+    input_tokens: Count
+    cached_tokens: Count
+    output_tokens: Count
+    wanted_tokens: Count
     cold: bool
     """Whether nobody had asked for this adapter lately, so that it may have had to be loaded."""
     status: int
@@ -63,6 +67,7 @@ class Row:
 
 
 _NAMES = tuple(field.name for field in fields(Row))
+_ROW = TypeAdapter(Row)
 
 
 def row_of(
@@ -112,7 +117,10 @@ def _kind(reply: Reply) -> str | None:
 
 
 class RowFile:
-    """Rows on disk, each as soon as it is there: what is in the file survives a kill."""
+    """Rows on disk, each as soon as it is there: what is in the file survives a kill.
+
+    Its first line tells what the load test is, its last one how it ended.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,7 +136,7 @@ class RowFile:
         self._file.close()
 
     def note(self, about: dict[str, Any]) -> None:
-        """Write what is true of all rows, as the first line."""
+        """Write what is true of all rows, in a line of its own."""
         self._file.write(json.dumps({"about": about}) + "\n")
 
     def append(self, row: Row) -> None:
@@ -149,27 +157,15 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[Row]]:
     rows = []
     for number, line in json_lines(path, whole):
         if isinstance(line.get("about"), dict):
-            about = line["about"]
+            about |= line["about"]
             continue
         try:
-            rows.append(_row(line))
-        except (KeyError, TypeError, ValueError) as error:
-            refuse(path, number, f"this is no row of a load test ({type(error).__name__}: {error})")
+            rows.append(_ROW.validate_python(line))
+        except ValidationError as error:
+            refuse(path, number, f"this is no row of a load test ({first_reason(error)})")
     if not rows:
         raise LoadTestError(f"{path} holds no row of a load test")
     return about, rows
-
-
-_NUMBERS = ("scheduled", "sent", "last", "input_tokens", "cached_tokens", "output_tokens", "wanted_tokens", "number")
-
-
-def _row(line: dict[str, Any]) -> Row:
-    row = Row(**{name: line[name] for name in _NAMES})
-    if not all(isinstance(line[name], (int, float)) for name in _NUMBERS):
-        raise ValueError("a number is missing")
-    if not (row.first is None or isinstance(row.first, (int, float))):
-        raise ValueError("first is no number")
-    return row
 
 
 def measured(rows: Iterable[Row], measure: str) -> list[float]:

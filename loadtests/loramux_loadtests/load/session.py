@@ -7,8 +7,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
 from loramux_loadtests.client import Client
-from loramux_loadtests.load.errors import LoadTestError, ServerGoneError
+from loramux_loadtests.load.errors import LoadTestError, NoRequestError, ServerGoneError
 from loramux_loadtests.load.fine_tuning import Job, beside
 from loramux_loadtests.load.mix import BASE
 from loramux_loadtests.load.models import models_of
@@ -46,15 +48,26 @@ class Run:
     ended_early: str | None = None
     """Why the load did not go to its end."""
     notes: list[str] = field(default_factory=list)
-    job_since: float | None = None
-    """When a fine-tuning job began to run, in seconds of the load."""
+    job_ran: tuple[float, float] | None = None
+    """From when until when a fine-tuning job ran, in seconds of the load."""
+
+
+class End(BaseModel):
+    """How a load ended, as its rows' last line has it: what a report needs besides them, by its names in Run."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    client_busy: FiniteFloat | None
+    ended_early: str | None
+    notes: list[str]
+    job_ran: tuple[FiniteFloat, FiniteFloat] | None
 
 
 async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, watch: Watch) -> Run:
     """Put the scenario's load on a server, its rows in `file`.
 
-    LoadTestError before the load begins, if it can't. Once it has begun, whatever ends it is told by the result, also
-    a cancellation of this task, so that the rows so far are reported.
+    LoadTestError before the load begins, if it can't; NoRequestError if it has no request. Once it has begun, whatever
+    ends it is told by the result, also a cancellation of this task, so that the rows so far are reported.
     """
     models = await models_of(target.url, Plan(scenario, seed).routes, target.base, target.api_key)
     run = Run(target.name, scenario, seed)
@@ -73,8 +86,11 @@ async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, wa
 
         loop = OpenLoop(client, models, sink, scenario.output, drain=scenario.drain)
         await _through(run, plan, loop, watch, _job(scenario, target, models))
+        rows.note({"end": End.model_validate(run).model_dump()})
     if not any(row.phase == "load" for row in run.rows):
-        raise LoadTestError(run.ended_early or f"the scenario sends no request within {scenario.duration:g} s")
+        if run.ended_early:
+            raise LoadTestError(run.ended_early)
+        raise NoRequestError(f"the scenario sends no request within {scenario.duration:g} s")
     return run
 
 
@@ -99,7 +115,8 @@ async def _through(
         run.ended_early = "interrupted"
     if beside_it:
         run.notes.append(beside_it.told)
-        run.job_since = None if beside_it.running_since is None else beside_it.running_since - loop.begin
+        if beside_it.running_since is not None and beside_it.running_until is not None:
+            run.job_ran = beside_it.running_since - loop.begin, beside_it.running_until - loop.begin
     if begun:
         run.client_busy = (time.process_time() - busy) / max(time.monotonic() - begun, 1e-9)
 

@@ -106,8 +106,12 @@ def of_load(rows: Sequence[Row]) -> list[Row]:
 
 
 def seconds_of(rows: Sequence[Row]) -> float:
-    """How long the load lasted: from its beginning until the last request ended."""
-    return max((row.last for row in rows), default=0.0) or 1e-9
+    """How long the load lasted: from its beginning until its last answer, or its last request if that came later.
+
+    How long failed requests were waited for, such as abandoned ones, does not tell how fast the others were answered.
+    """
+    ends = (row.last if row.error is None else row.scheduled for row in rows)
+    return max(ends, default=0.0) or 1e-9
 
 
 def summarize(rows: Sequence[Row], seconds: float, conditions: Conditions) -> Summary:
@@ -134,10 +138,12 @@ def summarize(rows: Sequence[Row], seconds: float, conditions: Conditions) -> Su
     )
 
 
-def by_group(rows: Sequence[Row], conditions: Conditions, job_since: float | None = None) -> dict[str, Summary]:
+def by_group(
+    rows: Sequence[Row], conditions: Conditions, job_ran: tuple[float, float] | None = None
+) -> dict[str, Summary]:
     """Summaries of all rows, of those of the adapters together where there are several, and of cold and warm ones.
 
-    With a fine-tuning job, also of those that were scheduled before it ran and beside it.
+    With a fine-tuning job, also of those that were scheduled before it ran and while it ran.
     """
     adapters = [row for row in rows if row.route != BASE]
     cold = [row for row in adapters if row.cold]
@@ -148,11 +154,12 @@ def by_group(rows: Sequence[Row], conditions: Conditions, job_since: float | Non
         groups |= {"adapters, cold": cold, "adapters, warm": [row for row in adapters if not row.cold]}
     seconds = seconds_of(rows)
     found = {name: summarize(of_group, seconds, conditions) for name, of_group in groups.items()}
-    if job_since is not None and 0 < job_since < seconds:
-        before = [row for row in rows if row.scheduled < job_since]
-        beside = [row for row in rows if row.scheduled >= job_since]
-        found["before the job"] = summarize(before, job_since, conditions)
-        found["beside the job"] = summarize(beside, seconds - job_since, conditions)
+    if job_ran and 0 < job_ran[0] < seconds:
+        since, until = job_ran[0], min(job_ran[1], seconds)
+        before = [row for row in rows if row.scheduled < since]
+        beside = [row for row in rows if since <= row.scheduled < until]
+        found["before the job"] = summarize(before, since, conditions)
+        found["beside the job"] = summarize(beside, until - since, conditions)
     return found
 
 

@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from loramux_loadtests.gpu.command import main
-from loramux_loadtests.gpu.parts import Part, keep
+from loramux_loadtests.gpu import command
+from loramux_loadtests.gpu.command import Asked, main
+from loramux_loadtests.gpu.parts import Cell, Part, keep
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "loadtests" / "gpu" / "run.py"
@@ -27,10 +29,60 @@ def test_a_part_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) ->
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
-    keep(Part("stock", "stock", {}), [], 0.0, tmp_path, {})
+    keep(Part("stock", "stock", {}), [], 0.0, tmp_path, Asked(tiny=True).about)
     before = (tmp_path / "gpu-stock.json").read_bytes()
     assert CliRunner().invoke(app, ["--tiny", "--part", "stock", "--output", str(tmp_path)]).exit_code == 0
     assert (tmp_path / "gpu-stock.json").read_bytes() == before
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the parts that would be measured."""
+    names: list[str] = []
+    monkeypatch.setattr(command, "_measure", lambda wanted, *_: names.extend(part.name for part in wanted))
+    return names
+
+
+CELL = Cell("stock", "base", 10, 0, 7654.0, 0.1, 0.2, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("asked", "difference"),
+    [
+        (Asked(tiny=True), "engine, shape, size"),
+        (Asked(engine={"max_num_seqs": 1}), "engine"),
+        (Asked(tokenizer=Path("other")), "tokenizer"),
+    ],
+)
+def test_a_part_that_was_measured_otherwise_is_told_and_measured_anew(
+    tmp_path: Path, measured: list[str], asked: Asked, difference: str
+) -> None:
+    keep(Part("stock", "stock", {}), [CELL], 0.0, tmp_path, asked.about)
+    found = CliRunner().invoke(app, ["--output", str(tmp_path)])
+    assert measured == ["loramux", "stock", "stock-without-lora", "many"]
+    assert f"does not count: it has another {difference}" in " ".join(found.output.split())
+    assert "7654" not in found.output
+
+
+def test_a_table_is_of_the_parts_that_were_measured_with_its_options(tmp_path: Path) -> None:
+    keep(Part("stock", "stock", {}), [CELL], 0.0, tmp_path, Asked(engine={"max_num_seqs": 1}).about)
+    options = ["--table", "--output", str(tmp_path), "--engine"]
+    assert "7654" in CliRunner().invoke(app, [*options, "max_num_seqs=1"]).output
+    assert "7654" not in CliRunner().invoke(app, [*options, "max_num_seqs=2"]).output
+
+
+def test_a_part_with_failed_requests_is_measured_anew(tmp_path: Path, measured: list[str]) -> None:
+    for name, cell in (("stock", CELL), ("loramux", replace(CELL, failed=1))):
+        keep(Part(name, name, {}), [cell], 0.0, tmp_path, Asked().about)
+    assert CliRunner().invoke(app, ["--output", str(tmp_path)]).exit_code == 1
+    assert measured == ["loramux", "stock-without-lora", "many"]
+
+
+def test_a_trial_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    keep(Part("stock", "stock", {}), [CELL], 0.0, Path("gpu-results-tiny"), Asked(tiny=True).about)
+    assert "7654" in CliRunner().invoke(app, ["--table", "--tiny"]).output
+    assert "7654" not in CliRunner().invoke(app, ["--table"]).output
 
 
 @pytest.mark.engine

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from loramux_loadtests.gpu.parts import Cell, Part, keep, parts
-from loramux_loadtests.gpu.table import COMPARISONS, read_cells, tables
+from loramux_loadtests.gpu.table import COMPARISONS, read_parts, tables
 from loramux_loadtests.load.errors import LoadTestError
 
 
@@ -45,7 +45,10 @@ def test_skewed_is_set_against_uniform_for_any_number_of_adapters() -> None:
 def test_what_was_measured_in_several_calls_is_one_table(tmp_path: Path) -> None:
     for server in ("stock", "loramux"):
         keep(Part(server, server, {}), [cell(server, "base")], 0.0, tmp_path, {"machine": "one"})
-    assert {found.server for found in read_cells(tmp_path)} == {"stock", "loramux"}
+    found = read_parts(tmp_path)
+    assert [(name, each.cells, each.about) for name, each in found.items()] == [
+        (server, [cell(server, "base")], {"machine": "one"}) for server in ("loramux", "stock")
+    ]
 
 
 def test_nothing_measured_divides_by_nothing() -> None:
@@ -53,8 +56,10 @@ def test_nothing_measured_divides_by_nothing() -> None:
     assert "| base: loramux / stock | - | - | 1.000 |" in shown
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 1}', '{"cells": [{"server": "x"}]}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"cells": 1}', '{"cells": [{"server": "x"}]}', '{"cells": []}', "\x00"]
+)
 def test_a_file_that_is_none_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "gpu-stock.json").write_text(content)
     with pytest.raises(LoadTestError, match=r"gpu-stock.json is not what this script wrote"):
-        read_cells(tmp_path)
+        read_parts(tmp_path)

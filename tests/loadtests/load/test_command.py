@@ -109,6 +109,24 @@ def test_a_sweep_finds_where_a_server_begins_to_miss_its_goal(tmp_path: Path) ->
     assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
 
 
+def test_a_sweep_that_always_misses_ends_where_no_random_request_comes_in_its_time(tmp_path: Path) -> None:
+    with in_a_thread(FakeServer()) as url:
+        changes = {"goal": "ttft_p50<1e-6", "duration": 0.3, "rate": 40.0}
+        path = write_scenario(tmp_path, requests=None, duration=0.3)
+        assert command.sweep(path, changes, None, 0.5, **order(tmp_path, url)) == command.GOAL_MISSED
+    document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
+    [bracket] = [found["bracket"] for found in document["sweeps"]]
+    assert bracket == {"met": 0.0, "missed": 40.0 / 2 ** (len(document["runs"]) - 1)}
+    assert "is missed even at" in (tmp_path / "out" / "load-trial-sweep.md").read_text()
+
+
+def test_a_sweep_whose_first_rate_brings_no_request_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with in_a_thread(FakeServer()) as url:
+        path = write_scenario(tmp_path, requests=None, duration=0.1)
+        assert command.sweep(path, {"rate": 0.001}, None, 0.5, **order(tmp_path, url)) == command.FAILED
+    assert "sends no request within 0.1 s" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_sweep_without_a_goal_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_scenario(tmp_path, goal=None)
     assert command.sweep(path, {}, None, 0.1, **order(tmp_path, "http://127.0.0.1:9")) == command.FAILED
@@ -179,9 +197,21 @@ def test_a_killed_load_leaves_its_rows_of_which_a_report_is_made(tmp_path: Path)
         process.wait()
     [rows] = (tmp_path / "out").glob("*.jsonl")
     assert not list((tmp_path / "out").glob("*.html"))
-    assert command.report([rows], None, tmp_path / "again", as_json=False) == command.OK
+    assert command.report([rows], None, tmp_path / "again", as_json=False) == command.FAILED
     [run] = json.loads((tmp_path / "again" / "load-trial.json").read_text())["runs"]
     assert run["vllm"]["completed"] > 10
+    assert any("under way are missing" in words for words in run["warnings"])
+
+
+@pytest.mark.parametrize(("limit", "code"), [(5.0, command.OK), (1e-6, command.GOAL_MISSED)])
+def test_a_report_made_anew_from_a_whole_load_is_the_one_there_was(tmp_path: Path, limit: float, code: int) -> None:
+    with in_a_thread(FakeServer()) as url:
+        asked = order(tmp_path, url)
+        assert command.run(write_scenario(tmp_path, goal=f"ttft_p95<{limit}"), {}, None, **asked) == code
+    [rows] = (tmp_path / "out").glob("*.jsonl")
+    assert command.report([rows], None, tmp_path / "again", as_json=False) == code
+    first, again = (json.loads((tmp_path / name / "load-trial.json").read_text()) for name in ("out", "again"))
+    assert again == first
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -193,6 +223,8 @@ def test_an_interrupted_load_reports_what_it_has(tmp_path: Path, number: signal.
     [run] = json.loads((tmp_path / "out" / "load-trial.json").read_text())["runs"]
     assert run["vllm"]["completed"] > 10
     assert any("interrupted" in words for words in run["warnings"])
+    [rows] = (tmp_path / "out").glob("*.jsonl")
+    assert command.report([rows], None, tmp_path / "again", as_json=False) == command.INTERRUPTED
 
 
 def begun(folder: Path, url: str) -> subprocess.Popen[bytes]:

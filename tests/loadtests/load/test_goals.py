@@ -55,6 +55,26 @@ def test_answers_of_one_token_have_no_time_per_token_to_miss() -> None:
     assert parse_goal("tpot_p50<0.001").missed([row(output_tokens=1)]) == []
 
 
+def test_an_answer_without_text_has_missed_the_limit_of_its_first_piece() -> None:
+    goal, empty = parse_goal("ttft_p50<9"), row(first=None)
+    assert goal.missed([empty]) == ["ttft_p50<9: not measured"]
+    assert goal.missed([row(), empty, empty]) == ["ttft_p50<9: not measured"]
+    assert goal.missed([row(), row(), empty]) == []
+    assert not goal.met_by(empty)
+
+
+def test_answers_whose_tokens_were_not_counted_miss_a_time_per_token() -> None:
+    goal, uncounted = parse_goal("tpot_p50<9"), row(output_tokens=0)
+    assert goal.missed([uncounted]) == ["tpot_p50<9: not measured"]
+    assert not goal.met_by(uncounted)
+    assert goal.met_by(row(output_tokens=1))
+
+
+def test_a_quantile_is_the_reports_though_the_longest_time_was_not_measured() -> None:
+    rows = [row(sent=0.0, first=first) for first in (0.1, 0.2, 0.4)]
+    assert parse_goal("ttft_p50<1").terms[0].value([*rows, row(first=None)]) == pytest.approx(0.3)
+
+
 def test_a_request_is_good_if_it_is_within_every_limit_of_a_time() -> None:
     goal = parse_goal("ttft_p95<0.6,tpot_p50<0.5,errors<0.01")
     assert goal.met_by(row(sent=1.5, first=2.0, last=3.0, output_tokens=5))

@@ -49,7 +49,11 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
         file.note({"seed": 3})
         for each in rows:
             file.append(each)
-        assert read_rows(tmp_path / "new" / "rows.jsonl") == ({"seed": 3}, rows)  # on disk before it is closed
+        file.note({"end": None})
+        assert read_rows(tmp_path / "new" / "rows.jsonl") == (
+            {"seed": 3, "end": None},
+            rows,
+        )  # on disk before it is closed
     first = json.loads((tmp_path / "new" / "rows.jsonl").read_text().splitlines()[1])
     assert first["ttft"] == 0.5
 
@@ -61,6 +65,18 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
         file.append(row(number=1))
     path.write_text(path.read_text()[:-20])
     assert read_rows(path)[1] == [row()]
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1e300", "1" + "0" * 400, '"x"', "[]"])
+@pytest.mark.parametrize("name", ["first", "output_tokens"])
+def test_a_number_that_is_none_is_refused_with_its_line(tmp_path: Path, name: str, value: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    with RowFile(path) as file:
+        file.append(row())
+    line = json.dumps({**json.loads(path.read_text()), name: "here"}).replace('"here"', value)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(LoadTestError, match=f"line 2: this is no row of a load test .{name}"):
+        read_rows(path)
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "nonsense", '{"number": "x"}'])

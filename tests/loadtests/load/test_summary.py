@@ -46,6 +46,14 @@ def test_groups_tell_adapters_apart_and_cold_ones_from_warm_ones() -> None:
     assert list(by_group([row()], Conditions())) == ["all"]
 
 
+@pytest.mark.parametrize(("over", "beside", "rate"), [(8.0, 4, 1.0), (99.0, 6, 0.75)])
+def test_beside_a_job_is_what_came_while_it_ran(over: float, beside: int, rate: float) -> None:
+    rows = [row(scheduled=float(at), sent=float(at), last=at + 3.0) for at in range(10)]
+    groups = by_group(rows, Conditions(), (4.0, over))
+    assert (groups["before the job"].requests, groups["before the job"].rate) == (4, 1.0)
+    assert (groups["beside the job"].requests, groups["beside the job"].rate) == (beside, rate)
+
+
 def test_routes_are_in_order_with_the_base_first() -> None:
     rows = [row(number=2, route="b"), row(number=0, route="a"), row(number=1)]
     assert list(by_route(rows, Conditions())) == ["base", "a", "b"]
@@ -95,9 +103,14 @@ def test_a_late_or_busy_client_is_told() -> None:
     assert "core" in str(client_health(punctual, 0.95).warning)
 
 
-def test_a_load_lasts_until_its_last_request_ended() -> None:
-    rows = of_load([row(last=9.0), failed(last=12.0), row(phase="warm-up", last=99.0)])
-    assert seconds_of(rows) == 12.0
+def test_a_load_lasts_until_its_last_answer_however_long_others_were_waited_for() -> None:
+    rows = of_load([row(last=9.0), failed("abandoned", last=129.0), row(phase="warm-up", last=99.0)])
+    assert seconds_of(rows) == 9.0
+
+
+def test_a_server_that_stops_answering_has_the_time_of_the_whole_load() -> None:
+    rows = [row(last=9.0), *(failed("timeout", scheduled=float(at), last=at + 600.0) for at in range(10, 60))]
+    assert seconds_of(rows) == 59.0
 
 
 def test_figures_have_vllms_names_and_milliseconds() -> None:
