@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from loramux_adapters.training.errors import TrainerCrashed, TrainingError
+from loramux_adapters.training.errors import TrainerCrashed
 from loramux_adapters.training.events import Event, Failed, parse_event
 from loramux_adapters.training.process import TrainingRun
 
@@ -36,7 +36,7 @@ class Trainer:
             async for line in _stdout(self.process):
                 event = _parsed(line)
                 if isinstance(event, Failed):
-                    raise TrainingError(event.message)
+                    raise event.as_error()
                 yield event
         except ValueError as error:  # a line without an end
             raise TrainerCrashed("the trainer said what is not an event") from error
@@ -73,6 +73,7 @@ async def trainer(run: TrainingRun, log: Path, seat: int, priority: Priority) ->
             stdout=asyncio.subprocess.PIPE,
             stderr=words,
             pass_fds=(seat,),
+            start_new_session=True,  # a Ctrl-C is for the server, which tells the trainer to save where it is
             limit=LONGEST_EVENT,
         )
     _yield_to_others(process.pid, priority)

@@ -1,6 +1,7 @@
 """What comes of a job: versions that serve, a comparison with the base, and files that show how it went."""
 
 import asyncio
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loramux_adapters.errors import AdapterError, AdapterRejected
+from loramux_adapters.errors import AdapterError, AdapterRejected, PassingError
 from loramux_adapters.jobs.diary import checkpoint_metrics
 from loramux_adapters.jobs.files import TrainingFiles
 from loramux_adapters.jobs.records import JobRecord, Note, Progress
@@ -21,6 +22,8 @@ from loramux_adapters.library import Library
 from loramux_adapters.records import VersionId
 from loramux_adapters.training.process import TrainingRun
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -32,13 +35,23 @@ class Delivery:
     examiner: Examiner | None = None
     now: Callable[[], float] = time.time
 
-    async def checkpoint(self, job: JobRecord, folder: Path, step: int, progress: Progress) -> None:
-        """Let a checkpoint be asked for as NAME@DIGEST; one that the engine rejects is told and left out."""
+    async def checkpoint(
+        self, job: JobRecord, folder: Path, step: int, progress: Progress, *, may_wait: bool = True
+    ) -> None:
+        """Let a checkpoint be asked for as NAME@DIGEST; one that the engine rejects is told and left out.
+
+        One that the engine has no place for now is added with the result, if it may wait; raises PassingError if not.
+        """
         try:
             version = await self._accepted(job, folder, step)
         except AdapterRejected as error:
             await self._note(job, Note(f"Checkpoint at step {step} left out: {error.message}", "warn"))
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            return
+        except PassingError as error:
+            if not may_wait:
+                raise
+            await self._note(job, Note(f"Checkpoint at step {step} is added at the job's end: {error.message}", "warn"))
             return
         metrics = checkpoint_metrics(step, progress)
         await asyncio.to_thread(self.registry.add_checkpoint, job.id, self.now(), step, str(version), metrics)
@@ -62,8 +75,10 @@ class Delivery:
             try:
                 held = await self.examiner.hold(version, run.data, run.validation)
                 note = Note(held.trial.sentence if held else "Nothing was compared: the adapter has learned all of it")
-            except AdapterError as error:
-                note = Note(f"The base and the adapter were not compared: {error.message}", "warn")
+            except Exception as error:  # noqa: BLE001 - the adapter is made: nothing here may take it from the user
+                _log.warning("the base and the adapter of job %s were not compared", job.id, exc_info=error)
+                reason = error.message if isinstance(error, AdapterError) else "the server's log says why"
+                note = Note(f"The base and the adapter were not compared: {reason}", "warn")
         found = job.progress.model_copy(update={"trial": held.trial.model_dump() if held else None})
         await self._note(job, note, progress=found.model_dump())
         return held
@@ -77,7 +92,7 @@ class Delivery:
         for folder in await asyncio.to_thread(lambda: sorted(output.glob("checkpoints/step-*"))):
             step = int(folder.name.removeprefix("step-"))
             if step not in known:
-                await self.checkpoint(job, folder, step, Progress(step=step))
+                await self.checkpoint(job, folder, step, Progress(step=step), may_wait=False)
 
     async def _accepted(self, job: JobRecord, folder: Path, step: int) -> VersionId:
         source = JobSource(folder, job.id, step)

@@ -1,5 +1,6 @@
 """Files that were uploaded to be trained on, or made by jobs: bytes in a folder, all else in the database."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -48,14 +49,18 @@ class TrainingFiles:
         self._engine, self._folder = engine, folder
 
     def sweep(self) -> None:
-        """Remove what an ended process did not finish, or did not remove."""
+        """Remove what an ended process did not finish, or did not remove.
+
+        Another server of the same folder may be taking something in, which it holds meanwhile.
+        """
         with _translated():
             self._folder.mkdir(parents=True, exist_ok=True)
+            nobodys = [path for path in self._folder.iterdir() if not _is_held(path)]
             with self._engine.connect() as connection:
                 known = set(connection.execute(select(files.c.id)).scalars())
-            for path in self._folder.iterdir():
+            for path in nobodys:
                 if path.name.startswith(_INCOMING) or (is_id(path.name, "file") and path.name not in known):
-                    path.unlink()
+                    path.unlink(missing_ok=True)
 
     def add(
         self,
@@ -71,13 +76,14 @@ class TrainingFiles:
             self._folder.mkdir(parents=True, exist_ok=True)
             incoming = self._folder / f"{_INCOMING}{name}"
             try:
-                size, sha256 = _copied(source, incoming)
-                record = FileRecord(name, purpose, filename, size, now, sha256, check(incoming))
-                incoming.rename(self._folder / name)
-                sync(self._folder)  # before the database says that it is there
-                with self._engine.begin() as connection:
-                    values = {field: getattr(record, field) for field in FileRecord.__slots__}
-                    connection.execute(insert(files).values(**values))
+                with _held(incoming) as copy:
+                    size, sha256 = _copied(source, copy)
+                    record = FileRecord(name, purpose, filename, size, now, sha256, check(incoming))
+                    incoming.rename(self._folder / name)
+                    sync(self._folder)  # before the database says that it is there
+                    with self._engine.begin() as connection:
+                        values = {field: getattr(record, field) for field in FileRecord.__slots__}
+                        connection.execute(insert(files).values(**values))
             except BaseException:
                 incoming.unlink(missing_ok=True)
                 (self._folder / name).unlink(missing_ok=True)
@@ -121,20 +127,36 @@ class TrainingFiles:
             (self._folder / name).unlink(missing_ok=True)
 
 
-def _copied(source: BinaryIO, target: Path) -> tuple[int, str]:
+def _copied(source: BinaryIO, copy: BinaryIO) -> tuple[int, str]:
     """Copy all of it to the disk; returns its size and SHA-256."""
     digest, size = hashlib.sha256(), 0
     source.seek(0)
-    with target.open("xb") as copy:
-        while piece := source.read(_COPY_BYTES):
-            size += len(piece)
-            if size > MOST_BYTES:
-                raise FileTooLarge(f"A file may have {MOST_BYTES} bytes at most.")
-            digest.update(piece)
-            copy.write(piece)
-        copy.flush()
-        os.fsync(copy.fileno())
+    while piece := source.read(_COPY_BYTES):
+        size += len(piece)
+        if size > MOST_BYTES:
+            raise FileTooLarge(f"A file may have {MOST_BYTES} bytes at most.")
+        digest.update(piece)
+        copy.write(piece)
+    copy.flush()
+    os.fsync(copy.fileno())
     return size, digest.hexdigest()
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[BinaryIO]:
+    """Make a file that is this process's until the context ends, also under another name; a kill lets it go."""
+    with path.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+def _is_held(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a job will do, decided from its files before it runs."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loramux_adapters.jobs.errors import FileNotFound, InvalidJob
 from loramux_adapters.jobs.files import TrainingFiles
+from loramux_adapters.jobs.ids import is_id
 from loramux_adapters.jobs.records import JobRecord, Note
 from loramux_adapters.jobs.registry import JobRegistry
 from loramux_adapters.records import BaseSpec
@@ -20,6 +22,7 @@ from loramux_adapters.training.process import TrainingRun
 from loramux_adapters.training.recipe import Recipe
 from loramux_adapters.training.report import DatasetReport, overlap
 
+_LOG = "trainer.log"
 Cost = Callable[[int, float], dict[str, float]]
 """What training so many tokens in so many seconds costs, in US dollars, in each way of counting."""
 
@@ -100,11 +103,24 @@ class Plans:
 
     def log(self, job: JobRecord) -> Path:
         """Where the trainer's own words go."""
-        return self.folder / job.id / "trainer.log"
+        return self.folder / job.id / _LOG
 
     def results(self, job: JobRecord) -> Path:
         """Where the job's results are written before they become files."""
         return self.folder / job.id / "results"
+
+    def kept(self) -> list[str]:
+        """Return the jobs that have a folder."""
+        return [path.name for path in self.folder.glob("*") if is_id(path.name, "ftjob")]
+
+    def clear(self, job: str) -> None:
+        """Remove what an ended job has in its folder, but for the log: all else was copied to where it serves."""
+        log = self.folder / job / _LOG
+        for path in (self.folder / job).glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != log:
+                path.unlink(missing_ok=True)
 
     def _report(self, file: str, param: str) -> DatasetReport:
         try:

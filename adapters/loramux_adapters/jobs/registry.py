@@ -57,10 +57,14 @@ class JobRegistry:
             query = query.where(jobs.c.number < self.get(after).number)
         return self._page(query, limit, _job)
 
-    def next(self) -> JobRecord | None:
-        """Return the job that is to be worked on: the one that was begun, else the one that waits longest."""
+    def next(self, base: str) -> JobRecord | None:
+        """Return the job on this base to work on: the one that was begun, else the one that waits longest.
+
+        Those on another base wait until it is served again.
+        """
         begun = (jobs.c.state != JobState.RUNNING, jobs.c.number)
-        query = select(jobs).where(jobs.c.state.in_(_ON_THEIR_WAY)).order_by(*begun).limit(1)
+        ready = (jobs.c.base == base, jobs.c.state.in_(_ON_THEIR_WAY))
+        query = select(jobs).where(*ready).order_by(*begun).limit(1)
         with _translated(), self._engine.connect() as connection:
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else _job(row)
@@ -78,12 +82,20 @@ class JobRegistry:
         with _translated(), self._engine.connect() as connection:
             return connection.execute(query).one_or_none() is not None
 
-    def move(self, job: str, state: JobState, now: float, *notes: Note, **values: Any) -> JobRecord:
+    def move(
+        self,
+        job: str,
+        state: JobState,
+        now: float,
+        *notes: Note,
+        only_from: JobState | None = None,
+        **values: Any,
+    ) -> JobRecord:
         """Let the job become `state`, with what belongs to that; raises WrongJobState where no step leads there.
 
         What is there to decide is decided here, in one statement: of two who move a job, one is refused.
         """
-        before = [known for known in JobState if known.can_become(state)]
+        before = [known for known in JobState if known.can_become(state) and only_from in (None, known)]
         times = {"finished_at": now} if state.has_ended else {}
         changed = update(jobs).where(jobs.c.id == job, jobs.c.state.in_(before)).values(state=state, **times, **values)
         with self._changing() as connection:
@@ -140,9 +152,17 @@ class JobRegistry:
         self.get(job)
         query = select(table).where(table.c.job == job).order_by(table.c.number.desc())
         if after is not None:
-            last = select(table.c.number).where(table.c.id == after, table.c.job == job).scalar_subquery()
-            query = query.where(table.c.number < last)
+            query = query.where(table.c.number < self._number(table, job, after))
         return self._page(query, limit, read)
+
+    def _number(self, table: Table, job: str, entry: str) -> int:
+        """Where an event or checkpoint stands; raises JobNotFound, as a page after nothing would look like the last."""
+        query = select(table.c.number).where(table.c.id == entry, table.c.job == job)
+        with _translated(), self._engine.connect() as connection:
+            number = connection.execute(query).scalar()
+        if number is None:
+            raise JobNotFound("The fine-tuning job has nothing with the id that `after` has.")
+        return int(number)
 
     def _page(self, query: Select[Any], limit: int, read: Any) -> Page:
         with _translated(), self._engine.connect() as connection:

@@ -7,6 +7,7 @@ AdapterError                  adapter_error
     ├── UnusableBase          training_base_unusable
     ├── TooLittleMemory       training_memory_short
     ├── AlreadyTraining       already_training
+    ├── NoRoomLeft            training_disk_full
     └── TrainerCrashed        trainer_crashed
 """
 
@@ -54,6 +55,12 @@ class AlreadyTraining(TrainingError):
     """Another trainer works with the same state."""
 
     code = "already_training"
+
+
+class NoRoomLeft(TrainingError):
+    """The disk was full; what was saved before is there, and the training goes on from it once there is room."""
+
+    code = "training_disk_full"
 
 
 class TrainerCrashed(TrainingError):

@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from loramux_adapters.training.errors import (
+    AlreadyTraining,
+    InvalidRecipe,
+    NoRoomLeft,
+    TooLittleMemory,
+    TrainingError,
+    UnusableBase,
+)
 from loramux_adapters.training.recipe import Recipe
+
+_REASONS = {kind.code: kind for kind in (InvalidRecipe, UnusableBase, TooLittleMemory, AlreadyTraining, NoRoomLeft)}
 
 
 class _Event(BaseModel):
@@ -86,10 +96,15 @@ class Finished(_Event):
 
 
 class Failed(_Event):
-    """The trainer gave up; the message is for the user."""
+    """The trainer gave up; the message is for the user, the code one of errors.py."""
 
     event: Literal["failed"] = "failed"
     message: str
+    code: str = TrainingError.code
+
+    def as_error(self) -> TrainingError:
+        """What the trainer raised, for this process."""
+        return _REASONS.get(self.code, TrainingError)(self.message)
 
 
 Event = Started | Step | Validated | Checkpointed | Saved | Paused | Finished | Failed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from loramux_adapters.training.errors import TrainerCrashed, TrainingError
+from loramux_adapters.training.errors import TrainerCrashed
 from loramux_adapters.training.events import Event, Failed, parse_event
 
 LOG_TAIL = 2000  # bytes of the trainer's own words that a crash is reported with
@@ -78,7 +78,7 @@ def _events(lines: IO[bytes] | None) -> Iterator[Event]:
         except ValueError as error:
             raise TrainerCrashed(f"the trainer said what is not an event: {line!r:.200}") from error
         if isinstance(event, Failed):
-            raise TrainingError(event.message)
+            raise event.as_error()
         yield event
 
 

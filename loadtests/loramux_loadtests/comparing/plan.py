@@ -1,8 +1,8 @@
 """What is compared: read from a file, or put together from the command line's words."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
@@ -23,15 +23,11 @@ class _Given(BaseModel):
 
 
 class ArmPlan(_Given):
-    """One way of answering: a model, and the file of what goes before every item; `url` if it is another server.
-
-    That server's key is in the environment's variable `api_key_env`: no other server ever gets it, nor it another's.
-    """
+    """One way of answering: a model, and the file of what goes before every item; `url` if it is another server."""
 
     model: Annotated[str, Field(min_length=1)]
     prompt: Path | None = None
     url: str | None = None
-    api_key_env: str | None = None
 
 
 class Plan(_Given):
@@ -85,14 +81,20 @@ def read_plan(path: Path) -> Plan:
 
 
 class Server(NamedTuple):
-    """Where the arms are asked that name no server of their own."""
+    """Where the arms are asked that name no server of their own.
+
+    Such a server never gets `api_key`, which is this one's, but what `arm_keys` has for the arm.
+    """
 
     url: str
     api_key: str | None = None
+    arm_keys: Mapping[str, str] = MappingProxyType({})
 
 
 def prepared(plan: Plan, folder: Path, name: str, server: Server, limit: int | None) -> Comparison:
     """Read what a plan names, in `folder`; raises ComparisonError."""
+    if unknown := sorted(server.arm_keys.keys() - plan.arms):
+        raise ComparisonError(f"there is a key for {unknown[0]!r}, and no such arm")
     arms = [_arm(arm_name, arm, folder, server) for arm_name, arm in plan.arms.items()]
     if len(arms) < 2:
         raise ComparisonError("a comparison needs two arms or more, such as --arm short=BASE:prompt.txt")
@@ -112,9 +114,7 @@ def prepared(plan: Plan, folder: Path, name: str, server: Server, limit: int | N
 
 
 def _arm(name: str, plan: ArmPlan, folder: Path, server: Server) -> Arm:
-    key = None if plan.url else server.api_key
-    if plan.api_key_env and not (key := os.environ.get(plan.api_key_env)):
-        raise ComparisonError(f"the arm {name!r} needs a key: {plan.api_key_env} is not set in the environment")
+    key = server.arm_keys.get(name) or (None if plan.url else server.api_key)
     prompt = read_prompt(folder / plan.prompt) if plan.prompt else []
     return Arm(name, plan.model, prompt, plan.url or server.url, SecretStr(key) if key else None)
 
@@ -146,6 +146,14 @@ def parse_arm(words: str) -> tuple[str, ArmPlan]:
     if file.endswith((".json", ".txt", ".md")):
         raise ComparisonError(f"{words!r}: there is no prompt file {file}")
     return name, ArmPlan(model=rest)
+
+
+def parse_keys(words: Sequence[str]) -> dict[str, str]:
+    """Read ARM=KEY, several; raises ComparisonError, which does not tell what a key is."""
+    parts = [word.partition("=") for word in words]
+    if not all(name and key for name, _, key in parts):
+        raise ComparisonError("a key of an arm is written ARM=KEY")
+    return {name: key for name, _, key in parts}
 
 
 def parse_arms(words: Sequence[str]) -> dict[str, ArmPlan]:

@@ -22,6 +22,7 @@ from loramux_loadtests.comparing.plan import (
     Server,
     example_arms,
     parse_arms,
+    parse_keys,
     prepared,
     read_plan,
     told,
@@ -45,6 +46,7 @@ class Asked:
 
     url: str
     api_key: str | None = None
+    arm_keys: Sequence[str] = ()
     server: str | None = None
     """What `url` is called where it changes from run to run, so that one that was broken off goes on."""
     base: str | None = None
@@ -78,7 +80,13 @@ def read(source: Path, asked: Asked) -> Comparison:
         "reference": asked.reference or plan.reference,
         "prices": _prices(asked.prices) if asked.prices else plan.prices,
     }
-    comparison = prepared(plan.model_copy(update=changes), folder, name, Server(asked.url, asked.api_key), asked.limit)
+    comparison = prepared(
+        plan.model_copy(update=changes),
+        folder,
+        name,
+        Server(asked.url, asked.api_key, parse_keys(asked.arm_keys)),
+        asked.limit,
+    )
     return comparison._replace(scorer=_with_key(comparison.scorer, asked.judge_key))
 
 

@@ -11,6 +11,7 @@ from loramux_adapters.training.hyperparameters import Hyperparameters, LoraOptio
 from loramux_server.errors import InvalidRequest
 
 _ID_BYTES = 4
+FileId = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 Key = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -37,8 +38,8 @@ class CreateJob(_Given):
     """The body of a creation; `lora` is ours, and goes into the client's `extra_body`."""
 
     model: str
-    training_file: str
-    validation_file: str | None = None
+    training_file: FileId
+    validation_file: FileId | None = None
     method: Method | None = None
     hyperparameters: Annotated[Hyperparameters | None, Field(description="Deprecated: `method` has them.")] = None
     lora: LoraOptions = LoraOptions()

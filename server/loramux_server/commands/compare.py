@@ -54,6 +54,15 @@ def compare(
     judge_api_key: Annotated[
         str | None, typer.Option(envvar="LORAMUX_JUDGE_API_KEY", help="Key of the judge's server.", show_default=False)
     ] = None,
+    arm_api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="LORAMUX_ARM_API_KEYS",
+            metavar="ARM=KEY",
+            help="Key of an arm's own server, which a plan names; that of --url is for no other.",
+            show_default=False,
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -86,6 +95,7 @@ def compare(
     asked = Asked(
         url=url,
         api_key=api_key,
+        arm_keys=arm_api_key or (),
         base=base,
         arms=arm or (),
         scorer=scorer,

@@ -21,6 +21,7 @@ from loramux_server.base import BaseError, ResolvedBase, resolve_base
 from loramux_server.config import SettingsError, load_settings
 
 words = Console(stderr=True, markup=False, highlight=False)  # standard output is for --json
+_GOES_ON = "interrupted: run the same command again, and it goes on"
 
 
 def train(
@@ -67,7 +68,9 @@ def train(
             device=device,
         )
         with closing(run_trainer(run)) as events:  # however this ends, the trainer has ended before
-            (_print_json if as_json else _show)(events)
+            last = (_print_json if as_json else _show)(events)
+        if not isinstance(last, Finished):  # somebody told the trainer alone to stop: it has saved where it was
+            _end(_GOES_ON, 130)
         shutil.rmtree(place, ignore_errors=True)
         words.print(f"to serve it: loramux adapter add {output.name} {output} --upload")
     except TrainerCrashed as error:
@@ -75,7 +78,7 @@ def train(
     except (AdapterError, BaseError, SettingsError, OSError) as error:
         _end(error, 2)
     except KeyboardInterrupt:
-        _end("interrupted: run the same command again, and it goes on", 130)
+        _end(_GOES_ON, 130)
 
 
 def _resolve(base: str | None) -> ResolvedBase:
@@ -83,12 +86,17 @@ def _resolve(base: str | None) -> ResolvedBase:
     return resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=words.print)
 
 
-def _print_json(events: Iterable[Event]) -> None:
+def _print_json(events: Iterable[Event]) -> Event | None:
+    """Print the events; returns the last one."""
+    event = None
     for event in events:
         typer.echo(event.model_dump_json())
+    return event
 
 
-def _show(events: Iterable[Event]) -> None:
+def _show(events: Iterable[Event]) -> Event | None:
+    """Show the progress; returns the last event."""
+    event = None
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
     with Progress(TextColumn("{task.description}"), *columns, console=words) as progress:
         task = progress.add_task("loading", total=None, note="")
@@ -104,6 +112,7 @@ def _show(events: Iterable[Event]) -> None:
                     words.print(f"step {event.step}: validation loss {event.loss:.3f}")
                 case Finished():
                     progress.update(task, description="trained", note=f"{event.size / 1e6:.1f} MB")
+    return event
 
 
 def _about(started: Started) -> str:

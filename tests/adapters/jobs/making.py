@@ -76,11 +76,13 @@ class ScriptedPlans(Plans):
 
 @dataclass
 class FakeLibrary:
-    """Takes everything in; `refused` is raised instead, once for each item."""
+    """Takes everything in; `refused` is raised instead, once each."""
 
     added: list[tuple[str, int]] = field(default_factory=list)
     aliases: dict[str, VersionId] = field(default_factory=dict)
     refused: list[Exception] = field(default_factory=list)
+    unnamable: list[Exception] = field(default_factory=list)
+    """Raised, once each, where a name would be given."""
 
     async def add(self, name: AdapterName, source: Any, *, actor: str, promote: bool) -> Any:
         if self.refused:
@@ -89,6 +91,8 @@ class FakeLibrary:
         return SimpleNamespace(id=VersionId(name, parse_digest(f"{source.step:012x}")))
 
     async def set_alias(self, name: AdapterName, targets: Any, *, actor: str) -> None:
+        if self.unnamable:
+            raise self.unnamable.pop()
         [digest] = targets
         self.aliases[name] = VersionId(name, digest)
 

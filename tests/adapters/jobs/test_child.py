@@ -11,7 +11,7 @@ import pytest
 from loramux_adapters.jobs import child
 from loramux_adapters.jobs.child import Priority, trainer
 from loramux_adapters.jobs.seat import seat
-from loramux_adapters.training.errors import TrainerCrashed, TrainingError
+from loramux_adapters.training.errors import TooLittleMemory, TrainerCrashed, TrainingError
 from loramux_adapters.training.events import Event, Saved
 
 from .making import ScriptedRun
@@ -50,6 +50,17 @@ async def test_a_trainer_that_breaks_has_crashed(tmp_path: Path, script: str, re
     with pytest.raises(TrainerCrashed, match=reason) as crashed:
         await said(tmp_path, script)
     assert len(str(crashed.value)) < 2500
+
+
+async def test_a_ctrl_c_at_the_servers_terminal_does_not_reach_the_trainer(tmp_path: Path) -> None:
+    async with seat(tmp_path / "seat") as taken, trainer(run("time.sleep(60)"), tmp_path / "log", taken, "low") as one:
+        assert os.getpgid(one.process.pid) != os.getpgid(0)
+        one.kill()
+
+
+async def test_why_a_trainer_gave_up_keeps_its_code(tmp_path: Path) -> None:
+    with pytest.raises(TooLittleMemory, match="8 GB are needed"):
+        await said(tmp_path, 'say(event="failed", message="8 GB are needed", code="training_memory_short")')
 
 
 async def test_a_trainer_that_gives_up_has_a_reason(tmp_path: Path) -> None:

@@ -82,6 +82,14 @@ def test_a_database_that_is_away_keeps_no_bytes(files: TrainingFiles, tmp_path: 
     assert on_disk(tmp_path) == []
 
 
+def test_what_another_server_takes_in_is_not_swept(files: TrainingFiles) -> None:
+    def sweeps(_: Path) -> None:
+        files.sweep()
+
+    record = files.add(io.BytesIO(b"x"), "a.jsonl", "fine-tune", 1.0, sweeps)
+    assert files.path(record.id).read_bytes() == b"x"
+
+
 def test_what_a_killed_server_left_is_swept_and_nothing_else(files: TrainingFiles, tmp_path: Path) -> None:
     kept = add(files)
     for name in ("incoming-file-1", "file-0123456789abcdef01234567", "README"):

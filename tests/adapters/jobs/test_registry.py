@@ -36,10 +36,26 @@ def registry(engine: sa.Engine) -> JobRegistry:
 
 def test_the_begun_job_comes_before_those_that_wait_and_these_in_their_order(registry: JobRegistry) -> None:
     first, second = (registry.create(new(), 1.0, 10) for _ in range(2))
-    assert (registry.next() or first).id == first.id
+    assert (registry.next("tiny") or second).id == first.id
     for state in (JobState.QUEUED, JobState.RUNNING):
         registry.move(second.id, state, 2.0)
-    assert (registry.next() or first).id == second.id
+    assert (registry.next("tiny") or first).id == second.id
+
+
+def test_a_job_on_another_base_waits_until_that_is_served(registry: JobRegistry) -> None:
+    job = registry.create(new(), 1.0, 10)
+    assert registry.next("another") is None
+    registry.move(job.id, JobState.QUEUED, 2.0)
+    registry.move(job.id, JobState.RUNNING, 2.0)
+    assert registry.next("another") is None
+    assert registry.next("tiny") is not None
+
+
+def test_a_page_after_nothing_is_no_empty_one(registry: JobRegistry) -> None:
+    job = registry.create(new(), 1.0, 10)
+    for page in (registry.events, registry.checkpoints):
+        with pytest.raises(JobNotFound, match="`after`"):
+            page(job.id, "ftevent-gone", 10)
 
 
 def test_the_queue_has_an_end(registry: JobRegistry) -> None:
@@ -105,5 +121,5 @@ def test_unknown_jobs_and_a_lost_database_are_told_apart(registry: JobRegistry, 
         registry.events("ftjob-nothing", None, 10)
     lost = JobRegistry(sa.create_engine(f"sqlite:///{tmp_path / 'nowhere' / 'x.sqlite'}"))
     with pytest.raises(StoreError) as error:
-        lost.next()
+        lost.next("tiny")
     assert str(tmp_path) not in error.value.message

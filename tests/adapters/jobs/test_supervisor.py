@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from loramux_adapters.errors import AdapterRejected
+from loramux_adapters.errors import AdapterRejected, NoAdapterCapacity, StoreError
+from loramux_adapters.jobs import supervisor
 from loramux_adapters.jobs.records import JobRecord
 from loramux_adapters.jobs.states import JobState
 
@@ -165,6 +167,132 @@ async def test_a_file_that_is_gone_fails_the_job(tmp_path: Path, engine: sa.Engi
     async with made.supervisor.working():
         job = await until(made, job, has_ended)
     assert (job.state, dict(job.error or {})["param"]) == (JobState.FAILED, "training_file")
+
+
+async def test_whatever_breaks_in_one_job_the_next_one_has_its_turn(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    made.library.refused.append(ZeroDivisionError("in a template"))
+    jobs = [made.job(name=f"ft:tiny:local:test:{number}") for number in range(2)]
+    async with made.supervisor.working():
+        first, second = [await until(made, job, has_ended) for job in jobs]
+    assert (first.state, dict(first.error or {})["code"]) == (JobState.FAILED, "server_error")
+    assert "template" not in str(first.error)
+    assert second.state is JobState.SUCCEEDED
+
+
+async def test_a_checkpoint_that_the_engine_has_no_place_for_is_added_at_the_end(
+    tmp_path: Path, engine: sa.Engine
+) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    made.library.refused.append(NoAdapterCapacity("every place is taken"))
+    job = made.job()
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert job.state is JobState.SUCCEEDED, messages(made, job)
+    assert sorted(one.step for one in made.registry.checkpoints(job.id, None, 10).items) == [2, 4, 6]
+    assert any("step 2 is added at the job's end" in message for message in messages(made, job))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (NoAdapterCapacity("every place is taken"), "The job waits: every place is taken"),
+        (StoreError("The file can't be kept: No space left on device."), "The job waits: The file can't be kept"),
+        (OSError(errno.ENOSPC, "No space left on device", "/secret"), "The job waits: No space is left"),
+    ],
+)
+async def test_what_may_pass_takes_no_job_away(
+    tmp_path: Path, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, trouble: Exception, told: str
+) -> None:
+    monkeypatch.setattr(supervisor, "_PAUSE_AFTER_FAULT", 0.05)
+    made = bench(tmp_path, engine, QUICK)
+    job = made.job()
+    made.library.unnamable += [trouble, trouble, trouble]
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert job.state is JobState.SUCCEEDED, messages(made, job)
+    assert [message.startswith(told) for message in messages(made, job)].count(True) == 1
+    assert made.library.unnamable == []
+
+
+async def test_servers_that_end_are_no_crashes_of_the_trainer(tmp_path: Path, engine: sa.Engine) -> None:
+    """The trainer says nothing for so long that no server hears of anything that it saved."""
+    made = bench(tmp_path, engine, "time.sleep(0.5); " + "1 / 0")
+    job = made.job()
+    for _ in range(4):
+        async with made.supervisor.working():
+            await until(made, job, lambda record: record.state is JobState.RUNNING)
+            await asyncio.sleep(0.1)
+    assert made.registry.get(job.id).state is JobState.RUNNING
+    assert made.registry.get(job.id).attempts == 0
+
+
+async def test_a_trainer_without_room_on_its_disk_is_started_again_when_there_may_be(
+    tmp_path: Path, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_PAUSE_AFTER_FAULT", 0.05)
+    full = """
+room = pathlib.Path(state) / "room"
+if not room.exists():
+    room.touch(); say(event="failed", message="no space is left on the disk", code="training_disk_full"); sys.exit(2)
+"""
+    made = bench(tmp_path, engine, QUICK.replace("stopped = []", full + "stopped = []"))
+    job = made.job()
+    async with made.supervisor.working():
+        job = await until(made, job, has_ended)
+    assert job.state is JobState.SUCCEEDED, messages(made, job)
+    assert "The job waits: no space is left on the disk" in messages(made, job)
+
+
+async def test_a_job_that_is_paused_while_its_files_are_looked_at_stays_paused(
+    tmp_path: Path, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    job, make = made.job(), made.supervisor.plans.make
+
+    def paused_meanwhile(_: object, planned: JobRecord) -> object:
+        made.registry.move(planned.id, JobState.PAUSED, 2.0)
+        return make(planned)
+
+    monkeypatch.setattr(type(made.supervisor.plans), "make", paused_meanwhile)
+    async with made.supervisor.working():
+        await asyncio.sleep(0.5)
+    assert made.registry.get(job.id).state is JobState.PAUSED
+    assert made.registry.get(job.id).recipe is None
+
+
+async def test_what_breaks_the_supervisor_itself_is_tried_again(
+    tmp_path: Path, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_PAUSE_AFTER_FAULT", 0.05)
+    made = bench(tmp_path, engine, QUICK)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / f"ftjob-{'a' * 24}").mkdir()  # of another database
+    counts = made.registry.counts
+    faults: list[Exception] = [ValueError("odd"), OSError("no descriptor")]
+    monkeypatch.setattr(made.registry, "counts", lambda: counts() if not faults else _raise(faults.pop()))
+    job = made.job()
+    async with made.supervisor.working():
+        assert (await until(made, job, has_ended)).state is JobState.SUCCEEDED
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+async def test_an_ended_job_leaves_nothing_but_its_log(tmp_path: Path, engine: sa.Engine) -> None:
+    made = bench(tmp_path, engine, QUICK)
+    job = made.job()
+    async with made.supervisor.working():
+        await until(made, job, has_ended)
+    cancelled = made.job(name="ft:tiny:local:test:2")
+    made.supervisor.plans.run(cancelled)
+    made.registry.move(cancelled.id, JobState.CANCELLED, 2.0)
+    assert [path.name for path in (tmp_path / "jobs" / cancelled.id).iterdir()] == ["recipe.yaml"]
+    async with made.supervisor.working():
+        await until(made, made.job(name="ft:tiny:local:test:3"), has_ended)
+    assert [path.name for path in (tmp_path / "jobs" / job.id).iterdir()] == ["trainer.log"]
+    assert list((tmp_path / "jobs" / cancelled.id).iterdir()) == []
 
 
 @pytest.mark.parametrize("seed", range(2))

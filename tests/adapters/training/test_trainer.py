@@ -19,6 +19,7 @@ from loramux_adapters.training.errors import TrainingError
 from loramux_adapters.training.events import (
     Checkpointed,
     Event,
+    Failed,
     Finished,
     Paused,
     Saved,
@@ -323,6 +324,27 @@ def test_a_training_that_is_told_to_pause_saves_its_last_step(place: Path) -> No
     started = next(iter(train(again)))
     assert isinstance(started, Started)
     assert started.resumed_step == said[-1].step
+
+
+def test_a_service_manager_that_tells_parent_and_trainer_loses_no_step(place: Path) -> None:
+    """The trainer hears of it twice then: once itself, and once from its parent."""
+    with start([*endless(place, "told-twice").command, "--with-parent"]) as child:
+        _wait_for("step", child.stdout or ())
+        child.terminate()
+        child.terminate()
+        said = [parse_event(line) for line in child.stdout or ()]
+    assert child.returncode == 0
+    assert isinstance(said[-1], Paused)
+
+
+def test_a_full_disk_is_told_as_such_and_not_as_a_crash(place: Path) -> None:
+    """Of the disk's room more is asked for than any disk has."""
+    full = "import loramux_adapters.training.trainer.command as c; c.ROOM_BYTES = 1 << 62; raise SystemExit(c.main())"
+    run_of = replace(run(place, output="full"), recipe=place / "gone.yaml")
+    command = [run_of.command[0], "-c", full, *run_of.command[3:]]
+    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
+    [event] = map(parse_event, said.splitlines())
+    assert event == Failed(message="no space is left on the disk", code="training_disk_full")
 
 
 def test_a_training_pauses_when_its_parent_dies(place: Path) -> None:

@@ -3,7 +3,16 @@ from pathlib import Path
 import pytest
 
 from loramux_loadtests.comparing.errors import ComparisonError
-from loramux_loadtests.comparing.plan import ArmPlan, Plan, Server, parse_arm, parse_arms, prepared, read_plan
+from loramux_loadtests.comparing.plan import (
+    ArmPlan,
+    Plan,
+    Server,
+    parse_arm,
+    parse_arms,
+    parse_keys,
+    prepared,
+    read_plan,
+)
 
 from .building import example
 
@@ -93,16 +102,18 @@ def test_two_arms_of_one_name_are_refused() -> None:
         parse_arms(["a=tiny", "a=lights"])
 
 
-def test_the_key_goes_to_the_server_it_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_goes_to_the_server_it_is_for(tmp_path: Path) -> None:
     text = ARMS.replace("{model: b}", "{model: b, url: 'http://other'}").replace(
-        "{model: c}", "{model: c, url: 'http://third', api_key_env: THIRD_KEY}"
+        "{model: c}", "{model: c, url: 'http://third'}"
     )
-    with pytest.raises(ComparisonError, match="THIRD_KEY is not set in the environment"):
-        prepared(plan(tmp_path, text), example(tmp_path), "x", HERE, None)
-    monkeypatch.setenv("THIRD_KEY", "theirs")
-    found = prepared(plan(tmp_path, text), tmp_path / "lights", "x", HERE, None)
-    assert [arm.api_key and arm.api_key.get_secret_value() for arm in found.arms] == ["secret", None, "theirs"]
+    keyed = HERE._replace(arm_keys=parse_keys(["three=theirs=="]))
+    found = prepared(plan(tmp_path, text), example(tmp_path), "x", keyed, None)
+    assert [arm.api_key and arm.api_key.get_secret_value() for arm in found.arms] == ["secret", None, "theirs=="]
     assert "secret" not in repr(found)
+    with pytest.raises(ComparisonError, match="a key for 'four', and no such arm"):
+        prepared(plan(tmp_path, text), tmp_path / "lights", "x", HERE._replace(arm_keys={"four": "k"}), None)
+    with pytest.raises(ComparisonError, match=r"written ARM=KEY$"):
+        parse_keys(["my-secret-key"])
 
 
 def test_a_function_is_looked_for_beside_the_plan_that_names_it(tmp_path: Path) -> None:

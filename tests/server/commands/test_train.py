@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from loramux_adapters.training.errors import TrainerCrashed, TrainingError
-from loramux_adapters.training.events import Event, Finished, Started, Step
+from loramux_adapters.training.events import Event, Finished, Paused, Started, Step
 from loramux_adapters.training.process import TrainingRun
 from loramux_adapters.training.recipe import Recipe
 from loramux_server.base import BaseError, ResolvedBase
@@ -142,3 +142,12 @@ def test_a_base_that_is_not_there_is_refused(arguments: list[str], monkeypatch: 
     exit_code, _, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
     assert exit_code == 2
     assert "the base 'tiny' is not there" in stderr
+
+
+def test_a_trainer_that_was_paused_has_made_nothing_yet_and_its_state_is_kept(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.server.commands.test_train.EVENTS", [*EVENTS[:2], Paused(step=90)])
+    code, _, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
+    assert (code, "run the same command again" in stderr, "to serve it" in stderr) == (130, True, False)
+    assert Path(".out.training").exists()

@@ -6,6 +6,7 @@ or paused, 2 the base, the data or the recipe can't be used, 130 interrupted.
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,13 +15,15 @@ from typing import TextIO
 
 import torch
 
-from loramux_adapters.training.errors import TrainingError
+from loramux_adapters.training.errors import NoRoomLeft, TrainingError
 from loramux_adapters.training.events import Failed, Paused
 from loramux_adapters.training.recipe import load_recipe
 from loramux_adapters.training.trainer.lessons import Job
 from loramux_adapters.training.trainer.reporter import PausedError, Reporter
 from loramux_adapters.training.trainer.training import ignore_interrupts, train
 
+ROOM_BYTES = 16 << 20
+"""With less than this left on its disk, a trainer that failed was in want of room."""
 ORPHAN_SECONDS = 20.0
 """How long a trainer whose parent died may take to save."""
 
@@ -30,7 +33,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     reporter = Reporter(_own_stdout())
     signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, lambda *_: _pause(reporter))
+    signal.signal(signal.SIGTERM, lambda *_: _pause(reporter, ends_at_once=not arguments.with_parent))
     if arguments.with_parent:
         threading.Thread(target=_watch_parent, daemon=True).start()
     if arguments.threads:
@@ -39,8 +42,13 @@ def main() -> int:
         train(_job(arguments), reporter)
     except PausedError as paused:
         reporter.tell(Paused(step=paused.step))
-    except (TrainingError, OSError) as error:
-        reporter.tell(Failed(message=str(error)))
+    except TrainingError as error:
+        reporter.tell(Failed(message=str(error), code=error.code))
+        return 2
+    except Exception as error:
+        if not isinstance(error, OSError) and _has_room(arguments.output):
+            raise
+        reporter.tell(_failed(error, arguments.output))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -61,14 +69,27 @@ def _job(arguments: argparse.Namespace) -> Job:
     )
 
 
+def _failed(error: Exception, output: Path) -> Failed:
+    """What a client may know of it: no path, which is the server's own."""
+    if not _has_room(output):
+        return Failed(message="no space is left on the disk", code=NoRoomLeft.code)
+    return Failed(message=f"a file can't be read or written: {getattr(error, 'strerror', None) or 'the disk failed'}")
+
+
+def _has_room(output: Path) -> bool:
+    """Whether the disk has room. The libraries that write weights have errors of their own for a full one."""
+    place = next(folder for folder in output.absolute().parents if folder.exists())
+    return shutil.disk_usage(place).free > ROOM_BYTES
+
+
 def _interrupt(*_: object) -> None:
     ignore_interrupts()  # a second Ctrl-C must not stop the cleaning up
     raise KeyboardInterrupt
 
 
-def _pause(reporter: Reporter) -> None:
-    """End after this step; told twice, end at once."""
-    if reporter.is_pausing:
+def _pause(reporter: Reporter, *, ends_at_once: bool) -> None:
+    """End after this step; told twice, end at once, but not with a parent: a service manager tells both of us."""
+    if reporter.is_pausing and ends_at_once:
         _interrupt()
     reporter.is_pausing = True
 

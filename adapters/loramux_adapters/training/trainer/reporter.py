@@ -1,10 +1,12 @@
 """What happens between the steps: events are told, states saved, adapters exported."""
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transformers import TrainerCallback
 
+from loramux_adapters.training.errors import TrainingError
 from loramux_adapters.training.events import Event, Saved, Step, Validated
 
 if TYPE_CHECKING:
@@ -88,7 +90,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
         )
 
     def on_evaluate(self, _args: Any, state: Any, _control: Any, metrics: dict[str, float], **_: Any) -> None:
-        """Tell of a pass over the validation file."""
+        """Tell of a pass over the validation file; raises TrainingError if its loss is no number."""
+        if not math.isfinite(metrics["eval_loss"]):
+            raise TrainingError(
+                f"the validation loss is not a number after step {state.global_step}: take a lower learning_rate"
+            )
         accuracy = metrics.get("eval_mean_token_accuracy")
         self.tell(Validated(step=state.global_step, loss=metrics["eval_loss"], token_accuracy=accuracy))
 
