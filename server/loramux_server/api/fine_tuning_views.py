@@ -3,25 +3,22 @@
 from dataclasses import dataclass
 from typing import Any
 
-from loramux_adapters.jobs.plans import Cost, Wanted
+from loramux_adapters.jobs.plans import Cost
 from loramux_adapters.jobs.records import CheckpointRecord, EventRecord, JobRecord
 from loramux_adapters.jobs.states import JobState
-from loramux_adapters.records import BaseSpec
-from loramux_adapters.training.hyperparameters import chosen
-from loramux_adapters.training.recipe import Recipe
+from loramux_adapters.training.hyperparameters import Hyperparameters
 
 
 @dataclass(frozen=True)
 class JobViews:
-    """Shows what belongs to jobs on `base`."""
+    """Shows what belongs to the jobs of `organization`."""
 
-    base: BaseSpec
     organization: str
     cost: Cost
 
     def job(self, record: JobRecord) -> dict[str, Any]:
         """Show a job; `progress` and `loramux` are ours."""
-        hyperparameters = self._hyperparameters(record)
+        hyperparameters = _hyperparameters(record)
         is_done = record.state is JobState.SUCCEEDED
         return {
             "id": record.id,
@@ -72,12 +69,6 @@ class JobViews:
             "step_number": record.step,
         }
 
-    def _hyperparameters(self, record: JobRecord) -> dict[str, Any]:
-        """Return what was chosen, and before that what was asked for."""
-        if record.recipe is None:
-            return Wanted.model_validate(record.wanted).hyperparameters.model_dump()
-        return chosen(Recipe.model_validate(record.recipe), self.base).model_dump()
-
     def _ours(self, record: JobRecord) -> dict[str, Any]:
         progress = record.progress
         share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
@@ -89,6 +80,22 @@ class JobViews:
             "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
             "cost": self.cost(progress.tokens, progress.seconds),
         }
+
+
+def _hyperparameters(record: JobRecord) -> dict[str, Any]:
+    """Return what was chosen, and before that what was asked for.
+
+    Plain values as they were entered: today's limits and today's base must not keep an old job from being shown.
+    """
+    asked = Hyperparameters().model_dump() | record.wanted.get("hyperparameters", {})
+    if record.recipe is None:
+        return asked
+    multiplier = asked["learning_rate_multiplier"]
+    return {
+        "n_epochs": record.recipe["epochs"],
+        "batch_size": record.recipe["batch_size"],
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
+    }
 
 
 def _estimated_finish(record: JobRecord) -> int | None:
