@@ -87,7 +87,7 @@ def _hyperparameters(record: JobRecord) -> dict[str, Any]:
 
     Plain values as they were entered: today's limits and today's base must not keep an old job from being shown.
     """
-    asked = Hyperparameters().model_dump() | record.wanted.get("hyperparameters", {})
+    asked: dict[str, Any] = Hyperparameters().model_dump() | record.wanted.get("hyperparameters", {})
     if record.recipe is None:
         return asked
     multiplier = asked["learning_rate_multiplier"]
