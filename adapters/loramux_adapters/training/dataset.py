@@ -161,12 +161,19 @@ def _refuse_other_formats(name: str, start: bytes) -> None:
 
 def rows(chats: list[Conversation]) -> list[Row]:
     """One row for each assistant message to learn from, with all that was said before it as the prompt."""
-    return [
-        Row(prompt=[said.as_chat() for said in conversation.messages[:turn]], completion=[message.as_chat()])
-        for conversation in chats
-        for turn, message in enumerate(conversation.messages)
-        if message.is_learned
-    ]
+    return [row for conversation in chats for row in reversed([*rows_of(conversation)])]
+
+
+def rows_of(conversation: Conversation) -> Iterator[Row]:
+    """Yield the rows of one conversation, the longest first.
+
+    A line of 1 MiB can have thousands of answers: whoever refuses the longest row never makes the others, and those
+    that are made share the messages.
+    """
+    said = [message.as_chat() for message in conversation.messages]
+    for turn in reversed(range(len(said))):
+        if conversation.messages[turn].is_learned:
+            yield Row(prompt=said[:turn], completion=[said[turn]])
 
 
 def parse(line: bytes) -> Conversation:
