@@ -1,5 +1,7 @@
 """Jobs, events and checkpoints as OpenAI's clients read them, and beside that what they can't know."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ class JobViews:
 
     organization: str
     cost: Cost
+    now: Callable[[], float] = time.time
 
     def job(self, record: JobRecord) -> dict[str, Any]:
         """Show a job; `progress` and `loramux` are ours."""
@@ -25,7 +28,7 @@ class JobViews:
             "object": "fine_tuning.job",
             "created_at": int(record.created_at),
             "finished_at": None if record.finished_at is None else int(record.finished_at),
-            "estimated_finish": _estimated_finish(record),
+            "estimated_finish": self._estimated_finish(record),
             "error": record.error,
             "fine_tuned_model": record.name if is_done else None,
             "hyperparameters": hyperparameters,
@@ -69,6 +72,11 @@ class JobViews:
             "step_number": record.step,
         }
 
+    def _estimated_finish(self, record: JobRecord) -> int | None:
+        """When it may be done, counted from now: pauses, restarts and loading are in no time since its start."""
+        left = record.progress.seconds_left
+        return int(self.now() + left) if record.state is JobState.RUNNING and left is not None else None
+
     def _ours(self, record: JobRecord) -> dict[str, Any]:
         progress = record.progress
         share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
@@ -96,10 +104,3 @@ def _hyperparameters(record: JobRecord) -> dict[str, Any]:
         "batch_size": record.recipe["batch_size"],
         "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
     }
-
-
-def _estimated_finish(record: JobRecord) -> int | None:
-    """When it may be done; it counts from what was last heard of it, which is a moment ago."""
-    if record.state is not JobState.RUNNING or record.progress.seconds_left is None or record.started_at is None:
-        return None
-    return int(record.started_at + record.progress.seconds + record.progress.seconds_left)

@@ -37,3 +37,14 @@ def test_before_anything_is_chosen_a_job_shows_what_was_asked_for() -> None:
     expected = {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": "auto"}
     assert VIEWS.job(asked(n_epochs=2))["hyperparameters"] == expected
     assert set(VIEWS.job(asked())["hyperparameters"].values()) == {"auto"}
+
+
+@pytest.mark.parametrize(
+    ("state", "left", "finish"),
+    [(JobState.RUNNING, 60.5, 10_060), (JobState.RUNNING, None, None), (JobState.PAUSED, 60.5, None)],
+)
+def test_the_end_is_estimated_from_now_however_long_ago_the_job_began(
+    state: JobState, left: float | None, finish: int | None
+) -> None:
+    job = replace(job_record(state, seconds=5, seconds_left=left), started_at=100.0)
+    assert JobViews("local", lambda *_: {}, lambda: 10_000.0).job(job)["estimated_finish"] == finish
