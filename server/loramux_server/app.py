@@ -238,7 +238,7 @@ def fine_tuning(
     def check(path: Path) -> dict[str, Any]:
         return inspect(path, tokens, context).model_dump()
 
-    views = JobViews(shelf.base, settings.organization, cost)
+    views = JobViews(settings.organization, cost)
     app.include_router(files_router(files, check, registry.needs))
     app.include_router(fine_tuning_router(registry, plans, views, supervisor.wake, training.queue))
     return supervisor

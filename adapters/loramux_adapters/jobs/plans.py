@@ -4,11 +4,12 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import floor
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loramux_adapters.jobs.errors import FileNotFound, InvalidJob
 from loramux_adapters.jobs.files import TrainingFiles
@@ -17,9 +18,9 @@ from loramux_adapters.jobs.records import JobRecord, Note
 from loramux_adapters.jobs.registry import JobRegistry
 from loramux_adapters.records import BaseSpec
 from loramux_adapters.training.estimate import Estimate, estimate
-from loramux_adapters.training.hyperparameters import Hyperparameters, LoraOptions, recipe_for
+from loramux_adapters.training.hyperparameters import Hyperparameters, LoraOptions, learning_rate, recipe_for
 from loramux_adapters.training.process import TrainingRun
-from loramux_adapters.training.recipe import Recipe
+from loramux_adapters.training.recipe import LARGEST_RATE, Recipe
 from loramux_adapters.training.report import DatasetReport, overlap
 
 _LOG = "trainer.log"
@@ -143,6 +144,8 @@ class Plans:
                 seed=seed % 2**32,
                 on_gpu=self.on_gpu,
             )
+        except ValidationError as error:
+            raise _unfit(error, self.base) from error
         except ValueError as error:
             raise InvalidJob(str(error), "lora") from error
         if recipe.rank > self.max_rank:
@@ -152,6 +155,19 @@ class Plans:
                 "lora",
             )
         return recipe
+
+
+def _unfit(error: ValidationError, base: BaseSpec) -> InvalidJob:
+    """Say what is wrong with a recipe in the words that it was asked for in."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    if "learning_rate" not in first["loc"]:
+        return InvalidJob(f"lora: {first['msg'].removeprefix('Value error, ')}", "lora")
+    rate = learning_rate(base)
+    return InvalidJob(
+        f"learning_rate_multiplier: at most {floor(LARGEST_RATE / rate)} on this base: the learning rate is {rate:g} "
+        f"times it, and must be above 0 and at most {LARGEST_RATE:g}",
+        "learning_rate_multiplier",
+    )
 
 
 def _notes(plan: Plan) -> list[Note]:

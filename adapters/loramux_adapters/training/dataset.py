@@ -1,6 +1,6 @@
 """The training file: OpenAI's chat fine-tuning format, one conversation a line, checked before anything is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict
@@ -29,27 +29,35 @@ _OTHER_LINES = {
 }
 """What a line without `messages` may be, by a key that it has."""
 _TOOLS = ("tools", "functions", "parallel_tool_calls")
+_CALLS = ("tool_calls", "function_call")
+_BESIDE_CONTENT = (*_CALLS, "refusal", "audio", "annotations")
+"""What OpenAI's client writes of every message (`message.model_dump()`), null or empty where there is nothing."""
 
 
 class Message(BaseModel):
-    """One message. `weight` 0 keeps an assistant's message as context that is not learned from."""
+    """One message. `weight` 0 keeps an assistant's message as context that is not learned from.
+
+    `name`, which tells several users apart, is ignored: few chat templates would show it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Literal["system", "user", "assistant"]
     content: Annotated[str, Field(min_length=1)]
+    name: str | None = None
     weight: Literal[0, 1] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _has_words_only(cls, message: Any) -> Any:
-        if isinstance(message, dict):
-            for key in ("tool_calls", "function_call"):
-                if message.get(key) is not None:
-                    raise ValueError(f"{key}: calls of tools can't be trained here: write the call as the content")
-            if message.get("role") in {"tool", "function", "developer"}:
-                raise ValueError("role: must be system, user or assistant")
-        return message
+        if not isinstance(message, dict):
+            return message
+        for key in _CALLS:
+            if message.get(key):
+                raise ValueError(f"{key}: calls of tools can't be trained here: write the call as the content")
+        if message.get("role") in {"tool", "function", "developer"}:
+            raise ValueError("role: must be system, user or assistant")
+        return _without_empty(message, _BESIDE_CONTENT)
 
     @field_validator("content", mode="before")
     @classmethod
@@ -59,7 +67,9 @@ class Message(BaseModel):
             return content
         if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
             raise ValueError("a part is not text, and nothing else can be trained here")
-        return "".join(str(part.get("text", "")) for part in content)
+        if not all(isinstance(part.get("text"), str) for part in content):
+            raise ValueError("the `text` of a part must be a string")
+        return "".join(part["text"] for part in content)
 
     @model_validator(mode="after")
     def _weighs_answers_only(self) -> Self:
@@ -87,13 +97,14 @@ class Conversation(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_a_conversation(cls, line: Any) -> Any:
-        if isinstance(line, dict) and "messages" not in line:
-            for key, meaning in _OTHER_LINES.items():
-                if key in line:
-                    raise ValueError(f"it is {meaning}")
-        if isinstance(line, dict) and any(line.get(key) for key in _TOOLS):
+        if not isinstance(line, dict):
+            return line
+        for key, meaning in _OTHER_LINES.items():
+            if "messages" not in line and key in line:
+                raise ValueError(f"it is {meaning}")
+        if any(line.get(key) for key in _TOOLS):
             raise ValueError("tools: calls of tools can't be trained here: leave them out")
-        return line
+        return _without_empty(line, _TOOLS)
 
     @model_validator(mode="after")
     def _has_an_answer_to_learn(self) -> Self:
@@ -106,6 +117,10 @@ class Conversation(BaseModel):
         if not any(message.is_learned for message in self.messages):
             raise ValueError("there is no assistant message to learn from")
         return self
+
+
+def _without_empty(given: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if value or key not in keys}
 
 
 class Row(TypedDict):
@@ -161,12 +176,19 @@ def _refuse_other_formats(name: str, start: bytes) -> None:
 
 def rows(chats: list[Conversation]) -> list[Row]:
     """One row for each assistant message to learn from, with all that was said before it as the prompt."""
-    return [
-        Row(prompt=[said.as_chat() for said in conversation.messages[:turn]], completion=[message.as_chat()])
-        for conversation in chats
-        for turn, message in enumerate(conversation.messages)
-        if message.is_learned
-    ]
+    return [row for conversation in chats for row in reversed([*rows_of(conversation)])]
+
+
+def rows_of(conversation: Conversation) -> Iterator[Row]:
+    """Yield the rows of one conversation, the longest first.
+
+    A line of 1 MiB can have thousands of answers: whoever refuses the longest row never makes the others, and those
+    that are made share the messages.
+    """
+    said = [message.as_chat() for message in conversation.messages]
+    for turn in reversed(range(len(said))):
+        if conversation.messages[turn].is_learned:
+            yield Row(prompt=said[:turn], completion=[said[turn]])
 
 
 def parse(line: bytes) -> Conversation:

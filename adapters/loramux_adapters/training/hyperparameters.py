@@ -81,14 +81,5 @@ def learning_rate(base: BaseSpec) -> float:
     return float(f"{_RATE * (_RATE_HIDDEN / base.hidden_size) ** _RATE_POWER:.1e}")
 
 
-def chosen(recipe: Recipe, base: BaseSpec) -> Hyperparameters:
-    """Return what a recipe has, in OpenAI's words."""
-    return Hyperparameters(
-        n_epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        learning_rate_multiplier=round(recipe.learning_rate / learning_rate(base), 6),
-    )
-
-
 def _or(wanted: Any, default: Any) -> Any:
     return default if wanted == "auto" else wanted

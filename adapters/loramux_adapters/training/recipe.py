@@ -11,6 +11,8 @@ from loramux_adapters.training.errors import InvalidRecipe
 Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ALL_LINEAR: tuple[Module, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+LARGEST_RATE = 1.0
+
 
 class Recipe(BaseModel):
     """How an adapter is trained. The defaults suit a few hundred short examples."""
@@ -22,7 +24,7 @@ class Recipe(BaseModel):
     target_modules: Annotated[tuple[Module, ...], Field(min_length=1)] = ALL_LINEAR
     # Only the last layers of the base carry the adapter; None: all of them. Fewer are cheaper to train and to serve.
     last_layers: Annotated[int, Field(ge=1)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=LARGEST_RATE)] = 1e-3
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     max_length: Annotated[int, Field(ge=8)] = 1024  # tokens of one example, prompt and completion together

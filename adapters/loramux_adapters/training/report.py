@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from loramux_adapters.training.dataset import PROBLEMS_SHOWN, Conversation, Row, conversations, rows
+from loramux_adapters.training.dataset import PROBLEMS_SHOWN, Conversation, Row, conversations, rows_of
 from loramux_adapters.training.errors import InvalidDataset
 
 FEWEST_EXAMPLES = 10
@@ -76,9 +76,10 @@ def inspect(path: Path, chat: ChatTokens, context: int) -> DatasetReport:
 
 def overlap(training: Path, validation: Path) -> int:
     """Return how many conversations of the validation file have a prompt that the training file has too."""
-    known = {_hash(row["prompt"]) for conversation in conversations(training) for row in rows([conversation])}
+    known = {_hash(row["prompt"]) for conversation in conversations(training) for row in rows_of(conversation)}
     return sum(
-        any(_hash(row["prompt"]) in known for row in rows([conversation])) for conversation in conversations(validation)
+        any(_hash(row["prompt"]) in known for row in rows_of(conversation))
+        for conversation in conversations(validation)
     )
 
 
@@ -97,22 +98,24 @@ class _Survey:
 
     def add(self, number: int, conversation: Conversation) -> None:
         self.number = number
-        learned = rows([conversation])
         whole = _hash([message.as_chat() for message in conversation.messages])
         self._duplicates += whole in self._seen
         self._seen.add(whole)
-        for row in learned:
-            self._measure(number, row)
+        for row in rows_of(conversation):
+            length = self._chat.whole(row["prompt"] + row["completion"])
+            if length > self._context:
+                self._refuse(number, length)
+                break
+            self._measure(row, length)
             self._compare(row)
 
-    def _measure(self, number: int, row: Row) -> None:
-        prompt, length = self._chat.prompt(row["prompt"]), self._chat.whole(row["prompt"] + row["completion"])
-        if length > self._context:
-            if len(self.problems) < PROBLEMS_SHOWN:
-                self.problems.append((number, f"{length} tokens, more than the context of {self._context}"))
-            return
+    def _refuse(self, number: int, length: int) -> None:
+        if len(self.problems) < PROBLEMS_SHOWN:
+            self.problems.append((number, f"{length} tokens, more than the context of {self._context}"))
+
+    def _measure(self, row: Row, length: int) -> None:
         self._lengths[length] += 1
-        self._trained += length - prompt
+        self._trained += length - self._chat.prompt(row["prompt"])
 
     def _compare(self, row: Row) -> None:
         prompt, answer = _hash(row["prompt"]), _hash(row["completion"])

@@ -1,34 +1,34 @@
 """Jobs, events and checkpoints as OpenAI's clients read them, and beside that what they can't know."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from loramux_adapters.jobs.plans import Cost, Wanted
+from loramux_adapters.jobs.plans import Cost
 from loramux_adapters.jobs.records import CheckpointRecord, EventRecord, JobRecord
 from loramux_adapters.jobs.states import JobState
-from loramux_adapters.records import BaseSpec
-from loramux_adapters.training.hyperparameters import chosen
-from loramux_adapters.training.recipe import Recipe
+from loramux_adapters.training.hyperparameters import Hyperparameters
 
 
 @dataclass(frozen=True)
 class JobViews:
-    """Shows what belongs to jobs on `base`."""
+    """Shows what belongs to the jobs of `organization`."""
 
-    base: BaseSpec
     organization: str
     cost: Cost
+    now: Callable[[], float] = time.time
 
     def job(self, record: JobRecord) -> dict[str, Any]:
         """Show a job; `progress` and `loramux` are ours."""
-        hyperparameters = self._hyperparameters(record)
+        hyperparameters = _hyperparameters(record)
         is_done = record.state is JobState.SUCCEEDED
         return {
             "id": record.id,
             "object": "fine_tuning.job",
             "created_at": int(record.created_at),
             "finished_at": None if record.finished_at is None else int(record.finished_at),
-            "estimated_finish": _estimated_finish(record),
+            "estimated_finish": self._estimated_finish(record),
             "error": record.error,
             "fine_tuned_model": record.name if is_done else None,
             "hyperparameters": hyperparameters,
@@ -72,11 +72,10 @@ class JobViews:
             "step_number": record.step,
         }
 
-    def _hyperparameters(self, record: JobRecord) -> dict[str, Any]:
-        """Return what was chosen, and before that what was asked for."""
-        if record.recipe is None:
-            return Wanted.model_validate(record.wanted).hyperparameters.model_dump()
-        return chosen(Recipe.model_validate(record.recipe), self.base).model_dump()
+    def _estimated_finish(self, record: JobRecord) -> int | None:
+        """When it may be done, counted from now: pauses, restarts and loading are in no time since its start."""
+        left = record.progress.seconds_left
+        return int(self.now() + left) if record.state is JobState.RUNNING and left is not None else None
 
     def _ours(self, record: JobRecord) -> dict[str, Any]:
         progress = record.progress
@@ -91,8 +90,17 @@ class JobViews:
         }
 
 
-def _estimated_finish(record: JobRecord) -> int | None:
-    """When it may be done; it counts from what was last heard of it, which is a moment ago."""
-    if record.state is not JobState.RUNNING or record.progress.seconds_left is None or record.started_at is None:
-        return None
-    return int(record.started_at + record.progress.seconds + record.progress.seconds_left)
+def _hyperparameters(record: JobRecord) -> dict[str, Any]:
+    """Return what was chosen, and before that what was asked for.
+
+    Plain values as they were entered: today's limits and today's base must not keep an old job from being shown.
+    """
+    asked: dict[str, Any] = Hyperparameters().model_dump() | record.wanted.get("hyperparameters", {})
+    if record.recipe is None:
+        return asked
+    multiplier = asked["learning_rate_multiplier"]
+    return {
+        "n_epochs": record.recipe["epochs"],
+        "batch_size": record.recipe["batch_size"],
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
+    }

@@ -1,6 +1,8 @@
 """`loramux finetune`: adapters made by a running server."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +57,8 @@ def create(
     - loramux finetune create train.jsonl --validation held-out.jsonl --epochs 2
     """
     server = Server(url, api_key)
-    body = _wanted(server, data, validation, epochs, batch_size, learning_rate_multiplier)
+    files = server.upload(data), server.upload(validation) if validation else None
+    body = _wanted(server, *files, epochs, batch_size, learning_rate_multiplier)
     job = server.call("POST", _JOBS, body | {"suffix": suffix, "seed": seed})
     if wait:
         words.print(f"{job['id']}: Ctrl-C leaves it running; `loramux finetune wait {job['id']}` comes back")
@@ -82,25 +85,40 @@ def estimate(
     Example: loramux finetune estimate train.jsonl --validation held-out.jsonl
     """
     server = Server(url, api_key)
-    body = _wanted(server, data, validation, epochs, batch_size, learning_rate_multiplier)
-    try:
+    with _lent(server, data) as training_file, _lent(server, validation) as validation_file:
+        body = _wanted(server, training_file, validation_file, epochs, batch_size, learning_rate_multiplier)
         found = server.call("POST", "/admin/fine_tuning/estimate", body)
-    finally:
-        for file in filter(None, (body["training_file"], body["validation_file"])):
-            server.call("DELETE", f"/v1/files/{file}")
     shown(found, tables.estimated, as_json=as_json)
 
 
+@contextmanager
+def _lent(server: Server, path: Path | None) -> Iterator[str | None]:
+    """Have a file on the server, if there is one, for as long as the context lasts."""
+    if path is None:
+        yield None
+        return
+    file = server.upload(path)
+    try:
+        yield file
+    finally:
+        server.call("DELETE", f"/v1/files/{file}")
+
+
 def _wanted(
-    server: Server, data: Path, validation: Path | None, epochs: int | None, batch_size: int | None, rate: float | None
+    server: Server,
+    training_file: str | None,
+    validation_file: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    rate: float | None,
 ) -> dict[str, Any]:
-    """Send the files up, and return what a job on them is asked for by."""
+    """Return what a job on the files is asked for by."""
     hyperparameters = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": rate}
     given = {key: value for key, value in hyperparameters.items() if value is not None}
     return {
         "model": base_of(server),
-        "training_file": server.upload(data),
-        "validation_file": server.upload(validation) if validation else None,
+        "training_file": training_file,
+        "validation_file": validation_file,
         "method": {"type": "supervised", "supervised": {"hyperparameters": given}},
     }
 

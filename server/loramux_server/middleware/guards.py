@@ -51,12 +51,16 @@ def refuse_while_draining(app: ASGIApp, drain: Drain) -> ASGIApp:
 def refuse_other_hosts(app: ASGIApp) -> ASGIApp:
     """Let only this machine's own names through, on a server that is open because only this machine reaches it.
 
-    A web page can point a name of its own at 127.0.0.1 (DNS rebinding), and a browser then asks us on its behalf.
+    A web page can point a name of its own at 127.0.0.1 (DNS rebinding), and a browser then asks us on its behalf. Or it
+    sends us a form by our own name, which a browser does without asking us first, and says from where as `Origin`.
     """
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if not _OWN_HOST.fullmatch(Headers(scope=scope).get("host", "localhost")):
+        headers = Headers(scope=scope)
+        if not _OWN_HOST.fullmatch(headers.get("host", "localhost")):
             raise NotPermitted("Without API keys this server answers to localhost and its addresses alone.")
+        if not _OWN_HOST.fullmatch(headers.get("origin", "http://localhost").partition("://")[2]):
+            raise NotPermitted("Without API keys this server answers to web pages of this machine alone.")
         await app(scope, receive, send)
 
     return guarded

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionMessage
 
 from loramux_adapters.training.dataset import LONGEST_LINE, PROBLEMS_SHOWN, read_dataset, rows
 from loramux_adapters.training.errors import InvalidDataset
@@ -21,6 +22,10 @@ def written(folder: Path, *lines: object) -> Path:
 
 def chat(*messages: dict[str, Any]) -> dict[str, Any]:
     return {"messages": list(messages)}
+
+
+def parts(*content: dict[str, Any]) -> dict[str, Any]:
+    return ANSWER | {"content": list(content)}
 
 
 def problem(folder: Path, line: object) -> str:
@@ -49,6 +54,23 @@ def test_an_answer_of_weight_zero_is_context_only(tmp_path: Path) -> None:
     assert row["prompt"] == [USER, ANSWER, USER]
 
 
+def test_parts_of_text_are_joined(tmp_path: Path) -> None:
+    answer = parts({"type": "text", "text": "order_"}, {"type": "text", "text": "status"})
+    assert rows(read_dataset(written(tmp_path, chat(USER, answer))))[0]["completion"] == [ANSWER]
+
+
+def test_a_message_as_openais_client_dumps_it_is_taken_as_what_it_says(tmp_path: Path) -> None:
+    dumped = ChatCompletionMessage.model_validate(ANSWER).model_dump()
+    empty: dict[str, Any] = {"tools": [], "functions": None, "parallel_tool_calls": False}
+    [row] = rows(read_dataset(written(tmp_path, chat(USER, dumped | {"annotations": []}) | empty)))
+    assert row == {"prompt": [USER], "completion": [ANSWER]}
+
+
+def test_the_name_of_who_speaks_is_ignored(tmp_path: Path) -> None:
+    [row] = rows(read_dataset(written(tmp_path, chat(USER | {"name": "Ann"}, ANSWER | {"name": None}))))
+    assert row == {"prompt": [USER], "completion": [ANSWER]}
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -67,7 +89,17 @@ def test_an_answer_of_weight_zero_is_context_only(tmp_path: Path) -> None:
         (chat(USER, ANSWER | {"content": ""}), "messages.1.content"),
         (chat(USER, ANSWER | {"content": None}), "messages.1.content"),
         (chat(USER, ANSWER | {"weight": 0.5}), "messages.1.weight"),
-        (chat(USER, ANSWER | {"tool_calls": []}), "messages.1: tool_calls: calls of tools"),
+        (chat(USER, ANSWER | {"tool_calls": [{"id": "x"}]}), "messages.1: tool_calls: calls of tools"),
+        (chat(USER, ANSWER | {"function_call": {"name": "x"}}), "messages.1: function_call: calls of tools"),
+        (chat(USER, ANSWER | {"refusal": "no"}), "messages.1.refusal: Extra inputs"),
+        (chat(USER, ANSWER | {"unknown": None}), "messages.1.unknown: Extra inputs"),
+        (chat(USER | {"name": 7}, ANSWER), "messages.0.name"),
+        (chat(USER, ANSWER) | {"tools": [{"type": "function"}]}, "tools: calls of tools"),
+        (chat(USER, ANSWER) | {"parallel_tool_calls": True}, "tools: calls of tools"),
+        (chat(USER, parts({"type": "image_url"})), "messages.1.content: a part is not text"),
+        (chat(USER, parts({"type": "text", "text": None})), "messages.1.content: the `text` of a part must be"),
+        (chat(USER, parts({"type": "text", "text": {"a": 1}})), "messages.1.content: the `text` of a part must be"),
+        (chat(USER, parts({"type": "text"})), "messages.1.content: the `text` of a part must be"),
     ],
 )
 def test_a_line_that_is_no_conversation_is_refused_with_its_number(tmp_path: Path, line: object, reason: str) -> None:

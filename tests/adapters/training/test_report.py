@@ -58,6 +58,28 @@ def test_examples_beyond_the_context_are_refused_with_their_lines(tmp_path: Path
     assert refused.value.problems == [(number, "51 tokens, more than the context of 50") for number in (4, 9)]
 
 
+def test_a_line_of_thousands_of_turns_is_refused_by_its_longest_example_alone(tmp_path: Path) -> None:
+    counted: list[int] = []
+
+    class Counting(Letters):
+        def whole(self, messages: Any) -> int:
+            counted.append(len(messages))
+            return self.prompt(messages)
+
+    lines = [chat("q", "a")] * 10
+    lines[4] = {"messages": chat("q", "a")["messages"] * 5000}
+    with pytest.raises(InvalidDataset) as refused:
+        inspect(written(tmp_path / "a", *lines), Counting(), 50)
+    assert refused.value.problems == [(5, "10000 tokens, more than the context of 50")]
+    assert sorted(counted) == [2] * 9 + [10_000]
+
+
+def test_what_follows_the_last_answer_to_learn_from_does_not_count(tmp_path: Path) -> None:
+    said = [*chat("q", "a")["messages"], {"role": "user", "content": "q" * 99}]
+    lines = [{"messages": [*said, {"role": "assistant", "content": "a", "weight": 0}]}] * 10
+    assert inspect(written(tmp_path / "a", *lines), Letters(), 50).longest == 2
+
+
 def test_prompts_of_the_validation_file_that_were_trained_on_are_counted(tmp_path: Path) -> None:
     training = written(tmp_path / "a", chat("1", "x"), chat("2", "x"))
     assert overlap(training, written(tmp_path / "b", chat("2", "y"), chat("3", "x"))) == 1

@@ -1,6 +1,7 @@
 """What a job can be asked for over HTTP; how one runs is tested where the supervisor and the real base are."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -46,6 +47,9 @@ async def file(tiny: TinyServer) -> str:
         ({"hyperparameters": {"n_epochs": 0}}, "n_epochs"),
         ({"hyperparameters": {"n_epochs": "many"}}, "n_epochs"),
         ({"hyperparameters": {"learning_rate_multiplier": -1}}, "learning_rate_multiplier"),
+        ({"hyperparameters": {"learning_rate_multiplier": 1000}}, r"multiplier: at most \d+ on this base"),
+        ({"hyperparameters": {"learning_rate_multiplier": 1e-323}}, "learning_rate_multiplier: .*must be above 0"),
+        ({"extra_body": {"lora": {"target_modules": ["q_proj"] * 2}}}, "lora: target_modules names a module twice"),
         ({"extra_body": {"lora": {"rank": 999}}}, "rank"),
         ({"extra_body": {"lora": {"rank": 256}}}, "serves ranks up to"),
         ({"extra_body": {"lora": {"last_layers": 99}}}, "the base has 3 layers"),
@@ -56,9 +60,23 @@ async def test_what_can_not_be_done_is_a_clear_400(
     tiny: TinyServer, file: str, changes: dict[str, Any], reason: str
 ) -> None:
     wanted: dict[str, Any] = {"model": "tiny", "training_file": file} | changes
-    with pytest.raises(openai.BadRequestError, match=reason):
+    with pytest.raises(openai.BadRequestError, match=reason) as refused:
         await tiny.client.fine_tuning.jobs.create(**wanted)
+    assert "pydantic" not in str(refused.value)
     assert (await tiny.client.fine_tuning.jobs.list()).data == []
+
+
+async def test_the_largest_multiplier_that_a_refusal_names_is_taken(tiny: TinyServer, file: str) -> None:
+    async def estimated(multiplier: float) -> Any:
+        hyperparameters = {"learning_rate_multiplier": multiplier}
+        body = {"model": "tiny", "training_file": file, "hyperparameters": hyperparameters}
+        return (await tiny.http.post("/admin/fine_tuning/estimate", json=body)).json()
+
+    refused = (await estimated(1000))["error"]
+    assert refused["param"] == "learning_rate_multiplier"
+    most = int(re.findall(r"at most (\d+)", refused["message"])[0])
+    assert (await estimated(most))["recipe"]["learning_rate"] <= 1
+    assert "error" in await estimated(most + 1)
 
 
 @pytest.mark.parametrize("job", ["ftjob-nothing", "x' OR 1=1", "%00"])

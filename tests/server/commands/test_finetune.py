@@ -63,14 +63,25 @@ async def test_waiting_ends_with_the_job_and_tells_why_it_failed(run: Run, data:
     assert "can't be loaded as a base model" in waited.stdout
 
 
-async def test_an_estimate_tells_what_a_job_would_be_and_leaves_nothing(run: Run, data: str) -> None:
+async def test_an_estimate_tells_what_a_job_would_be_and_leaves_nothing(run: Run, tiny: TinyServer, data: str) -> None:
     told = await run("estimate", data, "--validation", data, "--epochs", "3")
     assert told.exit_code == 0, told.output
     assert "steps" in told.stdout
     assert "epochs 3" in " ".join(told.stdout.split())
     assert "validation prompts are in the training file too" in " ".join(told.stdout.split())
+    assert (await tiny.client.files.list()).data == []
     assert json.loads((await run("list", "--json")).stdout)["data"] == []
     assert json.loads((await run("estimate", data, "--json")).stdout)["recipe"]["rank"] == 8
+
+
+async def test_an_estimate_whose_validation_file_is_refused_leaves_nothing(
+    run: Run, tiny: TinyServer, data: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{}\n")
+    refused = await run("estimate", data, "--validation", str(broken))
+    assert (refused.exit_code, "line 1: " in refused.output) == (1, True)
+    assert (await tiny.client.files.list()).data == []
 
 
 async def test_a_broken_file_is_refused_with_its_line(run: Run, tmp_path: Path) -> None:

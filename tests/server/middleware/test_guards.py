@@ -133,3 +133,19 @@ async def test_an_open_server_does_not_answer_to_names_that_a_web_page_made_up_f
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000"])
 async def test_an_open_server_answers_to_this_machines_own_names(host: str) -> None:
     assert (await Server(OK).ask(headers={"host": host})).status == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "http://localhost.evil.example", "http://localhost@evil.example", "null", "", "localhost"],
+)
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions"])
+async def test_an_open_server_takes_no_form_that_a_web_page_from_elsewhere_sends(path: str, origin: str) -> None:
+    headers = {"host": "127.0.0.1:8000", "origin": origin}
+    assert error(await Server(OK).ask(path, headers=headers)) == (403, "not_permitted")
+    assert (await Server(OK, keys=["key"]).ask(path, headers=headers | {"authorization": "Bearer key"})).status == 200
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "http://localhost:3000", "https://[::1]"])
+async def test_an_open_server_answers_to_the_pages_of_this_machine_such_as_its_dashboard(origin: str) -> None:
+    assert (await Server(OK).ask(headers={"host": "127.0.0.1:8000", "origin": origin})).status == 200
