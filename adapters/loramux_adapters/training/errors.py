@@ -3,6 +3,7 @@
 AdapterError                  adapter_error
 └── TrainingError             training_failed
     ├── InvalidDataset        training_file_invalid
+    ├── RefusedChat           chat_refused
     ├── InvalidRecipe         recipe_invalid
     ├── UnusableBase          training_base_unusable
     ├── TooLittleMemory       training_memory_short
@@ -31,6 +32,12 @@ class InvalidDataset(TrainingError):
         self.problems = problems
         lines = "\n".join(f"  line {number}: {reason}" for number, reason in problems)
         super().__init__(f"{name} is not a chat fine-tuning file:\n{lines}")
+
+
+class RefusedChat(TrainingError):
+    """A conversation that the base's chat template has no form for, such as two user messages in a row."""
+
+    code = "chat_refused"
 
 
 class InvalidRecipe(TrainingError):

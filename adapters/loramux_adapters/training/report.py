@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loramux_adapters.training.dataset import PROBLEMS_SHOWN, Conversation, Row, conversations, rows_of
-from loramux_adapters.training.errors import InvalidDataset
+from loramux_adapters.training.errors import InvalidDataset, RefusedChat
 
 FEWEST_EXAMPLES = 10
 _ENOUGH_EXAMPLES = 50
@@ -22,7 +22,7 @@ _HASH_BYTES = 16
 
 
 class ChatTokens(Protocol):
-    """Counts as the trainer will: by the base's own chat template."""
+    """Counts as the trainer will: by the base's own chat template; raises RefusedChat where that has no form for it."""
 
     def prompt(self, messages: Sequence[dict[str, str]]) -> int:
         """The tokens of what comes before an answer."""
@@ -101,21 +101,20 @@ class _Survey:
         whole = _hash([message.as_chat() for message in conversation.messages])
         self._duplicates += whole in self._seen
         self._seen.add(whole)
-        for row in rows_of(conversation):
-            length = self._chat.whole(row["prompt"] + row["completion"])
-            if length > self._context:
-                self._refuse(number, length)
-                break
-            self._measure(row, length)
-            self._compare(row)
+        try:
+            for row in rows_of(conversation):
+                self._measure(row)
+                self._compare(row)
+        except RefusedChat as refused:  # what follows it in the conversation would be no better
+            if len(self.problems) < PROBLEMS_SHOWN:
+                self.problems.append((number, refused.message))
 
-    def _refuse(self, number: int, length: int) -> None:
-        if len(self.problems) < PROBLEMS_SHOWN:
-            self.problems.append((number, f"{length} tokens, more than the context of {self._context}"))
-
-    def _measure(self, row: Row, length: int) -> None:
-        self._lengths[length] += 1
+    def _measure(self, row: Row) -> None:
+        length = self._chat.whole(row["prompt"] + row["completion"])
+        if length > self._context:
+            raise RefusedChat(f"{length} tokens, more than the context of {self._context}")
         self._trained += length - self._chat.prompt(row["prompt"])
+        self._lengths[length] += 1
 
     def _compare(self, row: Row) -> None:
         prompt, answer = _hash(row["prompt"]), _hash(row["completion"])

@@ -11,6 +11,7 @@ from loramux_adapters.jobs.errors import TrialFailed
 from loramux_adapters.jobs.trial.examiner import Reply
 from loramux_adapters.pool import AdapterPool
 from loramux_adapters.records import VersionId
+from loramux_server.engine.chat_tokens import in_tokens
 from loramux_server.engine.directory import LoraRequests
 
 
@@ -32,9 +33,7 @@ class EngineAsk:
             lease.release()
 
     async def _ask(self, route: Any, chat: Sequence[dict[str, str]], most_tokens: int) -> Reply:
-        tokens = self._engine.renderer.tokenizer.apply_chat_template(
-            list(chat), add_generation_prompt=True, return_dict=False
-        )
+        tokens = in_tokens(self._engine.renderer.tokenizer, chat)
         params = SamplingParams(temperature=0.0, max_tokens=most_tokens, output_kind=RequestOutputKind.FINAL_ONLY)
         name, began = f"trial-{next(self._numbers)}", time.monotonic()
         try:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loramux_adapters.training.errors import InvalidDataset
+from loramux_adapters.training.errors import InvalidDataset, RefusedChat
 from loramux_adapters.training.report import inspect, overlap
 
 
@@ -56,6 +56,24 @@ def test_examples_beyond_the_context_are_refused_with_their_lines(tmp_path: Path
     with pytest.raises(InvalidDataset) as refused:
         inspect(written(tmp_path / "a", *lines), Letters(), 50)
     assert refused.value.problems == [(number, "51 tokens, more than the context of 50") for number in (4, 9)]
+
+
+def test_what_the_template_refuses_is_refused_with_its_line(tmp_path: Path) -> None:
+    class Strict(Letters):
+        def prompt(self, messages: Any) -> int:
+            if len(messages) > 2:
+                raise RefusedChat("the base's chat template refuses it: roles must alternate")
+            return super().prompt(messages)
+
+        whole = prompt
+
+    lines = [chat("q", "a")] * 12
+    lines[4] = {
+        "messages": [{"role": "user", "content": "q"}, {"role": "user", "content": "q"}, lines[0]["messages"][1]]
+    }
+    with pytest.raises(InvalidDataset) as refused:
+        inspect(written(tmp_path / "a", *lines), Strict(), 100)
+    assert refused.value.problems == [(5, "the base's chat template refuses it: roles must alternate")]
 
 
 def test_a_line_of_thousands_of_turns_is_refused_by_its_longest_example_alone(tmp_path: Path) -> None:
