@@ -19,7 +19,6 @@ from loramux_adapters.errors import AdapterError
 from loramux_adapters.intake import Intake, declared_rank
 from loramux_adapters.jobs.delivery import Delivery
 from loramux_adapters.jobs.files import MOST_BYTES, TrainingFiles
-from loramux_adapters.jobs.observer import Observer
 from loramux_adapters.jobs.plans import Plans
 from loramux_adapters.jobs.registry import JobRegistry
 from loramux_adapters.jobs.supervisor import Supervisor
@@ -211,7 +210,7 @@ async def compose(
 
 
 def fine_tuning(
-    app: FastAPI, settings: Settings, shelf: Shelf, library: Library, engine: Any, ask: Ask, observer: Observer
+    app: FastAPI, settings: Settings, shelf: Shelf, library: Library, engine: Any, ask: Ask, observer: JobMetrics
 ) -> Supervisor:
     """Wire files and jobs, and return what works on the jobs."""
     files, registry = TrainingFiles(shelf.database, settings.data_dir / "files"), JobRegistry(shelf.database)
@@ -240,7 +239,7 @@ def fine_tuning(
 
     views = JobViews(settings.organization, cost)
     app.include_router(files_router(files, check, registry.needs))
-    app.include_router(fine_tuning_router(registry, plans, views, supervisor.wake, training.queue))
+    app.include_router(fine_tuning_router(registry, plans, views, supervisor.wake, training.queue, observer.cancelled))
     return supervisor
 
 

@@ -57,7 +57,7 @@ class Training(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
     priority: Literal["idle", "low", "equal"] = "idle"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    queue: Annotated[int, Field(ge=0, le=100_000)] = 100
+    queue: Annotated[int, Field(ge=1, le=100_000)] = 100  # each waits at first, so with 0 none could be made
     save_seconds: PositiveFloat = 30.0
     trial_questions: Annotated[int, Field(ge=0, le=10_000)] = 100
 

@@ -37,6 +37,11 @@ def test_an_adapter_of_another_base_is_warned_of_or_refused_and_nothing_else() -
     assert "base_mismatch" in refusal({"LORAMUX_BASE_MISMATCH": "ignore"})
 
 
+def test_a_queue_in_which_no_job_could_wait_is_refused_because_each_does_at_first() -> None:
+    assert load_settings(environ={"LORAMUX_TRAINING__QUEUE": "1"}).training.queue == 1
+    assert "training.queue" in refusal({"LORAMUX_TRAINING__QUEUE": "0"})
+
+
 def test_what_lies_in_the_data_folder_follows_it() -> None:
     settings = load_settings(environ={"LORAMUX_DATA_DIR": "/srv/data"})
     assert settings.database_url == "sqlite:////srv/data/loramux.sqlite3"

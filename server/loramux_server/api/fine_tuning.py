@@ -18,19 +18,28 @@ from loramux_server.api.fine_tuning_views import JobViews
 from loramux_server.api.problems import problems
 from loramux_server.errors import InvalidRequest
 
+Told = Callable[[JobRecord], None]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _PREFIX = "/v1/fine_tuning/jobs"
 _METADATA = "metadata["
 
 
 def fine_tuning_router(
-    registry: JobRegistry, plans: Plans, views: JobViews, wake: Callable[[], None], most_waiting: int
+    registry: JobRegistry,
+    plans: Plans,
+    views: JobViews,
+    wake: Callable[[], None],
+    most_waiting: int,
+    cancelled: Told,
 ) -> APIRouter:
-    """Return the routes; `wake` is called when there is something new to work on or to stop."""
+    """Return the routes; `wake` is called when there is something new to work on or to stop.
+
+    `cancelled` is told of each job that is cancelled, also of one that nobody works on.
+    """
     router = APIRouter(tags=["fine-tuning"], responses=problems(404, 409, 429))
     for part in (
         _jobs(registry, plans, views, wake, most_waiting),
-        _moves(registry, views, wake),
+        _moves(registry, views, wake, cancelled),
         _histories(registry, views),
         _estimates(plans),
     ):
@@ -84,11 +93,13 @@ def _jobs(
     return router
 
 
-def _moves(registry: JobRegistry, views: JobViews, wake: Callable[[], None]) -> APIRouter:
+def _moves(registry: JobRegistry, views: JobViews, wake: Callable[[], None], cancelled: Told) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
     async def moved(job: str, state: JobState, note: str) -> dict[str, Any]:
-        record = await asyncio.to_thread(registry.move, job, state, time.time(), Note(note))
+        record: JobRecord = await asyncio.to_thread(registry.move, job, state, time.time(), Note(note))
+        if state is JobState.CANCELLED:
+            cancelled(record)
         wake()
         return views.job(record)
 

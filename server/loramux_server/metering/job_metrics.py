@@ -1,5 +1,7 @@
 """How fine-tuning goes, as Prometheus sees it, and what it costs, as the ledger does."""
 
+from threading import Lock
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from loramux_adapters.jobs.records import JobRecord, Progress
@@ -22,6 +24,8 @@ class JobMetrics:
         self._left = Gauge(f"{_NAME}_left_seconds", "How long the job that runs may still take.", registry=registry)
         self._loss = Gauge(f"{_NAME}_loss", "Training loss of the last step, in nats a token.", registry=registry)
         self._known = Progress()
+        self._counted: set[str] = set()
+        self._counting = Lock()
         for outcome in ("succeeded", "failed", "cancelled"):
             self._ended.labels(outcome)  # begins at 0, so that alerts see the first one
 
@@ -48,6 +52,18 @@ class JobMetrics:
         for gauge in (self._running, self._share, self._left):
             gauge.set(0)
         if job.state.has_ended:
-            self._ended.labels(job.state.value).inc()
+            self._count(job)
         if job.progress.tokens:
             self._book.charge(job.id, job.name, job.progress.tokens, job.progress.seconds)
+
+    def cancelled(self, job: JobRecord) -> None:
+        """Somebody cancelled a job, which may have waited; if it was worked on, `stopped` follows."""
+        self._count(job)
+
+    def _count(self, job: JobRecord) -> None:
+        """Count an end once, whoever tells of it first."""
+        with self._counting:
+            if job.id in self._counted:
+                return
+            self._counted.add(job.id)
+        self._ended.labels(job.state.value).inc()

@@ -104,3 +104,17 @@ async def test_a_job_waits_is_paused_resumed_and_cancelled(tiny: TinyServer, fil
             assert (await jobs.cancel(job.id)).status == "cancelled"
     with pytest.raises(openai.ConflictError):
         await jobs.pause(made[0].id)
+
+
+async def cancelled(tiny: TinyServer) -> float:
+    sample = r'^loramux_fine_tuning_jobs_total{outcome="cancelled"} (.*)$'
+    [count] = re.findall(sample, (await tiny.http.get("/metrics")).text, re.MULTILINE)
+    return float(count)
+
+
+async def test_a_job_that_is_cancelled_while_it_waits_is_counted(tiny: TinyServer, file: str) -> None:
+    jobs, before = tiny.client.fine_tuning.jobs, await cancelled(tiny)
+    made = await jobs.create(model="tiny", training_file=file)
+    await jobs.pause(made.id)  # nobody works on it
+    await jobs.cancel(made.id)
+    assert await cancelled(tiny) == before + 1

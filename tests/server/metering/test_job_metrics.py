@@ -66,6 +66,21 @@ def test_a_job_that_never_trained_costs_nothing(metrics: JobMetrics, book: Train
     assert book.by_adapter() == {}
 
 
+def test_a_job_that_is_cancelled_while_it_waits_is_counted(metrics: JobMetrics, registry: CollectorRegistry) -> None:
+    metrics.cancelled(job_record(JobState.CANCELLED))
+    assert value(registry, "jobs_total", outcome="cancelled") == 1
+
+
+def test_a_job_that_is_cancelled_while_it_runs_is_counted_once_and_stops_running_when_it_stops(
+    metrics: JobMetrics, registry: CollectorRegistry
+) -> None:
+    metrics.began(job_record(JobState.RUNNING))
+    metrics.cancelled(job_record(JobState.CANCELLED))
+    assert value(registry, "jobs_running") == 1
+    metrics.stopped(job_record(JobState.CANCELLED))
+    assert (value(registry, "jobs_total", outcome="cancelled"), value(registry, "jobs_running")) == (1, 0)
+
+
 def test_the_queue_is_shown(metrics: JobMetrics, registry: CollectorRegistry) -> None:
     metrics.waiting(3)
     assert value(registry, "jobs_waiting") == 3
