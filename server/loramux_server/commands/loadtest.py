@@ -119,7 +119,10 @@ def report(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Make the report anew from rows, such as a load test left that was killed."""
+    """Make the report anew from rows, such as a load test left that was killed.
+
+    The exit code is that of the load; 2 if it was killed.
+    """
     from loramux_loadtests.load import command
 
     raise typer.Exit(command.report(rows, prices, output, as_json=as_json))
