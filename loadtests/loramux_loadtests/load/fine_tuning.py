@@ -64,7 +64,8 @@ async def beside(wanted: FineTuning, url: str, model: str, api_key: str | None) 
         try:
             yield job
         finally:
-            task.cancel()
+            if job.running_until is None:  # else the job is over, or being cancelled, which is waited for
+                task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
