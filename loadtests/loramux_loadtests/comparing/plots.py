@@ -51,9 +51,12 @@ def break_even(summary: Summary, found: PassSummary, mode: str) -> str:
     if estimate:
         axes.axvline(estimate, color=_GREY, linestyle="--", linewidth=1)
         axes.axvspan(fewest or estimate, most or requests[-1], color=_GREY, alpha=0.15, linewidth=0)
-        label = f" {estimate:,.0f} requests" if most else f" {estimate:,.0f} requests or more, maybe never"
+        label = f" {estimate:,.0f} requests" if most else f" {estimate:,.0f} requests, if ever"
         axes.annotate(label, (estimate, reference * estimate), textcoords="offset points", xytext=(6, -14))
     axes.set(xscale="log", yscale="log", xlabel="requests in the first month", ylabel="US dollars, making it included")
+    axes.xaxis.set_major_formatter("{x:,.0f}")  # a logarithmic axis' own are formulas
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     return _url(figure)

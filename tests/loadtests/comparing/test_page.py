@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import re
@@ -54,6 +55,15 @@ def test_the_page_needs_nothing_else() -> None:
     assert "default-src 'none'" in page
     assert page.count("<img") == 1 + 1 + 2  # quality, break-even, a confusion matrix each
     assert "When it pays, by gpu hour" in page
+
+
+def test_no_label_of_a_picture_is_a_formula() -> None:
+    found = comparison(prices=PRICES)
+    answers = rows([1] * 12, [0] * 12)
+    page = html(found, summarize(found, answers, TURNS), answers, {})
+    pictures = [base64.b64decode(data).decode() for data in re.findall(r"svg\+xml;base64,([^\"]+)", page)]
+    assert any("<!-- 10,000 -->" in picture for picture in pictures)
+    assert not any("mathdefault" in picture for picture in pictures)
 
 
 def test_the_worst_come_first_and_equals_do_not_come() -> None:
