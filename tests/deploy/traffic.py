@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def _trains(tiny: TinyServer, number: int) -> None:
     """Tell the meter what the supervisor would tell it of a job that ended, of the next one, and of one that waits."""
     meter = tiny.server.jobs.observer
     meter.waiting(1)
-    meter.stopped(job_record(JobState.SUCCEEDED))
+    meter.stopped(replace(job_record(JobState.SUCCEEDED), id=f"ftjob-{number}"))
     meter.began(job_record(JobState.RUNNING))
     meter.progressed(Progress(step=1, steps=4, tokens=100 + number, seconds=1.0, seconds_left=3.0, loss=0.5))
 
