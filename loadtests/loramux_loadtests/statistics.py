@@ -73,10 +73,20 @@ def bootstrap_interval(
     For paired arms, pass the differences of the pairs. ValueError for no values.
     """
     samples = _samples(values)
-    drawn = np.random.default_rng(seed).integers(len(samples), size=(resamples, len(samples)))
+    drawn = statistic(samples[draws(len(samples), resamples=resamples, seed=seed)], axis=1)
+    return percentile_interval(drawn, float(statistic(samples, axis=0)), confidence=confidence)
+
+
+def draws(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
+    """`resamples` times which of `count` values are drawn, as many as there are; the same for the same count."""
+    return np.random.default_rng(seed).integers(count, size=(resamples, count))
+
+
+def percentile_interval(drawn: Samples, estimate: float, *, confidence: float = 0.95) -> Interval:
+    """The interval of an estimate, of which `drawn` are those of the values drawn anew."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(statistic(samples[drawn], axis=1), [tail, 1 - tail])
-    return Interval(float(low), float(statistic(samples, axis=0)), float(high))
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(float(low), estimate, float(high))
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -98,12 +108,11 @@ def mean_interval(values: Sequence[float]) -> Interval:
 def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> Interval | None:
     """The 95 % interval of the mean of `above` over that of `below`, drawn in pairs; None where the latter may be 0."""
     numerators, denominators = _samples(above), _samples(below)
-    drawn = np.random.default_rng(0).integers(len(numerators), size=(RESAMPLES, len(numerators)))
+    drawn = draws(len(numerators))
     sums = denominators[drawn].sum(axis=1)
     if not sums.all() or not denominators.sum():
         return None
-    low, high = np.quantile(numerators[drawn].sum(axis=1) / sums, [0.025, 0.975])
-    return Interval(float(low), float(numerators.sum() / denominators.sum()), float(high))
+    return percentile_interval(numerators[drawn].sum(axis=1) / sums, float(numerators.sum() / denominators.sum()))
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from loramux_loadtests.comparing.rows import Answer, Turn
 from loramux_loadtests.prices import Dollars, TokenPrices
-from loramux_loadtests.statistics import RESAMPLES, Interval, Samples
+from loramux_loadtests.statistics import Interval, Samples, draws, percentile_interval
 
 MODES = ("price_list", "gpu_hour")
 
@@ -58,28 +57,22 @@ def spent(rows: Sequence[Answer], prices: Prices, turns: Sequence[Turn]) -> Mapp
 def mean(one: Spent) -> Interval:
     """US dollars an answer."""
     (drawn,) = _drawn(one)
-    return _interval(drawn, one.mean)
+    return percentile_interval(drawn, one.mean)
 
 
 def ratio(ours: Spent, theirs: Spent) -> Interval | None:
     """What an answer costs with the one over what it costs with the other; None where that may be nothing."""
     mine, others = _drawn(ours, theirs)
-    return _interval(mine / others, ours.mean / theirs.mean) if others.all() else None
+    return percentile_interval(mine / others, ours.mean / theirs.mean) if others.all() else None
 
 
 def saving(ours: Spent, theirs: Spent) -> Interval:
     """US dollars that the one saves with an answer."""
     mine, others = _drawn(ours, theirs)
-    return _interval(others - mine, theirs.mean - ours.mean)
+    return percentile_interval(others - mine, theirs.mean - ours.mean)
 
 
-def _drawn(*arms: Spent) -> list[NDArray[np.float64]]:
+def _drawn(*arms: Spent) -> list[Samples]:
     """Means of pieces drawn anew, the same of each arm: what slowed a turn of the one may have slowed the other's."""
-    pieces = min(len(arm.dollars) for arm in arms)
-    drawn = np.random.default_rng(0).integers(pieces, size=(RESAMPLES, pieces))
+    drawn = draws(min(len(arm.dollars) for arm in arms))
     return [arm.dollars[drawn].sum(axis=1) / arm.answers[drawn].sum(axis=1) for arm in arms]
-
-
-def _interval(drawn: NDArray[np.float64], estimate: float) -> Interval:
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(low), estimate, float(high))
