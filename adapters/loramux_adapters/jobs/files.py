@@ -151,11 +151,11 @@ def _held(path: Path) -> Iterator[BinaryIO]:
 
 
 def _is_held(path: Path) -> bool:
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except (BlockingIOError, FileNotFoundError):  # who held it has just given it its name, or removed it
+        return True
     return False
 
 
