@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SCENARIO ?= mixed
-EXAMPLES := $(addprefix adapters/examples/,support-intent order-json house-tone)
+EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 # Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
@@ -36,37 +36,37 @@ format: dev ## lay the code out and mend what ruff can mend
 lock: ## pin anew what requirements/*.in ask for; ARGS="--upgrade" takes newer versions
 	@$(PYTHON) tools/lock.py $(ARGS)
 
-examples: dev ## make the example adapters' data again and train them; to measure them, see adapters/examples/README.md
-	$(BIN)/python adapters/examples/generate.py
+examples: dev ## make the example adapters' data again and train them; to measure them, see adapters/loramux_adapters/examples/README.md
+	$(BIN)/python adapters/loramux_adapters/examples/generate.py
 	for folder in $(EXAMPLES); do $(BIN)/loramux train --base demo \
 	  --data $$folder/train.jsonl --recipe $$folder/recipe.yaml --output $$folder || exit 1; done
 
 verdict: dev ## is a fine-tune worth it? the examples against the prompted base; ARGS="--url URL --limit N"
-	$(BIN)/python -m loramux_loadtests.verdict $(ARGS)
+	$(BIN)/python -m benchmarks.verdict $(ARGS)
 
 bench-overhead: dev ## compare with stock vLLM on this machine; ARGS="--quick" for a trial
-	$(BIN)/python -m loramux_loadtests.overhead $(ARGS)
+	$(BIN)/python -m benchmarks.overhead.command $(ARGS)
 
 bench-churn: dev ## measure many adapters, coming and going, against stock vLLM; ARGS="--only gaps" for a part
-	$(BIN)/python -m loramux_loadtests.bench_churn $(ARGS)
+	$(BIN)/python -m benchmarks.churn.command $(ARGS)
 
 bench-finetune: dev ## train with default settings and score it, and measure serving beside a job; ARGS="--data FOLDER"
-	$(BIN)/python -m loramux_loadtests.bench_finetune $(ARGS)
+	$(BIN)/python -m benchmarks.finetune.command $(ARGS)
 
 loadtest: dev ## put a load on loramux and on stock vLLM; SCENARIO=mixed, or ARGS="--url URL" for a server that runs
 	$(BIN)/loramux loadtest run $(SCENARIO) $(or $(ARGS),--server loramux --server stock)
 
 bench-client: dev ## measure what the load test's own client adds; ARGS="--rate 500" for another rate
-	$(BIN)/python -m loramux_loadtests.bench_client $(ARGS)
+	$(BIN)/python -m benchmarks.client_overhead.command $(ARGS)
 
 bench-crosscheck: dev ## compare the load test's figures with those of vLLM's benchmark
-	$(BIN)/python -m loramux_loadtests.bench_crosscheck $(ARGS)
+	$(BIN)/python -m benchmarks.crosscheck $(ARGS)
 
 bench-ledger: dev ## measure how fast usage is written and read; ARGS="--hours 6" for less
-	$(BIN)/python -m tests.benchmarks.ledger $(ARGS)
+	$(BIN)/python -m benchmarks.ledger $(ARGS)
 
 bench-page: dev ## measure how soon /dashboard shows a million requests, in a real browser
-	$(BIN)/python -m tests.benchmarks.page $(ARGS)
+	$(BIN)/python -m benchmarks.page $(ARGS)
 
 dashboards: dev ## write Grafana's dashboards again, after a change in deploy/grafana
 	$(BIN)/python -m deploy.grafana.generate

@@ -12,15 +12,15 @@ import openai
 import pytest
 import pytest_asyncio
 
-from loramux_adapters.records import BaseSpec
-from loramux_server.base import ResolvedBase
+from loramux_adapters.models import BaseSpec
+from loramux_server.base_model import ResolvedBase
 
 # How long an example takes says something of the machine, not of the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).parent.parent
-EXAMPLES = REPOSITORY / "adapters" / "examples"
+EXAMPLES = REPOSITORY / "adapters" / "loramux_adapters" / "examples"
 EXAMPLE_NAMES = ("house-tone", "order-json", "support-intent")
 
 
@@ -40,7 +40,7 @@ class RealServer:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> ResolvedBase:
     """A base without weights, for the fake engine."""
-    from tests.server.tiny import write_base  # imports vLLM, which most tests can do without
+    from tests.helpers.tiny_server import write_base  # imports vLLM, which most tests can do without
 
     return write_base(tmp_path_factory.mktemp("base") / "tiny")
 
@@ -50,13 +50,13 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     import asyncio
 
     from loramux_server.app import FRONTEND_DEFAULTS, add_configured, compose, open_shelf
-    from loramux_server.base import resolve_base
-    from loramux_server.config import Settings, export_engine_environment
+    from loramux_server.base_model import resolve_base
     from loramux_server.engine.arguments import engine_arguments
-    from loramux_server.engine.build import vllm_engine
+    from loramux_server.engine.startup import vllm_engine
     from loramux_server.lifecycle import Lifecycle, bind
     from loramux_server.machine import engine_defaults, engine_environment, installed_backend, this_machine
-    from loramux_server.metering.prices import Prices
+    from loramux_server.metering.pricing import Prices
+    from loramux_server.settings import Settings, export_engine_environment
 
     folder = tmp_path_factory.mktemp("real")
     examples = {name: EXAMPLES / name for name in EXAMPLE_NAMES}

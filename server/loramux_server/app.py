@@ -14,58 +14,58 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp
 
-from loramux_adapters.catalogue import Catalogue
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.intake import Intake, declared_rank
-from loramux_adapters.jobs.delivery import Delivery
-from loramux_adapters.jobs.files import MOST_BYTES, TrainingFiles
-from loramux_adapters.jobs.plans import Plans
-from loramux_adapters.jobs.registry import JobRegistry
-from loramux_adapters.jobs.supervisor import Supervisor
-from loramux_adapters.jobs.trial.examiner import Ask, Examiner
-from loramux_adapters.library import Library
-from loramux_adapters.pool import AdapterPool
-from loramux_adapters.records import BaseSpec, parse_adapter_name
-from loramux_adapters.registry import Registry
-from loramux_adapters.sources.folder import FolderSource
-from loramux_adapters.store import Store
-from loramux_adapters.training.report import inspect
-from loramux_adapters.validation import largest_file
-from loramux_server import db
-from loramux_server.api.adapters import adapters_router
-from loramux_server.api.additions import additions_router
-from loramux_server.api.aliases import aliases_router
-from loramux_server.api.dashboard import dashboard_router
-from loramux_server.api.files import files_router
-from loramux_server.api.fine_tuning import fine_tuning_router
-from loramux_server.api.fine_tuning_views import JobViews
+from loramux_adapters.evaluation.evaluator import Ask, Examiner
+from loramux_adapters.finetuning.datasets.report import inspect
+from loramux_adapters.finetuning.jobs.planning import Plans
+from loramux_adapters.finetuning.jobs.registry import JobRegistry
+from loramux_adapters.finetuning.jobs.result_publisher import Delivery
+from loramux_adapters.finetuning.jobs.supervisor import Supervisor
+from loramux_adapters.finetuning.jobs.training_files import MOST_BYTES, TrainingFiles
+from loramux_adapters.intake.ingest import Intake, declared_rank
+from loramux_adapters.intake.sources.folder import FolderSource
+from loramux_adapters.intake.store import Store
+from loramux_adapters.intake.validation import largest_file
+from loramux_adapters.models import BaseSpec, parse_adapter_name
+from loramux_adapters.registry.registry import Registry
+from loramux_adapters.residency.pool import AdapterPool
+from loramux_adapters.resolver import Catalogue
+from loramux_adapters.service import Library
+from loramux_server import database as db
+from loramux_server.api.adapters.aliases import aliases_router
+from loramux_server.api.adapters.audit import oversight_router
+from loramux_server.api.adapters.create import additions_router
+from loramux_server.api.adapters.routes import adapters_router
+from loramux_server.api.fine_tuning.files import files_router
+from loramux_server.api.fine_tuning.routes import fine_tuning_router
+from loramux_server.api.fine_tuning.schemas import JobViews
+from loramux_server.api.health import ops_router
 from loramux_server.api.models import ServedModels, models_router
-from loramux_server.api.ops import ops_router
-from loramux_server.api.oversight import oversight_router
-from loramux_server.api.usage import usage_router
-from loramux_server.api.usage_report import Sources
+from loramux_server.api.usage.report import Sources
+from loramux_server.api.usage.routes import usage_router
 from loramux_server.auth import Authenticator
-from loramux_server.base import ResolvedBase
-from loramux_server.config import Settings
-from loramux_server.context import Meters
+from loramux_server.base_model import ResolvedBase
+from loramux_server.dashboard import dashboard_router
+from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.arguments import engine_arguments, rank_limit
-from loramux_server.engine.build import mount_openai, vllm_engine
 from loramux_server.engine.chat_tokens import EngineChatTokens
-from loramux_server.engine.directory import AdapterDirectory, LoraRequests
-from loramux_server.engine.loader import EngineLoader
-from loramux_server.engine.proof import EngineProver
-from loramux_server.engine.routed import RoutedEngine
-from loramux_server.engine.trial import EngineAsk
+from loramux_server.engine.client import RoutedEngine
+from loramux_server.engine.effect_check import EngineProver
+from loramux_server.engine.evaluation_client import EngineAsk
+from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
+from loramux_server.engine.startup import mount_openai, vllm_engine
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.machine import installed_backend
-from loramux_server.metering.books import Books, Upkeep
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.writer import Limits
-from loramux_server.metering.metrics import Metrics
+from loramux_server.metering.prometheus import Metrics
+from loramux_server.metering.usage_recorder import Books, Upkeep
 from loramux_server.middleware import Drain, add_error_handlers, shell
 from loramux_server.middleware import Limits as BodyLimits
+from loramux_server.middleware.end_user import note_user
 from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
-from loramux_server.middleware.user import note_user
+from loramux_server.request_context import Meters
+from loramux_server.settings import EXAMPLES, Settings
 
 Progress = Callable[[str], None]
 
@@ -254,7 +254,8 @@ def ledger_limits(settings: Settings) -> Limits:
 
 def configured(settings: Settings) -> dict[str, FolderSource]:
     """Return where the adapters that the settings name come from."""
-    return {name: FolderSource(Path(folder), settings.allowed_roots) for name, folder in settings.adapters.items()}
+    roots = (*settings.allowed_roots, EXAMPLES)
+    return {name: FolderSource(Path(folder), roots) for name, folder in settings.adapters.items()}
 
 
 async def add_configured(library: Library, settings: Settings, tell: Progress) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from loramux_adapters.registry import Registry
-from loramux_server import db
+from loramux_adapters.registry.registry import Registry
+from loramux_server import database as db
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-from loramux_server import db
-from loramux_server.base import ResolvedBase
-from tests.browser.chromium import FLAGS, find_chromium
-from tests.browser.ledgers import fill
-from tests.server.tiny import TinyServer, tiny_server
+from loramux_server import database as db
+from loramux_server.base_model import ResolvedBase
+from tests.helpers.chromium import FLAGS, find_chromium
+from tests.helpers.tiny_server import TinyServer, tiny_server
+from tests.helpers.usage_history import fill
 
 
 @dataclass

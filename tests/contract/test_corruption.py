@@ -13,13 +13,13 @@ import openai
 import pytest
 import pytest_asyncio
 
+from loramux_adapters.effect_policy import LEAST_EFFECT
 from loramux_adapters.errors import AdapterRejected
-from loramux_adapters.proof import LEAST_EFFECT
-from loramux_adapters.records import parse_adapter_name
-from loramux_adapters.sources.folder import FolderSource
-from loramux_adapters.validation import values
-from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from loramux_adapters.intake.sources.folder import FolderSource
+from loramux_adapters.intake.validation import values
+from loramux_adapters.models import parse_adapter_name
 from tests.conftest import EXAMPLE_NAMES, RealServer
+from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 

@@ -5,8 +5,8 @@ import torch
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from loramux_server.engine import cpu_lora
-from loramux_server.engine.cpu_lora import CpuPunicaWrapper
+from loramux_server.engine.worker import cpu_lora
+from loramux_server.engine.worker.cpu_lora import CpuPunicaWrapper
 
 SLOTS, RANK, INPUTS = 3, 4, 10
 SLICES = (6, 2, 2)

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from loramux_adapters.pool_ports import Lease
-from loramux_adapters.records import AdapterName, BaseSpec, Digest, VersionId
-from loramux_server.base import ResolvedBase
-from loramux_server.engine.directory import LoraRequests
-from loramux_server.engine.loader import EngineLoader
-from loramux_server.engine.routed import Tally
-from loramux_server.metering.record import RunFacts
-from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from loramux_adapters.models import AdapterName, BaseSpec, Digest, VersionId
+from loramux_adapters.residency.ports import Lease
+from loramux_server.base_model import ResolvedBase
+from loramux_server.engine.adapter_loader import EngineLoader
+from loramux_server.engine.client import Tally
+from loramux_server.engine.lora_directory import LoraRequests
+from loramux_server.metering.usage_record import RunFacts
 from tests.conftest import RealServer
-from tests.server.tiny import small_engine
+from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.tiny_server import small_engine
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -12,11 +12,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
 
-from loramux_adapters.content import CONFIG_FILE
-from loramux_adapters.records import LINEAR_MODULES
-from loramux_adapters.validation import validate
-from loramux_adapters.validation.config import read_config
-from tests.adapters.building import BASE, lora_config
+from loramux_adapters.intake.content import CONFIG_FILE
+from loramux_adapters.intake.validation import validate
+from loramux_adapters.intake.validation.config import read_config
+from loramux_adapters.models import LINEAR_MODULES
+from tests.helpers.adapter_files import BASE, lora_config
 
 PREFIX = "base_model.model."
 

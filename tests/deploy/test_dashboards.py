@@ -6,7 +6,7 @@ import pytest
 import yaml
 from deploy.grafana.generate import FOLDER, files
 
-from tests.deploy.files import DEPLOY, dashboards
+from tests.helpers.deploy_files import DEPLOY, dashboards
 
 UNITS = {"s", "reqps", "ops", "percentunit", "currencyUSD", "short"}
 

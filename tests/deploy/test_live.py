@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from loramux_server.base import ResolvedBase
-from tests.deploy import prometheus
-from tests.deploy.expressions import PROMETHEUS, UnknownNameError, exposed, labels_of
-from tests.deploy.files import PROMETHEUS as FOLDER
-from tests.deploy.files import panel_queries, rules
-from tests.deploy.traffic import KEY, busy_server
-from tests.server.tiny import TinyServer
+from loramux_server.base_model import ResolvedBase
+from tests.helpers import prometheus_server as prometheus
+from tests.helpers.deploy_files import PROMETHEUS as FOLDER
+from tests.helpers.deploy_files import panel_queries, rules
+from tests.helpers.promql import PROMETHEUS, UnknownNameError, exposed, labels_of
+from tests.helpers.tiny_server import TinyServer
+from tests.helpers.traffic import KEY, busy_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.serving import LORAMUX, Serving, reuse_demo_base, serving
+from tests.helpers.server_process import LORAMUX, Serving, reuse_demo_base, serving
 
 STORY: dict[str, Any] = {
     "model": "SmolLM2-135M-Instruct",

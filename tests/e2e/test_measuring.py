@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import EXAMPLE_NAMES, EXAMPLES, RealServer
-from tests.e2e.serving import LORAMUX
 from tests.e2e.test_usage import usage
+from tests.helpers.server_process import LORAMUX
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 

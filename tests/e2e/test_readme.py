@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.e2e.serving import reuse_demo_base, serving
+from tests.helpers.server_process import reuse_demo_base, serving
 
 README = (REPOSITORY / "README.md").read_text()
 

@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from loramux_adapters.errors import NoAdapterCapacity
-from loramux_adapters.records import parse_adapter_name
-from loramux_adapters.sources.folder import FolderSource
-from tests.adapters.building import lora_config, lora_tensors, write_adapter
+from loramux_adapters.intake.sources.folder import FolderSource
+from loramux_adapters.models import parse_adapter_name
 from tests.conftest import EXAMPLE_NAMES, EXAMPLES, RealServer
+from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 with atheris.instrument_imports(include=["loramux_adapters"]):
-    from tests.fuzz.oracle import accepted
-    from tests.fuzz.spoiling import SMALL, Files, spoilt_adapters, write_files
+    from tests.helpers.adapter_corruption import SMALL, Files, spoilt_adapters, write_files
+    from tests.helpers.validation_oracle import accepted
 
 FOUND = Path(tempfile.gettempdir(), "loramux-fuzz-")
 OPTIONS = ["-max_len=16384", "-len_control=0", "-timeout=10", "-rss_limit_mb=1024", "-malloc_limit_mb=256"]

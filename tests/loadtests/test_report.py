@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from loramux_adapters.evaluation.statistics import Spread
 from loramux_loadtests.report import Finding, Report, describe_machine, markdown, write
-from loramux_loadtests.statistics import Spread
 
 FAST = Finding("base: throughput", Spread(0.98, 0.9, 1.1), at_least=0.97)
 SLOW = Finding("base: first token", Spread(1.06, 1.0, 1.2), at_most=1.05)

@@ -21,7 +21,7 @@ from loramux_loadtests.servers import (
     stock,
     stock_module,
 )
-from tests.loadtests.faking import fake_spec
+from tests.helpers.fake_openai_process import fake_spec
 
 SETUP = Setup(
     base=Path("/models/base"),

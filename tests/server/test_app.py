@@ -12,13 +12,13 @@ import openai
 import pytest
 import pytest_asyncio
 
-from loramux_adapters.records import AdapterName, BaseSpec
+from loramux_adapters.models import AdapterName, BaseSpec
 from loramux_server.app import add_configured, engine_options, kept_up
-from loramux_server.base import ResolvedBase
-from loramux_server.config import Settings
-from tests.adapters.building import lora_config, lora_tensors, write_adapter
-from tests.adapters.registering import fill
-from tests.server.tiny import TinyServer, tiny_server
+from loramux_server.base_model import ResolvedBase
+from loramux_server.settings import Settings
+from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.registry_records import fill
+from tests.helpers.tiny_server import TinyServer, tiny_server
 
 
 @pytest_asyncio.fixture

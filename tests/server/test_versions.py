@@ -11,10 +11,10 @@ import openai
 import pytest
 import pytest_asyncio
 
-from loramux_adapters.content import WEIGHTS_FILE
-from loramux_adapters.records import AdapterName, VersionId, VersionState
-from loramux_server.base import ResolvedBase
-from tests.server.tiny import TinyServer, tiny_server
+from loramux_adapters.intake.content import WEIGHTS_FILE
+from loramux_adapters.models import AdapterName, VersionId, VersionState
+from loramux_server.base_model import ResolvedBase
+from tests.helpers.tiny_server import TinyServer, tiny_server
 
 TONE = AdapterName("support-tone")
 

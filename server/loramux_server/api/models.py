@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter
 
-from loramux_adapters.library import Library
-from loramux_adapters.records import VersionState
-from loramux_adapters.registry import AdapterRecord
-from loramux_server.api.authority import Admin
+from loramux_adapters.models import VersionState
+from loramux_adapters.registry.registry import AdapterRecord
+from loramux_adapters.service import Library
+from loramux_server.api.permissions import Admin
 from loramux_server.errors import InvalidRequest, ModelNotFound
 
 

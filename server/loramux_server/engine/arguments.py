@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from loramux_server.engine.places import LACKING, make_arg_parser, validate_parsed_serve_args
+from loramux_server.engine.vllm_compat import LACKING, make_arg_parser, validate_parsed_serve_args
 from loramux_server.errors import CannotStart
 
 RESERVED = {
@@ -28,7 +28,7 @@ RESERVED = {
 }
 """Arguments of vLLM that loramux decides itself, and what to use instead."""
 
-EXTENSION = "loramux_server.engine.worker.WorkerExtension"
+EXTENSION = "loramux_server.engine.worker.extension.WorkerExtension"
 """By name, because vLLM imports it in its workers and we never need to."""
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

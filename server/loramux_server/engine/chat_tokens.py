@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from loramux_adapters.training.errors import RefusedChat
+from loramux_adapters.finetuning.errors import RefusedChat
 
 
 class EngineChatTokens:

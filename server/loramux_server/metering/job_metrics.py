@@ -4,8 +4,8 @@ from threading import Lock
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
-from loramux_adapters.jobs.records import JobRecord, Progress
-from loramux_server.metering.ledger.training import TrainingBook
+from loramux_adapters.finetuning.jobs.models import JobRecord, Progress
+from loramux_server.metering.ledger.training_costs import TrainingBook
 
 _NAME = "loramux_fine_tuning"
 

@@ -8,8 +8,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from loramux_server.metering.cost import NANODOLLARS, EngineTime
-from loramux_server.metering.record import Charge, Operation, Outcome, UsageRecord
+from loramux_server.metering.cost_allocation import NANODOLLARS, EngineTime
+from loramux_server.metering.usage_record import Charge, Operation, Outcome, UsageRecord
 
 _OPERATIONS = {Operation.COMPLETIONS: "text_completion"}
 """What OpenTelemetry calls them; the others are chat."""

@@ -3,8 +3,8 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
-from loramux_server.context import Meter
-from loramux_server.middleware.envelope import render_errors
+from loramux_server.middleware.error_envelope import render_errors
+from loramux_server.middleware.exception_handlers import add_error_handlers
 from loramux_server.middleware.guards import (
     Drain,
     Limits,
@@ -13,8 +13,8 @@ from loramux_server.middleware.guards import (
     refuse_other_hosts,
     refuse_while_draining,
 )
-from loramux_server.middleware.handlers import add_error_handlers
-from loramux_server.middleware.requests import in_context
+from loramux_server.middleware.request_scope import in_context
+from loramux_server.request_context import Meter
 
 __all__ = ["Drain", "Limits", "add_error_handlers", "shell"]
 

@@ -8,8 +8,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
-from loramux_server.context import current_request
 from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown
+from loramux_server.request_context import current_request
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What a load balancer asks: no key, and answered until the end. /metrics tells adapters' names, so it needs a key."""

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from loramux_adapters.records import parse_adapter_name
-from loramux_adapters.training.dataset import read_dataset
-from loramux_adapters.training.recipe import load_recipe
-from loramux_loadtests.comparing.plan import read_plan
+from loramux_adapters.finetuning.datasets.conversations import read_dataset
+from loramux_adapters.finetuning.recipes.recipe import load_recipe
+from loramux_adapters.models import parse_adapter_name
+from loramux_loadtests.compare.plan import read_plan
 
-EXAMPLES = Path(__file__).parents[3] / "adapters" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "adapters" / "loramux_adapters" / "examples"
 NAMES = ("support-intent", "order-json", "house-tone")
 HALVES = ("train", "test")
 

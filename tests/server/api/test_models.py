@@ -11,11 +11,11 @@ from fastapi import FastAPI
 
 from loramux_server.api.models import ModelEntry, models_router
 from loramux_server.auth import Authenticator
-from loramux_server.base import ResolvedBase
+from loramux_server.base_model import ResolvedBase
 from loramux_server.errors import ModelNotFound
-from loramux_server.metering.record import Route, UsageRecord
+from loramux_server.metering.usage_record import Route, UsageRecord
 from loramux_server.middleware import Drain, Limits, add_error_handlers, shell
-from tests.server.tiny import TinyServer, tiny_server
+from tests.helpers.tiny_server import TinyServer, tiny_server
 
 BASE = ModelEntry("org/base", 1)
 TONE = ModelEntry("ft:org/base:team:tone", 2, parent="org/base")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_server.base import ResolvedBase
+from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.arguments import RANKS, RESERVED, EngineArgumentError, engine_arguments, rank_limit
 
 

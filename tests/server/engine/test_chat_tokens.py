@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from loramux_adapters.training.errors import RefusedChat
+from loramux_adapters.finetuning.errors import RefusedChat
 from loramux_server.engine.chat_tokens import EngineChatTokens
 
 CHAT = [{"role": "user", "content": "Hi"}]

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from loramux_server.metering.job_metrics import JobMetrics
-from loramux_server.metering.ledger.training import TrainingBook
-from loramux_server.metering.metrics import Metrics
-from loramux_server.metering.prices import Prices
+from loramux_server.metering.ledger.training_costs import TrainingBook
+from loramux_server.metering.pricing import Prices
+from loramux_server.metering.prometheus import Metrics
 
 GUIDE = Path(__file__).parents[3] / "docs" / "metrics.md"
 

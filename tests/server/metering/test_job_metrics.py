@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from loramux_adapters.jobs.records import Progress
-from loramux_adapters.jobs.states import JobState
+from loramux_adapters.finetuning.jobs.models import Progress
+from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_server.metering.job_metrics import JobMetrics
-from loramux_server.metering.ledger.training import TrainingBook
-from loramux_server.metering.prices import Prices
-from tests.adapters.jobs.making import NAME, job_record
-from tests.server.metering.ledger.keeping import database
+from loramux_server.metering.ledger.training_costs import TrainingBook
+from loramux_server.metering.pricing import Prices
+from tests.helpers.fine_tuning_jobs import NAME, job_record
+from tests.helpers.usage_records import database
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from loramux_server.base import ResolvedBase
-from loramux_server.metering.record import Outcome, RunFacts, UsageRecord
+from loramux_server.base_model import ResolvedBase
 from loramux_server.metering.traces import Traces
-from tests.server.metering.ledger.keeping import CHARGE, NOON, record
-from tests.server.tiny import tiny_server
+from loramux_server.metering.usage_record import Outcome, RunFacts, UsageRecord
+from tests.helpers.tiny_server import tiny_server
+from tests.helpers.usage_records import CHARGE, NOON, record
 
 CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

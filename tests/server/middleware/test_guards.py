@@ -6,9 +6,9 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from loramux_server.context import current_request
-from loramux_server.metering.record import Outcome
-from tests.server.middleware.asgi import Answer, Server, answering
+from loramux_server.metering.usage_record import Outcome
+from loramux_server.request_context import current_request
+from tests.helpers.asgi import Answer, Server, answering
 
 OK = answering(200, b"{}")
 

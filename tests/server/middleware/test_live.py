@@ -12,10 +12,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from loramux_server.context import current_request
-from loramux_server.metering.record import Outcome, Route, RunFacts
+from loramux_server.metering.usage_record import Outcome, Route, RunFacts
 from loramux_server.middleware import add_error_handlers
-from tests.server.middleware.asgi import Server
+from loramux_server.request_context import current_request
+from tests.helpers.asgi import Server
 
 CHUNK = (
     'data: {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", '

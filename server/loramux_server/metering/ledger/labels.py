@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from loramux_server.metering.ledger.spans import SECONDS_PER_HOUR
+from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR
 
 
 class Group(NamedTuple):

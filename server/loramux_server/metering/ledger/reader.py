@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from loramux_server.metering.cost import EngineTime
+from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.distributions import Distributions
 from loramux_server.metering.ledger.labels import Group, GroupBy, Label, labelling
-from loramux_server.metering.ledger.rows import SUMS, totals_by_hour
-from loramux_server.metering.ledger.spans import Span
 from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
+from loramux_server.metering.ledger.time_range import Span
+from loramux_server.metering.ledger.usage_rows import SUMS, totals_by_hour
 
 
 @dataclass(eq=False)

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from loramux_server.metering.cost import EngineTime
-from loramux_server.metering.ledger.book import FORGET_AT_ONCE, Book
-from loramux_server.metering.ledger.rows import row
-from loramux_server.metering.record import Charge, UsageRecord
+from loramux_server.metering.cost_allocation import EngineTime
+from loramux_server.metering.ledger.repository import FORGET_AT_ONCE, Book
+from loramux_server.metering.ledger.usage_rows import row
+from loramux_server.metering.usage_record import Charge, UsageRecord
 
 logger = logging.getLogger("loramux.ledger")
 

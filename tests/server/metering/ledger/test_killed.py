@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.server.metering.ledger.keeping import database
+from tests.helpers.usage_records import database
 
 FLUSH_SECONDS = 0.5
 
@@ -18,7 +18,7 @@ FLUSH_SECONDS = 0.5
 def test_sigkill_at_any_moment_leaves_a_sound_ledger_that_lacks_the_last_moments_at_most(
     tmp_path: Path, seed: int
 ) -> None:
-    command = [sys.executable, "-m", "tests.server.metering.ledger.writing", str(tmp_path), str(FLUSH_SECONDS)]
+    command = [sys.executable, "-m", "tests.helpers.ledger_writer_process", str(tmp_path), str(FLUSH_SECONDS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()  # it has begun

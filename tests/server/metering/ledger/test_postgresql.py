@@ -6,15 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from loramux_server import db
-from loramux_server.metering.cost import EngineTime
-from loramux_server.metering.ledger.book import Book
+from loramux_server import database as db
+from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import GroupBy
 from loramux_server.metering.ledger.reader import LedgerReader
-from loramux_server.metering.ledger.rows import row
-from loramux_server.metering.ledger.spans import Span
-from loramux_server.metering.prices import Prices
-from tests.server.metering.ledger.keeping import CHARGE, HOUR, NOON, TONE, record
+from loramux_server.metering.ledger.repository import Book
+from loramux_server.metering.ledger.time_range import Span
+from loramux_server.metering.ledger.usage_rows import row
+from loramux_server.metering.pricing import Prices
+from tests.helpers.usage_records import CHARGE, HOUR, NOON, TONE, record
 
 DAY = Span(NOON - 12 * HOUR, NOON + 12 * HOUR)
 

@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loramux_server.metering.cost import EngineTime
-from loramux_server.metering.ledger.book import Book
+from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import GroupBy
 from loramux_server.metering.ledger.reader import LedgerReader
-from loramux_server.metering.ledger.rows import row
-from loramux_server.metering.ledger.spans import Span
-from loramux_server.metering.record import Outcome, Route, RunFacts
-from tests.server.metering.ledger.keeping import CHARGE, HOUR, NOON, TONE, database, record
+from loramux_server.metering.ledger.repository import Book
+from loramux_server.metering.ledger.time_range import Span
+from loramux_server.metering.ledger.usage_rows import row
+from loramux_server.metering.usage_record import Outcome, Route, RunFacts
+from tests.helpers.usage_records import CHARGE, HOUR, NOON, TONE, database, record
 
 DAY = Span(NOON - 12 * HOUR, NOON + 12 * HOUR)
 ROUTES = (Route(), TONE, Route("tone", "000000000000"), Route("json", "111111111111"), None)

@@ -9,11 +9,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, OperationalError
 
-from loramux_server.metering.cost import EngineTime
-from loramux_server.metering.ledger.book import Book
+from loramux_server.metering.cost_allocation import EngineTime
+from loramux_server.metering.ledger.repository import Book
 from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
 from loramux_server.metering.ledger.writer import LedgerWriter, Limits
-from tests.server.metering.ledger.keeping import CHARGE, HOUR, NOON, Watcher, database, record
+from tests.helpers.usage_records import CHARGE, HOUR, NOON, Watcher, database, record
 
 FAST = Limits(flush_seconds=0.02, waiting=1000)
 

@@ -1,0 +1,1 @@
+"""Training files: reading, checking, and reporting on them."""

@@ -1,0 +1,1 @@
+"""Hyperparameters: chosen by the data and the base, with memory and time estimates."""

@@ -1,0 +1,1 @@
+"""The database of adapters, their versions, aliases and audit log."""

@@ -1,0 +1,1 @@
+"""Which adapter versions are in the engine's memory: loads, leases, eviction, pins."""

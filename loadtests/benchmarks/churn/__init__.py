@@ -1,0 +1,1 @@
+"""Many adapters that come and go: throughput, load latency and scale."""

@@ -1,0 +1,1 @@
+"""What the load test's own client adds to what it measures."""

@@ -1,0 +1,1 @@
+"""What fine-tuning jobs achieve, and what serving loses while one runs."""

@@ -1,0 +1,94 @@
+"""A base in the shape of a real one, with no weights in it: they are random, which is right for speed."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from loramux_loadtests.loadtest.errors import LoadTestError
+from loramux_loadtests.synthetic_adapters import LINEAR_MODULES, write_adapter
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+RANK = 8
+SMALL_LAYERS, SMALL_MODULES = 8, ("q_proj", "v_proj")
+"""Of the adapters of which there are many: a thousand on all modules would take 80 GB of disk."""
+
+EIGHT_B: Mapping[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+}
+"""Llama 3's 8B, but for its vocabulary, which is that of the tokenizer at hand."""
+TINY: Mapping[str, Any] = {
+    **EIGHT_B,
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 2,
+}
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Adapters by name: those on every linear module, and the many small ones."""
+
+    whole: Mapping[str, Path]
+    small: Mapping[str, Path]
+
+
+def write_base(folder: Path, tokenizer: Path, shape: Mapping[str, Any], dtype: str) -> Path:
+    """Write a Llama's config of this shape with the tokenizer of another model. LoadTestError if there is none."""
+    folder.mkdir(parents=True)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, folder / name)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": dtype,
+        "vocab_size": _vocabulary(folder / "tokenizer.json"),
+        **shape,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    save_file({}, folder / "model.safetensors")  # that there are weights, for who looks; nobody reads them
+    return folder
+
+
+def write_adapters(folder: Path, base: Path, whole: int, small: int) -> Adapters:
+    """Write `whole` adapters on all linear modules and `small` ones on a few."""
+    layers = range(min(SMALL_LAYERS, json.loads((base / "config.json").read_text())["num_hidden_layers"]))
+    return Adapters(
+        {
+            f"w{n}": write_adapter(folder / "whole" / f"w{n}", base, seed=n, rank=RANK, modules=LINEAR_MODULES)
+            for n in range(whole)
+        },
+        {
+            f"a{n}": write_adapter(
+                folder / "small" / f"a{n}", base, seed=n, rank=RANK, modules=SMALL_MODULES, layers=layers
+            )
+            for n in range(small)
+        },
+    )
+
+
+def _vocabulary(path: Path) -> int:
+    try:
+        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+        known = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])]
+        return int(max(known)) + 1
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoadTestError(f"{path} is no tokenizer: name the folder of a model with --tokenizer ({error})") from error

@@ -1,0 +1,1 @@
+"""loramux against stock vLLM: throughput, latency and start-up time."""

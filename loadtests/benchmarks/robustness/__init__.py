@@ -1,0 +1,1 @@
+"""Corrupt adapters and faults: what is refused, and whether anybody else is affected."""

@@ -1,0 +1,102 @@
+"""Sound adapters to be spoilt."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from loramux_loadtests.synthetic_adapters import write_adapter
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+RANK = 8
+MODULES = ("q_proj", "v_proj")
+
+
+def write_sound(folder: Path, base: Path, seed: int, rank: int = RANK) -> Path:
+    """An adapter with nothing wrong."""
+    return write_adapter(folder, base, seed=seed, rank=rank, modules=MODULES)
+
+
+@dataclass
+class Draft:
+    """A sound adapter to be spoilt: its folder, and the name and the path that it will be offered under."""
+
+    folder: Path
+    base: Path
+    outside: Path
+    """A folder that adapters may not come from."""
+    name: str
+    path: str
+
+    def config(self, **changes: object) -> None:
+        """Change keys of the config."""
+        path = self.folder / CONFIG
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    def text(self, change: Callable[[str], str]) -> None:
+        """Change the config's text."""
+        path = self.folder / CONFIG
+        path.write_text(change(path.read_text()))
+
+    def tensors(self, change: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any] | None]) -> None:
+        """Put others in the tensors' places, or leave them out."""
+        changed = {name: change(name, tensor) for name, tensor in load_file(self.folder / WEIGHTS).items()}
+        save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, self.folder / WEIGHTS)
+
+    def rename(self, old: str, new: str) -> None:
+        """Replace a part of the tensors' names."""
+        tensors = load_file(self.folder / WEIGHTS)
+        save_file({name.replace(old, new): tensor for name, tensor in tensors.items()}, self.folder / WEIGHTS)
+
+    def add(self, name: str) -> None:
+        """One more tensor."""
+        tensors = load_file(self.folder / WEIGHTS)
+        save_file(tensors | {name: np.ones((RANK, 16), np.float32)}, self.folder / WEIGHTS)
+
+    def fill(self, value: float, part: str = "lora_") -> None:
+        """Set all values of the tensors with `part` in their names."""
+        self.tensors(lambda name, tensor: np.full_like(tensor, value) if part in name else tensor)
+
+    def resize(self, factor: float) -> None:
+        """Make the tensors those of a base of another width."""
+
+        def resized(name: str, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            inner, outer = (1.0, factor) if "lora_A" in name else (factor, 1.0)
+            return np.resize(tensor, (int(tensor.shape[0] * inner), int(tensor.shape[1] * outer)))
+
+        self.tensors(resized)
+
+    def weights(self, change: Callable[[bytes], bytes]) -> None:
+        """Change the weights' file byte for byte."""
+        path = self.folder / WEIGHTS
+        path.write_bytes(change(path.read_bytes()))
+
+    def header(self, change: Callable[[str], str]) -> None:
+        """Change the text of the weights' header, and its size with it."""
+
+        def changed(raw: bytes) -> bytes:
+            end = 8 + int.from_bytes(raw[:8], "little")
+            text = change(raw[8:end].decode()).encode()
+            return len(text).to_bytes(8, "little") + text + raw[end:]
+
+        self.weights(changed)
+
+    def move_out(self, leave: Callable[[Path, Path], object] = lambda _here, _there: None) -> Path:
+        """Move the folder to where adapters may not come from, and `leave` something in its place."""
+        there = self.outside / self.folder.name
+        shutil.move(self.folder, there)
+        leave(self.folder, there)
+        return there
+
+    def link(self, name: str) -> None:
+        """Replace a file by a symbolic link to itself, elsewhere."""
+        self.outside.mkdir(exist_ok=True)
+        there = self.outside / f"{self.folder.name}-{name}"
+        shutil.move(self.folder / name, there)
+        (self.folder / name).symlink_to(there)

@@ -1,0 +1,93 @@
+"""The pictures of a comparison's page, as the URLs of images that they hold themselves."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from loramux_adapters.evaluation.scorers.texts import LabelScorer
+from loramux_loadtests.compare.plan import Comparison
+from loramux_loadtests.compare.rows import Row
+from loramux_loadtests.compare.summary import PassSummary, Summary
+
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#c2410c", "#64748b"
+_OTHER = "(none)"
+MOST_LABELS = 30
+_plain = mpl.rc_context({"text.parse_math": False})
+"""What users call things is no formula, even with dollar signs in it."""
+
+
+@_plain
+def quality(summary: Summary) -> str:
+    """Each arm's score with its interval."""
+    arms = summary.passes[-1].arms
+    names = list(arms)[::-1]
+    figure = Figure(figsize=(8, 0.9 + 0.45 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for place, name in enumerate(names):
+        low, mean, high = arms[name].scores[summary.score]
+        colour = _ORANGE if name == summary.challenger else _BLUE if name == summary.reference else _GREY
+        axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=4, linewidth=2)
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel=summary.score, ylim=(-0.6, len(names) - 0.4))
+    axes.grid(axis="x", alpha=0.3)
+    return _url(figure)
+
+
+@_plain
+def break_even(summary: Summary, found: PassSummary, mode: str) -> str:
+    """What a month costs with the challenger and with the reference, against how many requests it brings."""
+    paid = found.paid[mode]
+    challenger, reference = (found.arms[name].costs[mode].estimate for name in (summary.challenger, summary.reference))
+    fewest, estimate, most = paid.requests
+    middle = estimate or 10_000
+    requests = np.geomspace(max(1, middle / 100), middle * 100, 200)
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(requests, reference * requests, color=_BLUE, linewidth=2, label=summary.reference)
+    axes.plot(requests, paid.to_earn + challenger * requests, color=_ORANGE, linewidth=2, label=summary.challenger)
+    if estimate:
+        axes.axvline(estimate, color=_GREY, linestyle="--", linewidth=1)
+        axes.axvspan(fewest or estimate, most or requests[-1], color=_GREY, alpha=0.15, linewidth=0)
+        label = f" {estimate:,.0f} requests" if most else f" {estimate:,.0f} requests, if ever"
+        axes.annotate(label, (estimate, reference * estimate), textcoords="offset points", xytext=(6, -14))
+    axes.set(xscale="log", yscale="log", xlabel="requests in the first month", ylabel="US dollars, making it included")
+    axes.xaxis.set_major_formatter("{x:,.0f}")  # a logarithmic axis' own are formulas
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _url(figure)
+
+
+@_plain
+def confusion(comparison: Comparison, rows: Sequence[Row], arm: str) -> str | None:
+    """Which labels were taken for which, in the last pass; None where answers are no labels, or of too many kinds."""
+    scorer = comparison.scorer
+    if not isinstance(scorer, LabelScorer) or len(scorer.known) > MOST_LABELS:
+        return None
+    labels = [*scorer.known.values(), _OTHER]
+    last = rows[-1].pass_
+    counts = np.zeros((len(labels) - 1, len(labels)), int)
+    for row in rows:
+        expected = scorer.known.get(comparison.items[row.item].expected.strip().casefold())
+        if row.arm == arm and row.pass_ == last and expected:
+            counts[labels.index(expected), labels.index(scorer.named(row.text) or _OTHER)] += 1
+    figure = Figure(figsize=(2.5 + 0.5 * len(labels), 1.8 + 0.42 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts, cmap="Blues", aspect="auto")
+    for (down, across), count in np.ndenumerate(counts):
+        if count:
+            axes.text(across, down, count, ha="center", va="center", color="w" if count > counts.max() / 2 else "k")
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels) - 1), labels[:-1])
+    axes.set(xlabel="answered", ylabel="expected", title=arm)
+    return _url(figure)
+
+
+def _url(figure: Figure) -> str:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"

@@ -1,0 +1,106 @@
+"""Jobs, events and checkpoints as OpenAI's clients read them, and beside that what they can't know."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from loramux_adapters.finetuning.jobs.models import CheckpointRecord, EventRecord, JobRecord
+from loramux_adapters.finetuning.jobs.planning import Cost
+from loramux_adapters.finetuning.jobs.states import JobState
+from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters
+
+
+@dataclass(frozen=True)
+class JobViews:
+    """Shows what belongs to the jobs of `organization`."""
+
+    organization: str
+    cost: Cost
+    now: Callable[[], float] = time.time
+
+    def job(self, record: JobRecord) -> dict[str, Any]:
+        """Show a job; `progress` and `loramux` are ours."""
+        hyperparameters = _hyperparameters(record)
+        is_done = record.state is JobState.SUCCEEDED
+        return {
+            "id": record.id,
+            "object": "fine_tuning.job",
+            "created_at": int(record.created_at),
+            "finished_at": None if record.finished_at is None else int(record.finished_at),
+            "estimated_finish": self._estimated_finish(record),
+            "error": record.error,
+            "fine_tuned_model": record.name if is_done else None,
+            "hyperparameters": hyperparameters,
+            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            "model": record.base,
+            "organization_id": self.organization,
+            "result_files": list(record.result_files),
+            "seed": record.seed,
+            "status": record.state.value,
+            "trained_tokens": record.progress.tokens if record.state.has_ended else None,
+            "training_file": record.training_file,
+            "validation_file": record.validation_file,
+            "integrations": [],
+            "metadata": record.metadata,
+            "suffix": record.suffix,
+            "progress": record.progress.share,
+            "loramux": self._ours(record),
+        }
+
+    def event(self, record: EventRecord) -> dict[str, Any]:
+        """Show an event."""
+        return {
+            "id": record.id,
+            "object": "fine_tuning.job.event",
+            "created_at": int(record.at),
+            "level": record.level,
+            "message": record.message,
+            "type": record.type,
+            "data": record.data or {},
+        }
+
+    def checkpoint(self, record: CheckpointRecord) -> dict[str, Any]:
+        """Show a checkpoint."""
+        return {
+            "id": record.id,
+            "object": "fine_tuning.job.checkpoint",
+            "created_at": int(record.at),
+            "fine_tuned_model_checkpoint": record.version,
+            "fine_tuning_job_id": record.job,
+            "metrics": record.metrics,
+            "step_number": record.step,
+        }
+
+    def _estimated_finish(self, record: JobRecord) -> int | None:
+        """When it may be done, counted from now: pauses, restarts and loading are in no time since its start."""
+        left = record.progress.seconds_left
+        return int(self.now() + left) if record.state is JobState.RUNNING and left is not None else None
+
+    def _ours(self, record: JobRecord) -> dict[str, Any]:
+        progress = record.progress
+        share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
+        return {
+            "model": record.name,
+            "recipe": record.recipe,
+            **progress.model_dump(exclude={"base_parameters"}),
+            "trained_share": share,
+            "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+            "cost": self.cost(progress.tokens, progress.seconds),
+        }
+
+
+def _hyperparameters(record: JobRecord) -> dict[str, Any]:
+    """Return what was chosen, and before that what was asked for.
+
+    Plain values as they were entered: today's limits and today's base must not keep an old job from being shown.
+    """
+    asked: dict[str, Any] = Hyperparameters().model_dump() | record.wanted.get("hyperparameters", {})
+    if record.recipe is None:
+        return asked
+    multiplier = asked["learning_rate_multiplier"]
+    return {
+        "n_epochs": record.recipe["epochs"],
+        "batch_size": record.recipe["batch_size"],
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
+    }

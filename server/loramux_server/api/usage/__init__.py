@@ -1,0 +1,1 @@
+"""The usage API: what each route did and cost."""

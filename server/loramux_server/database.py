@@ -1,0 +1,103 @@
+"""The database: the engine that every package's tables live in, and the migrations that make them."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from loramux_adapters.finetuning.jobs import tables as job_tables
+from loramux_adapters.registry import tables as adapter_tables
+from loramux_server.errors import CannotStart
+from loramux_server.metering.ledger import tables as ledger_tables
+
+TABLES = [adapter_tables.metadata, ledger_tables.metadata, job_tables.metadata]
+"""What the packages declare; the migrations must make exactly these."""
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_TIMEOUT_SECONDS = 30
+_LOCK_ID = 0x6C6F7261  # PostgreSQL's advisory locks are named by a number: "lora".
+
+
+class DatabaseTooNew(CannotStart):
+    """The database was migrated by a newer release than this one."""
+
+
+def create_engine(url: str) -> sa.Engine:
+    """Return an engine for the SQLite or PostgreSQL database at `url`; connects on first use."""
+    if make_url(url).get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
+    sa.event.listen(engine, "connect", _configure_sqlite)
+    return engine
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Bring the database to this release's tables; raises DatabaseTooNew.
+
+    Processes that start together wait for each other; one transaction, so that an interrupted one leaves no trace.
+    """
+    current, newest = _current_revision(engine), newest_revision()
+    if current == newest:
+        return
+    if current is not None and current > newest:
+        raise DatabaseTooNew(
+            f"The database is at revision {current}, made by a newer release; this one knows {newest}."
+        )
+    # Loading Alembic takes longer than all else here, and nearly every start finds the database as it should be.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with engine.begin() as connection:
+        _lock(connection)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def newest_revision() -> str:
+    """Return the revision that this release knows as the last; files are named REVISION_WHAT.py."""
+    return max(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _current_revision(engine: sa.Engine) -> str | None:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return revision
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Take the whole database (SQLite) or the migrations' lock until the transaction ends."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_ID)))
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Readers beside the writer, and no row without its parent.
+
+    With WAL, NORMAL keeps the database sound through a crash; a power cut may lose the last transactions.
+    """
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    while not _enter_wal(connection):
+        if time.monotonic() > deadline:
+            raise TimeoutError("Another process holds the database.")
+        time.sleep(0.01)
+
+
+def _enter_wal(connection: sqlite3.Connection) -> bool:
+    """Switch a new database to WAL: the one statement for which SQLite does not wait while another process does it."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

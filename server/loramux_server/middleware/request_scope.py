@@ -1,0 +1,93 @@
+"""The outermost layer: a request gets its id and its context, and is counted when it is over."""
+
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loramux_server.metering.usage_record import Operation, Outcome
+from loramux_server.request_context import Meter, RequestContext, current_request
+
+OPERATIONS = {
+    "/v1/chat/completions": Operation.CHAT,
+    "/v1/completions": Operation.COMPLETIONS,
+    "/v1/responses": Operation.RESPONSES,
+    "/v1/messages": Operation.MESSAGES,
+}
+"""The paths that generate when something is posted to them: each request to one leaves a record."""
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def in_context(app: ASGIApp, meter: Meter) -> ASGIApp:
+    """Put a RequestContext around each request, and close it when the response is complete or the client gone."""
+
+    async def contextual(scope: Scope, receive: Receive, send: Send) -> None:
+        operation = OPERATIONS.get(scope["path"]) if scope["method"] == "POST" else None
+        headers = Headers(scope=scope)
+        context = RequestContext(_request_id(headers), operation, meter, traceparent=headers.get("traceparent"))
+        exchange = _Exchange(context, receive, send)
+        token = current_request.set(context)
+        try:
+            await app(_named(scope, context.request_id), exchange.receive, exchange.send)
+        finally:
+            current_request.reset(token)
+            context.close(exchange.status, exchange.outcome)
+
+    return contextual
+
+
+class _Exchange:
+    """Watches what goes in and out: the status, the end, and a client that leaves before it."""
+
+    def __init__(self, context: RequestContext, receive: Receive, send: Send) -> None:
+        self._context, self._receive, self._send = context, receive, send
+        self.status = 0
+        self._is_complete = False
+        self._client_left = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the request ended, as far as is known now."""
+        refusal = self._context.refusal
+        if self._client_left:
+            return Outcome.CANCELLED
+        if refusal is not None:
+            return Outcome.REFUSED if refusal.is_refusal else Outcome.FAILED
+        return Outcome.OK if self._is_complete else Outcome.FAILED
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        # Servers report a disconnect after every complete response, too.
+        if message["type"] == "http.disconnect" and not self._is_complete:
+            self._client_left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers(message)]}
+        elif not message.get("more_body", False):
+            self._is_complete = True
+        await self._send(message)
+
+    def _headers(self, start: Message) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-request-id", self._context.request_id.encode())]
+        if not Headers(raw=start.get("headers", [])).get("content-type", "").startswith("text/event-stream"):
+            milliseconds = round((time.monotonic() - self._context.started) * 1000)
+            headers.append((b"openai-processing-ms", str(milliseconds).encode()))
+        return headers
+
+
+def _request_id(headers: Headers) -> str:
+    """Return the client's own id if it is safe in logs and headers, else a new one."""
+    own = headers.get("x-request-id", "")
+    return own if _SAFE_ID.fullmatch(own) else f"req_{uuid.uuid4().hex}"
+
+
+def _named(scope: Scope, request_id: str) -> Scope:
+    """Return the scope with this request id alone, so that the engine's log speaks of the same one."""
+    others = [(name, value) for name, value in scope["headers"] if name.lower() != b"x-request-id"]
+    return {**scope, "headers": [*others, (b"x-request-id", request_id.encode())]}

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_adapters.evaluation.statistics import (
+    bootstrap_interval,
+    mean_interval,
+    paired_ratio,
+    quantile,
+    quantile_interval,
+    ratio_of_means,
+    spread,
+)
+
+values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
+
+
+def test_a_quantile_lies_linearly_between_its_neighbours() -> None:
+    assert quantile([4.0, 1.0, 2.0, 3.0], 0.5) == 2.5
+    assert quantile([10.0, 20.0], 0.9) == pytest.approx(19.0)
+
+
+def test_a_spread_is_median_minimum_and_maximum() -> None:
+    assert spread([3.0, 1.0, 8.0]) == (3.0, 1.0, 8.0)
+
+
+def test_a_ratio_is_taken_pair_by_pair_so_that_what_slows_both_cancels() -> None:
+    assert paired_ratio([2.0, 20.0, 3.3], [1.0, 10.0, 3.0]) == pytest.approx((2.0, 1.1, 2.0))
+
+
+def test_an_interval_narrows_with_more_samples_and_holds_the_truth() -> None:
+    samples = np.random.default_rng(1).normal(5.0, 1.0, size=400).tolist()
+    few, many = bootstrap_interval(samples[:25]), bootstrap_interval(samples)
+    assert many.low < 5.0 < many.high
+    assert many.high - many.low == pytest.approx(4 * 1.0 / 20, rel=0.15)  # about four standard errors
+    assert few.high - few.low > 2 * (many.high - many.low)
+
+
+def test_an_interval_is_the_same_every_time_and_of_any_reduction() -> None:
+    assert bootstrap_interval([1.0, 2.0, 9.0]) == bootstrap_interval([1.0, 2.0, 9.0])
+    assert bootstrap_interval([1.0, 2.0, 9.0], np.median).estimate == 2.0
+
+
+@given(values)
+def test_an_interval_stays_within_the_samples(samples: list[float]) -> None:
+    low, estimate, high = bootstrap_interval(samples, resamples=50)
+    slack = 1e-6
+    assert min(samples) - slack <= low <= high <= max(samples) + slack
+    assert min(samples) - slack <= estimate <= max(samples) + slack
+
+
+@pytest.mark.parametrize("samples", [[], [1.0, float("nan")], [float("inf")]])
+def test_no_samples_or_samples_that_are_no_numbers_are_refused(samples: list[float]) -> None:
+    for statistic in (spread, bootstrap_interval):
+        with pytest.raises(ValueError, match=r"no measurements|not a finite number"):
+            statistic(samples)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([1.0], [1.0, 2.0]), ([1.0], [0.0]), ([1.0], [-1.0])])
+def test_pairs_that_make_no_ratio_are_refused(ours: list[float], theirs: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"paired|positive"):
+        paired_ratio(ours, theirs)
+
+
+def test_the_interval_of_a_quantile_holds_it_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(0)
+    for q, count in ((0.5, 30), (0.95, 200)):
+        true = -np.log(1 - q)
+        intervals = [quantile_interval(chance.exponential(size=count).tolist(), q) for _ in range(1000)]
+        held = sum(low <= true <= high for low, _, high in intervals) / 1000
+        assert 0.94 <= held <= 0.99
+        assert all(low <= estimate <= high for low, estimate, high in intervals)
+
+
+def test_an_end_of_a_quantiles_interval_is_open_with_too_few_values() -> None:
+    low, estimate, high = quantile_interval([1.0, 2.0, 3.0], 0.5)
+    assert (low, estimate, high) == (-np.inf, 2.0, np.inf)
+    low, _, high = quantile_interval([float(n) for n in range(50)], 0.99)
+    assert np.isfinite(low)
+    assert high == np.inf
+
+
+def test_the_interval_of_a_quantile_is_the_textbooks() -> None:
+    # Of 10 values, the second and the ninth hold the median with 97.9 %.
+    assert quantile_interval([float(n) for n in range(1, 11)], 0.5) == (2.0, 5.5, 9.0)
+
+
+def test_many_values_have_a_narrow_interval() -> None:
+    low, estimate, high = quantile_interval(np.random.default_rng(0).random(200_000).tolist(), 0.99)
+    assert 0.989 < low < estimate < high < 0.991
+
+
+def test_a_ratio_of_means_has_an_interval_of_pairs() -> None:
+    assert ratio_of_means([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == pytest.approx((0.5, 0.5, 0.5))
+    assert ratio_of_means([1.0], [0.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "ends"),  # Wilson's, by R's prop.test without continuity correction
+    [(0, 200, (0.0, 0.01885)), (200, 200, (0.98115, 1.0)), (5, 10, (0.23659, 0.76341)), (1, 20, (0.00888, 0.23613))],
+)
+def test_of_shares_the_interval_is_never_a_point(hits: int, count: int, ends: tuple[float, float]) -> None:
+    low, share, high = mean_interval([1.0] * hits + [0.0] * (count - hits))
+    assert share == hits / count
+    assert (low, high) == pytest.approx(ends, abs=1e-5)
+
+
+def test_of_other_values_the_interval_is_the_bootstraps() -> None:
+    assert mean_interval([0.2, 0.4, 1.0]) == bootstrap_interval([0.2, 0.4, 1.0])

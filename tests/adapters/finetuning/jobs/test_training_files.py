@@ -1,0 +1,137 @@
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_adapters.errors import StoreError
+from loramux_adapters.finetuning.errors import InvalidDataset
+from loramux_adapters.finetuning.jobs import training_files as module
+from loramux_adapters.finetuning.jobs.errors import FileNotFound, FileTooLarge
+from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_server import database as db
+
+
+@pytest.fixture
+def files(tmp_path: Path, engine: sa.Engine) -> TrainingFiles:
+    kept = TrainingFiles(engine, tmp_path / "files")
+    kept.sweep()
+    return kept
+
+
+def add(files: TrainingFiles, content: bytes = b"x", name: str = "a.jsonl", now: float = 1.0) -> str:
+    return files.add(io.BytesIO(content), name, "fine-tune", now).id
+
+
+def on_disk(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "files").iterdir())
+
+
+def test_the_bytes_stay_what_they_were_and_the_name_is_never_a_path(files: TrainingFiles, tmp_path: Path) -> None:
+    file = add(files, b"\x00\xff\n", "../../etc/passwd")
+    assert files.path(file) == tmp_path / "files" / file
+    assert files.path(file).read_bytes() == b"\x00\xff\n"
+    assert (files.get(file).filename, files.get(file).bytes) == ("../../etc/passwd", 3)
+    assert on_disk(tmp_path) == [file]
+
+
+def test_what_the_check_refuses_leaves_nothing(files: TrainingFiles, tmp_path: Path) -> None:
+    def refuse(_: Path) -> Mapping[str, Any]:
+        raise InvalidDataset("a.jsonl", [(1, "empty line")])
+
+    with pytest.raises(InvalidDataset):
+        files.add(io.BytesIO(b"\n"), "a.jsonl", "fine-tune", 1.0, refuse)
+    assert on_disk(tmp_path) == []
+    assert files.list(purpose=None, after=None, limit=10, newest_first=True).items == []
+
+
+def test_a_file_of_one_byte_too_many_is_refused_and_leaves_nothing(
+    files: TrainingFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    add(files, b"x" * 10)
+    with pytest.raises(FileTooLarge, match="10 bytes at most"):
+        add(files, b"x" * 11)
+    assert len(on_disk(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync"])
+def test_a_disk_that_is_full_is_told_without_its_path(
+    files: TrainingFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    with monkeypatch.context() as broken, pytest.raises(StoreError, match="No space left on device") as refused:
+        broken.setattr(Path if call == "rename" else os, call, full)
+        add(files)
+    assert str(tmp_path) not in str(refused.value)
+    assert on_disk(tmp_path) == []
+
+
+def test_a_database_that_is_away_keeps_no_bytes(files: TrainingFiles, tmp_path: Path, engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("drop table files"))
+    with pytest.raises(StoreError, match="can't be read or written"):
+        add(files)
+    assert on_disk(tmp_path) == []
+
+
+def test_what_another_server_takes_in_is_not_swept(files: TrainingFiles) -> None:
+    def sweeps(_: Path) -> None:
+        files.sweep()
+
+    record = files.add(io.BytesIO(b"x"), "a.jsonl", "fine-tune", 1.0, sweeps)
+    assert files.path(record.id).read_bytes() == b"x"
+
+
+def test_what_a_killed_server_left_is_swept_and_nothing_else(files: TrainingFiles, tmp_path: Path) -> None:
+    kept = add(files)
+    for name in ("incoming-file-1", "file-0123456789abcdef01234567", "README"):
+        (tmp_path / "files" / name).touch()
+    files.sweep()
+    assert on_disk(tmp_path) == ["README", kept]
+
+
+def test_a_deleted_file_is_gone_and_can_not_be_deleted_again(files: TrainingFiles, tmp_path: Path) -> None:
+    file = add(files)
+    files.delete(file)
+    assert on_disk(tmp_path) == []
+    for action in (files.get, files.path, files.delete):
+        with pytest.raises(FileNotFound):
+            action(file)
+
+
+@given(file=st.text(max_size=60))
+def test_no_other_text_is_a_file(tmp_path_factory: pytest.TempPathFactory, file: str) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    engine = db.create_engine(f"sqlite:///{folder / 'shared.sqlite'}")
+    db.upgrade(engine)
+    with pytest.raises(FileNotFound):
+        TrainingFiles(engine, folder / "shared").path(file)
+
+
+@given(times=st.lists(st.integers(0, 3), min_size=1, max_size=7), size=st.integers(1, 4), newest_first=st.booleans())
+def test_pages_hold_every_file_once_also_those_of_the_same_moment(
+    tmp_path_factory: pytest.TempPathFactory, times: list[int], size: int, newest_first: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("pages")
+    engine = db.create_engine(f"sqlite:///{folder / 'db.sqlite'}")
+    db.upgrade(engine)
+    files = TrainingFiles(engine, folder / "files")
+    added = {add(files, now=float(at)) for at in times}
+    seen: list[str] = []
+    has_more, after = True, None
+    while has_more:
+        page = files.list(purpose="fine-tune", after=after, limit=size, newest_first=newest_first)
+        seen += [record.id for record in page.items]
+        has_more, after = page.has_more, seen[-1]
+    assert sorted(seen) == sorted(added)
+    shown = [files.get(file).created_at for file in seen]
+    assert shown == sorted(shown, reverse=newest_first)
+    engine.dispose()

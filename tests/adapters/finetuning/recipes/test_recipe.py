@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from loramux_adapters.finetuning.errors import InvalidRecipe
+from loramux_adapters.finetuning.recipes.recipe import ALL_LINEAR, Recipe, load_recipe
+
+
+def loaded(folder: Path, text: str) -> Recipe:
+    path = folder / "recipe.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    return load_recipe(path)
+
+
+def test_a_recipe_says_only_what_differs_from_the_defaults(tmp_path: Path) -> None:
+    recipe = loaded(tmp_path, "rank: 4\ntarget_modules: [q_proj, v_proj]\n")
+    assert recipe == Recipe(rank=4, target_modules=("q_proj", "v_proj"))
+    assert loaded(tmp_path, "").target_modules == ALL_LINEAR
+
+
+def test_json_is_read_too(tmp_path: Path) -> None:
+    assert loaded(tmp_path, '{"last_layers": 12}').last_layers == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("rnak: 4", "rnak: Extra inputs"),
+        ("rank: 0\nbatch_size: many", r"rank: .*\n  batch_size: "),
+        ("target_modules: []", "target_modules"),
+        ("target_modules: [q_proj, q_proj]", "names a module twice"),
+        ("target_modules: [lm_head]", "target_modules.0"),
+        ("learning_rate: .nan", "learning_rate"),
+        ("alpha: .inf", "alpha"),
+        ("last_layers: 0", "last_layers"),
+        ("- rank", "not a recipe"),
+        ("just words", "not a recipe"),
+        ("{", "is not YAML"),
+        ("rank: \xff", "is not YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused_with_the_key(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(InvalidRecipe, match=reason):
+        loaded(tmp_path, text)
+
+
+def test_a_recipe_does_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Recipe().rank = 4  # type: ignore[misc]

@@ -1,0 +1,84 @@
+import io
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pytest
+
+from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.intake.sources.upload import UploadSource
+
+CONTENT = {CONFIG_FILE: b"{}", WEIGHTS_FILE: b"w" * 3_000_000}
+LARGEST = {CONFIG_FILE: 10, WEIGHTS_FILE: 3_000_000}
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    (tmp_path / "into").mkdir()
+    return tmp_path / "into"
+
+
+def _source(**changed: bytes | None) -> UploadSource:
+    contents = {**CONTENT, **changed}
+    return UploadSource({name: io.BytesIO(content) for name, content in contents.items() if content is not None})
+
+
+def _fetch(source: UploadSource, into: Path) -> None:
+    source.fetch(into, LARGEST, lambda _: None)
+
+
+def _fetched(into: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in into.iterdir()}
+
+
+def test_the_files_that_were_sent_are_copied(into: Path) -> None:
+    source = _source()
+    _fetch(source, into)
+    assert _fetched(into) == CONTENT
+    assert source.origin == {"type": "upload"}
+
+
+def test_a_file_that_was_read_before_is_copied_from_its_beginning(into: Path) -> None:
+    source = _source()
+    for file in source.files.values():
+        file.read()
+    _fetch(source, into)
+    assert _fetched(into) == CONTENT
+
+
+def test_files_are_taken_from_memory_and_from_disk_alike(into: Path) -> None:
+    with tempfile.SpooledTemporaryFile(max_size=10) as large, tempfile.SpooledTemporaryFile(max_size=10) as small:
+        large.write(CONTENT[WEIGHTS_FILE])
+        small.write(CONTENT[CONFIG_FILE])
+        files = {CONFIG_FILE: cast("BinaryIO", small), WEIGHTS_FILE: cast("BinaryIO", large)}
+        _fetch(UploadSource(files), into)
+    assert _fetched(into) == CONTENT
+
+
+def test_a_file_beyond_the_bound_is_refused_before_a_byte_is_copied(into: Path) -> None:
+    with pytest.raises(InvalidAdapter, match=rf"{WEIGHTS_FILE}: the file is too large"):
+        _fetch(_source(**{WEIGHTS_FILE: b"w" * 3_000_001}), into)
+    assert (into / WEIGHTS_FILE).stat().st_size == 0
+
+
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+def test_a_file_that_was_not_sent_is_missed_by_name(into: Path, name: str) -> None:
+    with pytest.raises(InvalidAdapter, match=f"{name}: the file is missing"):
+        _fetch(_source(**{name: None}), into)
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused_as_one(into: Path) -> None:
+    with pytest.raises(InvalidAdapter, match=r"adapter_model\.bin: can run code"):
+        _fetch(_source(**{WEIGHTS_FILE: None, "adapter_model.bin": b"pickle"}), into)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "../escaped", "/etc/cron.d/x", "", "a\0b", "x" * 5000, "adapter_config.json\n", "\u202egnp"]
+)
+def test_a_file_that_no_adapter_has_is_refused_and_its_name_is_never_a_path(into: Path, name: str) -> None:
+    with pytest.raises(InvalidAdapter, match="an adapter has no such file") as caught:
+        _fetch(_source(**{name: b"x"}), into)
+    assert list(into.parent.rglob("*")) == [into]
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 400

@@ -1,0 +1,239 @@
+"""Adapters that are loaded while the engine goes on, on the real engine: what vLLM's private names must go on doing.
+
+Each test stands for one of them: if an upgrade moves it, the test's name says what breaks.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from vllm.lora.request import LoRARequest
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from loramux_adapters.errors import StoreError
+from loramux_adapters.models import LINEAR_MODULES, AdapterName, Digest, VersionId
+from loramux_server.engine.adapter_loader import EngineLoader
+from loramux_server.engine.lora_directory import LoraRequests
+from tests.conftest import RealServer
+from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+
+PROMPT = [504, 3575, 282, 4649, 314]
+SLOTS, PLACES = 2, 3
+"""How many adapters the shared engine takes in a batch and in host memory."""
+NUMBERS = count(1_000_000)
+"""Above those of the server's own adapters, which share the engine."""
+STRENGTH = 0.15
+"""How large the made-up weights are: enough for other answers, and far from none that make sense."""
+
+
+class Bench:
+    """The shared engine without its adapters, and loaders of made-up ones."""
+
+    def __init__(self, real: RealServer, folder: Path) -> None:
+        self.engine = real.engine
+        self._base = real.base
+        self._folder = folder
+        self.requests = LoraRequests(self, real.base.name)
+        self.requests._numbers = NUMBERS
+        self.loader = EngineLoader(real.engine, self.requests, lambda _: None)
+
+    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+        return None
+
+    def path(self, version: VersionId) -> Path:
+        return self._folder / version.name
+
+    def version(self, name: str, *, seed: int = 0, rank: int = 8) -> VersionId:
+        """Write an adapter of all linear modules, strong enough to change every answer."""
+        layers = tuple(range(self._base.num_hidden_layers))
+        tensors = lora_tensors(modules=tuple(LINEAR_MODULES), layers=layers, rank=rank, seed=seed, base=self._base)
+        strong = {key: np.sign(value) * np.float32(STRENGTH) for key, value in tensors.items()}
+        config = lora_config(r=rank, target_modules=list(LINEAR_MODULES))
+        write_adapter(self._folder / name, config, strong)
+        return VersionId(AdapterName(name), Digest("0123456789ab"))
+
+    async def ask(self, version: VersionId | None, tokens: int = 8) -> list[tuple[int, float]]:
+        """The tokens that answer, each with its log-probability."""
+        params = SamplingParams(
+            max_tokens=tokens, ignore_eos=True, temperature=0.0, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        prompt, lora = {"prompt_token_ids": PROMPT}, self._lora(version)
+        async for output in self.engine.generate(prompt, params, f"ask-{next(NUMBERS)}", lora_request=lora):
+            last = output
+        (answer,) = last.outputs
+        return [(token, given[token].logprob) for token, given in zip(answer.token_ids, answer.logprobs, strict=True)]
+
+    def _lora(self, version: VersionId | None) -> LoRARequest | None:
+        return None if version is None else self.requests.of(version)
+
+    async def in_memory(self) -> set[int]:
+        """The numbers of the adapters in the engine's host memory."""
+        return set(await self.engine.list_loras())
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bench(real: RealServer, tmp_path: Path) -> AsyncIterator[Bench]:
+    library = real.server.library
+    for record in library.catalogue.adapters():
+        for version in record.versions:
+            library.pool.discard(version.id)
+    while await real.engine.list_loras():  # noqa: ASYNC110 - nothing announces it
+        await asyncio.sleep(0.01)
+    yield Bench(real, tmp_path)
+    for number in await real.engine.list_loras():
+        await real.engine.remove_lora(number)
+
+
+def tokens(answer: list[tuple[int, float]]) -> list[int]:
+    return [token for token, _ in answer]
+
+
+async def test_an_adapter_answers_as_if_vllm_itself_had_loaded_it(bench: Bench) -> None:
+    version = bench.version("tone")
+    await bench.engine.add_lora(bench.requests.of(version))
+    expected = await bench.ask(version)
+    assert tokens(expected) != tokens(await bench.ask(None))
+    await bench.loader.unload(version)
+    again = VersionId(AdapterName("tone"), Digest("ba9876543210"))  # another number: nothing is remembered
+    await bench.loader.load(again)
+    found = await bench.ask(again)
+    assert tokens(found) == tokens(expected)
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-4)
+
+
+async def test_a_loaded_adapter_is_in_host_memory_and_in_a_slot(bench: Bench) -> None:
+    version = bench.version("tone")
+    await bench.loader.load(version)
+    assert await bench.in_memory() == {bench.requests.of(version).lora_int_id}
+    assert await bench.loader.slots() == {version}
+    await bench.loader.unload(version)
+    assert await bench.in_memory() == set()
+    assert await bench.loader.slots() == set()
+
+
+async def test_the_engine_says_whether_there_is_a_stream_to_disturb(bench: Bench) -> None:
+    unfinished = bench.engine.output_processor.get_num_unfinished_requests
+    asking = asyncio.create_task(bench.ask(None, 20))
+    async with asyncio.timeout(10):
+        while not unfinished():  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.001)
+    await asking
+    assert unfinished() == 0
+
+
+@pytest.mark.parametrize("name", [None, "kept"])
+async def test_the_answers_of_others_stay_the_same_while_twenty_adapters_come_and_go(
+    bench: Bench, name: str | None
+) -> None:
+    kept = bench.version("kept", seed=1)
+    await bench.loader.load(kept)
+    route = kept if name else None
+    expected, loading, answers = await bench.ask(route, 40), asyncio.create_task(come_and_go(bench, 20)), []
+    while not loading.done():  # one at a time: a batch of another shape sums in another order
+        answers.append(await bench.ask(route, 40))
+    await loading
+    assert answers
+    assert all(answer == expected for answer in answers)
+
+
+async def come_and_go(bench: Bench, count: int) -> None:
+    for number in range(count):
+        version = bench.version(f"other-{number}", seed=number, rank=16)
+        await bench.loader.load(version)
+        assert len(await bench.in_memory()) == 2
+        await bench.loader.unload(version)
+
+
+async def test_a_load_takes_no_slot_from_a_request_that_runs(bench: Bench) -> None:
+    first, second, third = (bench.version(name, seed=seed) for seed, name in enumerate(("first", "second", "third")))
+    await bench.loader.load(first)
+    await bench.loader.load(second)
+    running = [asyncio.create_task(bench.ask(version, 60)) for version in (first, second)]
+    await asyncio.sleep(0.3)
+    await bench.loader.load(third)
+    in_slots = await bench.loader.slots()
+    assert not any(task.done() for task in running)
+    assert in_slots == {first, second}
+    await asyncio.gather(*running)
+    assert tokens(await bench.ask(third)) != tokens(await bench.ask(None))  # now vLLM gives it one
+    assert third in await bench.loader.slots()
+
+
+async def test_a_load_takes_the_slot_of_an_adapter_that_is_idle(bench: Bench) -> None:
+    versions = [bench.version(f"tone-{seed}", seed=seed) for seed in range(PLACES)]
+    answers = []
+    for version in versions:
+        await bench.loader.load(version)
+        answers.append(await bench.ask(version))
+    await bench.ask(None)
+    assert await bench.loader.slots() == set(versions[-SLOTS:])
+    assert [tokens(await bench.ask(version)) for version in versions] == [tokens(answer) for answer in answers]
+
+
+def truncated(folder: Path) -> None:
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def without_config(folder: Path) -> None:
+    (folder / "adapter_config.json").unlink()
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("broken", [truncated, without_config, without_weights])
+async def test_a_load_that_fails_leaves_nothing_and_the_engine_goes_on(bench: Bench, broken: Any) -> None:
+    version = bench.version("tone")
+    broken(bench.path(version))
+    with pytest.raises(Exception):  # noqa: B017 - vLLM has no error of its own for most of them
+        await bench.loader.load(version)
+    assert await bench.in_memory() == set()
+    assert await bench.loader.slots() == set()
+    bench.version("tone")
+    await bench.loader.load(version)
+    assert tokens(await bench.ask(version)) != tokens(await bench.ask(None))
+
+
+async def test_weights_that_were_changed_on_disk_never_enter(bench: Bench) -> None:
+    def damaged(_: VersionId) -> None:
+        raise StoreError("not what was accepted")
+
+    version = bench.version("tone")
+    with pytest.raises(StoreError):
+        await EngineLoader(bench.engine, bench.requests, damaged).load(version)
+    assert await bench.in_memory() == set()
+
+
+async def test_a_load_that_is_given_up_leaves_nothing(bench: Bench) -> None:
+    version = bench.version("tone", rank=16)
+    loading = asyncio.create_task(bench.loader.load(version))
+    await asyncio.sleep(0.01)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert await bench.in_memory() == set()
+    await bench.loader.load(version)
+    assert await bench.loader.slots() == {version}
+
+
+async def test_a_pinned_adapter_keeps_its_slot_until_it_is_let_go(bench: Bench) -> None:
+    pinned, *others = (bench.version(f"tone-{seed}", seed=seed) for seed in range(PLACES))
+    await bench.loader.load(pinned)
+    await bench.loader.pin(pinned, pinned=True)
+    for version in others:
+        await bench.loader.load(version)
+        await bench.ask(version)
+    assert pinned in await bench.loader.slots()
+    await bench.loader.pin(pinned, pinned=False)
+    for version in others:
+        await bench.ask(version)
+    assert await bench.loader.slots() == set(others)

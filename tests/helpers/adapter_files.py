@@ -1,0 +1,159 @@
+"""Small adapters to put before the validator: sound ones, and any kind of broken one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save, save_file
+
+from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.models import LINEAR_MODULES, BaseSpec
+
+BASE = BaseSpec(
+    name="tiny",
+    architecture="LlamaForCausalLM",
+    hidden_size=16,
+    intermediate_size=24,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=4,
+    num_hidden_layers=3,
+    vocab_size=64,
+)
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+
+def lora_config(**changes: Any) -> dict[str, Any]:
+    """What PEFT 0.21 writes for a LoRA of rank 4 on two modules of all layers, but for `changes`."""
+    return {
+        "alora_invocation_tokens": None,
+        "alpha_pattern": {},
+        "arrow_config": None,
+        "auto_mapping": None,
+        "base_model_name_or_path": "tiny",
+        "bias": "none",
+        "corda_config": None,
+        "ensure_weight_tying": False,
+        "eva_config": None,
+        "exclude_modules": None,
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "kasa_config": None,
+        "layer_replication": None,
+        "layers_pattern": None,
+        "layers_to_transform": None,
+        "loftq_config": {},
+        "lora_alpha": 8,
+        "lora_bias": False,
+        "lora_dropout": 0.05,
+        "lora_ga_config": None,
+        "megatron_config": None,
+        "megatron_core": "megatron.core",
+        "modules_to_save": None,
+        "monteclora_config": None,
+        "peft_type": "LORA",
+        "peft_version": "0.21.2",
+        "qalora_group_size": 16,
+        "r": 4,
+        "rank_pattern": {},
+        "revision": None,
+        "target_modules": ["q_proj", "v_proj"],
+        "target_parameters": None,
+        "task_type": "CAUSAL_LM",
+        "trainable_token_indices": None,
+        "use_bdlora": None,
+        "use_dora": False,
+        "use_qalora": False,
+        "use_rslora": False,
+        "velora_config": None,
+    } | changes
+
+
+def _peft_configs() -> dict[str, dict[str, Any]]:
+    """What PEFT's versions write: the keys that each of them brought, as they stand in a plain LoRA's file."""
+    brought: dict[str, dict[str, Any]] = {
+        "0.3": {
+            "base_model_name_or_path": "org/tiny", "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
+            "init_lora_weights": True, "lora_alpha": 8, "lora_dropout": 0.05, "modules_to_save": None,
+            "peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM",
+        },
+        "0.5": {"auto_mapping": None, "layers_pattern": None, "layers_to_transform": None, "revision": None},
+        "0.6": {"alpha_pattern": {}, "rank_pattern": {}},
+        "0.7": {"loftq_config": {}, "megatron_config": None, "megatron_core": "megatron.core"},
+        "0.8": {"use_rslora": False},
+        "0.11": {"layer_replication": None, "use_dora": False},
+        "0.14": {"eva_config": None, "exclude_modules": None, "lora_bias": False},
+        "0.15": {"corda_config": None, "trainable_token_indices": None},
+        "0.16": {"qalora_group_size": 16, "use_qalora": False},
+        "0.17": {"target_parameters": None},
+        "0.18": {
+            "alora_invocation_tokens": None, "arrow_config": None, "ensure_weight_tying": False,
+            "peft_version": "0.18.0",
+        },
+        "0.19": {"lora_ga_config": None, "peft_version": "0.19.0", "use_bdlora": None},
+    }  # fmt: skip
+    configs: dict[str, dict[str, Any]] = {}
+    keys: dict[str, Any] = {}
+    for version, more in brought.items():
+        keys = keys | more
+        configs[version] = keys
+    return configs | {"0.21": lora_config()}
+
+
+PEFT_CONFIGS = _peft_configs()
+
+
+def tensor_name(layer: int, module: str, part: str) -> str:
+    return f"base_model.model.model.layers.{layer}.{LINEAR_MODULES[module]}.{module}.lora_{part}.weight"
+
+
+def lora_tensors(
+    modules: tuple[str, ...] = ("q_proj", "v_proj"),
+    layers: tuple[int, ...] = (0, 1, 2),
+    rank: int = 4,
+    dtype: npt.DTypeLike = np.float32,
+    base: BaseSpec = BASE,
+    seed: int = 0,
+) -> Tensors:
+    random = np.random.default_rng(seed)
+    made: Tensors = {}
+    for layer in layers:
+        for module in modules:
+            inputs, outputs = base.module_shape(module)
+            made[tensor_name(layer, module, "A")] = (random.standard_normal((rank, inputs)) / 10).astype(dtype)
+            made[tensor_name(layer, module, "B")] = (random.standard_normal((outputs, rank)) / 10).astype(dtype)
+    return made
+
+
+def write_adapter(folder: Path, config: dict[str, Any] | None = None, tensors: Tensors | None = None) -> Path:
+    """Write both files to `folder`, sound ones unless given, and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(lora_config() if config is None else config))
+    save_file(lora_tensors() if tensors is None else tensors, folder / WEIGHTS_FILE)
+    return folder
+
+
+def write_raw(folder: Path, header: bytes, data: bytes = b"", header_size: int | None = None) -> Path:
+    """Write a weights file byte for byte, and a sound config."""
+    write_adapter(folder)
+    size = len(header) if header_size is None else header_size
+    (folder / WEIGHTS_FILE).write_bytes(size.to_bytes(8, "little") + header + data)
+    return folder
+
+
+def split_weights(tensors: Tensors) -> tuple[dict[str, Any], bytes]:
+    """Return the header and the data that the safetensors library writes for `tensors`."""
+    raw = save(tensors)
+    end = 8 + int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8:end]), raw[end:]
+
+
+def as_bfloat16(tensors: Tensors) -> tuple[dict[str, Any], bytes]:
+    """Return header and data of `tensors`, which are float32, cut to bfloat16: NumPy has no such type."""
+    upper_halves = {name: (tensor.view(np.uint32) >> 16).astype(np.uint16) for name, tensor in tensors.items()}
+    header, data = split_weights(upper_halves)
+    return {name: entry | {"dtype": "BF16"} for name, entry in header.items()}, data

@@ -1,0 +1,125 @@
+"""Requests to an ASGI application, message by message, and applications that answer as they are told."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loramux_server.auth import Authenticator
+from loramux_server.metering.usage_record import Route, UsageRecord
+from loramux_server.middleware import Drain, Limits, shell
+
+DISCONNECT: Message = {"type": "http.disconnect"}
+
+
+@dataclass
+class Answer:
+    """What an application sent."""
+
+    messages: list[Message]
+
+    @property
+    def status(self) -> int:
+        """The status; one start is all there may be."""
+        (start,) = (message for message in self.messages if message["type"] == "http.response.start")
+        return int(start["status"])
+
+    @property
+    def headers(self) -> Headers:
+        """The headers."""
+        return Headers(raw=self.messages[0]["headers"])
+
+    @property
+    def body(self) -> bytes:
+        """The whole body, which must be complete."""
+        assert not self.messages[-1].get("more_body", False)
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+
+@dataclass
+class KeptMeter:
+    """A meter that keeps what it is told."""
+
+    begun: list[Route] = field(default_factory=list)
+    records: list[UsageRecord] = field(default_factory=list)
+    recorded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self, route: Route) -> None:
+        """Keep the route."""
+        self.begun.append(route)
+
+    def record(self, record: UsageRecord) -> None:
+        """Keep the record."""
+        self.records.append(record)
+        self.recorded.set()
+
+
+@dataclass
+class Server:
+    """An application inside of the shell."""
+
+    app: ASGIApp
+    keys: Sequence[str] = ()
+    max_body_bytes: int = 1000
+    drain: Drain = field(default_factory=Drain)
+    meter: KeptMeter = field(default_factory=KeptMeter)
+    sent: list[Message] = field(default_factory=list)
+
+    @property
+    def shell(self) -> ASGIApp:
+        """The application as it is served."""
+        return shell(
+            self.app,
+            drain=self.drain,
+            authenticator=Authenticator(self.keys),
+            limits=Limits(self.max_body_bytes),
+            meter=self.meter,
+        )
+
+    async def ask(
+        self,
+        path: str = "/v1/chat/completions",
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        body: Iterable[Message] = ({"type": "http.request", "body": b"{}", "more_body": False},),
+    ) -> Answer:
+        """Send one request; after its body, the client is gone."""
+        self.sent.clear()
+        incoming = iter(body)
+
+        async def receive() -> Message:
+            return next(incoming, DISCONNECT)
+
+        async def send(message: Message) -> None:
+            self.sent.append(message)
+
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
+        }
+        await self.shell(scope, receive, send)
+        return Answer(list(self.sent))
+
+
+def answering(status: int, *chunks: bytes, content_type: str = "application/json", **headers: str) -> ASGIApp:
+    """Return an application that answers everybody with these pieces."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raw = [(b"content-type", content_type.encode()), *((k.encode(), v.encode()) for k, v in headers.items())]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return app
+
+
+def streaming(*events: bytes) -> ASGIApp:
+    """Return an application that answers with a stream of events."""
+    return answering(200, *events, content_type="text/event-stream; charset=utf-8")

@@ -1,0 +1,113 @@
+"""Comparisons without a server, and a server that knows the lights."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from loramux_adapters.evaluation.scorers.texts import LabelScorer
+from loramux_loadtests.compare.costs import Prices
+from loramux_loadtests.compare.items import Item
+from loramux_loadtests.compare.plan import Arm, Comparison
+from loramux_loadtests.compare.rows import Answer, Row
+
+RIGHT = {"red": "stop", "green": "go"}
+SCORER = LabelScorer(type="label", labels=frozenset(RIGHT.values()))
+TUNED, PROMPTED = "tuned", "prompted"
+
+
+def chat(*contents: str) -> list[dict[str, str]]:
+    return [dict(zip(("role", "content"), content.split(": ", 1), strict=True)) for content in contents]
+
+
+def comparison(url: str = "http://127.0.0.1:1", count: int = 12, prices: Prices | None = None) -> Comparison:
+    colours = [*RIGHT] * (count // 2)
+    items = [Item(chat(f"user: {colour} {number}"), RIGHT[colour]) for number, colour in enumerate(colours)]
+    arms = [
+        Arm(PROMPTED, "tiny", chat("system: rules", "user: red", "assistant: stop"), url),
+        Arm(TUNED, "lights", chat("system: label"), url),
+    ]
+    return Comparison("lights", items, "data", arms, TUNED, PROMPTED, SCORER, 4, prices)
+
+
+def row(arm: str, item: int, score: float = 1.0, **changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "pass_": "warm", "arm": arm, "item": item, "text": "stop", "scores": {"accuracy": score, "exact": score},
+        "input_tokens": 10 if arm == TUNED else 500, "cached_tokens": 0, "output_tokens": 2, "ttft": 0.1, "tpot": 0.01,
+        "seconds": 0.2,
+    }  # fmt: skip
+    return Row(**values | changes)
+
+
+def answer(arm: str, item: int, **changes: Any) -> Answer:
+    return Answer(**row(arm, item, **changes).model_dump(exclude={"scores", "error"}))
+
+
+def rows(tuned: Sequence[float], prompted: Sequence[float]) -> list[Row]:
+    return [
+        row(arm, item, score)
+        for arm, scores in ((TUNED, tuned), (PROMPTED, prompted))
+        for item, score in enumerate(scores)
+    ]
+
+
+class Lights:
+    """The adapter is always right; the base says `stop` to everything, whatever its prompt."""
+
+    def __init__(self, fails_after: int = 1000, status: int = 500, takes: float = 0.0) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.together: set[tuple[str, ...]] = set()
+        """The models of the requests that were under way at some time."""
+        self.fails_after, self.status, self.takes = fails_after, status, takes
+        self._under_way: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.asked.append(body)
+        self.keys.add(request.headers.get("Authorization"))
+        self._under_way.append(body["model"])
+        self.together.add(tuple(self._under_way))
+        await asyncio.sleep(self.takes)
+        self._under_way.remove(body["model"])
+        if len(self.asked) > self.fails_after:
+            error = {"message": f"The model {body['model']} does not exist."}
+            return web.json_response({"error": error}, status=self.status)
+        colour = body["messages"][-1]["content"].split()[0]
+        label = RIGHT[colour] if body["model"] == "lights" else "stop"
+        usage = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 1}
+        lines = ({"choices": [{"index": 0, "delta": {"content": label}}]}, {"choices": [], "usage": usage})
+        stream = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
+        return web.Response(text=stream, content_type="text/event-stream")
+
+    async def models(self, _: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "lights", "parent": "tiny"}, {"id": "tiny", "parent": None}]})
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self.answer)
+        app.router.add_get("/v1/models", self.models)
+        async with TestServer(app) as server:
+            yield str(server.make_url("/")).rstrip("/")
+
+
+def example(folder: Path) -> Path:
+    """An example's folder: an adapter that labels colours, with twelve held-out items."""
+    path = folder / "lights"
+    path.mkdir()
+    items = [
+        chat("system: forget me", f"user: {colour} {i}", f"assistant: {RIGHT[colour]}")
+        for i in range(6)
+        for colour in RIGHT
+    ]
+    (path / "test.jsonl").write_text("".join(json.dumps({"messages": item}) + "\n" for item in items))
+    (path / "prompt_short.json").write_text(json.dumps(chat("system: label")))
+    (path / "prompt_few_shot.json").write_text(json.dumps(chat("system: rules", "user: red", "assistant: stop")))
+    (path / "compare.yaml").write_text("scorer: {type: label, labels: [stop, go]}\nmax_tokens: 4\n")
+    return path

@@ -1,0 +1,68 @@
+"""A small Hub on loopback: the endpoints that the real client asks, for one repository."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.helpers.file_server import Handler, Headers, Served, serving
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub(Served):
+    """Its repository, and who may read it."""
+
+    repository: str = "org/name"
+    revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT, COMMIT: COMMIT})
+    token: str | None = None
+    gated: bool = False
+    answer: bytes | None = None
+    """What is said about a revision, instead of the truth."""
+
+
+@contextmanager
+def hub_server() -> Iterator[Hub]:
+    with serving(Hub, _Handler) as hub:
+        yield hub
+
+
+class _Handler(Handler):
+    def file_at(self, path: str) -> str | None:
+        beginning = f"/{self.served.repository}/resolve/{COMMIT}/"
+        may_read = path.startswith(beginning) and not self._refusal()
+        return super().file_at(path.removeprefix(beginning)) if may_read else None
+
+    def file_headers(self, name: str) -> Headers:
+        return {"ETag": f'"{_digest(self.served.files[name])}"', "X-Repo-Commit": COMMIT}
+
+    def other(self, path: str) -> tuple[int, Headers, bytes]:
+        hub, api = self.served, f"/api/models/{self.served.repository}"
+        if refusal := self._refusal():
+            return refusal
+        if path == api or path.startswith(f"{api}/revision/"):
+            commit = hub.revisions.get(path.removeprefix(api).removeprefix("/revision/") or "main")
+            return (200, {}, self._description(commit)) if commit else (404, {"X-Error-Code": "RevisionNotFound"}, b"")
+        if path.startswith(f"{api}/tree/{COMMIT}"):
+            return 200, {}, json.dumps([self._entry(name) for name in hub.files]).encode()
+        return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+    def _refusal(self) -> tuple[int, Headers, bytes] | None:
+        if self.served.token and self.headers.get("Authorization") != f"Bearer {self.served.token}":
+            return 401, {"X-Error-Code": "RepoNotFound"}, b""
+        return (403, {"X-Error-Code": "GatedRepo"}, b"") if self.served.gated else None
+
+    def _description(self, commit: str) -> bytes:
+        siblings = [{"rfilename": name, "size": self.served.size(name)} for name in self.served.files]
+        described = {"id": self.served.repository, "sha": commit, "siblings": siblings}
+        return json.dumps(described).encode() if self.served.answer is None else self.served.answer
+
+    def _entry(self, name: str) -> dict[str, object]:
+        oid = _digest(self.served.files[name])
+        return {"type": "file", "path": name, "size": self.served.size(name), "oid": oid}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,132 @@
+"""A base without weights and a server around the fake engine: vLLM's handlers, our shell, no model."""
+
+import asyncio
+import contextlib
+import json
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+from prometheus_client import CollectorRegistry
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from loramux_adapters.intake.sources.folder import FolderSource
+from loramux_adapters.models import parse_adapter_name
+from loramux_server.app import FRONTEND_DEFAULTS, Server, compose, open_shelf
+from loramux_server.base_model import ResolvedBase
+from loramux_server.engine.arguments import engine_arguments
+from loramux_server.engine.fake import FakeEngine
+from loramux_server.lifecycle import Lifecycle, bind
+from loramux_server.settings import Settings
+from tests.helpers.adapter_files import BASE, lora_tensors, write_adapter
+
+TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+MAX_MODEL_LEN = 256
+
+
+def write_base(folder: Path) -> ResolvedBase:
+    """Write the config and a byte-level tokenizer of a Llama with the shapes of tests' BASE."""
+    folder.mkdir(parents=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    shapes = BASE.model_dump(exclude={"name", "architecture", "vocab_size"}) | {"vocab_size": len(vocabulary)}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": MAX_MODEL_LEN}
+    (folder / "config.json").write_text(json.dumps(shapes | config | {"eos_token_id": 0, "torch_dtype": "float32"}))
+    return ResolvedBase(folder, BASE.name)
+
+
+@dataclass
+class TinyServer:
+    """A server on a socket of this machine, and the clients to ask it with."""
+
+    url: str
+    server: Server
+    engine: FakeEngine
+    settings: Settings
+    http: httpx.AsyncClient
+    client: openai.AsyncOpenAI
+    life: "asyncio.Task[int]"
+
+    async def add(self, name: str, seed: int = 0) -> str:
+        """Register an adapter with weights of its own, and return its version's id."""
+        place = self.settings.allowed_roots[0] / f"{name.replace('/', '-')}-{seed}"
+        folder = write_adapter(place, None, lora_tensors(seed=seed))
+        source = FolderSource(folder, self.settings.allowed_roots)
+        record = await self.server.library.add(parse_adapter_name(name), source, actor="test")
+        return str(record.id)
+
+    async def evict(self) -> None:
+        """Leave no adapter in the engine: each had to be there when it was added."""
+        library = self.server.library
+        for record in library.catalogue.adapters():
+            for version in record.versions:
+                library.pool.discard(version.id)
+        while self.engine.loaded:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
+
+    async def chat(self, model: str, content: str = "hello", **options: Any) -> Any:
+        """Ask `model` for 20 tokens unless told otherwise."""
+        options = {"max_tokens": 20} | options
+        return await self.client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": content}], **options
+        )
+
+
+def small_arguments(base: ResolvedBase) -> Namespace:
+    """Arguments for an engine with room for two adapters."""
+    small = {"max_loras": 2, "max_cpu_loras": 2, "max_model_len": MAX_MODEL_LEN, "dtype": "float32"}
+    return engine_arguments(base.path, base.name, FRONTEND_DEFAULTS | small)
+
+
+def small_engine(base: ResolvedBase) -> FakeEngine:
+    """A fake engine with room for two adapters."""
+    return FakeEngine(small_arguments(base))
+
+
+@contextlib.asynccontextmanager
+async def tiny_server(
+    root: Path, base: ResolvedBase, *, keys: tuple[str, ...] = (), **settings: Any
+) -> AsyncIterator[TinyServer]:
+    """Serve `base` on the fake engine until the context ends."""
+    configured = Settings(
+        data_dir=root / "data",
+        allowed_roots=(root / "adapters",),
+        adapters={},
+        api_keys=keys,
+        **{"usage_flush_seconds": 0.05} | settings,
+    )
+    arguments = small_arguments(base)
+    fake = FakeEngine(arguments)
+    server = await compose(configured, open_shelf(configured, base), fake, arguments, CollectorRegistry())
+    listener = bind("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    started = asyncio.Event()
+    life = Lifecycle(server.app, listener, lambda: fake.errored, server.drain.begin, configured.drain_seconds)
+    living = asyncio.create_task(life.run(started.set))
+    await started.wait()
+    key = keys[0] if keys else "none"
+    async with (
+        server.books.kept(),
+        server.jobs.working(),
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client,
+    ):
+        try:
+            yield TinyServer(url, server, fake, configured, http, client, living)
+        finally:
+            life.stop()
+            await living

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_loadtests.compare.errors import ComparisonError
+from loramux_loadtests.compare.rows import Journal, Turn, fingerprint
+from tests.helpers.comparisons import TUNED, answer
+
+
+def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    with Journal(path, "a") as journal:
+        journal.add(answer(TUNED, 0, text="ünï\u2028code\n"))
+        journal.took("warm", TUNED, Turn(1.5, 8))
+    with Journal(path, "a") as again:
+        again.add(answer(TUNED, 1))
+        again.took("warm", TUNED, Turn(2.0, 4))
+        again.took("cold", TUNED, Turn(1.0, 8))
+    with Journal(path, "a") as last:
+        assert [found.item for found in last.answers] == [0, 1]
+        assert last.answers[0].text == "ünï\u2028code\n"
+        assert last.turns == {("warm", TUNED): [(1.5, 8), (2.0, 4)], ("cold", TUNED): [(1.0, 8)]}
+
+
+def test_a_comparison_has_the_same_fingerprint_in_every_process() -> None:
+    labels = [f"label{number}" for number in range(50)]
+    assert fingerprint({"labels": frozenset(labels)}) == fingerprint({"labels": sorted(labels)})
+
+
+@given(cut=st.integers(1, 400))
+def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    with Journal(path, "a") as journal:
+        for item in range(3):
+            journal.add(answer(TUNED, item))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    with Journal(path, "a") as again:
+        kept = len(again.answers)
+        for item in range(kept, 3):
+            again.add(answer(TUNED, item))
+    assert kept == whole[:-cut].count(b"\n") - 1
+    assert path.read_bytes() == whole
+
+
+def test_the_rows_of_another_comparison_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with Journal(path, "a") as journal:
+        journal.add(answer(TUNED, 0))
+    before = path.read_bytes()
+    with pytest.raises(ComparisonError, match=r"another comparison .* --output"), Journal(path, "b"):
+        pass
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"\x00\xff\n", b"[]\n", b"{}\n", b'{"comparison": "a"}\n{"arm": 1}\n', b"1\n"])
+def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ComparisonError, match="remove it"), Journal(path, "a"):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ComparisonError, match="can't be written"), Journal(tmp_path / "file" / "rows.jsonl", "a"):
+        pass
+
+
+def test_a_fingerprint_is_of_all_that_is_said() -> None:
+    names = {fingerprint({"a": 1}), fingerprint({"a": 2}), fingerprint({"b": 1}), fingerprint({"a": [1]})}
+    assert len(names) == 4
+
+
+def test_scores_are_those_of_the_scorer_that_gave_them(tmp_path: Path) -> None:
+    path, key = tmp_path / "rows.jsonl", ("warm", TUNED, 0)
+    given = {"a": {"exact": 1.0}, "b": {"chrF": 0.5}}
+    for scorer, scores in given.items():
+        with Journal(path, "x", scorer) as journal:
+            assert journal.scores == {}
+            journal.scored(key, scores)
+    for scorer in "abc":
+        with Journal(path, "x", scorer) as journal:
+            assert journal.scores.get(key) == given.get(scorer)

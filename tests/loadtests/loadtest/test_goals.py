@@ -1,0 +1,83 @@
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_loadtests.loadtest.errors import LoadTestError
+from loramux_loadtests.loadtest.goals import parse_goal
+from tests.helpers.load_rows import failed, row
+
+
+def test_a_goal_is_read_part_by_part() -> None:
+    goal = parse_goal(" ttft_p95<0.5, tpot_p99.9 < 1e-2,errors<0.01,ttft_scheduled_p50<3 ")
+    assert str(goal) == "ttft_p95<0.5,tpot_p99.9<0.01,errors<0.01,ttft_scheduled_p50<3"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ttft<1",
+        "ttft_p95>1",
+        "ttft_p95<",
+        "speed_p50<1",
+        "ttft_p999<1",
+        "ttft_p95<1.2.3",
+        "errors<x",
+        "errors_p95<1",
+    ],
+)
+def test_a_goal_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(LoadTestError, match="no goal"):
+        parse_goal(text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_goal_or_refused(text: str) -> None:
+    with suppress(LoadTestError):
+        goal = parse_goal(text)
+        assert parse_goal(str(goal)) == goal
+
+
+def test_what_is_missed_is_told_with_what_there_is_instead() -> None:
+    rows = [row(sent=0.0, first=0.1 * n, last=1.0) for n in range(1, 10)]
+    assert parse_goal("ttft_p50<0.6,errors<0.1").missed(rows) == []
+    assert parse_goal("ttft_p50<0.5,errors<0.1").missed(rows) == ["ttft_p50<0.5: 0.5"]
+    assert parse_goal("errors<0.1").missed([*rows, failed()]) == ["errors<0.1: 0.1"]
+
+
+def test_nothing_is_met_without_an_answer() -> None:
+    assert parse_goal("tpot_p50<1").missed([failed()]) == ["tpot_p50<1: no answer"]
+
+
+def test_answers_of_one_token_have_no_time_per_token_to_miss() -> None:
+    assert parse_goal("tpot_p50<0.001").missed([row(output_tokens=1)]) == []
+
+
+def test_an_answer_without_text_has_missed_the_limit_of_its_first_piece() -> None:
+    goal, empty = parse_goal("ttft_p50<9"), row(first=None)
+    assert goal.missed([empty]) == ["ttft_p50<9: not measured"]
+    assert goal.missed([row(), empty, empty]) == ["ttft_p50<9: not measured"]
+    assert goal.missed([row(), row(), empty]) == []
+    assert not goal.met_by(empty)
+
+
+def test_answers_whose_tokens_were_not_counted_miss_a_time_per_token() -> None:
+    goal, uncounted = parse_goal("tpot_p50<9"), row(output_tokens=0)
+    assert goal.missed([uncounted]) == ["tpot_p50<9: not measured"]
+    assert not goal.met_by(uncounted)
+    assert goal.met_by(row(output_tokens=1))
+
+
+def test_a_quantile_is_the_reports_though_the_longest_time_was_not_measured() -> None:
+    rows = [row(sent=0.0, first=first) for first in (0.1, 0.2, 0.4)]
+    assert parse_goal("ttft_p50<1").terms[0].value([*rows, row(first=None)]) == pytest.approx(0.3)
+
+
+def test_a_request_is_good_if_it_is_within_every_limit_of_a_time() -> None:
+    goal = parse_goal("ttft_p95<0.6,tpot_p50<0.5,errors<0.01")
+    assert goal.met_by(row(sent=1.5, first=2.0, last=3.0, output_tokens=5))
+    assert not goal.met_by(row(sent=1.4, first=2.0, last=3.0, output_tokens=5))
+    assert not goal.met_by(row(sent=1.5, first=2.0, last=4.0, output_tokens=5))
+    assert not goal.met_by(failed())

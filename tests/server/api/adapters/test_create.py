@@ -1,0 +1,217 @@
+"""`POST /admin/adapters` with files, hostile forms, and clients that leave."""
+
+import asyncio
+import gc
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from loramux_server.base_model import ResolvedBase
+from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.tiny_server import TinyServer, tiny_server
+
+PATH = "/admin/adapters"
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+LINES = {"accept": "application/x-ndjson"}
+BOUNDARY = "limit"
+FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@pytest_asyncio.fixture
+async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path, tiny_base) as server:
+        yield server
+
+
+def parts(folder: Path) -> dict[str, tuple[str, bytes]]:
+    return {name: (name, (folder / name).read_bytes()) for name in FILES}
+
+
+def part(name: str, content: bytes, *, file: str | None = None) -> bytes:
+    filename = "" if file is None else f'; filename="{file}"'
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n'
+    return head.encode() + content + b"\r\n"
+
+
+def adapter(folder: Path) -> list[bytes]:
+    """The parts of a sound upload."""
+    write_adapter(folder)
+    return [part("name", b"up"), *(part(name, (folder / name).read_bytes(), file=name) for name in FILES)]
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+def folder_body(folder: Path) -> dict[str, Any]:
+    return {"name": "tone", "source": {"type": "folder", "path": str(folder)}}
+
+
+async def refusal(tiny: TinyServer, **options: Any) -> tuple[int, str | None]:
+    """How the server refused to add this; nothing may be left of it."""
+    answer = await tiny.http.post(PATH, **options)
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert len(error["message"]) < 2100
+    assert (await tiny.http.get(PATH)).json() == {"data": []}
+    return answer.status_code, error["code"]
+
+
+async def test_an_upload_is_served_without_a_folder_on_the_server(tiny: TinyServer, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "mine")
+    answer = await tiny.http.post(PATH, data={"name": "up"}, files=parts(folder))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["source"] == {"type": "upload"}
+    assert (await tiny.chat("up")).model == answer.json()["id"]
+
+
+async def test_an_upload_need_not_be_promoted(tiny: TinyServer, tmp_path: Path) -> None:
+    first = await tiny.add("up", seed=1)
+    data, files = {"name": "up", "promote": "false"}, parts(write_adapter(tmp_path / "x"))
+    answer = await tiny.http.post(PATH, data=data, files=files)
+    assert (answer.json()["state"], answer.json()["weight"]) == ("ready", 0.0)
+    assert (await tiny.chat("up")).model == first
+
+
+async def test_a_files_name_on_the_clients_machine_means_nothing(tiny: TinyServer, tmp_path: Path) -> None:
+    files = {name: ("../../../" + name, content) for name, (_, content) in parts(write_adapter(tmp_path / "x")).items()}
+    assert (await tiny.http.post(PATH, data={"name": "up"}, files=files)).status_code == 201
+    assert not list(tmp_path.parent.glob("adapter_*"))
+
+
+async def test_a_form_that_is_no_adapter_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "x")
+    cases: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
+        ({}, {}, None),
+        ({"name": "../up"}, {}, "adapter_name_invalid"),
+        ({"name": "up\0"}, {}, "adapter_name_invalid"),
+        ({"name": "u" * 200_000}, {}, "adapter_name_invalid"),
+        ({"name": "up", "promote": "perhaps"}, {}, None),
+        ({"name": "up", "else": "x"}, {}, None),
+        ({"name": ["up", "up"]}, {}, None),
+        ({"name": "up"}, {"adapter_config.json": ("x", b"{")}, "adapter_invalid"),
+        ({"name": "up"}, {"adapter_config.json": ("x", b"")}, "adapter_invalid"),
+        ({"name": "up"}, {"adapter_config.json": ("x", b"[" * 100_000)}, "adapter_invalid"),
+        ({"name": "up"}, {"../../evil": ("x", b"{}")}, None),
+        ({"name": "up"}, {"adapter_config.json": None, "pytorch.bin": ("x", b"{}")}, "adapter_invalid"),
+        ({"name": "up"}, {"adapter_config.json": None}, "adapter_invalid"),
+        ({"name": "up"}, {"adapter_config.json": ("", b"{}")}, None),
+    ]
+    for data, change, code in cases:
+        files = {name: part for name, part in (parts(folder) | change).items() if part}
+        assert await refusal(tiny, data=data, files=files) == (400, code), (data, change)
+
+
+async def test_a_form_that_is_no_form_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
+    sound = adapter(tmp_path / "x")
+    config = sound[1]
+    bodies = {
+        "twice": [*sound, config, END],
+        "name twice": [sound[0], *sound, END],
+        "name as a file": [part("name", b"up", file="name"), *sound[1:], END],
+        "a file as text": [*sound[:2], part(FILES[1], b"x"), END],
+        "nothing": [],
+        "only the end": [END],
+        "ten thousand fields": [part(f"f{number}", b"x") for number in range(10_000)] + [END],
+        "ten thousand files": [part(f"f{number}", b"x", file="f") for number in range(10_000)] + [END],
+        "no name at all": [f"--{BOUNDARY}\r\n\r\nx\r\n".encode(), END],
+        "noise": [b"\r\n--\0\xff" * 1000],
+        "a huge header": [part("n" * 500_000, b"x"), END],
+        "a huge field": [part("name", b"n" * 1_500_000), END],
+    }
+    for told, pieces in bodies.items():
+        status, _ = await refusal(tiny, content=b"".join(pieces), headers=FORM)
+        assert status == 400, told
+    for boundary in (b"", b"; boundary=", b"; boundary=\xe9"):
+        headers = {b"content-type": b"multipart/form-data" + boundary}
+        assert (await refusal(tiny, content=b"".join([*sound, END]), headers=headers))[0] == 400
+    assert (await tiny.http.post(PATH, content=b"".join([*sound, END]), headers=FORM)).status_code == 201
+
+
+# Starlette leaves what was received of a part to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_form_that_is_cut_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
+    cut = b"".join(adapter(tmp_path / "x"))[:-100]
+    assert await refusal(tiny, content=cut, headers=FORM) == (400, "adapter_invalid")
+    gc.collect()
+
+
+async def test_a_body_beyond_what_the_base_allows_is_refused_with_the_limit(tiny: TinyServer) -> None:
+    files = {FILES[1]: ("x", b"0" * (40 << 20))}
+    answer = await tiny.http.post(PATH, data={"name": "up"}, files=files)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert any(word.isdecimal() for word in answer.json()["error"]["message"].split())
+
+
+async def test_a_client_that_leaves_while_it_sends_leaves_nothing(
+    tiny: TinyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b"".join(adapter(tmp_path / "x"))
+    host, port = tiny.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {FORM['content-type']}\r\n"
+    writer.write(head.encode() + b"content-length: 9999999\r\n\r\n" + body)
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.1)
+    gc.collect()
+    assert (await tiny.http.get(PATH)).json() == {"data": []}
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_progress_comes_as_lines_and_the_version_at_the_end(tiny: TinyServer) -> None:
+    body = folder_body(write_adapter(tiny.settings.allowed_roots[0] / "tone"))
+    answer = await tiny.http.post(PATH, json=body, headers=LINES)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert "trying" in lines[-2]["progress"]
+    assert lines[-1]["version"]["state"] == "ready"
+
+
+async def test_an_error_is_the_last_line_once_lines_were_sent(tiny: TinyServer, tmp_path: Path) -> None:
+    answer = await tiny.http.post(PATH, json=folder_body(Path("/etc")), headers=LINES)
+    assert answer.status_code == 200
+    assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == "path_not_allowed"
+    files = parts(write_adapter(tmp_path / "dora", lora_config(use_dora=True)))
+    answer = await tiny.http.post(PATH, data={"name": "up"}, files=files, headers=LINES)
+    assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == "adapter_invalid"
+    assert (await tiny.http.post(PATH, data={"name": "../up"}, files=files, headers=LINES)).status_code == 400
+
+
+async def test_a_fault_of_the_server_is_logged_and_not_told(
+    tiny: TinyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def add(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(tiny.server.library, "add", add)
+    answer = await tiny.http.post(PATH, json=folder_body(Path("/etc")), headers=LINES)
+    assert json.loads(answer.text)["error"]["type"] == "server_error"
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("has_effect", [True, False])
+async def test_what_a_client_began_is_finished_without_it(
+    tiny: TinyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, has_effect: bool
+) -> None:
+    twin = await tiny.add("twin")
+    if not has_effect:
+        tiny.engine.without_effect.add(twin.replace("twin", "up"))
+    tiny.engine.seconds_per_token = 0.02
+    files = parts(write_adapter(tmp_path / "x", None, lora_tensors(seed=0)))
+    async with tiny.http.stream("POST", PATH, data={"name": "up"}, files=files, headers=LINES) as answer:
+        async for line in answer.aiter_lines():
+            if "trying" in line:
+                break
+    await tiny.server.library.changes.settled()
+    shown = (await tiny.http.get(f"{PATH}/up")).json()["versions"][0]
+    assert shown["state"] == ("ready" if has_effect else "rejected")
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

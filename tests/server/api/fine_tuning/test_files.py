@@ -1,0 +1,172 @@
+"""`/v1/files` over HTTP: sound files come in, fifty broken ones are refused with the line and the reason."""
+
+import gzip
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+
+from loramux_server.base_model import ResolvedBase
+from tests.helpers.tiny_server import TinyServer, tiny_server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+USER = {"role": "user", "content": "where is it"}
+ANSWER = {"role": "assistant", "content": "on its way"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tiny(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path_factory.mktemp("files"), tiny_base) as tiny:
+        yield tiny
+
+
+def chat(*messages: Any, **more: Any) -> bytes:
+    return json.dumps({"messages": list(messages)} | more).encode()
+
+
+def lines(*given: bytes) -> bytes:
+    return b"".join(line + b"\n" for line in given)
+
+
+GOOD = chat(USER, ANSWER)
+TEN = [GOOD] * 10
+
+
+def third(line: bytes) -> bytes:
+    """Ten sound lines, of which the third is another one."""
+    return lines(*TEN[:2], line, *TEN[3:])
+
+
+def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content} | more
+
+
+MALFORMED: list[tuple[str, bytes, int, str]] = [
+    ("nothing", b"", 1, "empty"),
+    ("a newline", b"\n", 1, "empty line"),
+    ("gzip", gzip.compress(lines(*TEN)), 1, "gzip"),
+    ("zip", b"PK\x03\x04rest", 1, "ZIP"),
+    ("parquet", b"PAR1rest", 1, "Parquet"),
+    ("utf-16", lines(*TEN).decode().encode("utf-16"), 1, "UTF-16"),
+    ("utf-16 big-endian", b"\xfe\xff" + lines(*TEN).decode().encode("utf-16-be"), 1, "UTF-16"),
+    ("a byte order mark", b"\xef\xbb\xbf" + lines(*TEN), 1, "byte order mark"),
+    ("one JSON list", b"[" + b",".join(TEN) + b"]", 1, "one JSON list"),
+    ("CSV", b"prompt,completion\na,b\n", 1, "JSON"),
+    ("latin-1", third('{"messages": "é"}'.encode("latin-1")), 3, "JSON"),
+    ("half a line", lines(*TEN) + GOOD[:20], 11, "JSON"),
+    ("two objects in a line", third(GOOD + GOOD), 3, "JSON"),
+    ("no JSON", third(b"hello"), 3, "JSON"),
+    ("a number", third(b"7"), 3, "object"),
+    ("null", third(b"null"), 3, "object"),
+    ("a list", third(b"[]"), 3, "object"),
+    ("an empty line between", third(b""), 3, "empty line"),
+    ("deep JSON", third(b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}"), 3, "JSON"),
+    ("a lone surrogate", third(b'{"messages": "\\ud800"}'), 3, "JSON"),
+    ("an endless line", third(b'{"messages": "' + b"x" * (1 << 20) + b'"}'), 3, "longer than"),
+    ("completions", third(b'{"prompt": "a", "completion": "b"}'), 3, "completion"),
+    ("preferences", third(b'{"input": {}, "preferred_output": []}'), 3, "DPO"),
+    ("another vendor's", third(b'{"contents": []}'), 3, "another vendor"),
+    ("ShareGPT", third(b'{"conversations": []}'), 3, "ShareGPT"),
+    ("an empty object", third(b"{}"), 3, "messages"),
+    ("messages that are text", third(b'{"messages": "hi"}'), 3, "messages"),
+    ("no messages", third(chat()), 3, "no user message"),
+    ("more keys", third(chat(USER, ANSWER, id=1)), 3, "id"),
+    ("an unknown role", third(chat(said("robot", "a"), ANSWER)), 3, "role"),
+    ("a developer", third(chat(said("developer", "a"), USER, ANSWER)), 3, "role"),
+    ("a tool's answer", third(chat(USER, said("tool", "a"), ANSWER)), 3, "role"),
+    ("no role", third(chat({"content": "a"}, ANSWER)), 3, "role"),
+    ("no content", third(chat(USER, {"role": "assistant"})), 3, "content"),
+    ("empty content", third(chat(USER, said("assistant", ""))), 3, "content"),
+    ("null content", third(chat(USER, said("assistant", None))), 3, "content"),
+    ("content that is a number", third(chat(USER, said("assistant", 7))), 3, "content"),
+    ("an image", third(chat(said("user", [{"type": "image_url", "image_url": {}}]), ANSWER)), 3, "not text"),
+    ("no user", third(chat(said("system", "a"), ANSWER)), 3, "no user message"),
+    ("no assistant", third(chat(USER)), 3, "last message must be the assistant's"),
+    ("the user last", third(chat(USER, ANSWER, USER)), 3, "last message must be the assistant's"),
+    ("a system message later", third(chat(USER, said("system", "a"), ANSWER)), 3, "system message must be the first"),
+    ("weight 2", third(chat(USER, ANSWER | {"weight": 2})), 3, "weight"),
+    ("weight as text", third(chat(USER, ANSWER | {"weight": "1"})), 3, "weight"),
+    ("weight on a user", third(chat(USER | {"weight": 1}, ANSWER)), 3, "weight"),
+    ("weight 0 alone", third(chat(USER, ANSWER | {"weight": 0})), 3, "no assistant message to learn from"),
+    ("tools", third(chat(USER, ANSWER, tools=[{"type": "function"}])), 3, "tools"),
+    ("tool calls", third(chat(USER, said("assistant", "a", tool_calls=[{}]))), 3, "tool_calls"),
+    ("beyond the context", third(chat(said("user", "x" * 300), ANSWER)), 3, "more than the context of 256"),
+    ("nine examples", lines(*TEN[:9]), 9, "at least 10 are needed"),
+]
+
+
+async def test_they_are_fifty() -> None:
+    assert len(MALFORMED) == 50
+    assert len({content for _, content, _, _ in MALFORMED}) == 50
+
+
+@pytest.mark.parametrize(("content", "line", "reason"), [case[1:] for case in MALFORMED], ids=[c[0] for c in MALFORMED])
+async def test_a_broken_file_is_refused_with_its_line_and_the_reason(
+    tiny: TinyServer, content: bytes, line: int, reason: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await tiny.client.files.create(file=("train.jsonl", content), purpose="fine-tune")
+    error: Any = refused.value.body
+    assert error["code"] == "training_file_invalid"
+    assert f"line {line}: " in error["message"]
+    assert reason in error["message"]
+    assert str(tiny.settings.data_dir) not in error["message"]
+    assert not list((tiny.settings.data_dir / "files").iterdir())
+
+
+async def test_a_file_comes_in_and_goes(tiny: TinyServer) -> None:
+    content = lines(*TEN)
+    file = await tiny.client.files.create(file=("train.jsonl", content), purpose="fine-tune")
+    assert (file.filename, file.bytes, file.purpose, file.status) == (
+        "train.jsonl",
+        len(content),
+        "fine-tune",
+        "processed",
+    )
+    assert await tiny.client.files.wait_for_processing(file.id) == file
+    assert (await tiny.client.files.content(file.id)).content == content
+    report = (await tiny.http.get(f"/v1/files/{file.id}/report")).json()["report"]
+    assert (report["examples"], report["duplicates"]) == (10, 9)
+    assert [one.id async for one in await tiny.client.files.list()] == [file.id]
+    assert (await tiny.client.files.delete(file.id)).deleted
+    with pytest.raises(openai.NotFoundError):
+        await tiny.client.files.retrieve(file.id)
+    assert not list((tiny.settings.data_dir / "files").iterdir())
+
+
+async def test_files_are_listed_in_pages(tiny: TinyServer) -> None:
+    made = [await tiny.client.files.create(file=("a.jsonl", lines(*TEN)), purpose="fine-tune") for _ in range(3)]
+    ids = [file.id for file in made]
+    assert [file.id async for file in await tiny.client.files.list(limit=2)] == ids[::-1]
+    assert [file.id async for file in await tiny.client.files.list(limit=2, order="asc")] == ids
+    assert (await tiny.client.files.list(purpose="fine-tune-results")).data == []
+    for file in ids:
+        await tiny.client.files.delete(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "purpose", "param"),
+    [("train.jsonl", "assistants", "purpose"), ("train.txt", "fine-tune", "file"), ("../../x", "fine-tune", "file")],
+)
+async def test_other_purposes_and_names_are_refused(tiny: TinyServer, name: str, purpose: Any, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await tiny.client.files.create(file=(name, lines(*TEN)), purpose=purpose)
+    assert refused.value.param == param
+
+
+async def test_a_name_with_a_path_in_it_stays_a_name(tiny: TinyServer) -> None:
+    file = await tiny.client.files.create(file=("../../etc/\x1b[31mx.jsonl", lines(*TEN)), purpose="fine-tune")
+    assert (tiny.settings.data_dir / "files" / file.id).is_file()
+    assert "\x1b" not in file.filename
+    await tiny.client.files.delete(file.id)
+
+
+@pytest.mark.parametrize("file", ["file-nothing", "..%2F..%2Floramux.sqlite3", "%00", "file-" + "0" * 24])
+async def test_ids_that_are_none_are_not_found(tiny: TinyServer, file: str) -> None:
+    for path in (f"/v1/files/{file}", f"/v1/files/{file}/content"):
+        assert (await tiny.http.get(path)).status_code == 404
+    assert (await tiny.http.delete(f"/v1/files/{file}")).status_code == 404

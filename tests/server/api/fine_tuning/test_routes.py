@@ -1,0 +1,120 @@
+"""What a job can be asked for over HTTP; how one runs is tested where the supervisor and the real base are."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+
+from loramux_server.base_model import ResolvedBase
+from tests.helpers.tiny_server import TinyServer, tiny_server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LINE = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tiny(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    root = tmp_path_factory.mktemp("fine-tuning")
+    async with tiny_server(root, tiny_base, training={"queue": 2}) as tiny:
+        yield tiny
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def file(tiny: TinyServer) -> str:
+    content = b"".join(json.dumps(LINE).encode() + b"\n" for _ in range(10))
+    return (await tiny.client.files.create(file=("a.jsonl", content), purpose="fine-tune")).id
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": "gpt-4o-mini"}, "only the base can be fine-tuned here, which is `tiny`"),
+        ({"training_file": "file-nothing"}, "No file has the id that training_file has"),
+        ({"validation_file": "file-nothing"}, "No file has the id that validation_file has"),
+        ({"method": {"type": "dpo"}}, "only the method `supervised`"),
+        ({"method": {"type": "reinforcement", "reinforcement": {}}}, "only the method `supervised`"),
+        ({"suffix": "x" * 65}, "suffix"),
+        ({"suffix": "../up"}, "suffix"),
+        ({"seed": -1}, "seed"),
+        ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
+        ({"metadata": {"x": "y" * 513}}, "metadata"),
+        ({"integrations": [{"type": "wandb"}]}, "integrations"),
+        ({"hyperparameters": {"n_epochs": 0}}, "n_epochs"),
+        ({"hyperparameters": {"n_epochs": "many"}}, "n_epochs"),
+        ({"hyperparameters": {"learning_rate_multiplier": -1}}, "learning_rate_multiplier"),
+        ({"hyperparameters": {"learning_rate_multiplier": 1000}}, r"multiplier: at most \d+ on this base"),
+        ({"hyperparameters": {"learning_rate_multiplier": 1e-323}}, "learning_rate_multiplier: .*must be above 0"),
+        ({"extra_body": {"lora": {"target_modules": ["q_proj"] * 2}}}, "lora: target_modules names a module twice"),
+        ({"extra_body": {"lora": {"rank": 999}}}, "rank"),
+        ({"extra_body": {"lora": {"rank": 256}}}, "serves ranks up to"),
+        ({"extra_body": {"lora": {"last_layers": 99}}}, "the base has 3 layers"),
+        ({"extra_body": {"unknown": 1}}, "unknown"),
+    ],
+)
+async def test_what_can_not_be_done_is_a_clear_400(
+    tiny: TinyServer, file: str, changes: dict[str, Any], reason: str
+) -> None:
+    wanted: dict[str, Any] = {"model": "tiny", "training_file": file} | changes
+    with pytest.raises(openai.BadRequestError, match=reason) as refused:
+        await tiny.client.fine_tuning.jobs.create(**wanted)
+    assert "pydantic" not in str(refused.value)
+    assert (await tiny.client.fine_tuning.jobs.list()).data == []
+
+
+async def test_the_largest_multiplier_that_a_refusal_names_is_taken(tiny: TinyServer, file: str) -> None:
+    async def estimated(multiplier: float) -> Any:
+        hyperparameters = {"learning_rate_multiplier": multiplier}
+        body = {"model": "tiny", "training_file": file, "hyperparameters": hyperparameters}
+        return (await tiny.http.post("/admin/fine_tuning/estimate", json=body)).json()
+
+    refused = (await estimated(1000))["error"]
+    assert refused["param"] == "learning_rate_multiplier"
+    most = int(re.findall(r"at most (\d+)", refused["message"])[0])
+    assert (await estimated(most))["recipe"]["learning_rate"] <= 1
+    assert "error" in await estimated(most + 1)
+
+
+@pytest.mark.parametrize("job", ["ftjob-nothing", "x' OR 1=1", "%00"])
+async def test_unknown_jobs_are_not_found(tiny: TinyServer, job: str) -> None:
+    for path in (job, f"{job}/events", f"{job}/checkpoints"):
+        assert (await tiny.http.get(f"/v1/fine_tuning/jobs/{path}")).status_code == 404
+    for verb in ("cancel", "pause", "resume"):
+        answer = await tiny.http.post(f"/v1/fine_tuning/jobs/{job}/{verb}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+
+
+async def test_a_job_waits_is_paused_resumed_and_cancelled(tiny: TinyServer, file: str) -> None:
+    jobs = tiny.client.fine_tuning.jobs
+    made = [await jobs.create(model="tiny", training_file=file, metadata={"n": str(n)}, seed=n) for n in range(3)]
+    assert [job.organization_id for job in made] == ["local"] * 3
+    paused: Any = await jobs.pause(made[2].id)
+    assert paused.status == "paused"  # which the client's types don't know
+    assert (await jobs.resume(made[2].id)).status in {"queued", "validating_files"}
+    found = [job async for job in await jobs.list(limit=1)]
+    assert [job.id for job in found] == [job.id for job in reversed(made)]
+    assert [job.id async for job in await jobs.list(metadata={"n": "1"})] == [made[1].id]
+    for job in made:
+        with_errors = await jobs.retrieve(job.id)
+        if not with_errors.finished_at:
+            assert (await jobs.cancel(job.id)).status == "cancelled"
+    with pytest.raises(openai.ConflictError):
+        await jobs.pause(made[0].id)
+
+
+async def cancelled(tiny: TinyServer) -> float:
+    sample = r'^loramux_fine_tuning_jobs_total{outcome="cancelled"} (.*)$'
+    [count] = re.findall(sample, (await tiny.http.get("/metrics")).text, re.MULTILINE)
+    return float(count)
+
+
+async def test_a_job_that_is_cancelled_while_it_waits_is_counted(tiny: TinyServer, file: str) -> None:
+    jobs, before = tiny.client.fine_tuning.jobs, await cancelled(tiny)
+    made = await jobs.create(model="tiny", training_file=file)
+    await jobs.pause(made.id)  # nobody works on it
+    await jobs.cancel(made.id)
+    assert await cancelled(tiny) == before + 1

@@ -1,0 +1,50 @@
+"""How jobs are shown; over HTTP they are asked for in test_fine_tuning."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from loramux_adapters.finetuning.jobs.models import JobRecord
+from loramux_adapters.finetuning.jobs.states import JobState
+from loramux_adapters.finetuning.recipes.recipe import Recipe
+from loramux_server.api.fine_tuning.schemas import JobViews
+from tests.helpers.fine_tuning_jobs import job_record
+
+VIEWS = JobViews("local", lambda *_: {})
+
+
+def asked(recipe: dict[str, Any] | None = None, **hyperparameters: Any) -> JobRecord:
+    job = job_record(JobState.RUNNING)
+    return replace(job, wanted={"hyperparameters": hyperparameters} if hyperparameters else {}, recipe=recipe)
+
+
+@pytest.mark.parametrize("multiplier", [1e-7, 1e-300, 0.5, 1000.0, 5000.0])
+def test_a_multiplier_is_shown_as_it_was_asked_for_whatever_became_of_it(multiplier: float) -> None:
+    recipe = Recipe(learning_rate=1e-9, epochs=3, batch_size=5).model_dump(mode="json")
+    shown = VIEWS.job(asked(recipe, learning_rate_multiplier=multiplier))
+    assert shown["hyperparameters"] == {"n_epochs": 3, "batch_size": 5, "learning_rate_multiplier": multiplier}
+    assert shown["method"]["supervised"]["hyperparameters"] == shown["hyperparameters"]
+
+
+def test_what_was_left_open_is_shown_as_it_was_chosen() -> None:
+    recipe = Recipe(epochs=3, batch_size=5).model_dump(mode="json")
+    shown = VIEWS.job(asked(recipe, n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto"))
+    assert shown["hyperparameters"] == {"n_epochs": 3, "batch_size": 5, "learning_rate_multiplier": 1.0}
+
+
+def test_before_anything_is_chosen_a_job_shows_what_was_asked_for() -> None:
+    expected = {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    assert VIEWS.job(asked(n_epochs=2))["hyperparameters"] == expected
+    assert set(VIEWS.job(asked())["hyperparameters"].values()) == {"auto"}
+
+
+@pytest.mark.parametrize(
+    ("state", "left", "finish"),
+    [(JobState.RUNNING, 60.5, 10_060), (JobState.RUNNING, None, None), (JobState.PAUSED, 60.5, None)],
+)
+def test_the_end_is_estimated_from_now_however_long_ago_the_job_began(
+    state: JobState, left: float | None, finish: int | None
+) -> None:
+    job = replace(job_record(state, seconds=5, seconds_left=left), started_at=100.0)
+    assert JobViews("local", lambda *_: {}, lambda: 10_000.0).job(job)["estimated_finish"] == finish

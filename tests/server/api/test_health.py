@@ -1,0 +1,58 @@
+"""Health, readiness and metrics."""
+
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Counter
+from starlette.testclient import TestClient
+
+from loramux_server.api.health import ops_router
+from loramux_server.middleware import add_error_handlers
+
+
+class Engine:
+    reason: str | None = None
+
+    async def why_not_ready(self) -> str | None:
+        return self.reason
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def client(engine: Engine) -> TestClient:
+    registry = CollectorRegistry()
+    Counter("seen", "Seen.", registry=registry).inc()
+    app = FastAPI()
+    add_error_handlers(app)
+    app.include_router(ops_router(engine.why_not_ready, registry))
+    return TestClient(app)
+
+
+def test_health_says_that_the_process_is_there_even_when_it_is_not_ready(client: TestClient, engine: Engine) -> None:
+    engine.reason = "The engine is dead."
+    assert client.get("/health").status_code == 200
+    assert client.head("/health").status_code == 200
+
+
+def test_ready_says_why_not(client: TestClient, engine: Engine) -> None:
+    assert client.get("/ready").status_code == 200
+    engine.reason = "The server is shutting down."
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"] == "The server is shutting down."
+    assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text; version=1.0.0"])
+def test_metrics_come_in_the_format_that_was_asked_for(client: TestClient, accept: str) -> None:
+    answer = client.get("/metrics", headers={"accept": accept})
+    assert "seen_total 1.0" in answer.text
+    assert answer.headers["content-type"].startswith(accept.partition(";")[0] or "text/plain")
+
+
+def test_only_those_metrics_come_that_were_asked_for(client: TestClient) -> None:
+    assert "seen_total 1.0" in client.get("/metrics", params={"name[]": ["seen_total", "other"]}).text
+    assert "seen" not in client.get("/metrics", params={"name[]": "other"}).text

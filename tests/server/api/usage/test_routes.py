@@ -1,0 +1,153 @@
+"""/admin/usage and `loramux usage`: what was asked is what is counted."""
+
+import asyncio
+import csv
+import io
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from typer.testing import CliRunner
+
+from loramux_server.base_model import ResolvedBase
+from loramux_server.cli.main import main as app
+from tests.helpers.tiny_server import TinyServer, tiny_server
+
+PRICES = {
+    "base": {"input": 1, "output": 2},
+    "adapter": {"multiplier": 0.5, "training": 3},
+    "gpu_hour": 3600,
+    "storage_gb_month": 1000,
+}
+
+
+@pytest_asyncio.fixture
+async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path, tiny_base, prices=PRICES) as server:
+        yield server
+
+
+async def usage(tiny: TinyServer, requests: int, **query: Any) -> dict[str, Any]:
+    """What the ledger tells as soon as it has so many requests."""
+    async with asyncio.timeout(10):
+        while True:
+            answer = (await tiny.http.get("/admin/usage", params=query)).json()
+            if answer["total"] is not None and answer["total"]["requests"] >= requests:
+                found: dict[str, Any] = answer
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def test_the_base_or_all_adapters_can_be_asked_for_alone(tiny: TinyServer) -> None:
+    await tiny.add("tone")
+    for model in ("tiny", "tone", "tone"):
+        await tiny.chat(model)
+    await usage(tiny, 3)
+    for route, requests in (("base", 1), ("adapter", 2)):
+        report = await usage(tiny, requests, group_by="hour", route=route)
+        assert [group["requests"] for group in report["groups"]] == [requests]
+    assert (await usage(tiny, 2, route="adapter"))["groups"][0]["against_base"]
+    assert (await tiny.http.get("/admin/usage", params={"route": "other"})).status_code == 400
+
+
+async def test_each_route_is_told_with_its_tokens_latency_and_cost_beside_the_base(tiny: TinyServer) -> None:
+    version = await tiny.add("tone")
+    answers = [await tiny.chat("tiny", "x" * 60), await tiny.chat("tone")]
+    report = await usage(tiny, 2)
+    by_name = {group["label"]["adapter"] or "base": group for group in report["groups"]}
+    assert set(by_name) == {"base", "tone"}
+    for answer, name in zip(answers, ("base", "tone"), strict=True):
+        group = by_name[name]
+        tokens = answer.usage
+        assert group["outcomes"] == {"ok": 1}
+        assert (group["tokens"]["input"], group["tokens"]["output"]) == (tokens.prompt_tokens, tokens.completion_tokens)
+        price = tokens.prompt_tokens * 1000 + tokens.completion_tokens * 2000
+        assert group["cost"]["price_list"]["nanodollars"] == (price if name == "base" else round(price / 2))
+        assert group["cost"]["gpu_hour"]["nanodollars"] > 0
+        assert 0 < group["latency"]["first_token"]["p50"] <= group["latency"]["duration"]["p99"] * 1.02
+    tone = by_name["tone"]
+    ratio = tone["against_base"]["input_tokens_mean"]
+    expected = answers[1].usage.prompt_tokens / answers[0].usage.prompt_tokens
+    assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
+    assert ratio["ratio"] == pytest.approx(expected, rel=0.03)
+    assert tone["break_even"]["price_list"]["to_earn_usd"] > 3
+    assert tone["break_even"]["price_list"]["requests"] > 1
+    assert by_name["base"]["against_base"] is None
+    versions = await usage(tiny, 1, group_by="version", adapter="tone")
+    assert [group["label"]["version"] for group in versions["groups"]] == [version.partition("@")[2]]
+
+
+async def test_what_requests_owe_and_idle_make_up_what_the_time_costs(tiny: TinyServer) -> None:
+    await asyncio.gather(*(tiny.chat("tiny", f"{number}") for number in range(8)))
+    report = await usage(tiny, 8)
+    engine = report["engine"]
+    # A dollar a second. The report was read while a minute's row grew, so its own numbers are what must agree.
+    assert engine["requests_usd"] + engine["idle_usd"] == pytest.approx(engine["seconds"], rel=1e-6, abs=1e-8)
+    assert report["total"]["cost"]["gpu_hour"]["usd"] == pytest.approx(engine["requests_usd"], rel=1e-6)
+    assert 0 < engine["busy_seconds"] < engine["seconds"]
+
+
+async def test_refused_and_unknown_requests_are_rows_too(tiny: TinyServer) -> None:
+    await tiny.http.post("/v1/chat/completions", json={"model": "nobody", "messages": []})
+    report = await usage(tiny, 1, group_by="route")
+    (group,) = report["groups"]
+    assert (group["label"], group["outcomes"]) == ({"route": "none"}, {"refused": 1})
+    assert group["latency"]["duration"]["p50"] is None
+
+
+async def test_a_table_for_spreadsheets_has_a_column_for_each_figure(tiny: TinyServer) -> None:
+    await tiny.chat("tiny")
+    await usage(tiny, 1)
+    answer = await tiny.http.get("/admin/usage", params={"format": "csv"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert (row["label.route"], row["requests"], row["outcomes.ok"]) == ("base", "1", "1")
+    assert float(row["cost.gpu_hour.usd_per_request"]) > 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"since": "yesterday"},
+        {"since": "2026-01-02", "until": "2026-01-01"},
+        {"until": "1e400"},
+        {"since": "nan"},
+        {"since": "9" * 30, "until": "9" * 31},
+        {"group_by": "colour"},
+        {"limit": 0},
+        {"format": "xml"},
+    ],
+)
+async def test_a_question_that_makes_no_sense_is_a_400(tiny: TinyServer, query: dict[str, str]) -> None:
+    answer = await tiny.http.get("/admin/usage", params=query)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_nothing_in_a_range_is_told_as_such(tiny: TinyServer) -> None:
+    report = (await tiny.http.get("/admin/usage", params={"since": 0, "until": 1})).json()
+    assert (report["groups"], report["total"], report["count"]) == ([], None, 0)
+
+
+async def test_people_get_a_table_and_programs_the_answer(tiny: TinyServer) -> None:
+    await tiny.add("tone")
+    for model in ("tiny", "tone"):
+        await tiny.chat(model)
+    await usage(tiny, 2)
+
+    async def run(*words: str) -> str:
+        environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "250"}
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["usage", *words], env=environment)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    shown = await run()
+    assert "tone" in shown
+    assert "pays after" in shown
+    assert json.loads(await run("--json"))["count"] == 2
+    assert (await run("--csv")).startswith("label.route,label.adapter,requests")
+    assert "no request ended" in await run("--until", str(time.time() - 1e6))

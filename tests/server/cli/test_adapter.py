@@ -1,0 +1,121 @@
+"""`loramux adapter` against a server on the fake engine."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from typer.testing import CliRunner, Result
+
+from loramux_server.base_model import ResolvedBase
+from loramux_server.cli.main import main as app
+from tests.helpers.adapter_files import lora_config, write_adapter
+from tests.helpers.tiny_server import TinyServer, tiny_server
+
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest_asyncio.fixture
+async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path, tiny_base) as server:
+        yield server
+
+
+@pytest.fixture
+def run(tiny: TinyServer) -> Run:
+    async def invoke(*words: str) -> Result:
+        environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "200"}
+        return await asyncio.to_thread(CliRunner().invoke, app, ["adapter", *words], env=environment)
+
+    return invoke
+
+
+def digest(version: str) -> str:
+    return version.partition("@")[2]
+
+
+async def test_a_folder_here_is_sent_up_and_served(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "mine")
+    result = await run("add", "tone", str(folder), "--upload", "--json")
+    assert result.exit_code == 0, result.output
+    version = json.loads(result.stdout)
+    assert version["source"] == {"type": "upload"}
+    assert (await tiny.chat("tone")).model == version["id"]
+
+
+async def test_a_folder_on_the_server_is_added_and_shown_in_a_table(tiny: TinyServer, run: Run) -> None:
+    folder = write_adapter(tiny.settings.allowed_roots[0] / "tone")
+    result = await run("add", "tone", str(folder))
+    assert result.exit_code == 0, result.output
+    assert f"path: {folder}" in result.stdout
+    assert "The capital of France is" in result.stdout
+    version = json.loads((await run("list", "--json")).stdout)["data"][0]["versions"][0]["id"]
+    assert version in (await run("show", "tone")).stdout
+    assert "[tone@" in (await run("show", version[:9])).stdout
+
+
+async def test_what_is_refused_ends_with_the_reason_and_exit_code_1(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "dora", lora_config(use_dora=True))
+    result = await run("add", "tone", str(folder), "--upload")
+    assert result.exit_code == 1
+    assert "DoRA" in result.stderr
+    assert "can't be read" in (await run("add", "tone", str(tmp_path), "--upload")).stderr
+    assert "in none of the folders" in (await run("add", "tone", "/etc")).stderr
+    assert "should begin with one of" in (await run("add", "tone", "ftp://host/x")).stderr
+    assert "LORAMUX_ALLOWED_URLS" in (await run("add", "tone", "https://host/x")).stderr
+    assert "not a repository's name" in (await run("add", "tone", "hf:a/b/c")).stderr
+    assert "No adapter" in (await run("show", "nobody")).stderr
+
+
+async def test_a_canary_is_split_promoted_rolled_back_and_told(tiny: TinyServer, run: Run) -> None:
+    old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
+    result = await run("split", "team/tone", f"{digest(old)[:6]}=95", f"{digest(new)}=5")
+    assert [row.split()[1:3] for row in result.stdout.splitlines()[1:]] == [["ready", "0.95"], ["ready", "0.05"]]
+    await run("promote", "team/tone", digest(old)[:5])
+    assert (await tiny.chat("team/tone")).model == old
+    assert "0.95" in (await run("rollback", "team/tone")).stdout
+    told = await run("history", "team/tone")
+    assert "anonymous" in told.stdout
+    assert told.stdout.index("rollback") < told.stdout.index("promote") < told.stdout.index("split")
+    for share in ("x", "3f9c=", "3f9c=-1", "3f9c=nan", "3f9c=inf"):
+        assert (await run("split", "team/tone", share)).exit_code == 2
+
+
+async def test_a_digest_that_means_no_one_version_is_told_with_those_there_are(tiny: TinyServer, run: Run) -> None:
+    version = await tiny.add("tone")
+    for text in ("zzzzzz", digest(version)[:3], f"other@{digest(version)}", ""):
+        result = await run("promote", "tone", text)
+        assert result.exit_code == 1
+        assert "no one version of tone" in result.stderr
+        assert digest(version) in result.stderr
+    assert (await run("promote", "tone", version)).exit_code == 0
+
+
+async def test_pins_and_residency(tiny: TinyServer, run: Run) -> None:
+    version = await tiny.add("tone")
+    assert (await run("pin", "tone")).exit_code == 0
+    shown = await run("residency")
+    assert "1 of 2 places, 2 slots" in shown.stdout
+    assert version in shown.stdout
+    assert (await run("unpin", "tone")).exit_code == 0
+    assert (await run("prefetch", version)).exit_code == 0
+    assert json.loads((await run("residency", "--json")).stdout)["resident"][0]["pinned"] is False
+
+
+async def test_a_version_or_all_of_an_adapter_is_removed(tiny: TinyServer, run: Run) -> None:
+    old, new = await tiny.add("tone", 1), await tiny.add("tone", 2)
+    result = await run("remove", old)
+    assert new in result.stdout
+    assert old not in result.stdout
+    assert (await run("remove", "tone", "--yes")).exit_code == 0
+    assert json.loads((await run("list", "--json")).stdout) == {"data": []}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:9", "http://[", "ftp://127.0.0.1:9/[red]x[/]"])
+def test_no_server_is_told_with_what_to_do(url: str) -> None:
+    result = CliRunner().invoke(app, ["adapter", "list", "--url", url])
+    assert result.exit_code == 1
+    assert f"answers at {url}" in result.stderr
+    assert "loramux serve" in result.stderr

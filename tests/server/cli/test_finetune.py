@@ -1,0 +1,115 @@
+"""`loramux finetune` against a server on the fake engine; its base has no weights, so the trainer gives up."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from typer.testing import CliRunner, Result
+
+from loramux_server.base_model import ResolvedBase
+from loramux_server.cli import job_tables
+from loramux_server.cli.main import main as app
+from tests.helpers.tiny_server import TinyServer, tiny_server
+
+Run = Callable[..., Awaitable[Result]]
+LINE = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
+
+
+@pytest_asyncio.fixture
+async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinyServer]:
+    async with tiny_server(tmp_path, tiny_base, training={"priority": "equal"}) as server:
+        yield server
+
+
+@pytest.fixture
+def run(tiny: TinyServer) -> Run:
+    async def invoke(*words: str) -> Result:
+        environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "200"}
+        return await asyncio.to_thread(CliRunner().invoke, app, ["finetune", *words], env=environment)
+
+    return invoke
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(LINE) + "\n" for _ in range(10)))
+    return str(path)
+
+
+async def test_a_job_is_made_listed_shown_paused_resumed_and_cancelled(run: Run, data: str) -> None:
+    made = await run("create", data, "--suffix", "tone", "--epochs", "2", "--json")
+    assert made.exit_code == 0, made.output
+    job = json.loads(made.stdout)
+    assert job["loramux"]["model"].startswith("ft:tiny:local:tone:")
+    assert job["hyperparameters"]["n_epochs"] == 2
+    assert job["id"] in (await run("list")).stdout
+    assert "paused" in (await run("pause", job["id"])).stdout
+    assert (await run("resume", job["id"])).exit_code == 0
+    assert "cancelled" in (await run("cancel", job["id"])).stdout
+    assert "The job was cancelled" in (await run("events", job["id"])).stdout
+    assert "tone" in (await run("show", job["id"])).stdout
+
+
+@pytest.mark.engine  # as slow as it: the trainer imports torch
+async def test_waiting_ends_with_the_job_and_tells_why_it_failed(run: Run, data: str) -> None:
+    waited = await run("create", data, "--wait")
+    assert waited.exit_code == 1, waited.output
+    assert "failed" in waited.stdout, waited.output
+    assert "can't be loaded as a base model" in waited.stdout
+
+
+async def test_an_estimate_tells_what_a_job_would_be_and_leaves_nothing(run: Run, tiny: TinyServer, data: str) -> None:
+    told = await run("estimate", data, "--validation", data, "--epochs", "3")
+    assert told.exit_code == 0, told.output
+    assert "steps" in told.stdout
+    assert "epochs 3" in " ".join(told.stdout.split())
+    assert "validation prompts are in the training file too" in " ".join(told.stdout.split())
+    assert (await tiny.client.files.list()).data == []
+    assert json.loads((await run("list", "--json")).stdout)["data"] == []
+    assert json.loads((await run("estimate", data, "--json")).stdout)["recipe"]["rank"] == 8
+
+
+async def test_an_estimate_whose_validation_file_is_refused_leaves_nothing(
+    run: Run, tiny: TinyServer, data: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{}\n")
+    refused = await run("estimate", data, "--validation", str(broken))
+    assert (refused.exit_code, "line 1: " in refused.output) == (1, True)
+    assert (await tiny.client.files.list()).data == []
+
+
+async def test_a_broken_file_is_refused_with_its_line(run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"prompt": "a", "completion": "b"}\n')
+    refused = await run("create", str(broken))
+    assert refused.exit_code == 1
+    assert "line 1: it is a completion" in refused.output
+
+
+async def test_an_unknown_job_is_told_and_ends_with_1(run: Run) -> None:
+    refused = await run("show", "ftjob-nothing")
+    assert (refused.exit_code, "No fine-tuning job has this id" in refused.output) == (1, True)
+
+
+def test_a_job_that_succeeded_ends_with_a_command_that_asks_it(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = dict.fromkeys(("loss", "validation_loss", "tokens_per_second", "seconds_left", "trained_share"))
+    job: dict[str, Any] = {
+        "id": "ftjob-1",
+        "status": "succeeded",
+        "fine_tuned_model": "ft:a:b:c:d",
+        "hyperparameters": {"n_epochs": 1},
+        "result_files": [],
+        "error": None,
+        "loramux": ours | {"model": "ft:a:b:c:d", "cost": {}, "trial": {"sentence": "Keep [prompting]."}},
+    }
+    job_tables.created(job, "http://127.0.0.1:8000")
+    said = capsys.readouterr().out
+    assert "Keep [prompting]." in said
+    assert "curl -s http://127.0.0.1:8000/v1/chat/completions" in said
+    assert '"model": "ft:a:b:c:d"' in said

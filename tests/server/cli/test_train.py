@@ -1,0 +1,153 @@
+import json
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from loramux_adapters.finetuning.errors import TrainerCrashed, TrainingError
+from loramux_adapters.finetuning.events import Event, Finished, Paused, Started, Step
+from loramux_adapters.finetuning.recipes.recipe import Recipe
+from loramux_adapters.finetuning.trainer_process import TrainingRun
+from loramux_server.base_model import BaseError, ResolvedBase
+from loramux_server.cli import train as command
+from loramux_server.cli.main import main
+
+EVENTS: list[Event] = [
+    Started(examples=720, steps=90, trained_parameters=976_896, base_parameters=134_515_008, recipe=Recipe()),
+    Step(step=90, steps=90, loss=0.125, tokens=12_345, seconds_left=0),
+    Finished(size=1_975_600, seconds=300),
+]
+
+
+class FakeTrainer:
+    """Says `EVENTS`, then ends by `failure` if there is one; remembers what it was asked and that it was closed."""
+
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self.failure = failure
+        self.run: TrainingRun | None = None
+        self.closed = False
+
+    def __call__(self, run: TrainingRun) -> Generator[Event, None, None]:
+        self.run = run
+        try:
+            yield from EVENTS[:2]
+            if self.failure:
+                raise self.failure
+            yield EVENTS[2]
+        finally:
+            self.closed = True
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments of a training that would work, on a base that needs no making."""
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    (tmp_path / "recipe.yaml").write_text("rank: 4\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "resolve_base", lambda base, *_, **__: ResolvedBase(tmp_path / base, "Tiny-Base"))
+    return ["train", "--data", "train.jsonl", "--recipe", "recipe.yaml", "--output", "out", "--base", "tiny"]
+
+
+def invoke(arguments: list[str], trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    monkeypatch.setattr(command, "run_trainer", trainer)
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.stdout, " ".join(result.stderr.split())
+
+
+def test_the_trainer_gets_what_the_user_named(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = FakeTrainer()
+    assert invoke(arguments, trainer, monkeypatch)[0] == 0
+    recipe, state = Path("recipe.yaml"), Path(".out.training/state")
+    expected = TrainingRun(tmp_path / "tiny", "Tiny-Base", Path("train.jsonl"), recipe, Path("out"), state=state)
+    assert trainer.run == expected
+    assert not Path(".out.training").exists()
+
+
+def test_without_a_recipe_the_trainer_chooses_one_which_is_shown(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = [word for word in arguments if word not in {"--recipe", "recipe.yaml"}]
+    trainer = FakeTrainer()
+    code, _, stderr = invoke(without, trainer, monkeypatch)
+    assert code == 0
+    assert trainer.run
+    assert trainer.run.recipe is None
+    assert "rank: 8" in stderr
+    assert "last_layers" not in stderr
+
+
+def test_people_see_what_share_of_the_base_is_trained(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, stdout, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
+    assert "720 examples, 90 steps; training 976,896 parameters, 0.73% of the base's" in stderr
+    assert stdout == ""
+
+
+def test_programs_get_every_event_as_a_line_of_json(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, stdout, _ = invoke([*arguments, "--json"], FakeTrainer(), monkeypatch)
+    assert [json.loads(line) for line in stdout.splitlines()] == [event.model_dump(mode="json") for event in EVENTS]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "reason"),
+    [
+        (TrainingError("the base has [no] chat template"), 2, "the base has [no] chat template"),
+        (TrainerCrashed("the trainer ended with code 1"), 1, "the trainer ended with code 1"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_how_a_training_failed_is_told_and_is_the_exit_code(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, failure: BaseException, code: int, reason: str
+) -> None:
+    trainer = FakeTrainer(failure)
+    exit_code, _, stderr = invoke(arguments, trainer, monkeypatch)
+    assert exit_code == code
+    assert reason in stderr
+
+
+def test_an_interrupt_while_drawing_waits_for_the_trainers_end(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Started) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_about", interrupted)
+    trainer = FakeTrainer()
+    assert invoke(arguments, trainer, monkeypatch)[0] == 130
+    assert trainer.closed
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [("train.jsonl", "{}\n", "line 1: messages"), ("recipe.yaml", "rnak: 4\n", "rnak")],
+)
+def test_a_wrong_file_is_refused_before_a_trainer_starts(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, file: str, content: str, reason: str
+) -> None:
+    Path(file).write_text(content)
+    trainer = FakeTrainer()
+    exit_code, _, stderr = invoke(arguments, trainer, monkeypatch)
+    assert (exit_code, trainer.run) == (2, None)
+    assert reason in stderr
+
+
+def test_a_base_that_is_not_there_is_refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> ResolvedBase:
+        raise BaseError("the base 'tiny' is not there")
+
+    monkeypatch.setattr(command, "resolve_base", missing)
+    exit_code, _, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
+    assert exit_code == 2
+    assert "the base 'tiny' is not there" in stderr
+
+
+def test_a_trainer_that_was_paused_has_made_nothing_yet_and_its_state_is_kept(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.server.commands.test_train.EVENTS", [*EVENTS[:2], Paused(step=90)])
+    code, _, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
+    assert (code, "run the same command again" in stderr, "to serve it" in stderr) == (130, True, False)
+    assert Path(".out.training").exists()

@@ -1,0 +1,63 @@
+"""What tokens cost, by which list."""
+
+from decimal import Decimal
+
+import pytest
+from pydantic import ValidationError
+
+from loramux_server.metering.pricing import AdapterPrices, Prices, TokenPrices
+
+BASE = TokenPrices(input=Decimal("0.15"), cached=Decimal("0.075"), output=Decimal("0.60"))
+PRICES = Prices(
+    base=BASE,
+    adapter=AdapterPrices(multiplier=Decimal(2)),
+    adapters={"own": AdapterPrices(tokens=TokenPrices(input=Decimal(1)), training=Decimal(12))},
+)
+
+
+def test_tokens_cost_what_the_list_says_to_the_nanodollar() -> None:
+    assert (
+        PRICES.cost(None, input_tokens=1000, cached_tokens=400, output_tokens=100) == 600 * 150 + 400 * 75 + 100 * 600
+    )
+
+
+def test_an_adapter_costs_the_base_s_prices_times_its_factor_or_its_own() -> None:
+    assert PRICES.cost("any", 1000, 0, 0) == 300_000
+    assert PRICES.cost("own", 1000, 1000, 7) == 1_000_000
+
+
+def test_cached_tokens_cost_what_input_costs_where_nothing_else_is_said() -> None:
+    assert Prices(base=TokenPrices(input=Decimal(1))).cost(None, 10, 10, 0) == 10_000
+
+
+def test_fractions_of_a_nanodollar_are_rounded_once_a_request() -> None:
+    prices = Prices(base=TokenPrices(input=Decimal("0.0375")))
+    assert prices.cost(None, 2, 0, 0) == 75
+    assert prices.cost(None, 3, 0, 0) == 112
+
+
+def test_nothing_costs_anything_where_nothing_is_said() -> None:
+    assert Prices().cost("any", 10**9, 0, 10**9) == 0
+    assert Prices().nanodollars_per_hour == 0
+    assert Prices().training("any") is None
+
+
+def test_all_gpus_cost() -> None:
+    assert Prices(gpu_hour=Decimal("2.5"), gpus=4).nanodollars_per_hour == 10_000_000_000
+
+
+def test_a_version_names_the_prices_by_what_they_are() -> None:
+    assert Prices().version == Prices().version
+    assert Prices().version != PRICES.version
+    assert len(PRICES.version) == 12
+
+
+@pytest.mark.parametrize("value", [-1, "nan", "inf", "free", 10**9])
+def test_a_price_that_can_not_be_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError):
+        Prices.model_validate({"base": {"input": value}})
+
+
+def test_a_weight_of_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Prices.model_validate({"decode_weight": 0})

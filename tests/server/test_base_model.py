@@ -1,0 +1,195 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from loramux_adapters.errors import SourceUnavailable
+from loramux_adapters.intake.sources import hub
+from loramux_server import base_model as base
+from loramux_server.base_model import BaseError, ResolvedBase, resolve_base
+
+CONTENT = b"GGUF weights"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with everything that a base must have."""
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of Python with torch: a program that copies the weights, and keeps a list of its runs beside itself."""
+    package = tmp_path / "site" / base.DEMO_PACKAGE
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('never imported')")
+    (package / base.DEMO_FILE).write_bytes(CONTENT)
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setattr(base, "DEMO_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    return _program(tmp_path / "python", 'mkdir "$4" && cp "$3" "$4/model.safetensors"', monkeypatch)
+
+
+def _program(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path.write_text(f'#!/bin/sh\necho run >> "$0.runs"\n{script}\n')
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+    return path
+
+
+def _runs(program: Path) -> int:
+    return len(program.with_name(program.name + ".runs").read_text().splitlines())
+
+
+def _resolve(name: str | Path, data_dir: Path) -> ResolvedBase:
+    return resolve_base(str(name), data_dir, progress=lambda _: None)
+
+
+def test_a_folder_is_served_under_its_own_name(folder: Path, tmp_path: Path) -> None:
+    assert _resolve(folder, tmp_path) == ResolvedBase(path=folder, name="my-model")
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("config.json", "no config.json with `architectures`"),
+        ("model.safetensors", r"no weights as \*\.safetensors"),
+        ("tokenizer.json", "no tokenizer"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused_with_what_it_lacks(folder: Path, missing: str, words: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(BaseError, match=words):
+        _resolve(folder, folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b'{"architectures": []}'])
+def test_a_config_that_describes_no_model_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(BaseError, match="architectures"):
+        _resolve(folder, folder)
+
+
+def test_a_folder_that_lacks_a_shard_of_its_index_is_refused_with_the_shard_named(folder: Path) -> None:
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (folder / "model-1.safetensors").write_bytes(b"weights")
+    with pytest.raises(BaseError, match=r"it has no model-2\.safetensors \(named in its index\)$"):
+        _resolve(folder, folder)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "a/b/c", "../x", "a b/c", "-/\n", "\0"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match="neither `demo`"):
+        _resolve(name, tmp_path)
+
+
+def test_a_hub_id_is_downloaded_at_its_revision_and_pinned_to_the_commit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def download(repository: str, patterns: tuple[str, ...], *, revision: str | None, progress: object) -> hub.Snapshot:
+        asked.extend([repository, patterns, revision])
+        return hub.Snapshot(folder, "0123abcd")
+
+    monkeypatch.setattr(hub, "download", download)
+    resolved = resolve_base("org/name", tmp_path, revision="v1", progress=lambda _: None)
+    assert resolved == ResolvedBase(path=folder, name="org/name", revision="0123abcd")
+    assert asked == ["org/name", base.HUB_FILES, "v1"]
+
+
+def test_a_hub_error_reaches_the_user_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> hub.Snapshot:
+        raise SourceUnavailable("org/name is gated")
+
+    monkeypatch.setattr(hub, "download", download)
+    with pytest.raises(BaseError, match="org/name is gated"):
+        _resolve("org/name", tmp_path)
+
+
+def test_the_demo_is_converted_once_and_then_reused(converter: Path, tmp_path: Path) -> None:
+    first, again = _resolve("demo", tmp_path), _resolve("demo", tmp_path)
+    assert first == again
+    assert first.name == "SmolLM2-135M-Instruct"
+    assert (first.path / "model.safetensors").read_bytes() == CONTENT
+    assert _runs(converter) == 1
+
+
+def test_two_servers_that_start_at_once_convert_the_demo_once(converter: Path, tmp_path: Path) -> None:
+    threads = [threading.Thread(target=_resolve, args=("demo", tmp_path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _runs(converter) == 1
+
+
+def test_damaged_demo_weights_are_refused(converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "DEMO_SHA256", "0" * 64)
+    with pytest.raises(BaseError, match="is damaged"):
+        _resolve("demo", tmp_path)
+
+
+def test_a_demo_that_is_not_installed_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "DEMO_PACKAGE", "no_such_package")
+    with pytest.raises(BaseError, match="run `make`"):
+        _resolve("demo", tmp_path)
+
+
+def test_a_conversion_that_fails_gives_its_reason_and_leaves_nothing(
+    converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _program(converter, 'mkdir "$4"; echo "first" >&2; echo "no memory" >&2; exit 3', monkeypatch)
+    with pytest.raises(BaseError, match="could not be made: no memory"):
+        _resolve("demo", tmp_path)
+    assert [path.name for path in (tmp_path / "bases").iterdir()] == [".lock"]
+
+
+def test_a_start_that_was_killed_in_a_conversion_is_recovered_from_by_the_next(
+    converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _program(converter, 'mkdir "$4"; touch "$0.began"; sleep 0.5; touch "$0.ended"', monkeypatch)
+    killed = subprocess.Popen([sys.prefix + "/bin/python", "-c", _start(converter, tmp_path)])
+    while not (began := converter.with_name("python.began")).exists():
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    _program(converter, 'mkdir "$4" && cp "$3" "$4/model.safetensors"', monkeypatch)
+    began.unlink()
+    resolved = _resolve("demo", tmp_path)
+    assert converter.with_name("python.ended").exists(), "the orphan was waited for"
+    assert (resolved.path / "model.safetensors").read_bytes() == CONTENT
+    assert sorted(path.name for path in resolved.path.parent.iterdir()) == [".lock", resolved.path.name]
+
+
+def _start(converter: Path, data_dir: Path) -> str:
+    return f"""
+import sys
+from pathlib import Path
+from loramux_server import base
+sys.path.insert(0, {str(converter.parent / "site")!r})
+base.DEMO_SHA256 = {base.DEMO_SHA256!r}
+sys.executable = {str(converter)!r}
+base.resolve_base("demo", Path({str(data_dir)!r}), progress=print)
+"""
+
+
+@pytest.mark.engine
+def test_the_real_demo_becomes_a_model_that_passes_for_a_base(tmp_path: Path) -> None:
+    made = _resolve("demo", tmp_path)
+    assert _resolve(made.path, tmp_path).path == made.path
+    config = json.loads((made.path / "config.json").read_text())
+    assert (config["hidden_size"], config["num_hidden_layers"], config["dtype"]) == (576, 30, "float32")
+    assert "<|im_start|>" in (made.path / "chat_template.jinja").read_text()

@@ -1,0 +1,247 @@
+"""What the server is told, from where, and what it says about what it can't be told."""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from loramux_server.settings import Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(environ: dict[str, str]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ=environ)
+    return str(caught.value)
+
+
+def test_without_being_told_anything_the_server_is_on_loopback_with_the_demo_base() -> None:
+    settings = load_settings(environ={})
+    assert (settings.host, settings.port, settings.base, settings.api_keys) == ("127.0.0.1", 8000, "demo", ())
+    assert settings.database_url == "sqlite:///.loramux/loramux.sqlite3"
+    assert settings.allowed_roots == (Path("my-adapters"), Path("adapters"), Path(".loramux"))
+
+
+def test_an_adapter_of_another_base_is_warned_of_or_refused_and_nothing_else() -> None:
+    assert load_settings(environ={}).base_mismatch == "warn"
+    assert load_settings(environ={"LORAMUX_BASE_MISMATCH": "refuse"}).base_mismatch == "refuse"
+    assert "base_mismatch" in refusal({"LORAMUX_BASE_MISMATCH": "ignore"})
+
+
+def test_a_queue_in_which_no_job_could_wait_is_refused_because_each_does_at_first() -> None:
+    assert load_settings(environ={"LORAMUX_TRAINING__QUEUE": "1"}).training.queue == 1
+    assert "training.queue" in refusal({"LORAMUX_TRAINING__QUEUE": "0"})
+
+
+def test_what_lies_in_the_data_folder_follows_it() -> None:
+    settings = load_settings(environ={"LORAMUX_DATA_DIR": "/srv/data"})
+    assert settings.database_url == "sqlite:////srv/data/loramux.sqlite3"
+    assert settings.allowed_roots == (Path("my-adapters"), Path("adapters"), Path("/srv/data"))
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(working_folder: Path) -> None:
+    (working_folder / "loramux.yaml").write_text("base: file\nport: 1\nhost: localhost\nengine: {a: 1, b: 1, c: 1}\n")
+    environ = {"LORAMUX_PORT": "2", "LORAMUX_BASE": "environment", "LORAMUX_ENGINE__B": "2", "LORAMUX_ENGINE__C": "2"}
+    settings = load_settings(overrides={"base": "line", "port": None, "engine": {"c": 3}}, environ=environ)
+    assert (settings.host, settings.port, settings.base) == ("localhost", 2, "line")
+    assert settings.engine == {"a": 1, "b": 2, "c": 3}
+
+
+def test_the_file_is_the_one_that_the_caller_or_else_the_environment_names(working_folder: Path) -> None:
+    for name in ("loramux", "environment", "caller"):
+        (working_folder / f"{name}.yaml").write_text(f"base: {name}")
+    environ = {"LORAMUX_CONFIG": "environment.yaml"}
+    assert load_settings(Path("caller.yaml"), environ=environ).base == "caller"
+    assert load_settings(environ=environ).base == "environment"
+    assert load_settings(environ={}).base == "loramux"
+
+
+def test_engine_values_that_are_json_are_read_as_what_they_mean() -> None:
+    environ = {"MAX_LORAS": "8", "ENFORCE_EAGER": "true", "DTYPE": "float32", "OVERRIDES": '{"a": [1]}'}
+    settings = load_settings(environ={f"LORAMUX_ENGINE__{name}": value for name, value in environ.items()})
+    assert settings.engine == {
+        "max_loras": 8,
+        "enforce_eager": True,
+        "dtype": "float32",
+        "overrides": {"a": [1]},
+    }
+
+
+@pytest.mark.parametrize("text", ["one,two", " one , two ", '["one", "two"]'])
+def test_keys_and_roots_are_read_from_json_or_commas(text: str) -> None:
+    settings = load_settings(environ={"LORAMUX_API_KEYS": text, "LORAMUX_ALLOWED_ROOTS": text})
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+    assert settings.allowed_roots == (Path("one"), Path("two"))
+
+
+def test_a_variable_that_is_empty_counts_as_not_set() -> None:
+    assert load_settings(environ={"LORAMUX_API_KEYS": "", "LORAMUX_BASE": ""}).base == "demo"
+
+
+def test_variables_of_others_and_of_the_set_up_are_left_alone() -> None:
+    load_settings(environ={"LORAMUX_BACKEND": "cpu", "LORAMUXER": "x", "PATH": "/bin", "PORT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LORAMUX_PROT", "LORAMUX_PORT"),
+        ("LORAMUX_API_KEY", "LORAMUX_API_KEYS"),
+        ("LORAMUX_ENGIN__MAX_LORAS", "LORAMUX_ENGINE"),
+        ("LORAMUX_PORT__X", "LORAMUX_PORT"),
+        ("loramux_prot", "LORAMUX_PORT"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_one_it_is_close_to(name: str, meant: str) -> None:
+    assert refusal({name: "1"}) == f"Unknown setting {name}: did you mean {meant}?"
+
+
+def test_an_unknown_key_in_the_file_is_refused_with_the_one_it_is_close_to(working_folder: Path) -> None:
+    (working_folder / "loramux.yaml").write_text("drain_secs: 1\nprot: 1\n")
+    assert refusal({}).splitlines() == [
+        "Unknown setting drain_secs: did you mean drain_seconds?",
+        "Unknown setting prot: did you mean port?",
+    ]
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", "just text", "\x00", "é".encode("latin-1")])
+def test_a_file_that_holds_no_settings_is_refused_by_name_in_one_line(
+    content: str | bytes, working_folder: Path
+) -> None:
+    content = content if isinstance(content, bytes) else content.encode()
+    (working_folder / "loramux.yaml").write_bytes(content)
+    message = refusal({})
+    assert message.startswith("loramux.yaml ")
+    assert "\n" not in message
+
+
+def test_an_empty_file_is_no_mistake(working_folder: Path) -> None:
+    (working_folder / "loramux.yaml").write_text("# nothing yet\n")
+    assert load_settings(environ={}).base == "demo"
+
+
+def test_a_file_that_was_asked_for_and_is_not_there_is_an_error() -> None:
+    assert refusal({"LORAMUX_CONFIG": "missing.yaml"}).startswith("missing.yaml can't be read: ")
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"LORAMUX_PORT": "x"}, "port: Input should be a valid integer, unable to parse string as an integer"),
+        ({"LORAMUX_PORT": "65536"}, "port: Input should be less than or equal to 65535"),
+        ({"LORAMUX_DRAIN_SECONDS": "-1"}, "drain_seconds: Input should be greater than or equal to 0"),
+        ({"LORAMUX_ALLOWED_ROOTS": "a,"}, "allowed_roots: an item is empty"),
+        ({"LORAMUX_ALLOWED_ROOTS": "[1"}, "allowed_roots: Expecting ',' delimiter: line 1 column 3 (char 2)"),
+    ],
+)
+def test_an_unfit_value_is_told_in_one_line(environ: dict[str, str], message: str) -> None:
+    assert refusal(environ) == message
+
+
+@pytest.mark.parametrize(
+    ("urls", "problem"),
+    [
+        ("s3://a,/srv", "it should look like s3://bucket/folder"),
+        ("s3://a,file://srv", "it should begin with one of s3://, "),
+        ("s3://a/../b", "it holds a step upwards"),
+        ("https://", "it names no host"),
+    ],
+)
+def test_urls_that_open_no_store_elsewhere_can_not_be_allowed(urls: str, problem: str) -> None:
+    assert refusal({"LORAMUX_ALLOWED_URLS": urls}).startswith(f"allowed_urls: {problem}")
+
+
+def test_urls_are_read_from_json_or_commas_and_may_be_none_at_all() -> None:
+    for text, urls in (("s3://a, gs://b", ("s3://a", "gs://b")), ("[]", ())):
+        assert load_settings(environ={"LORAMUX_ALLOWED_URLS": text}).allowed_urls == urls
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    assert len(refusal({"LORAMUX_PORT": "x", "LORAMUX_MAX_BODY_BYTES": "0"}).splitlines()) == 2
+
+
+def test_an_engine_that_is_no_mapping_is_refused() -> None:
+    assert "engine" in refusal({"LORAMUX_ENGINE": "nope"})
+
+
+@pytest.mark.parametrize("keys", ["hunter two", "hunter\x7f", "hünter", "hunter,"])
+def test_a_key_that_no_client_could_send_is_refused_and_not_repeated(keys: str) -> None:
+    message = refusal({"LORAMUX_API_KEYS": keys})
+    assert message.startswith("api_keys: ")
+    assert "nter" not in message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
+def test_a_server_that_others_can_reach_needs_keys(host: str) -> None:
+    with pytest.raises(SettingsError, match="LORAMUX_API_KEYS"):
+        load_settings(overrides={"host": host}, environ={})
+    assert load_settings(overrides={"host": host}, environ={"LORAMUX_API_KEYS": "key"}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_a_server_on_loopback_needs_none(host: str) -> None:
+    assert load_settings(overrides={"host": host}, environ={}).host == host
+
+
+def test_settings_show_no_secret_and_do_not_change() -> None:
+    settings = load_settings(environ={"LORAMUX_API_KEYS": "hunter2", "LORAMUX_DATABASE_URL": "postgresql://u:pass@h/d"})
+    assert "hunter2" not in repr(settings)
+    assert "pass" not in repr(settings)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
+
+
+def test_settings_by_themselves_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAMUX_BASE", "environment")
+    assert Settings().base == "demo"
+    assert load_settings().base == "environment"
+
+
+@given(st.dictionaries(st.text(max_size=12).map(lambda rest: f"LORAMUX_{rest}"), st.text(max_size=20), max_size=4))
+def test_whatever_the_environment_holds_there_are_settings_or_a_clear_error(environ: dict[str, str]) -> None:
+    try:
+        load_settings(environ=environ)
+    except SettingsError as error:
+        assert str(error)
+
+
+def test_prices_come_from_the_file_and_the_environment_together(tmp_path: Path) -> None:
+    file = tmp_path / "loramux.yaml"
+    file.write_text("prices: {base: {input: 0.15, output: 0.6}, adapters: {a/b: {multiplier: 2}}, gpu_hour: 2}")
+    environ = {"LORAMUX_PRICES__BASE__INPUT": "0.25", "LORAMUX_PRICES__GPUS": "2"}
+    prices = load_settings(file, environ=environ).prices
+    assert (prices.base.input, prices.base.output) == (Decimal("0.25"), Decimal("0.6"))
+    assert prices.adapters["a/b"].multiplier == 2
+    assert prices.nanodollars_per_hour == 4_000_000_000
+
+
+def test_prices_may_be_one_json_variable() -> None:
+    prices = load_settings(environ={"LORAMUX_PRICES": '{"adapters": {"tone": {"training": 4.5}}}'}).prices
+    assert prices.training("tone") == Decimal("4.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prices: {bse: {input: 1}}", "Unknown setting prices.bse: did you mean prices.base?"),
+        ("prices: {base: {inputs: 1}}", "Unknown setting prices.base.inputs: did you mean prices.base.input?"),
+        ("prices: {base: {input: -1}}", "prices.base.input: Input should be greater than or equal to 0"),
+        ("prices: {gpus: 0}", "prices.gpus: Input should be greater than or equal to 1"),
+        ("prices: cheap", "prices: Input should be a valid dictionary"),
+        ("traces_endpoint: localhost:4318", "traces_endpoint: String should match pattern"),
+    ],
+)
+def test_a_price_that_can_not_be_is_told_by_its_name(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "loramux.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        load_settings(file, environ={})
