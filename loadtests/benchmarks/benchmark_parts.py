@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.bursts import BurstFailedError
-from benchmarks.overhead.command import ENGINE, ENVIRONMENT, argument, demo_base
+from benchmarks.overhead.command import argument, prepared_base
 from benchmarks.progress import Steps
+from loramux_loadtests.loadtest.local_servers import ENGINE, ENVIRONMENT
 from loramux_loadtests.report import Report, table, write
 from loramux_loadtests.servers import ServerFailedError, Setup
 
@@ -63,7 +64,7 @@ def setup_of(base: Path | None, engine: Sequence[str]) -> Setup:
     Raises ServerFailedError.
     """
     own = {"dtype": suited_dtype()} | dict(map(argument, engine))
-    return Setup(base or demo_base(), {}, ENGINE | own, ENVIRONMENT)
+    return Setup(base or prepared_base(), {}, ENGINE | own, ENVIRONMENT)
 
 
 def suited_dtype() -> str:

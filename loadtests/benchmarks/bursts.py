@@ -12,8 +12,8 @@ from statistics import median
 from numpy.random import Generator
 
 from loramux_loadtests.client import Client, Reply
+from loramux_loadtests.loadtest.prompts import conversation, random_prompts
 
-PROMPT_NUMBERS = 4
 SETTLE_SECONDS = 1.5
 """vLLM's worker looks for work without a pause for a second after its last step: on a machine of few cores that takes
 one from whoever is measured next, and made every third burst's first token take a second instead of a third."""
@@ -43,11 +43,6 @@ class Traffic:
     tokens: int = 64
 
 
-def prompts(count: int, chance: Generator, numbers: int = PROMPT_NUMBERS) -> list[str]:
-    """`count` prompts that differ from the start, of about six tokens for each of their `numbers`."""
-    return [" ".join(map(str, row)) for row in chance.integers(10**5, size=(count, numbers))]
-
-
 async def compare(
     clients: Mapping[str, Client], order: Sequence[str], models: Sequence[str], traffic: Traffic, chance: Generator
 ) -> dict[str, Burst]:
@@ -56,7 +51,7 @@ async def compare(
     Stream i asks for `models[i % len(models)]`. BurstFailedError if any stream fails.
     """
     turns = len(order) // len(clients)
-    texts = [prompts(traffic.streams, chance) for _ in range(turns)]
+    texts = [random_prompts(traffic.streams, chance) for _ in range(turns)]
     waiting = {name: iter(texts) for name in clients}
     bursts: dict[str, list[list[Reply]]] = {name: [] for name in clients}
     for name in order:
@@ -72,10 +67,10 @@ async def burst(client: Client, models: Sequence[str], texts: Sequence[str], tok
 
 async def ask(client: Client, model: str, text: str, tokens: int) -> Reply:
     """One stream of exactly `tokens` tokens; BurstFailedError if it is anything else."""
-    # As the system's message: a chat template's own default would be a prefix that all prompts share.
-    messages = [{"role": "system", "content": text}, {"role": "user", "content": "Go on."}]
     # With its ids every token is an event, also one that has no text, so that the moments are the engine's steps.
-    reply = await client.chat(model, messages, max_tokens=tokens, ignore_eos=True, extra={"return_token_ids": True})
+    reply = await client.chat(
+        model, conversation(text), max_tokens=tokens, ignore_eos=True, extra={"return_token_ids": True}
+    )
     if not reply.ok or reply.output_tokens != tokens:
         raise BurstFailedError(f"{client.url}: {reply.error or f'{reply.output_tokens} tokens, not {tokens}'}")
     return reply

@@ -16,11 +16,13 @@ from numpy.random import default_rng
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks.bursts import SETTLE_SECONDS, prompts
-from benchmarks.overhead.command import RESULTS, demo_base
+from benchmarks.bursts import SETTLE_SECONDS
+from benchmarks.overhead.command import RESULTS
 from loramux_adapters.evaluation.statistics import paired_ratio
 from loramux_loadtests.loadtest.errors import LoadTestError
+from loramux_loadtests.loadtest.local_servers import demo_base
 from loramux_loadtests.loadtest.progress import Watch
+from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.loadtest.scenario import Scenario
 from loramux_loadtests.loadtest.session import Target, run_load
 from loramux_loadtests.loadtest.summary import Conditions, of_load, seconds_of, summarize
@@ -55,7 +57,7 @@ class Traffic:
 
 async def crosscheck(server: str, traffic: Traffic, scratch: Path, watch: Watch) -> Report:
     """Both tools in turn on one server, never with a prompt that came before."""
-    base = demo_base()
+    base = await demo_base(watch.begin)
     chance = default_rng(0)
     rounds: list[dict[str, Figures]] = []
     async with serving(server, _scenario(scratch / "none", traffic), None, None, watch) as target:
@@ -63,7 +65,7 @@ async def crosscheck(server: str, traffic: Traffic, scratch: Path, watch: Watch)
             found: dict[str, Figures] = {}
             for tool in ("ours", "vllm")[:: 1 if number % 2 == 0 else -1]:
                 corpus = scratch / f"{tool}-{number}.jsonl"
-                texts = prompts(traffic.requests, chance, PROMPT_NUMBERS)
+                texts = random_prompts(traffic.requests, chance, PROMPT_NUMBERS)
                 corpus.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
                 watch.begin(f"round {number + 1} of {traffic.rounds}: {tool}")
                 await asyncio.sleep(SETTLE_SECONDS)

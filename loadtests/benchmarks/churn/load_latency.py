@@ -9,11 +9,12 @@ from statistics import median
 
 from numpy.random import Generator, default_rng
 
-from benchmarks.bursts import BurstFailedError, ask, prompts
+from benchmarks.bursts import BurstFailedError, ask
 from benchmarks.overhead.side_by_side import alternating, serving
 from benchmarks.progress import Steps
 from loramux_adapters.evaluation.statistics import spread
 from loramux_loadtests.client import Client
+from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import ServerSpec, Setup, loramux, stock
 from loramux_loadtests.synthetic_adapters import write_adapters
@@ -98,7 +99,7 @@ def _specs(setup: Setup, scratch: Path) -> dict[str, ServerSpec]:
 
 async def _middle(client: Client, base: str, chance: Generator) -> float:
     """Seconds after which a stream of GAP_TOKENS has brought about a third of them."""
-    return (await ask(client, base, prompts(1, chance)[0], GAP_TOKENS)).duration / 3
+    return (await ask(client, base, random_prompts(1, chance)[0], GAP_TOKENS)).duration / 3
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Stream:
 
     async def gap(self, adapter: str) -> float:
         """The longest gap between two of its tokens over the median one."""
-        prompt, token = prompts(1, self.chance)[0], int(self.chance.integers(1000, 10_000))
+        prompt, token = random_prompts(1, self.chance)[0], int(self.chance.integers(1000, 10_000))
         running = asyncio.create_task(ask(self.client, self.base, prompt, GAP_TOKENS))
         await asyncio.sleep(self.middle)
         reply = await self.client.complete(adapter, [token], max_tokens=1)
@@ -126,7 +127,7 @@ class _Stream:
 
 
 async def _first_token(client: Client, model: str, numbers: int, chance: Generator) -> float:
-    reply = await ask(client, model, prompts(1, chance, numbers)[0], COLD_TOKENS)
+    reply = await ask(client, model, random_prompts(1, chance, numbers)[0], COLD_TOKENS)
     return reply.moments[0] - reply.sent
 
 

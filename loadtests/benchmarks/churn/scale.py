@@ -7,9 +7,10 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.overhead.starts import MakeSpec, in_turn, unproven
+from benchmarks.overhead.starts import MakeSpec, in_turn
 from benchmarks.progress import Steps
 from loramux_adapters.evaluation.statistics import spread
+from loramux_loadtests.loadtest.local_servers import without_proof
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import RunningServer, ServerFailedError, Setup, loramux, register, running
 from loramux_loadtests.synthetic_adapters import write_adapter
@@ -32,7 +33,7 @@ async def many(setup: Setup, scratch: Path, steps: Steps, *, count: int, rounds:
         steps.begin(f"making {number} adapters")
         folder, data = scratch / f"adapters-{number}", scratch / f"data-{number}"
         adapters = {f"a{i}": write_adapter(folder / f"a{i}", setup.base, seed=i, layers=[0]) for i in range(number)}
-        quiet = unproven(setup, adapters)
+        quiet = without_proof(setup, adapters)
         steps.begin(f"registering {number} adapters")
         async with running(loramux(quiet, data), scratch / "first.log") as server:
             begun = time.monotonic()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from numpy.random import Generator, default_rng
 
-from benchmarks.bursts import ask, prompts
+from benchmarks.bursts import ask
 from benchmarks.overhead.side_by_side import alternating, serving
 from benchmarks.progress import Steps
 from loramux_adapters.evaluation.statistics import spread
 from loramux_loadtests.client import Client
+from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import ServerSpec, Setup, loramux, stock
 from loramux_loadtests.synthetic_adapters import write_adapters
@@ -84,7 +85,7 @@ async def _measure(
 
 async def closed_loop(client: Client, models: Sequence[str], count: int, chance: Generator) -> float:
     """Output tokens per second of `count` requests for the models in turn, of which STREAMS run at any time."""
-    waiting = iter(zip(itertools.cycle(models), prompts(count, chance)))
+    waiting = iter(zip(itertools.cycle(models), random_prompts(count, chance)))
     started = time.monotonic()
 
     async def one_after_the_other() -> None:

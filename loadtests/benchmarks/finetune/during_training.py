@@ -8,12 +8,13 @@ from pathlib import Path
 import aiohttp
 from numpy.random import Generator, default_rng
 
-from benchmarks.bursts import Burst, Traffic, burst, prompts, summary
+from benchmarks.bursts import Burst, Traffic, burst, summary
 from benchmarks.finetune.jobs_api import Tuner
 from benchmarks.overhead.side_by_side import MEASURES
 from benchmarks.progress import Steps
 from loramux_adapters.evaluation.statistics import paired_ratio, spread
 from loramux_loadtests.client import Client
+from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import Setup, loramux, running
 
@@ -92,7 +93,7 @@ async def _pair(tuner: Tuner, job: str, client: Client, priority: str, traffic: 
 
 
 async def _loaded(client: Client, model: str, traffic: Traffic, chance: Generator) -> Burst:
-    return summary([await burst(client, [model], prompts(traffic.streams, chance), traffic.tokens)])
+    return summary([await burst(client, [model], random_prompts(traffic.streams, chance), traffic.tokens)])
 
 
 def _findings(priority: str, pairs: Sequence[Pair]) -> list[Finding]:

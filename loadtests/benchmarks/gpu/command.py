@@ -15,8 +15,9 @@ from rich.console import Console
 from benchmarks.gpu.parts import Part, Size, keep, measure, parts
 from benchmarks.gpu.shapes import EIGHT_B, TINY, write_adapters, write_base
 from benchmarks.gpu.table import Kept, read_parts, tables
-from benchmarks.overhead.command import ENGINE, ENVIRONMENT, argument, demo_base
+from benchmarks.overhead.command import argument
 from loramux_loadtests.loadtest.errors import LoadTestError
+from loramux_loadtests.loadtest.local_servers import ENGINE, ENVIRONMENT, demo_base
 from loramux_loadtests.loadtest.progress import Watch
 from loramux_loadtests.report import describe_machine
 from loramux_loadtests.servers import ServerFailedError, Setup
@@ -129,9 +130,10 @@ def _measure(wanted: list[Part], output: Path, asked: Asked, limit: float) -> No
     begun, size = time.monotonic(), asked.size
     with tempfile.TemporaryDirectory(prefix="loramux-gpu-") as folder, Watch(words) as watch:
         scratch = Path(folder)
-        watch.begin("making the base and adapters")
+        tokenizer = asked.tokenizer or uvloop.run(demo_base(watch.begin))
+        watch.begin("writing the base and adapters")
         name = "tiny" if asked.tiny else "shape-of-8b"
-        base = write_base(scratch / name, asked.tokenizer or demo_base(), asked.shape, asked.arguments["dtype"])
+        base = write_base(scratch / name, tokenizer, asked.shape, asked.arguments["dtype"])
         adapters = write_adapters(scratch / "adapters", base, 16, size.many if any(p.many for p in wanted) else 0)
         setup = Setup(base, {}, asked.arguments, ENVIRONMENT if asked.tiny else CUDA_ENVIRONMENT)
         about = {"machine": describe_machine(), **asked.about}

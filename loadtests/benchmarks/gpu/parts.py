@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.shapes import Adapters
-from benchmarks.overhead.starts import unproven
 from loramux_adapters.evaluation.statistics import quantile
+from loramux_loadtests.loadtest.local_servers import without_proof
 from loramux_loadtests.loadtest.mix import BASE
 from loramux_loadtests.loadtest.progress import Watch
 from loramux_loadtests.loadtest.report import write_json
@@ -94,7 +94,7 @@ async def measure(part: Part, setup: Setup, adapters: Adapters, size: Size, scra
     its = adapters.small if part.many else adapters.whole
     limits = {"max_loras": SLOTS, "max_cpu_loras": 4 * SLOTS, "max_lora_rank": 8}
     arguments = {**setup.engine, **(limits if part.lora else {"enable_lora": False})}
-    its_setup = unproven(Setup(setup.base, {}, arguments, setup.environment), its if part.lora else {})
+    its_setup = without_proof(Setup(setup.base, {}, arguments, setup.environment), its if part.lora else {})
     async with started(part.server, its_setup, scratch, watch) as target:
         name = part.server if part.lora else "stock, LoRA off"
         return [

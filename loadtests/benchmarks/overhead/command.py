@@ -20,26 +20,13 @@ from benchmarks.overhead.side_by_side import (
 )
 from benchmarks.overhead.starts import second_start, start_with_many
 from benchmarks.progress import Steps
+from loramux_loadtests.examples import example_adapters
+from loramux_loadtests.loadtest.local_servers import ENGINE, ENVIRONMENT, demo_base
 from loramux_loadtests.report import table, write
-from loramux_loadtests.servers import ServerFailedError, Setup, loramux, running
+from loramux_loadtests.servers import ServerFailedError, Setup
 
-EXAMPLES = Path("adapters/loramux_adapters/examples")
-DATA_DIR = Path(".loramux")
 RESULTS = Path("loadtests/results")
 
-ENGINE: dict[str, Any] = {
-    "dtype": "float32",
-    "enforce_eager": True,
-    "max_model_len": 2048,
-    "max_num_seqs": 32,
-    "kv_cache_memory_bytes": 2 << 30,
-    "max_loras": 4,
-    "max_cpu_loras": 8,
-    "max_lora_rank": 16,
-}
-"""Both servers get from here all that matters for speed, so that neither one's own defaults decide the comparison."""
-ENVIRONMENT = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_NO_USAGE_STATS": "1"}
-"""What loramux sets for vLLM on a machine of two cores, for both: all cores compute, and nothing is reported home."""
 QUICK = Plan(Traffic(streams=4, tokens=8), rounds=1, turns=1)
 
 
@@ -74,7 +61,7 @@ def main(
     plan = QUICK if quick else Plan(Traffic(streams, tokens), rounds, turns)
     try:
         setup = Setup(
-            base or demo_base(), _folders(adapter or []), ENGINE | dict(map(argument, engine or [])), ENVIRONMENT
+            base or prepared_base(), _folders(adapter or []), ENGINE | dict(map(argument, engine or [])), ENVIRONMENT
         )
         with tempfile.TemporaryDirectory(prefix="loramux-bench-") as scratch, Steps() as steps:
             if start:
@@ -97,24 +84,19 @@ def main(
         raise typer.Exit(1)
 
 
-def demo_base() -> Path:
-    """The demo's base as loramux makes it at its first start, which is done now if it was not before."""
-    bases = DATA_DIR / "bases"
-    if not any(bases.glob("*/config.json")):
-        with tempfile.TemporaryDirectory(prefix="loramux-bench-") as scratch, Steps() as steps:
-            steps.begin("a first start of loramux, which makes the demo's base")
-            asyncio.run(_start_once(Setup(Path("demo"), {}, ENGINE, ENVIRONMENT), Path(scratch)))
-    return next(bases.glob("*/config.json")).parent.resolve()
+def prepared_base() -> Path:
+    """Return the demo's base, and show the progress of creating it.
 
-
-async def _start_once(setup: Setup, scratch: Path) -> None:
-    async with running(loramux(setup, DATA_DIR), scratch / "first.log"):
-        pass
+    Raises:
+        ServerFailedError: loramux, which creates it, did not start.
+    """
+    with Steps() as steps:
+        return asyncio.run(demo_base(steps.begin))
 
 
 def _folders(words: list[str]) -> dict[str, Path]:
     if not words:
-        return {path.parent.name: path.parent.resolve() for path in sorted(EXAMPLES.glob("*/adapter_config.json"))}
+        return example_adapters()
     pairs = [word.partition("=") for word in words]
     return {name: Path(folder).resolve() for name, _, folder in pairs}
 

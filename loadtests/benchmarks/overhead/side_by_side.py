@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from numpy.random import default_rng
 
-from benchmarks.bursts import Burst, Traffic, burst, compare, prompts
+from benchmarks.bursts import Burst, Traffic, burst, compare
 from benchmarks.progress import Steps
 from loramux_adapters.evaluation.statistics import paired_ratio, spread
 from loramux_loadtests.client import Client
+from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import ServerSpec, Setup, loramux, register, running, stock
 
@@ -138,7 +139,7 @@ async def _measure(
     for route, models in routes.items():
         steps.begin(f"warming up: {route}")
         for client in clients.values():
-            await burst(client, models, prompts(plan.traffic.streams, chance), WARM_UP_TOKENS)
+            await burst(client, models, random_prompts(plan.traffic.streams, chance), WARM_UP_TOKENS)
     rounds = []
     for number in range(plan.rounds):
         for route, models in routes.items():

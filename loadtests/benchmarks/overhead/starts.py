@@ -1,7 +1,6 @@
 """How long the servers take to start, which is measured in turn because the machine is not the same every minute."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +8,7 @@ from typing import TypeVar
 from benchmarks.progress import Steps
 from loramux_adapters.evaluation.statistics import paired_ratio, spread
 from loramux_loadtests.client import Client
+from loramux_loadtests.loadtest.local_servers import without_proof
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import (
     RunningServer,
@@ -60,7 +60,7 @@ async def start_with_many(setup: Setup, many: int, rounds: int, scratch: Path, s
         steps.begin(f"making {count} adapters")
         folder = scratch / f"adapters-{count}"
         adapters = {f"a{i}": write_adapter(folder / f"a{i}", setup.base, seed=i, layers=[0]) for i in range(count)}
-        setups[f"with {count}"] = unproven(setup, adapters)
+        setups[f"with {count}"] = without_proof(setup, adapters)
     specs: dict[str, MakeSpec] = {}
     for name, each in setups.items():
         data = scratch / name
@@ -79,11 +79,6 @@ async def start_with_many(setup: Setup, many: int, rounds: int, scratch: Path, s
         arguments={"rounds": rounds, "many": many, **setup.engine, **setup.environment},
         rounds=taken,
     )
-
-
-def unproven(setup: Setup, adapters: Mapping[str, Path]) -> Setup:
-    """The same with `adapters`, which need not show an effect: to try so many would take hours."""
-    return replace(setup, adapters=adapters, environment={**setup.environment, "LORAMUX_PROOF": "false"})
 
 
 async def _prepare(setup: Setup, data: Path, scratch: Path, steps: Steps) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from numpy.random import default_rng
 
-from benchmarks.bursts import prompts
 from benchmarks.robustness.adapter_api import Door
 from benchmarks.robustness.corrupt import Draft, write_sound
 from loramux_loadtests.client import Client, Reply
+from loramux_loadtests.loadtest.prompts import random_prompts
 
 GOOD = "good"
 SPARES = ("spare-0", "spare-1", "spare-2", "spare-3")
@@ -56,7 +56,7 @@ class Subject:
 
     async def fill(self, model: str) -> list[Reply]:
         """Let a model write on every block of the KV cache."""
-        texts = prompts(FILLING_PROMPTS, default_rng(next(self.numbers)), FILLING_NUMBERS)
+        texts = random_prompts(FILLING_PROMPTS, default_rng(next(self.numbers)), FILLING_NUMBERS)
         return await asyncio.gather(*(self.ask(model, text) for text in texts))
 
     def draft(self) -> Draft:

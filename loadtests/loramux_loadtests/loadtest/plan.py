@@ -9,7 +9,7 @@ from numpy.random import default_rng
 
 from loramux_loadtests.loadtest.arrivals import Trace
 from loramux_loadtests.loadtest.mix import BASE
-from loramux_loadtests.loadtest.prompts import Book, Question
+from loramux_loadtests.loadtest.prompts import Book, Input, Question
 from loramux_loadtests.loadtest.rows import Phase
 from loramux_loadtests.loadtest.scenario import Scenario
 from loramux_loadtests.loadtest.trace import Recorded, at_rate, read_trace
@@ -37,9 +37,9 @@ class Plan:
     def __init__(self, scenario: Scenario, seed: int, *, tokens_per_number: float | None = None) -> None:
         self.scenario, self.seed = scenario, seed
         known = {} if tokens_per_number is None else {"tokens_per_number": tokens_per_number}
-        self._book = Book(scenario.input, scenario.output, seed, **known)
+        self._book = Book(_with_corpus(scenario), scenario.output, seed, **known)
         arrivals = scenario.arrivals
-        self._trace = read_trace(arrivals.file) if isinstance(arrivals, Trace) else None
+        self._trace = read_trace(scenario.find_file(arrivals.file)) if isinstance(arrivals, Trace) else None
         if self._trace and arrivals.rate:
             self._trace = at_rate(self._trace, arrivals.rate)
         self._lately = Lately(_places(scenario))
@@ -109,6 +109,11 @@ class Lately:
         if self._places is not None and len(self._asked) > self._places:
             self._asked.popitem(last=False)
         return cold
+
+
+def _with_corpus(scenario: Scenario) -> Input:
+    corpus = scenario.input.corpus
+    return scenario.input.model_copy(update={"corpus": scenario.find_file(corpus)}) if corpus else scenario.input
 
 
 def _places(scenario: Scenario) -> int | None:

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from numpy.random import default_rng
+from numpy.random import Generator, default_rng
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmarks.bursts import prompts
 from loramux_loadtests.client import Client, Message
 from loramux_loadtests.loadtest.errors import LoadTestError
 from loramux_loadtests.loadtest.files import first_reason, json_lines, read_text, refuse
 
 TOKENS_PER_NUMBER = 6.0
 """Of a tokenizer that knows single digits; `measure_tokens` asks the server for its own."""
+SHORT_PROMPT_NUMBERS = 4
 PROBES = (8, 72)
 """Numbers in the two prompts by which a tokenizer is measured."""
 
@@ -98,11 +98,16 @@ class Book:
             messages, length = self._corpus[self._order[number % len(self._corpus)]]
             return Question(messages, output_tokens or length or drawn[1])
         numbers = max(1, round((input_tokens or drawn[0]) / self._tokens_per_number))
-        return Question(made_up(prompts(1, chance, numbers)[0]), output_tokens or drawn[1])
+        return Question(conversation(random_prompts(1, chance, numbers)[0]), output_tokens or drawn[1])
 
 
-def made_up(text: str) -> list[Message]:
-    """A conversation around `text`, which comes first: a template's own default would be a prefix that all share."""
+def random_prompts(count: int, rng: Generator, numbers: int = SHORT_PROMPT_NUMBERS) -> list[str]:
+    """Return `count` prompts that differ from the first digit on, with about six tokens per number in them."""
+    return [" ".join(map(str, row)) for row in rng.integers(10**5, size=(count, numbers))]
+
+
+def conversation(text: str) -> list[Message]:
+    """Put `text` into the system message: a chat template's default one would be a prefix that all prompts share."""
     return [{"role": "system", "content": text}, {"role": "user", "content": "Go on."}]
 
 
@@ -132,7 +137,7 @@ async def measure_tokens(client: Client, model: str) -> float:
     """
     counts = []
     for numbers in PROBES:
-        reply = await client.chat(model, made_up(prompts(1, default_rng(0), numbers)[0]), max_tokens=1)
+        reply = await client.chat(model, conversation(random_prompts(1, default_rng(0), numbers)[0]), max_tokens=1)
         if not reply.ok:
             raise LoadTestError(f"{client.url} does not answer for {model}: {reply.error}")
         counts.append(reply.input_tokens)

@@ -1,12 +1,17 @@
-"""A scenario: what is asked of a server, and of which kind of server."""
+"""A scenario: which requests are sent to a server, and how a server that is started for it is set up.
+
+A relative path in a scenario (a trace, a corpus, training data) is looked up in the scenario's folder, then in the
+current folder. `examples/...` is looked up in the installed package too: `examples/support-intent/train.jsonl`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from loramux_loadtests.examples import PACKAGE
 from loramux_loadtests.loadtest.arrivals import Arrivals, Trace
 from loramux_loadtests.loadtest.errors import LoadTestError
 from loramux_loadtests.loadtest.files import first_reason, read_text
@@ -16,6 +21,7 @@ from loramux_loadtests.loadtest.prompts import Input, Output
 
 FOLDER = Path(__file__).parents[1] / "scenarios"
 """Where the scenarios are that come with the package."""
+EXAMPLES_PREFIX = "examples"
 MAX_BYTES = 1 << 20
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -71,6 +77,8 @@ class Scenario(_Part):
     timeout: Seconds = 600.0
     server: ServerSetup = ServerSetup()
     fine_tuning: FineTuning | None = None
+    _folder: Path = PrivateAttr(default=Path())
+    """The folder of the scenario's file."""
 
     @field_validator("goal")
     @classmethod
@@ -99,9 +107,16 @@ class Scenario(_Part):
             data["arrivals"] = {**data["arrivals"], "process": self.arrivals.process, "rate": rate}
         data |= {name: value for name, value in changes.items() if value is not None}
         try:
-            return Scenario.model_validate(data)
+            changed = Scenario.model_validate(data)
         except ValidationError as error:
             raise LoadTestError(first_reason(error)) from None
+        changed._folder = self._folder
+        return changed
+
+    def find_file(self, path: Path) -> Path:
+        """Return the file that a path in this scenario names, or the path itself if there is no such file."""
+        folders = [self._folder, Path(), *([PACKAGE] if path.parts[:1] == (EXAMPLES_PREFIX,) else [])]
+        return next((found for folder in folders if (found := folder / path).exists()), path)
 
 
 def load_scenario(name: str) -> Scenario:
@@ -112,9 +127,11 @@ def load_scenario(name: str) -> Scenario:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise LoadTestError(f"{path} is not YAML: {error}") from error
     try:
-        return Scenario.model_validate(data)
+        scenario = Scenario.model_validate(data)
     except ValidationError as error:
         raise LoadTestError(f"{path}: {first_reason(error)}") from error
+    scenario._folder = path.parent
+    return scenario
 
 
 def find_scenario(name: str) -> Path:

@@ -130,4 +130,5 @@ def _job(scenario: Scenario, target: Target, models: Mapping[str, str]) -> Abstr
     """The fine-tuning job that the scenario wants beside its load, if it wants one."""
     if scenario.fine_tuning is None:
         return nullcontext()
-    return beside(scenario.fine_tuning, target.url, models.get(BASE) or next(iter(models.values())), target.api_key)
+    wanted = scenario.fine_tuning.model_copy(update={"data": scenario.find_file(scenario.fine_tuning.data)})
+    return beside(wanted, target.url, models.get(BASE) or next(iter(models.values())), target.api_key)

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.overhead.command import ENGINE, ENVIRONMENT, EXAMPLES, demo_base
-from benchmarks.overhead.starts import unproven
+from loramux_loadtests.examples import EXAMPLES, example_adapters
 from loramux_loadtests.loadtest.errors import LoadTestError
+from loramux_loadtests.loadtest.local_servers import ENGINE, ENVIRONMENT, demo_base, without_proof
 from loramux_loadtests.loadtest.progress import Watch
 from loramux_loadtests.loadtest.scenario import Scenario
 from loramux_loadtests.loadtest.session import Target
@@ -34,8 +34,9 @@ async def serving(
         yield Target(word, word, api_key, base)
         return
     with tempfile.TemporaryDirectory(prefix="loramux-load-") as folder:
-        watch.begin(f"{word}: making adapters")
-        setup = _setup(scenario, Path(folder))
+        base_folder = await demo_base(watch.begin)
+        watch.begin(f"{word}: writing adapters")
+        setup = _setup(scenario, base_folder, Path(folder))
         async with started(word, setup, Path(folder), watch) as target:
             yield target
 
@@ -52,18 +53,18 @@ async def started(word: str, setup: Setup, scratch: Path, watch: Watch) -> Async
         yield Target(word, server.url, base=setup.base.name)
 
 
-def _setup(scenario: Scenario, scratch: Path) -> Setup:
-    base, wanted = demo_base(), scenario.server
+def _setup(scenario: Scenario, base: Path, scratch: Path) -> Setup:
+    wanted = scenario.server
     adapters = dict(_examples()) if wanted.examples else {}
     adapters |= _made_up(scenario, base, scratch / "adapters")
     setup = Setup(base, adapters, ENGINE | dict(wanted.engine), ENVIRONMENT)
-    return unproven(setup, adapters) if scenario.mix.adapters else setup
+    return without_proof(setup, adapters) if scenario.mix.adapters else setup
 
 
 def _examples() -> Mapping[str, Path]:
-    found = {path.parent.name: path.parent.resolve() for path in sorted(EXAMPLES.glob("*/adapter_config.json"))}
+    found = example_adapters()
     if not found:
-        raise LoadTestError(f"the example adapters are not in {EXAMPLES}: run this in a checkout of loramux")
+        raise LoadTestError(f"the example adapters are not in {EXAMPLES}: install the package loramux again")
     return found
 
 

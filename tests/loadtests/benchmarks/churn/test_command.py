@@ -81,7 +81,7 @@ def test_a_base_that_can_not_be_made_is_told(tmp_path: Path, monkeypatch: pytest
     def fail() -> Path:
         raise ServerFailedError("no engine today")
 
-    monkeypatch.setattr(parts, "demo_base", fail)
+    monkeypatch.setattr(parts, "prepared_base", fail)
     app = typer.Typer()
     app.command()(bench_churn.main)
     result = CliRunner().invoke(app, ["--results", str(tmp_path)])

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from benchmarks.overhead import command as overhead
 from benchmarks.overhead.side_by_side import Plan
 from loramux_adapters.evaluation.statistics import Spread
+from loramux_loadtests.loadtest.local_servers import ENGINE
 from loramux_loadtests.report import Finding, Report
 from loramux_loadtests.servers import ServerFailedError, Setup
 
@@ -42,7 +43,7 @@ def test_goals_that_are_met_end_in_success_and_two_files(tmp_path: Path, asked: 
     assert (code, sorted(path.name for path in tmp_path.iterdir())) == (0, ["overhead.json", "overhead.md"])
     assert "at least 0.97" in output
     assert asked["setup"].adapters == {"tone": Path("/t")}
-    assert asked["setup"].engine == {**overhead.ENGINE, "dtype": "bfloat16"}
+    assert asked["setup"].engine == {**ENGINE, "dtype": "bfloat16"}
 
 
 def test_a_missed_goal_ends_in_failure_after_the_files_are_written(tmp_path: Path, asked: dict[str, Any]) -> None:

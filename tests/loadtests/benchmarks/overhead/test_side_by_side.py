@@ -4,11 +4,12 @@ import pytest
 from numpy.random import default_rng
 
 from benchmarks import bursts
-from benchmarks.bursts import BurstFailedError, Traffic, compare, prompts, summary
+from benchmarks.bursts import BurstFailedError, Traffic, compare, summary
 from benchmarks.overhead import side_by_side
 from benchmarks.overhead.side_by_side import Plan, alternating, stock_against_itself
 from benchmarks.progress import Steps
 from loramux_loadtests.client import Client, Reply
+from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.servers import Setup
 from tests.helpers.fake_openai_process import fake_spec
 
@@ -79,7 +80,7 @@ def test_every_server_comes_first_as_often_as_the_other(first: int, order: str) 
 
 
 def test_prompts_differ_from_the_start() -> None:
-    texts = prompts(200, default_rng(0))
+    texts = random_prompts(200, default_rng(0))
     assert len({text.split()[0] for text in texts}) > 190
 
 
