@@ -1,6 +1,6 @@
-# Two images of the same server, built from the repository's root:
-#   docker build -f Dockerfile --target cuda -t loramux:cuda .
-#   docker build -f Dockerfile --target cpu  -t loramux:cpu .
+# Two images of the same server, built from the repository root:
+#   docker build --target cuda -t loramux:cuda .
+#   docker build --target cpu  -t loramux:cpu .
 ARG CUDA_BASE=vllm/vllm-openai:v0.32.0
 ARG CPU_BASE=python:3.12-slim-bookworm
 
@@ -15,7 +15,7 @@ RUN apt-get update \
 FROM cpu-system AS cpu-build
 ENV LORAMUX_BACKEND=cpu UV_NO_CACHE=1
 WORKDIR /app
-# The packages first and alone: they are 2 GB, and change less often than the source.
+# Install the packages first: they are 2 GB and change less often than the source, so Docker caches this layer.
 COPY tools tools
 COPY requirements requirements
 COPY pyproject.toml ./
@@ -44,7 +44,7 @@ FROM ${CUDA_BASE} AS cuda
 ENV LORAMUX_HOST=0.0.0.0 LORAMUX_PORT=8000 LORAMUX_DATA_DIR=/data HF_HOME=/data/huggingface
 RUN useradd --uid 10001 --user-group --create-home loramux && install --directory --owner loramux /data
 WORKDIR /app
-# vLLM, torch and CUDA are in the base; this adds what else loramux imports, at the versions that were resolved with them.
+# vLLM, torch and CUDA are in the base image. Install the other dependencies, in the versions that were resolved with them.
 COPY requirements requirements
 RUN python3 -m pip install --no-cache-dir --requirement requirements/uv.txt \
     && python3 -m uv pip install --system --no-cache --excludes requirements/excluded.txt \

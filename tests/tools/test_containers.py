@@ -7,15 +7,15 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_dockerfile_passes_hadolint() -> None:
     hadolint = Path(sys.prefix) / "bin" / "hadolint"
-    checked = subprocess.run([hadolint, ROOT / "deploy" / "Dockerfile"], capture_output=True, text=True, check=False)
+    checked = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
-def test_every_file_that_the_dockerfile_copies_gets_into_the_build() -> None:
-    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+def test_every_file_that_the_dockerfile_copies_is_in_the_build_context() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [
         source
-        for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
         if line.startswith("COPY ") and "--from" not in line
         for source in line.split()[1:-1]
         if source != "."
@@ -23,4 +23,4 @@ def test_every_file_that_the_dockerfile_copies_gets_into_the_build() -> None:
     assert copied
     for source in copied:
         assert (ROOT / source).exists(), source
-        assert any(source == name or source.startswith(f"{name}/") for name in let_in), source
+        assert any(source == name or source.startswith(f"{name}/") for name in allowed), source
