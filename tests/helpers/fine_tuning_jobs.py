@@ -1,8 +1,10 @@
-"""Jobs whose trainer is a few lines of Python, and a library that remembers what it was given."""
+"""Fine-tuning jobs with a scripted trainer, and a library that records what is added."""
 
+import asyncio
 import io
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,36 +12,39 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from loramux_adapters.finetuning.datasets.report import inspect
-from loramux_adapters.finetuning.jobs.models import JobRecord, NewJob, Progress
-from loramux_adapters.finetuning.jobs.planning import Plans
+from loramux_adapters.finetuning.datasets.report import inspect_dataset
+from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
+from loramux_adapters.finetuning.jobs.job_runner import JobRunner
+from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord, NewJob
+from loramux_adapters.finetuning.jobs.planning import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
-from loramux_adapters.finetuning.jobs.result_publisher import Delivery
+from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
-from loramux_adapters.finetuning.trainer_process import TrainingRun
+from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
+from tests.helpers import scripted_trainer
 from tests.helpers.adapter_files import BASE
 
 NAME = AdapterName("ft:tiny:local:test:1")
 
 
-class Letters:
-    """A token a letter."""
+class CharacterTokens:
+    """Counts each character as a token."""
 
-    def prompt(self, messages: Any) -> int:
+    def count_prompt(self, messages: Any) -> int:
         return sum(len(message["content"]) for message in messages)
 
-    whole = prompt
+    count_conversation = count_prompt
 
 
 def job_record(state: JobState, **progress: Any) -> JobRecord:
-    """A job as it stands, without a registry."""
+    """A job record without a registry."""
     return JobRecord(
         number=1, id="ftjob-1", created_at=1, created_by="me", state=state, base="tiny", name=NAME, suffix=None,
         training_file="file-1", validation_file=None, seed=1, wanted={}, recipe=None, metadata=None, started_at=None,
-        finished_at=None, attempts=0, progress=Progress(**progress), result_files=[], error=None,
+        finished_at=None, attempts=0, progress=JobProgress(**progress), result_files=[], error=None,
     )  # fmt: skip
 
 
@@ -51,59 +56,42 @@ def training_lines(count: int = 12) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
-@dataclass(frozen=True)
-class ScriptedRun(TrainingRun):
-    """A trainer that is a few lines of Python; it finds `output` and `state`, both folders."""
-
-    script: str = ""
-
-    @property
-    def command(self) -> list[str]:
-        before = f"import json,os,signal,sys,time\noutput,state={str(self.output)!r},{str(self.state)!r}\n"
-        before += "def say(**event): print(json.dumps(event), flush=True)\n"
-        return [sys.executable, "-c", before + self.script]
-
-
-@dataclass(frozen=True)
-class ScriptedPlans(Plans):
-    """Plans whose trainer is `script`."""
-
-    script: str = ""
-
-    def run(self, job: JobRecord) -> TrainingRun:
-        return ScriptedRun(**vars(super().run(job)), script=self.script)
+def scripted_launcher(behavior: str, *arguments: str, **options: Any) -> TrainerLauncher:
+    """A launcher of the scripted trainer; see scripted_trainer.py for its behaviors."""
+    command = (sys.executable, "-I", "-S", str(Path(scripted_trainer.__file__)), behavior, *arguments)
+    return TrainerLauncher(**{"priority": "low", "command": command} | options)
 
 
 @dataclass
 class FakeLibrary:
-    """Takes everything in; `refused` is raised instead, once each."""
+    """Accepts every adapter, after raising each error in `add_errors`; `alias_errors` are raised by set_alias."""
 
     added: list[tuple[str, int]] = field(default_factory=list)
     aliases: dict[str, VersionId] = field(default_factory=dict)
-    refused: list[Exception] = field(default_factory=list)
-    unnamable: list[Exception] = field(default_factory=list)
-    """Raised, once each, where a name would be given."""
+    add_errors: list[Exception] = field(default_factory=list)
+    alias_errors: list[Exception] = field(default_factory=list)
 
     async def add(self, name: AdapterName, source: Any, *, actor: str, promote: bool) -> Any:
-        if self.refused:
-            raise self.refused.pop()
+        if self.add_errors:
+            raise self.add_errors.pop()
         self.added.append((name, source.step))
         return SimpleNamespace(id=VersionId(name, parse_digest(f"{source.step:012x}")))
 
     async def set_alias(self, name: AdapterName, targets: Any, *, actor: str) -> None:
-        if self.unnamable:
-            raise self.unnamable.pop()
+        if self.alias_errors:
+            raise self.alias_errors.pop()
         [digest] = targets
         self.aliases[name] = VersionId(name, digest)
 
 
 @dataclass
-class Bench:
-    """All that jobs need, in a folder."""
+class JobTestBed:
+    """The parts of a server that fine-tuning jobs need."""
 
     registry: JobRegistry
     files: TrainingFiles
     library: FakeLibrary
+    runner: JobRunner
     supervisor: Supervisor
     training_file: str
 
@@ -119,21 +107,47 @@ class Bench:
             "metadata": None,
             "created_by": "test",
         }
-        return self.registry.create(NewJob(**new | changes), 1.0, most_waiting=100)
+        return self.registry.create(NewJob(**new | changes), 1.0, max_waiting=100)
 
 
-def bench(folder: Path, engine: sa.Engine, script: str) -> Bench:
-    """A bench on the database `engine`."""
+def job_test_bed(folder: Path, engine: sa.Engine, behavior: str = "train", *arguments: str) -> JobTestBed:
+    """Everything that jobs need, in a folder and the database `engine`; polls and retries faster than a server."""
     registry, files = JobRegistry(engine), TrainingFiles(engine, folder / "files")
     files.sweep()
     library = FakeLibrary()
-    plans = ScriptedPlans(files, registry, BASE, folder, folder / "jobs", 16, lambda *_: {}, script=script)
-    supervisor = Supervisor(registry, plans, Delivery(registry, library, files), "low")  # type: ignore[arg-type]
+    planner = JobPlanner(files, registry, BASE, folder, folder / "jobs", 16, lambda *_: {})
+    runner = JobRunner(
+        registry,
+        planner,
+        ResultPublisher(registry, library, files),  # type: ignore[arg-type]
+        scripted_launcher(behavior, *arguments),
+        changes=ChangeSignal(poll_seconds=0.05),
+        retry_seconds=0.05,
+    )
     record = files.add(
         io.BytesIO(training_lines()),
         "a.jsonl",
         "fine-tune",
         0.0,
-        lambda path: inspect(path, Letters(), 99).model_dump(),
+        lambda path: inspect_dataset(path, CharacterTokens(), 99).model_dump(),
     )
-    return Bench(registry, files, library, supervisor, record.id)
+    return JobTestBed(registry, files, library, runner, Supervisor(runner, restart_seconds=0.05), record.id)
+
+
+async def until(
+    bed: JobTestBed, job: JobRecord, condition: Callable[[JobRecord], bool], seconds: float = 30
+) -> JobRecord:
+    """Wait until the job's record meets a condition, and return it."""
+    async with asyncio.timeout(seconds):
+        while not condition(record := bed.registry.get(job.id)):  # noqa: ASYNC110 - as a client polls
+            await asyncio.sleep(0.01)
+    return record
+
+
+def has_ended(job: JobRecord) -> bool:
+    return job.state.has_ended
+
+
+def messages(bed: JobTestBed, job: JobRecord) -> list[str]:
+    """The messages of the job's events, oldest first."""
+    return [event.message for event in reversed(bed.registry.events(job.id, None, 1000).items)]

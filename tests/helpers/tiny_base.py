@@ -1,4 +1,4 @@
-"""A base of a few thousand random parameters that the real libraries load as if it were a real one."""
+"""A base model of a few thousand random parameters that transformers and vLLM load like a real one."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
 
 
 def make_base(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:
-    """Write a llama-like base to `folder`; it spells its text character by character."""
+    """Write a llama-like base to `folder`; each character is a token."""
     folder.mkdir(parents=True)
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -38,8 +38,8 @@ def make_base(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> Pat
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "|", "pad_token": "~"}
     template = {} if chat_template is None else {"chat_template": chat_template}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | template))
-    draw = np.random.default_rng(0)
-    weights = {name: draw.normal(0, 0.5, shape).astype(np.float32) for name, shape in _shapes().items()}
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in _shapes().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 

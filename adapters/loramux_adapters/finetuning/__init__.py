@@ -1,1 +1,1 @@
-"""Making an adapter: data set, recipe, and a trainer in a process of its own."""
+"""Fine-tuning: data sets, recipes, the trainer process, and the job queue."""

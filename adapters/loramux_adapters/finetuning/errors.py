@@ -1,30 +1,30 @@
-"""What can go wrong with training.
+"""Errors of training.
 
 AdapterError                  adapter_error
 └── TrainingError             training_failed
     ├── InvalidDataset        training_file_invalid
-    ├── RefusedChat           chat_refused
+    ├── ChatTemplateError     chat_refused
     ├── InvalidRecipe         recipe_invalid
     ├── UnusableBase          training_base_unusable
-    ├── TooLittleMemory       training_memory_short
+    ├── InsufficientMemory    training_memory_short
     ├── AlreadyTraining       already_training
-    ├── NoRoomLeft            training_disk_full
+    ├── DiskFull              training_disk_full
     └── TrainerCrashed        trainer_crashed
 """
 
-# ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
+# ruff: noqa: N818 - each name says what happened; the tree above shows that it is an error.
 
 from loramux_adapters.errors import AdapterError
 
 
 class TrainingError(AdapterError):
-    """No adapter came of a training."""
+    """A training run failed, and made no adapter."""
 
     code = "training_failed"
 
 
 class InvalidDataset(TrainingError):
-    """A training file that can't be used; `problems` holds (line number, reason) of the first ones."""
+    """A training file that can't be used; `problems` holds (line number, reason) of the first problems."""
 
     code = "training_file_invalid"
 
@@ -34,43 +34,43 @@ class InvalidDataset(TrainingError):
         super().__init__(f"{name} is not a chat fine-tuning file:\n{lines}")
 
 
-class RefusedChat(TrainingError):
-    """A conversation that the base's chat template has no form for, such as two user messages in a row."""
+class ChatTemplateError(TrainingError):
+    """A conversation that the base's chat template can't render, such as two user messages in a row."""
 
     code = "chat_refused"
 
 
 class InvalidRecipe(TrainingError):
-    """A recipe that can't be followed, with the keys that are wrong."""
+    """A recipe that is not valid; the message names the keys that are wrong."""
 
     code = "recipe_invalid"
 
 
 class UnusableBase(TrainingError):
-    """A folder that no adapter can be trained on, or not with this recipe."""
+    """A folder that is no base model, or a base that can't be trained with this recipe."""
 
     code = "training_base_unusable"
 
 
-class TooLittleMemory(TrainingError):
-    """A training that would not fit beside what is in memory already; nothing was loaded."""
+class InsufficientMemory(TrainingError):
+    """A training run that would not fit in the free memory; nothing was loaded."""
 
     code = "training_memory_short"
 
 
 class AlreadyTraining(TrainingError):
-    """Another trainer works with the same state."""
+    """Another trainer uses the same state folder."""
 
     code = "already_training"
 
 
-class NoRoomLeft(TrainingError):
-    """The disk was full; what was saved before is there, and the training goes on from it once there is room."""
+class DiskFull(TrainingError):
+    """The disk is full; training resumes from the last saved state once there is space."""
 
     code = "training_disk_full"
 
 
 class TrainerCrashed(TrainingError):
-    """The trainer's process ended without a reason that the user could mend; the message ends with its last words."""
+    """The trainer process exited for a reason that the user can't fix; the message ends with the end of its log."""
 
     code = "trainer_crashed"

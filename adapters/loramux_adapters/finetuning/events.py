@@ -1,4 +1,4 @@
-"""What a trainer tells its parent while it works: one JSON object a line on its standard output."""
+"""The events that a trainer process writes to its standard output: one JSON object per line."""
 
 from typing import Annotated, Literal
 
@@ -6,15 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from loramux_adapters.finetuning.errors import (
     AlreadyTraining,
+    DiskFull,
+    InsufficientMemory,
     InvalidRecipe,
-    NoRoomLeft,
-    TooLittleMemory,
     TrainingError,
     UnusableBase,
 )
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
-_REASONS = {kind.code: kind for kind in (InvalidRecipe, UnusableBase, TooLittleMemory, AlreadyTraining, NoRoomLeft)}
+_ERRORS = {error.code: error for error in (InvalidRecipe, UnusableBase, InsufficientMemory, AlreadyTraining, DiskFull)}
 
 
 class _Event(BaseModel):
@@ -22,7 +22,7 @@ class _Event(BaseModel):
 
 
 class Started(_Event):
-    """The base and the data are loaded; training begins, or goes on after `resumed_step`."""
+    """The base and the data are loaded; training starts, or resumes after `resumed_step`."""
 
     event: Literal["started"] = "started"
     examples: int
@@ -36,19 +36,19 @@ class Started(_Event):
 
     @property
     def trained_share(self) -> float:
-        """Trained parameters as a share of the base's."""
+        """Trained parameters as a share of the base's parameters."""
         return self.trained_parameters / self.base_parameters
 
 
 class Step(_Event):
-    """One optimizer step is done. `tokens` (padding not counted) and `seconds` are those of all runs so far."""
+    """One optimizer step is done. `tokens` (without padding) and `seconds` count all runs of this training so far."""
 
     event: Literal["step"] = "step"
     step: int
     steps: int
     epoch: float = 0.0
     loss: float
-    accuracy: float | None = None  # share of the answers' tokens that were the likeliest ones
+    accuracy: float | None = None  # share of the answers' tokens that were predicted correctly
     learning_rate: float | None = None
     tokens: int
     seconds: float = 0.0
@@ -56,7 +56,7 @@ class Step(_Event):
 
 
 class Validated(_Event):
-    """What the adapter makes of the validation file after a step: means over the answers' tokens."""
+    """Result of a pass over the validation file after a step: means over the answers' tokens."""
 
     event: Literal["validated"] = "validated"
     step: int
@@ -65,7 +65,7 @@ class Validated(_Event):
 
 
 class Checkpointed(_Event):
-    """An adapter that can be served lies in `folder`, which is relative to the output's."""
+    """An adapter that can be served was exported to `folder`, relative to the output folder."""
 
     event: Literal["checkpointed"] = "checkpointed"
     step: int
@@ -73,21 +73,21 @@ class Checkpointed(_Event):
 
 
 class Saved(_Event):
-    """Whatever happens now, training goes on after this step."""
+    """The state after this step was saved: training resumes from it even after a kill."""
 
     event: Literal["saved"] = "saved"
     step: int
 
 
 class Paused(_Event):
-    """The trainer was told to stop, and saved where it was."""
+    """The trainer was asked to stop, and saved its state."""
 
     event: Literal["paused"] = "paused"
     step: int
 
 
 class Finished(_Event):
-    """The adapter lies in its folder."""
+    """The adapter was written to the output folder."""
 
     event: Literal["finished"] = "finished"
     size: int  # bytes of the weights
@@ -96,21 +96,25 @@ class Finished(_Event):
 
 
 class Failed(_Event):
-    """The trainer gave up; the message is for the user, the code one of errors.py."""
+    """Training failed; the message is for the user, the code is one of errors.py."""
 
     event: Literal["failed"] = "failed"
     message: str
     code: str = TrainingError.code
 
     def as_error(self) -> TrainingError:
-        """What the trainer raised, for this process."""
-        return _REASONS.get(self.code, TrainingError)(self.message)
+        """Return the error that the trainer raised."""
+        return _ERRORS.get(self.code, TrainingError)(self.message)
 
 
-Event = Started | Step | Validated | Checkpointed | Saved | Paused | Finished | Failed
-_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+TrainerEvent = Started | Step | Validated | Checkpointed | Saved | Paused | Finished | Failed
+_EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(Annotated[TrainerEvent, Field(discriminator="event")])
 
 
-def parse_event(line: str | bytes) -> Event:
-    """Parse one line; raises ValueError when it is no event."""
+def parse_event(line: str | bytes) -> TrainerEvent:
+    """Parse one line of the trainer's output.
+
+    Raises:
+        ValueError: it is not an event.
+    """
     return _EVENT.validate_json(line)

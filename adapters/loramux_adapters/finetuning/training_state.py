@@ -1,4 +1,4 @@
-"""What a training can go on from: states on disk, each complete or absent, and of this training alone."""
+"""Saved states to resume a training run from: on disk, each complete or absent, and only of the same run."""
 
 import fcntl
 import hashlib
@@ -17,13 +17,13 @@ from loramux_adapters.finetuning.recipes.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 _STEP = re.compile(r"step-(\d{1,9})")
-_META = "loramux.json"
-_SAMPLE = 1 << 20  # bytes of each file of weights that tell two bases of the same shape apart
+_METADATA_FILE = "loramux.json"
+_SAMPLE_BYTES = 1 << 20  # the end of each weights file, which distinguishes two bases of the same shape
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """A state: the folder that transformers made, the step after which it was made, and what it took so far."""
+    """A state: the folder that transformers wrote, the step it follows, and the tokens and seconds trained so far."""
 
     folder: Path
     step: int
@@ -31,41 +31,44 @@ class SavedState:
     seconds: float
 
 
-class States:
-    """The states of one training in a folder of its own; only the newest is kept.
+class TrainingStateStore:
+    """The states of one training run, in a folder of its own; only the newest is kept.
 
-    `fingerprint` names the training by its base, data and recipe: what another one left is never taken up.
+    `fingerprint` identifies the run by its base, data and recipe: states of another run are never used.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self._fingerprint = folder, fingerprint
         self.unfinished = folder / "unfinished"
-        """Where a state is written before it is published."""
+        """Folder in which a state is written before it is published."""
 
-    def newest(self) -> SavedState | None:
-        """Return what to go on from, and remove all else."""
+    def load_newest(self) -> SavedState | None:
+        """Return the state to resume from, and remove everything else in the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         states = [state for path in self.folder.iterdir() if (state := self._read(path))]
         newest = max(states, key=lambda state: state.step, default=None)
         for path in self.folder.iterdir():
             if newest is None or path != newest.folder:
                 if newest is None and _STEP.fullmatch(path.name):
-                    _log.warning("%s is of another base, data or recipe, or not whole: starting anew", path.name)
+                    _log.warning(
+                        "%s is of another base, data or recipe, or incomplete: training starts from the beginning",
+                        path.name,
+                    )
                 _remove(path)
         return newest
 
     def publish(self, written: Path, step: int, tokens: int, seconds: float) -> None:
-        """Make the state in the folder `written` the newest: on disk as a whole, or not at all."""
+        """Make the state in the folder `written` the newest one, atomically."""
         target = self.folder / f"step-{step}"
-        if target.exists():  # it was whole when it was taken up, so it is the same
+        if target.exists():  # complete, because training resumed from it, and the same
             _remove(written)
             return
-        meta = {"fingerprint": self._fingerprint, "step": step, "tokens": tokens, "seconds": seconds}
-        (written / _META).write_text(json.dumps(meta))
+        metadata = {"fingerprint": self._fingerprint, "step": step, "tokens": tokens, "seconds": seconds}
+        (written / _METADATA_FILE).write_text(json.dumps(metadata))
         for path in [*written.iterdir(), written]:
-            sync(path)
+            fsync_path(path)
         written.rename(target)
-        sync(self.folder)
+        fsync_path(self.folder)
         for path in self.folder.iterdir():
             if path not in {target, self.unfinished}:
                 _remove(path)
@@ -73,17 +76,22 @@ class States:
     def _read(self, path: Path) -> SavedState | None:
         found = _STEP.fullmatch(path.name)
         try:
-            meta = json.loads((path / _META).read_text())
-            if found and meta["fingerprint"] == self._fingerprint and meta["step"] == int(found[1]):
-                return SavedState(path, int(meta["step"]), int(meta["tokens"]), float(meta["seconds"]))
+            metadata = json.loads((path / _METADATA_FILE).read_text())
+            if found and metadata["fingerprint"] == self._fingerprint and metadata["step"] == int(found[1]):
+                return SavedState(path, int(metadata["step"]), int(metadata["tokens"]), float(metadata["seconds"]))
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # not of this training, or not whole
+            pass  # of another run, or incomplete
         return None
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other trainers off the states in `folder`, however this one ends; raises AlreadyTraining."""
+def lock_states(folder: Path) -> Iterator[None]:
+    """Lock the states in `folder` against other trainers while the context lasts; a kill releases the lock.
+
+    Raises:
+        AlreadyTraining: another trainer holds the lock.
+        OSError: the folder can't be created or opened.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -97,22 +105,26 @@ def _lock(descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise AlreadyTraining("another trainer works on this training: wait until it has ended, or stop it") from error
+        raise AlreadyTraining("another trainer is running this training: wait for its end, or stop it") from error
 
 
-def fingerprint(base: Path, data: Path, validation: Path | None, recipe: Recipe) -> str:
-    """Name a training by what decides its result; raises OSError."""
+def training_fingerprint(base: Path, data: Path, validation: Path | None, recipe: Recipe) -> str:
+    """Return a hash of everything that decides the result of a training run.
+
+    Raises:
+        OSError: a file can't be read.
+    """
     digest = hashlib.sha256(recipe.model_dump_json().encode())
     for path in sorted([*base.glob("*.json"), *base.glob("*.jinja")]):
         digest.update(f"{path.name} {path.stat().st_size}".encode() + path.read_bytes())
     for path in sorted(base.glob("*.safetensors")):
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _SAMPLE))
+            file.seek(max(0, size - _SAMPLE_BYTES))
             digest.update(f"{path.name} {size}".encode() + file.read())
-    for learned in (data, validation):
-        if learned is not None:
-            with learned.open("rb") as file:
+    for dataset in (data, validation):
+        if dataset is not None:
+            with dataset.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
@@ -124,8 +136,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Have a file or a folder on disk before going on."""
+def fsync_path(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

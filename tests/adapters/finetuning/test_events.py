@@ -4,13 +4,13 @@ from hypothesis import strategies as st
 
 from loramux_adapters.finetuning.events import (
     Checkpointed,
-    Event,
     Failed,
     Finished,
     Paused,
     Saved,
     Started,
     Step,
+    TrainerEvent,
     Validated,
     parse_event,
 )
@@ -30,14 +30,14 @@ from loramux_adapters.finetuning.recipes.recipe import Recipe
         Failed(message="the base has no chat template"),
     ],
 )
-def test_an_event_survives_its_line(event: Event) -> None:
+def test_an_event_survives_its_line(event: TrainerEvent) -> None:
     line = event.model_dump_json()
     assert "\n" not in line
     assert parse_event(line) == event
 
 
 @given(line=st.binary(max_size=100) | st.text(max_size=100))
-def test_whatever_is_no_event_is_a_value_error(line: bytes | str) -> None:
+def test_a_line_that_is_not_an_event_raises_a_value_error(line: bytes | str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_event(line)
 
@@ -45,6 +45,6 @@ def test_whatever_is_no_event_is_a_value_error(line: bytes | str) -> None:
 @pytest.mark.parametrize(
     "line", ['{"event": "saved"}', '{"event": "saved", "step": 1, "more": 2}', '{"event": "unheard-of"}', '{"step": 1}']
 )
-def test_a_line_with_too_little_or_too_much_is_no_event(line: str) -> None:
+def test_a_line_with_missing_or_unknown_fields_is_not_an_event(line: str) -> None:
     with pytest.raises(ValueError, match=r"event|step|more"):
         parse_event(line)

@@ -1,19 +1,20 @@
 import json
-from collections.abc import Generator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from loramux_adapters.finetuning.errors import TrainerCrashed, TrainingError
-from loramux_adapters.finetuning.events import Event, Finished, Paused, Started, Step
+from loramux_adapters.finetuning.events import Finished, Paused, Started, Step, TrainerEvent
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.finetuning.trainer_process import TrainingRun
+from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_server.base_model import BaseError, ResolvedBase
 from loramux_server.cli import train as command
 from loramux_server.cli.main import main
 
-EVENTS: list[Event] = [
+EVENTS: list[TrainerEvent] = [
     Started(examples=720, steps=90, trained_parameters=976_896, base_parameters=134_515_008, recipe=Recipe()),
     Step(step=90, steps=90, loss=0.125, tokens=12_345, seconds_left=0),
     Finished(size=1_975_600, seconds=300),
@@ -21,22 +22,27 @@ EVENTS: list[Event] = [
 
 
 class FakeTrainer:
-    """Says `EVENTS`, then ends by `failure` if there is one; remembers what it was asked and that it was closed."""
+    """A launcher whose trainer yields `EVENTS`, or the first two and raises `failure`; records its run and its stop."""
 
     def __init__(self, failure: BaseException | None = None) -> None:
         self.failure = failure
         self.run: TrainingRun | None = None
-        self.closed = False
+        self.stopped = False
 
-    def __call__(self, run: TrainingRun) -> Generator[Event, None, None]:
+    @asynccontextmanager
+    async def launch(self, run: TrainingRun, _folder: Path) -> AsyncIterator["FakeTrainer"]:
         self.run = run
         try:
-            yield from EVENTS[:2]
-            if self.failure:
-                raise self.failure
-            yield EVENTS[2]
+            yield self
         finally:
-            self.closed = True
+            self.stopped = True
+
+    async def events(self) -> AsyncIterator[TrainerEvent]:
+        for event in EVENTS[:2]:
+            yield event
+        if self.failure:
+            raise self.failure
+        yield EVENTS[2]
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def invoke(arguments: list[str], trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
-    monkeypatch.setattr(command, "run_trainer", trainer)
+    monkeypatch.setattr(command, "TrainerLauncher", lambda **_: trainer)
     result = CliRunner().invoke(main, arguments)
     return result.exit_code, result.stdout, " ".join(result.stderr.split())
 
@@ -61,9 +67,14 @@ def test_the_trainer_gets_what_the_user_named(
 ) -> None:
     trainer = FakeTrainer()
     assert invoke(arguments, trainer, monkeypatch)[0] == 0
-    recipe, state = Path("recipe.yaml"), Path(".out.training/state")
-    expected = TrainingRun(tmp_path / "tiny", "Tiny-Base", Path("train.jsonl"), recipe, Path("out"), state=state)
-    assert trainer.run == expected
+    assert trainer.run == TrainingRun(
+        base=tmp_path / "tiny",
+        base_name="Tiny-Base",
+        data=Path("train.jsonl"),
+        recipe=Recipe(rank=4),
+        output=Path("out"),
+        state=Path(".out.training/state"),
+    )
     assert not Path(".out.training").exists()
 
 
@@ -117,7 +128,7 @@ def test_an_interrupt_while_drawing_waits_for_the_trainers_end(
     monkeypatch.setattr(command, "_about", interrupted)
     trainer = FakeTrainer()
     assert invoke(arguments, trainer, monkeypatch)[0] == 130
-    assert trainer.closed
+    assert trainer.stopped
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
 
 @pytest.fixture
 def ask(tiny: TinyServer) -> EngineAsk:
-    examiner = tiny.server.jobs.delivery.examiner
+    examiner = tiny.server.job_supervisor.runner.publisher.evaluator
     assert examiner
     assert isinstance(examiner.ask, EngineAsk)
     return examiner.ask
@@ -48,5 +48,5 @@ async def test_a_version_that_left_the_engine_is_loaded_again_and_let_go(tiny: T
     version = VersionId.parse(await tiny.add("tone"))
     await tiny.evict()
     await ask(version, CHAT, 2)
-    (resident,) = (await tiny.server.library.pool.view()).residents
+    (resident,) = (await tiny.server.adapter_service.pool.view()).residents
     assert (resident.version, resident.leases) == (version, 0)

@@ -1,1 +1,1 @@
-"""Training files: reading, checking, and reporting on them."""
+"""Training files: reading, validation and reports."""

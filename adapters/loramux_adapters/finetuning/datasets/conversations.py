@@ -1,4 +1,4 @@
-"""The training file: OpenAI's chat fine-tuning format, one conversation a line, checked before anything is trained."""
+"""Training files: OpenAI's chat fine-tuning format, one conversation per line, validated before training."""
 
 from collections.abc import Collection, Iterator
 from itertools import count
@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from loramux_adapters.finetuning.errors import InvalidDataset
 
-LONGEST_LINE = 1 << 20  # bytes; a base's whole context is far below this
-PROBLEMS_SHOWN = 10
+MAX_LINE_BYTES = 1 << 20  # bytes; a base's whole context is far below this
+MAX_PROBLEMS = 10
 
 _OTHER_FORMATS = {
     b"\x1f\x8b": "it is compressed with gzip",
@@ -19,25 +19,25 @@ _OTHER_FORMATS = {
     b"\xff\xfe": "it is in UTF-16, and must be in UTF-8",
     b"\xfe\xff": "it is in UTF-16, and must be in UTF-8",
     b"\xef\xbb\xbf": "it begins with a byte order mark: save it as UTF-8 without one",
-    b"[": "it is one JSON list: write each conversation on a line of its own",
+    b"[": "it is one JSON list: write one conversation per line",
 }
-_OTHER_LINES = {
+_OTHER_DATASETS = {
     "prompt": "a completion, not a conversation: write `messages`",
-    "input": "a preference (DPO) or reinforcement example, and only supervised training is done here: write `messages`",
+    "input": "a preference (DPO) or reinforcement example, but only supervised training is supported: write `messages`",
     "contents": "another vendor's format: write `messages`",
     "conversations": "another format (ShareGPT): write `messages`",
 }
-"""What a line without `messages` may be, by a key that it has."""
-_TOOLS = ("tools", "functions", "parallel_tool_calls")
-_CALLS = ("tool_calls", "function_call")
-_BESIDE_CONTENT = (*_CALLS, "refusal", "audio", "annotations")
-"""What OpenAI's client writes of every message (`message.model_dump()`), null or empty where there is nothing."""
+"""Formats of a line without `messages`, by a key that it has."""
+_TOOL_KEYS = ("tools", "functions", "parallel_tool_calls")
+_CALL_KEYS = ("tool_calls", "function_call")
+_IGNORED_IF_EMPTY = (*_CALL_KEYS, "refusal", "audio", "annotations")
+"""Keys that `message.model_dump()` of OpenAI's client writes for every message, null or empty if unused."""
 
 
 class Message(BaseModel):
-    """One message. `weight` 0 keeps an assistant's message as context that is not learned from.
+    """One message. An assistant's message of `weight` 0 is context that is not trained on.
 
-    `name`, which tells several users apart, is ignored: few chat templates would show it.
+    `name`, which distinguishes several users, is ignored: few chat templates render it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,41 +49,41 @@ class Message(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_words_only(cls, message: Any) -> Any:
+    def _reject_tool_calls(cls, message: Any) -> Any:
         if not isinstance(message, dict):
             return message
-        for key in _CALLS:
+        for key in _CALL_KEYS:
             if message.get(key):
-                raise ValueError(f"{key}: calls of tools can't be trained here: write the call as the content")
+                raise ValueError(f"{key}: tool calls can't be trained: write the call as the content")
         if message.get("role") in {"tool", "function", "developer"}:
             raise ValueError("role: must be system, user or assistant")
-        return _without_empty(message, _BESIDE_CONTENT)
+        return _without_empty(message, _IGNORED_IF_EMPTY)
 
     @field_validator("content", mode="before")
     @classmethod
-    def _joined(cls, content: Any) -> Any:
-        """Take OpenAI's list of parts as the text that it is; images and sounds are refused."""
+    def _join_text_parts(cls, content: Any) -> Any:
+        """Join OpenAI's list of content parts; images and audio are refused."""
         if not isinstance(content, list):
             return content
         if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-            raise ValueError("a part is not text, and nothing else can be trained here")
+            raise ValueError("a part is not text; only text can be trained")
         if not all(isinstance(part.get("text"), str) for part in content):
             raise ValueError("the `text` of a part must be a string")
         return "".join(part["text"] for part in content)
 
     @model_validator(mode="after")
-    def _weighs_answers_only(self) -> Self:
+    def _check_weight(self) -> Self:
         if self.weight is not None and self.role != "assistant":
-            raise ValueError("weight: only the assistant's messages have one")
+            raise ValueError("weight: allowed only in messages of the assistant")
         return self
 
     @property
-    def is_learned(self) -> bool:
-        """Whether the adapter is to learn to say this."""
+    def is_trained_on(self) -> bool:
+        """Whether the adapter is trained to generate this message."""
         return self.role == "assistant" and self.weight != 0
 
-    def as_chat(self) -> dict[str, str]:
-        """The message as a chat template takes it."""
+    def to_chat(self) -> dict[str, str]:
+        """Return the message in the form that chat templates take."""
         return {"role": self.role, "content": self.content}
 
 
@@ -96,67 +96,73 @@ class Conversation(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_a_conversation(cls, line: Any) -> Any:
+    def _reject_other_formats(cls, line: Any) -> Any:
         if not isinstance(line, dict):
             return line
-        for key, meaning in _OTHER_LINES.items():
+        for key, meaning in _OTHER_DATASETS.items():
             if "messages" not in line and key in line:
                 raise ValueError(f"it is {meaning}")
-        if any(line.get(key) for key in _TOOLS):
-            raise ValueError("tools: calls of tools can't be trained here: leave them out")
-        return _without_empty(line, _TOOLS)
+        if any(line.get(key) for key in _TOOL_KEYS):
+            raise ValueError("tools: tool calls can't be trained: leave the tools out")
+        return _without_empty(line, _TOOL_KEYS)
 
     @model_validator(mode="after")
-    def _has_an_answer_to_learn(self) -> Self:
+    def _check_messages(self) -> Self:
         if any(message.role == "system" for message in self.messages[1:]):
             raise ValueError("a system message must be the first one")
         if not any(message.role == "user" for message in self.messages):
             raise ValueError("there is no user message")
         if self.messages[-1].role != "assistant":
             raise ValueError("the last message must be the assistant's")
-        if not any(message.is_learned for message in self.messages):
-            raise ValueError("there is no assistant message to learn from")
+        if not any(message.is_trained_on for message in self.messages):
+            raise ValueError("there is no assistant message to train on")
         return self
 
 
-def _without_empty(given: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if value or key not in keys}
+def _without_empty(document: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value or key not in keys}
 
 
-class Row(TypedDict):
-    """One training example as TRL takes it: the loss is on the completion only."""
+class Example(TypedDict):
+    """One training example in TRL's format: the loss is computed on the completion only."""
 
     prompt: list[dict[str, str]]
     completion: list[dict[str, str]]
 
 
 def read_dataset(path: Path) -> list[Conversation]:
-    """Read and check the whole file.
+    """Read and validate the whole file.
 
-    Raises InvalidDataset with the first problems and their line numbers, and OSError when the file can't be read.
+    Raises:
+        InvalidDataset: has the first problems with their line numbers.
+        OSError: the file can't be read.
     """
-    return list(conversations(path))
+    return list(iter_conversations(path))
 
 
-def conversations(path: Path) -> Iterator[Conversation]:
-    """Yield the conversations of a file of any size; raises as `read_dataset` does, as soon as it is found out.
+def iter_conversations(path: Path) -> Iterator[Conversation]:
+    """Yield the conversations of a file of any size.
 
-    What was yielded before is of no use then.
+    Errors are raised where they are found, after valid conversations were yielded: discard those then.
+
+    Raises:
+        InvalidDataset: has the first problems with their line numbers.
+        OSError: the file can't be read.
     """
     problems: list[tuple[int, str]] = []
     found = 0
     with path.open("rb") as file:
         _refuse_other_formats(path.name, file.peek(8)[:8])
         for number in count(1):
-            line = file.readline(LONGEST_LINE + 1)
+            line = file.readline(MAX_LINE_BYTES + 1)
             if not line:
                 break
             try:
-                conversation = parse(line)
+                conversation = parse_conversation(line)
             except ValueError as error:
-                problems.append((number, _reason(error)))
-                # What follows an overlong line is its own rest, not the next one.
-                if len(problems) == PROBLEMS_SHOWN or len(line) > LONGEST_LINE:
+                problems.append((number, _describe(error)))
+                # An overlong line was read in part: what follows is its rest, not the next line.
+                if len(problems) == MAX_PROBLEMS or len(line) > MAX_LINE_BYTES:
                     break
                 continue
             found += 1
@@ -174,34 +180,38 @@ def _refuse_other_formats(name: str, start: bytes) -> None:
             raise InvalidDataset(name, [(1, meaning)])
 
 
-def rows(chats: list[Conversation]) -> list[Row]:
-    """One row for each assistant message to learn from, with all that was said before it as the prompt."""
-    return [row for conversation in chats for row in reversed([*rows_of(conversation)])]
+def examples_of(chats: list[Conversation]) -> list[Example]:
+    """Return one example per assistant message to train on, with all messages before it as the prompt."""
+    return [example for conversation in chats for example in reversed([*iter_examples(conversation)])]
 
 
-def rows_of(conversation: Conversation) -> Iterator[Row]:
-    """Yield the rows of one conversation, the longest first.
+def iter_examples(conversation: Conversation) -> Iterator[Example]:
+    """Yield the examples of one conversation, longest first.
 
-    A line of 1 MiB can have thousands of answers: whoever refuses the longest row never makes the others, and those
-    that are made share the messages.
+    A line of 1 MiB can have thousands of answers: a caller that refuses the longest example never creates the others,
+    and all examples share the messages.
     """
-    said = [message.as_chat() for message in conversation.messages]
-    for turn in reversed(range(len(said))):
-        if conversation.messages[turn].is_learned:
-            yield Row(prompt=said[:turn], completion=[said[turn]])
+    messages = [message.to_chat() for message in conversation.messages]
+    for turn in reversed(range(len(messages))):
+        if conversation.messages[turn].is_trained_on:
+            yield Example(prompt=messages[:turn], completion=[messages[turn]])
 
 
-def parse(line: bytes) -> Conversation:
-    """Read one line; raises ValueError."""
-    if len(line) > LONGEST_LINE:
-        raise ValueError(f"longer than {LONGEST_LINE:,} bytes")
+def parse_conversation(line: bytes) -> Conversation:
+    """Parse one line of a training file.
+
+    Raises:
+        ValueError: it is not a valid conversation.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"longer than {MAX_LINE_BYTES:,} bytes")
     if not line.strip():
         raise ValueError("empty line")
     return Conversation.model_validate_json(line)
 
 
-def _reason(error: ValueError) -> str:
-    """What is wrong and where in the line, without repeating what the user wrote."""
+def _describe(error: ValueError) -> str:
+    """Describe what is wrong and where in the line, without repeating the user's text."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_input=False, include_url=False)[0]

@@ -1,4 +1,4 @@
-"""What a training file is like: how many examples, how long, how alike. One pass, hashes instead of texts."""
+"""Reports on training files: number, lengths and similarity of examples. One pass; keeps hashes instead of texts."""
 
 import hashlib
 import time
@@ -10,83 +10,99 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from loramux_adapters.finetuning.datasets.conversations import PROBLEMS_SHOWN, Conversation, Row, conversations, rows_of
-from loramux_adapters.finetuning.errors import InvalidDataset, RefusedChat
+from loramux_adapters.finetuning.datasets.conversations import (
+    MAX_PROBLEMS,
+    Conversation,
+    Example,
+    iter_conversations,
+    iter_examples,
+)
+from loramux_adapters.finetuning.errors import ChatTemplateError, InvalidDataset
 
-FEWEST_EXAMPLES = 10
-_ENOUGH_EXAMPLES = 50
-_BREATH_EVERY, _BREATH_SECONDS = 50, 0.002
-"""After so many examples the checking thread sleeps so long: who serves in the same process needs the interpreter."""
-_MOST_ANSWERS = 1000
+MIN_EXAMPLES = 10
+_RECOMMENDED_EXAMPLES = 50
+_YIELD_EVERY, _YIELD_SECONDS = 50, 0.002
+"""The checking thread sleeps after every 50 conversations: the server's event loop needs the interpreter lock."""
+_MAX_DISTINCT_ANSWERS = 1000
 _HASH_BYTES = 16
 
 
-class ChatTokens(Protocol):
-    """Counts as the trainer will: by the base's own chat template; raises RefusedChat where that has no form for it."""
+class ChatTokenCounter(Protocol):
+    """Counts tokens as the trainer does, with the base's chat template.
 
-    def prompt(self, messages: Sequence[dict[str, str]]) -> int:
-        """The tokens of what comes before an answer."""
+    Raises:
+        ChatTemplateError: the template can't render the messages (all methods).
+    """
 
-    def whole(self, messages: Sequence[dict[str, str]]) -> int:
-        """The tokens of a conversation that ends with an answer."""
+    def count_prompt(self, messages: Sequence[dict[str, str]]) -> int:
+        """Return the number of tokens of a prompt."""
+
+    def count_conversation(self, messages: Sequence[dict[str, str]]) -> int:
+        """Return the number of tokens of a conversation that ends with an answer."""
 
 
 class DatasetReport(BaseModel):
-    """A file that can be trained on. Lengths are of one answer with its prompt, in tokens."""
+    """Statistics of a valid training file. Lengths are of one answer with its prompt, in tokens."""
 
     model_config = ConfigDict(frozen=True)
 
     conversations: int
     examples: int
-    """Answers to learn from; a conversation may have several."""
+    """Answers to train on; a conversation may have several."""
     tokens: int
     trained_tokens: int
-    """Those of the answers, which the loss is on."""
+    """Tokens of the answers, on which the loss is computed."""
     shortest: int
     median: int
     p95: int
     longest: int
     duplicates: int
-    """Conversations that came before in the same file."""
+    """Conversations that also occur earlier in the file."""
     contradictions: int
-    """Prompts that came before with another answer."""
+    """Answers that differ from an earlier one to the same prompt."""
     distinct_answers: int | None
-    """None if there are more than a thousand."""
+    """None if there are more than 1,000."""
     commonest_answer_share: float | None
     warnings: tuple[str, ...]
 
 
-def inspect(path: Path, chat: ChatTokens, context: int) -> DatasetReport:
-    """Check and count the file; an example may have `context` tokens at most.
+def inspect_dataset(path: Path, chat: ChatTokenCounter, context: int) -> DatasetReport:
+    """Validate the file and report on it; an example may have at most `context` tokens.
 
-    Raises InvalidDataset with the first problems and their line numbers, and OSError.
+    Raises:
+        InvalidDataset: has the first problems with their line numbers.
+        OSError: the file can't be read.
     """
-    survey = _Survey(chat, context)
-    for number, conversation in enumerate(conversations(path), start=1):
-        survey.add(number, conversation)
-        if number % _BREATH_EVERY == 0:
-            time.sleep(_BREATH_SECONDS)
-    if survey.problems:
-        raise InvalidDataset(path.name, survey.problems)
-    if survey.number < FEWEST_EXAMPLES:
-        found = f"it has {survey.number} conversations, and at least {FEWEST_EXAMPLES} are needed"
-        raise InvalidDataset(path.name, [(survey.number, found)])
-    return survey.report()
+    statistics = _Statistics(chat, context)
+    for number, conversation in enumerate(iter_conversations(path), start=1):
+        statistics.add(number, conversation)
+        if number % _YIELD_EVERY == 0:
+            time.sleep(_YIELD_SECONDS)
+    if statistics.problems:
+        raise InvalidDataset(path.name, statistics.problems)
+    if statistics.number < MIN_EXAMPLES:
+        found = f"the file has {statistics.number} conversations; expected at least {MIN_EXAMPLES}"
+        raise InvalidDataset(path.name, [(statistics.number, found)])
+    return statistics.report()
 
 
-def overlap(training: Path, validation: Path) -> int:
-    """Return how many conversations of the validation file have a prompt that the training file has too."""
-    known = {_hash(row["prompt"]) for conversation in conversations(training) for row in rows_of(conversation)}
+def count_overlap(training: Path, validation: Path) -> int:
+    """Return the number of conversations in the validation file that share a prompt with the training file."""
+    known = {
+        _hash(example["prompt"])
+        for conversation in iter_conversations(training)
+        for example in iter_examples(conversation)
+    }
     return sum(
-        any(_hash(row["prompt"]) in known for row in rows_of(conversation))
-        for conversation in conversations(validation)
+        any(_hash(example["prompt"]) in known for example in iter_examples(conversation))
+        for conversation in iter_conversations(validation)
     )
 
 
-class _Survey:
-    """What was seen so far: hashes instead of texts."""
+class _Statistics:
+    """Statistics of the conversations added so far."""
 
-    def __init__(self, chat: ChatTokens, context: int) -> None:
+    def __init__(self, chat: ChatTokenCounter, context: int) -> None:
         self._chat, self._context = chat, context
         self.number = 0
         self.problems: list[tuple[int, str]] = []
@@ -98,30 +114,30 @@ class _Survey:
 
     def add(self, number: int, conversation: Conversation) -> None:
         self.number = number
-        whole = _hash([message.as_chat() for message in conversation.messages])
+        whole = _hash([message.to_chat() for message in conversation.messages])
         self._duplicates += whole in self._seen
         self._seen.add(whole)
         try:
-            for row in rows_of(conversation):
-                self._measure(row)
-                self._compare(row)
-        except RefusedChat as refused:  # what follows it in the conversation would be no better
-            if len(self.problems) < PROBLEMS_SHOWN:
+            for example in iter_examples(conversation):
+                self._measure(example)
+                self._compare(example)
+        except ChatTemplateError as refused:  # shorter examples of this conversation would be refused too
+            if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append((number, refused.message))
 
-    def _measure(self, row: Row) -> None:
-        length = self._chat.whole(row["prompt"] + row["completion"])
+    def _measure(self, example: Example) -> None:
+        length = self._chat.count_conversation(example["prompt"] + example["completion"])
         if length > self._context:
-            raise RefusedChat(f"{length} tokens, more than the context of {self._context}")
-        self._trained += length - self._chat.prompt(row["prompt"])
+            raise ChatTemplateError(f"{length} tokens; expected at most the context of {self._context}")
+        self._trained += length - self._chat.count_prompt(example["prompt"])
         self._lengths[length] += 1
 
-    def _compare(self, row: Row) -> None:
-        prompt, answer = _hash(row["prompt"]), _hash(row["completion"])
+    def _compare(self, example: Example) -> None:
+        prompt, answer = _hash(example["prompt"]), _hash(example["completion"])
         self._contradictions += self._answers_of.setdefault(prompt, answer) != answer
         if self._answers is not None:
             self._answers[answer] += 1
-            if len(self._answers) > _MOST_ANSWERS:
+            if len(self._answers) > _MAX_DISTINCT_ANSWERS:
                 self._answers = None
 
     def report(self) -> DatasetReport:
@@ -147,14 +163,14 @@ class _Survey:
 
     def _warnings(self, examples: int, commonest: float | None) -> list[str]:
         warnings = []
-        if examples < _ENOUGH_EXAMPLES:
-            warnings.append(f"{examples} examples are few: try the base with them in its prompt first")
+        if examples < _RECOMMENDED_EXAMPLES:
+            warnings.append(f"only {examples} examples: first try the base with them in its prompt")
         if self._duplicates * 10 > self.number:
             warnings.append(f"{self._duplicates} of {self.number} conversations occur more than once")
         if self._contradictions * 20 > examples:
             warnings.append(f"{self._contradictions} answers differ from an earlier one to the same prompt")
         if commonest is not None and commonest > 0.5:
-            warnings.append(f"{commonest:.0%} of the answers are the same: the adapter may learn to say nothing else")
+            warnings.append(f"{commonest:.0%} of the answers are the same: the adapter may learn to give no other")
         return warnings
 
 

@@ -1,1 +1,1 @@
-"""Fine-tuning as a service: files that came, jobs that wait, run and end, and what they leave. Nothing is lost."""
+"""Fine-tuning as a service: uploaded files, a queue of jobs, and their results; all survive a restart."""

@@ -1,4 +1,4 @@
-"""What can go wrong with files and jobs.
+"""Errors of training files and fine-tuning jobs.
 
 AdapterError                  adapter_error
 ├── FileNotFound              file_not_found
@@ -9,12 +9,12 @@ AdapterError                  adapter_error
 ├── WrongJobState             job_state_invalid
 ├── InvalidJob                job_invalid
 ├── QueueFull                 job_queue_full
-└── TrialFailed               trial_failed
+└── EvaluationFailed          trial_failed
 
-Raised beside TrainingError and what is below it (training/errors.py).
+Jobs also fail with TrainingError and its subclasses (finetuning/errors.py).
 """
 
-# ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
+# ruff: noqa: N818 - each name says what happened; the tree above shows that it is an error.
 
 from loramux_adapters.errors import AdapterError
 
@@ -32,7 +32,7 @@ class FileInUse(AdapterError):
 
 
 class InvalidFile(AdapterError):
-    """What was uploaded is no file that we take; `param` is the part of the form that is wrong."""
+    """An upload that can't be used; `param` is the field of the form that is wrong."""
 
     code = "file_invalid"
 
@@ -42,7 +42,7 @@ class InvalidFile(AdapterError):
 
 
 class FileTooLarge(AdapterError):
-    """A file of more bytes than we take."""
+    """A file that exceeds MAX_FILE_BYTES."""
 
     code = "file_too_large"
 
@@ -54,13 +54,13 @@ class JobNotFound(AdapterError):
 
 
 class WrongJobState(AdapterError):
-    """The job is in a state in which this can't be done with it."""
+    """The job's state does not allow the operation."""
 
     code = "job_state_invalid"
 
 
 class InvalidJob(AdapterError):
-    """A job that can't be done; `param` is the field that is wrong."""
+    """A job that can't be run; `param` is the field of the request that is wrong."""
 
     code = "job_invalid"
 
@@ -70,12 +70,12 @@ class InvalidJob(AdapterError):
 
 
 class QueueFull(AdapterError):
-    """So many jobs wait that no more are taken."""
+    """The maximum number of jobs is waiting."""
 
     code = "job_queue_full"
 
 
-class TrialFailed(AdapterError):
+class EvaluationFailed(AdapterError):
     """The base and a job's adapter could not be compared."""
 
     code = "trial_failed"

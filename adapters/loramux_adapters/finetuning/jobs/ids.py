@@ -1,4 +1,4 @@
-"""The ids of what fine-tuning makes: OpenAI's prefixes, and 96 random bits."""
+"""Ids of files, jobs, events and checkpoints: OpenAI's prefixes and 96 random bits."""
 
 import re
 import secrets
@@ -10,11 +10,11 @@ _ID = re.compile(r"(file|ftjob|ftevent|ftckpt)-[0-9a-f]{24}")
 
 
 def new_id(kind: Kind) -> str:
-    """Make one that was never made before."""
+    """Return a new random id."""
     return f"{kind}-{secrets.token_hex(12)}"
 
 
 def is_id(text: str, kind: Kind) -> bool:
-    """Whether `new_id` could have made it; only then it may be part of a path."""
+    """Whether the text has the form of an id of this kind; only then it may be part of a path."""
     found = _ID.fullmatch(text)
     return found is not None and found[1] == kind

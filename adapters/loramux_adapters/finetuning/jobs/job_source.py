@@ -1,16 +1,16 @@
-"""Adapters that jobs made, as a source like any other."""
+"""The output of a fine-tuning job as an adapter source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loramux_adapters.intake.sources import Tell
+from loramux_adapters.intake.sources import ProgressCallback
 from loramux_adapters.intake.sources.folder import FolderSource
 
 
 @dataclass(frozen=True, slots=True)
 class JobSource:
-    """What the job `job` made up to the step `step`; it lies in `folder`, which no client names."""
+    """The adapter of the job `job` after the step `step`, in `folder`, a path that clients never see."""
 
     folder: Path
     job: str
@@ -18,9 +18,9 @@ class JobSource:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What the registry remembers of where a version came from."""
+        """The origin that the registry stores with the version."""
         return {"type": "job", "job": self.job, "step": str(self.step)}
 
-    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:
+    def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ProgressCallback) -> None:
         """Copy the files; raises InvalidAdapter, OSError."""
-        FolderSource(self.folder, (self.folder,)).fetch(into, largest, tell)
+        FolderSource(self.folder, (self.folder,)).fetch(into, max_bytes, report_progress)

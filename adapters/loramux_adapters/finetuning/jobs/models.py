@@ -1,20 +1,20 @@
-"""The words of fine-tuning jobs as values."""
+"""Records of fine-tuning jobs, their progress, events and checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.models import AdapterName
 
 
-class Progress(BaseModel):
-    """How far a job's training is; `seconds` were spent in training so far, over all its runs.
+class JobProgress(BaseModel):
+    """The progress of a job; `tokens` and `seconds` were spent in training so far, over all its runs.
 
     `loss` is of the last step, `validation_loss` and `validation_accuracy` (of tokens, 0..1) of the last pass over the
-    validation file. `trial` is the comparison at the end, see trial.py.
+    validation file. `evaluation` is the comparison with the base at the end, see evaluation/verdict.py.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,17 +31,23 @@ class Progress(BaseModel):
     trained_parameters: int = 0
     base_parameters: int = 0
     device: str | None = None
-    trial: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = Field(default=None, validation_alias=AliasChoices("evaluation", "trial"))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def trial(self) -> dict[str, Any] | None:
+        """Deprecated name of `evaluation`, which clients and stored jobs still use."""
+        return self.evaluation
 
     @property
     def share(self) -> float | None:
-        """How much is done, 0..1; None before it is known."""
+        """Share of the steps that are done, 0..1; None before their number is known."""
         return self.step / self.steps if self.steps else None
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a job is made of when it is asked for; see tables.jobs."""
+    """The columns of a job that its creation sets; see tables.jobs."""
 
     base: str
     name: AdapterName
@@ -56,7 +62,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as it stands; times are Unix seconds."""
+    """A row of tables.jobs; times are Unix seconds."""
 
     number: int
     id: str
@@ -75,7 +81,7 @@ class JobRecord:
     started_at: float | None
     finished_at: float | None
     attempts: int
-    progress: Progress
+    progress: JobProgress
     result_files: Sequence[str]
     error: Mapping[str, Any] | None
 
@@ -83,8 +89,8 @@ class JobRecord:
 Level = Literal["info", "warn", "error"]
 
 
-class Note(NamedTuple):
-    """Something that happened in a job: a message, or with `metrics` what was measured at a step."""
+class JobEvent(NamedTuple):
+    """An event to add to a job: a message, or with `metrics` the measurements of a step."""
 
     message: str
     level: Level = "info"
@@ -93,7 +99,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """A note as it was entered."""
+    """A stored event; `at` is in Unix seconds."""
 
     id: str
     at: float
@@ -105,7 +111,7 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """A version that a job made on its way, NAME@DIGEST, and what was measured then."""
+    """A version, NAME@DIGEST, that was exported during training, and its metrics."""
 
     id: str
     job: str
@@ -116,7 +122,7 @@ class CheckpointRecord:
 
 
 class Page(NamedTuple):
-    """A part of a list, and whether more follows."""
+    """A page of a list; `has_more` says whether another one follows."""
 
     items: Sequence[Any]
     has_more: bool

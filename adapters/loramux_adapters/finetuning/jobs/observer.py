@@ -1,37 +1,41 @@
-"""Who is told what the supervisor does."""
+"""The interface through which the supervisor reports on jobs, for metrics and costs."""
 
 from typing import Protocol
 
-from loramux_adapters.finetuning.jobs.models import JobRecord, Progress
+from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord
 
 
-class Observer(Protocol):
-    """Counts jobs, and enters what they cost."""
+class JobObserver(Protocol):
+    """Counts jobs and records what they cost."""
 
-    def waiting(self, count: int) -> None:
-        """So many jobs wait."""
+    def queue_changed(self, count: int) -> None:
+        """Record the number of waiting jobs."""
 
-    def began(self, job: JobRecord) -> None:
-        """A job is worked on, from where it was."""
+    def started(self, job: JobRecord) -> None:
+        """Record that work on a job starts, or resumes from its progress."""
 
-    def progressed(self, progress: Progress) -> None:
-        """The job that is worked on has come this far."""
-
-    def stopped(self, job: JobRecord) -> None:
-        """A job is not worked on any more, for now or for good; called in a thread, may raise StoreError."""
-
-
-class Unobserved:
-    """Tells nobody."""
-
-    def waiting(self, count: int) -> None:
-        """Nobody."""
-
-    def began(self, job: JobRecord) -> None:
-        """Nobody."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Nobody."""
+    def progressed(self, progress: JobProgress) -> None:
+        """Record the progress of the running job."""
 
     def stopped(self, job: JobRecord) -> None:
-        """Nobody."""
+        """Record that work on a job stopped, because it ended or for now. Called in a thread.
+
+        Raises:
+            StoreError: the costs can't be recorded.
+        """
+
+
+class NullJobObserver:
+    """Records nothing."""
+
+    def queue_changed(self, count: int) -> None:
+        """Record nothing."""
+
+    def started(self, job: JobRecord) -> None:
+        """Record nothing."""
+
+    def progressed(self, progress: JobProgress) -> None:
+        """Record nothing."""
+
+    def stopped(self, job: JobRecord) -> None:
+        """Record nothing."""

@@ -1,4 +1,4 @@
-"""The files that a job leaves: what was measured at each step, as a table and as a picture, and the comparison."""
+"""The result files of a job: the metrics of each step as a table and as a plot, and the comparison with the base."""
 
 import csv
 import json
@@ -6,61 +6,61 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loramux_adapters.evaluation.evaluator import Held
+from loramux_adapters.evaluation.evaluator import EvaluationResult
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-"""As OpenAI's result files have them."""
+"""The columns of OpenAI's result files."""
 _SMOOTHING = 0.9
 
 
 def write_results(folder: Path, metrics: Iterable[Mapping[str, Any]], title: str) -> list[Path]:
-    """Write `step_metrics.csv` and `loss.png` to `folder`; a step that was repeated counts as it was last."""
+    """Write `step_metrics.csv` and `loss.png` to `folder`; for a repeated step, the last metrics count."""
     folder.mkdir(parents=True, exist_ok=True)
     steps: dict[int, dict[str, Any]] = {}
     for measured in metrics:
         row = steps.setdefault(measured["step"], {})
         row |= {key.replace("train_mean_token", "train"): value for key, value in measured.items()}
     rows = [steps[step] for step in sorted(steps)]
-    table, picture = folder / "step_metrics.csv", folder / "loss.png"
+    table, plot = folder / "step_metrics.csv", folder / "loss.png"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    _draw(picture, rows, title)
-    return [table, picture]
+    _plot_losses(plot, rows, title)
+    return [table, plot]
 
 
-def write_comparison(folder: Path, held: Held) -> Path:
-    """Write `comparison.json` to `folder`: what the trial found, and every answer of every arm."""
+def write_comparison(folder: Path, held: EvaluationResult) -> Path:
+    """Write `comparison.json` to `folder`: the findings, and every answer of every variant."""
     path = folder / "comparison.json"
-    document = held.trial.model_dump() | {"answers": [row._asdict() for row in held.rows]}
+    document = held.summary.model_dump() | {"answers": [row._asdict() for row in held.answers]}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return path
 
 
-def _draw(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    # It takes a second to import, and few servers ever draw.
+def _plot_losses(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    # Imported here: it takes a second, and few servers ever plot.
     from matplotlib.figure import Figure
 
     trained = [(row["step"], row["train_loss"]) for row in rows if row.get("train_loss") is not None]
-    checked = [(row["step"], row["valid_loss"]) for row in rows if row.get("valid_loss") is not None]
+    validated = [(row["step"], row["valid_loss"]) for row in rows if row.get("valid_loss") is not None]
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     if trained:
         steps, losses = zip(*trained, strict=True)
         axes.plot(steps, losses, color="#9db7d5", linewidth=0.8, label="training, each step")
-        axes.plot(steps, smoothed(losses), color="#1f5fa8", linewidth=2, label="training, smoothed")
-    if checked:
-        axes.plot(*zip(*checked, strict=True), "o-", color="#c2410c", label="validation")
+        axes.plot(steps, exponential_averages(losses), color="#1f5fa8", linewidth=2, label="training, smoothed")
+    if validated:
+        axes.plot(*zip(*validated, strict=True), "o-", color="#c2410c", label="validation")
     axes.set(title=title, xlabel="step", ylabel="loss of the answers' tokens (nats)", ylim=(0, None))
     axes.grid(alpha=0.3)
-    if trained or checked:
+    if trained or validated:
         axes.legend()
     figure.savefig(path)
 
 
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Return exponential means, corrected at the beginning, where there is little to average."""
+def exponential_averages(values: Sequence[float]) -> list[float]:
+    """Return exponential moving averages, corrected for the bias of the first values."""
     mean, weight, means = 0.0, 0.0, []
     for value in values:
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * value

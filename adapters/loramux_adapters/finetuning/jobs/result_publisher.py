@@ -1,4 +1,4 @@
-"""What comes of a job: versions that serve, a comparison with the base, and files that show how it went."""
+"""Publishes the results of a job: versions to serve, a comparison with the base, and result files."""
 
 import asyncio
 import logging
@@ -9,99 +9,115 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loramux_adapters.errors import AdapterError, AdapterRejected, PassingError
-from loramux_adapters.evaluation.evaluator import Examiner, Held
+from loramux_adapters.errors import AdapterError, AdapterRejected, TransientError
+from loramux_adapters.evaluation.evaluator import Evaluator, EvaluationResult
 from loramux_adapters.finetuning.jobs.event_log import checkpoint_metrics
 from loramux_adapters.finetuning.jobs.job_source import JobSource
-from loramux_adapters.finetuning.jobs.models import JobRecord, Note, Progress
+from loramux_adapters.finetuning.jobs.models import JobEvent, JobProgress, JobRecord
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_files import write_comparison, write_results
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
-from loramux_adapters.finetuning.trainer_process import TrainingRun
+from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.models import VersionId
-from loramux_adapters.service import Library
+from loramux_adapters.service import AdapterService
 
+_NOTHING_NEW = "Nothing was compared: every validation example is in the training file too"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """Hands on what the trainer makes; without an examiner nothing is compared."""
+class ResultPublisher:
+    """Publishes checkpoints and results; without an evaluator, nothing is compared with the base."""
 
     registry: JobRegistry
-    library: Library
+    library: AdapterService
     files: TrainingFiles
-    examiner: Examiner | None = None
+    evaluator: Evaluator | None = None
     now: Callable[[], float] = time.time
 
-    async def checkpoint(
-        self, job: JobRecord, folder: Path, step: int, progress: Progress, *, may_wait: bool = True
+    async def publish_checkpoint(
+        self, job: JobRecord, folder: Path, step: int, progress: JobProgress, *, may_wait: bool = True
     ) -> None:
-        """Let a checkpoint be asked for as NAME@DIGEST; one that the engine rejects is told and left out.
+        """Add a checkpoint as the version NAME@DIGEST; one that the engine rejects is left out, with an event.
 
-        One that the engine has no place for now is added with the result, if it may wait; raises PassingError if not.
+        A checkpoint that the engine has no free slot for is added with the result instead, if `may_wait`.
+
+        Raises:
+            TransientError: the engine has no free slot, and the checkpoint may not wait.
         """
         try:
-            version = await self._accepted(job, folder, step)
+            version = await self._add_version(job, folder, step)
         except AdapterRejected as error:
-            await self._note(job, Note(f"Checkpoint at step {step} left out: {error.message}", "warn"))
+            await self._add_event(job, JobEvent(f"Checkpoint at step {step} left out: {error.message}", "warn"))
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             return
-        except PassingError as error:
+        except TransientError as error:
             if not may_wait:
                 raise
-            await self._note(job, Note(f"Checkpoint at step {step} is added at the job's end: {error.message}", "warn"))
+            await self._add_event(
+                job, JobEvent(f"Checkpoint at step {step} is added at the job's end: {error.message}", "warn")
+            )
             return
         metrics = checkpoint_metrics(step, progress)
         await asyncio.to_thread(self.registry.add_checkpoint, job.id, self.now(), step, str(version), metrics)
-        await self._note(job, Note(f"Checkpoint created at step {step}: {version}"))
+        await self._add_event(job, JobEvent(f"Checkpoint created at step {step}: {version}"))
 
-    async def result(self, job: JobRecord, run: TrainingRun, results: Path) -> None:
-        """Let the job's name lead to what it made, keep its results, and enter that it succeeded."""
-        await self._take_up(job, run.output)
-        version = await self._accepted(job, run.output, job.progress.step)
-        held = await self._examine(job, run, version) if self.examiner else None
-        kept = await asyncio.to_thread(self._keep_results, job, results, held)
+    async def publish_result(self, job: JobRecord, run: TrainingRun, results: Path) -> None:
+        """Add the result as a version, point the job's name at it, store the result files, and end the job.
+
+        Raises:
+            AdapterError: the result can't be added, or the registry can't be written.
+        """
+        await self._publish_missed_checkpoints(job, run.output)
+        version = await self._add_version(job, run.output, job.progress.step)
+        evaluation = await self._evaluate(job, run, version) if self.evaluator else None
+        stored = await asyncio.to_thread(self._store_result_files, job, results, evaluation)
         await self.library.set_alias(job.name, {version.digest: 1.0}, actor=job.created_by)
-        notes = (Note(f"New fine-tuned model created: {job.name}"), Note("The job has successfully completed"))
-        await asyncio.to_thread(self.registry.move, job.id, JobState.SUCCEEDED, self.now(), *notes, result_files=kept)
+        events = (JobEvent(f"New fine-tuned model created: {job.name}"), JobEvent("The job has successfully completed"))
+        await asyncio.to_thread(
+            self.registry.move, job.id, JobState.SUCCEEDED, self.now(), *events, result_files=stored
+        )
 
-    async def _examine(self, job: JobRecord, run: TrainingRun, version: VersionId) -> Held | None:
-        """Compare the version with the base, and enter what was found, or why nothing was."""
-        held, note = None, Note("Nothing was compared with the base: the job has no validation file")
-        if self.examiner and run.validation:
-            await self._note(job, Note("Comparing the base and the adapter on the validation file"))
+    async def _evaluate(self, job: JobRecord, run: TrainingRun, version: VersionId) -> EvaluationResult | None:
+        """Compare the version with the base, and add an event with the result, or with why nothing was compared."""
+        evaluation, event = None, JobEvent("Nothing was compared with the base: the job has no validation file")
+        if self.evaluator and run.validation:
+            await self._add_event(job, JobEvent("Comparing the base and the adapter on the validation file"))
             try:
-                held = await self.examiner.hold(version, run.data, run.validation)
-                note = Note(held.trial.sentence if held else "Nothing was compared: the adapter has learned all of it")
-            except Exception as error:  # noqa: BLE001 - the adapter is made: nothing here may take it from the user
+                evaluation = await self.evaluator.evaluate(version, run.data, run.validation)
+                event = JobEvent(evaluation.summary.sentence if evaluation else _NOTHING_NEW)
+            except Exception as error:  # noqa: BLE001 - the adapter is trained: a failed comparison must not fail the job
                 _log.warning("the base and the adapter of job %s were not compared", job.id, exc_info=error)
-                reason = error.message if isinstance(error, AdapterError) else "the server's log says why"
-                note = Note(f"The base and the adapter were not compared: {reason}", "warn")
-        found = job.progress.model_copy(update={"trial": held.trial.model_dump() if held else None})
-        await self._note(job, note, progress=found.model_dump())
-        return held
+                reason = error.message if isinstance(error, AdapterError) else "see the server's log"
+                event = JobEvent(f"The base and the adapter were not compared: {reason}", "warn")
+        found = evaluation.summary.model_dump() if evaluation else None
+        progress = job.progress.model_copy(update={"evaluation": found})
+        await self._add_event(job, event, progress=progress.model_dump())
+        return evaluation
 
-    async def _note(self, job: JobRecord, note: Note, **values: Any) -> None:
-        await asyncio.to_thread(self.registry.enter, job.id, self.now(), note, **values)
+    async def _add_event(self, job: JobRecord, event: JobEvent, **values: Any) -> None:
+        await asyncio.to_thread(self.registry.add_events, job.id, self.now(), event, **values)
 
-    async def _take_up(self, job: JobRecord, output: Path) -> None:
-        """Add the checkpoints that the trainer made while no server listened to it."""
+    async def _publish_missed_checkpoints(self, job: JobRecord, output: Path) -> None:
+        """Add the checkpoints that were exported while no server read the trainer's events."""
         known = {found.step for found in (await asyncio.to_thread(self.registry.checkpoints, job.id, None, 100)).items}
         for folder in await asyncio.to_thread(lambda: sorted(output.glob("checkpoints/step-*"))):
             step = int(folder.name.removeprefix("step-"))
             if step not in known:
-                await self.checkpoint(job, folder, step, Progress(step=step), may_wait=False)
+                await self.publish_checkpoint(job, folder, step, JobProgress(step=step), may_wait=False)
 
-    async def _accepted(self, job: JobRecord, folder: Path, step: int) -> VersionId:
+    async def _add_version(self, job: JobRecord, folder: Path, step: int) -> VersionId:
         source = JobSource(folder, job.id, step)
         return (await self.library.add(job.name, source, actor=job.created_by, promote=False)).id
 
-    def _keep_results(self, job: JobRecord, folder: Path, held: Held | None) -> list[str]:
-        kept = []
+    def _store_result_files(self, job: JobRecord, folder: Path, evaluation: EvaluationResult | None) -> list[str]:
+        """Write the result files to `folder`, and add them as files of the API; returns their ids."""
         paths = write_results(folder, self.registry.metrics(job.id), job.name)
-        for path in [*paths, write_comparison(folder, held)] if held else paths:
-            with path.open("rb") as file:
-                kept.append(self.files.add(file, path.name, "fine-tune-results", self.now()).id)
-        return kept
+        if evaluation:
+            paths.append(write_comparison(folder, evaluation))
+        return [self._store_file(path) for path in paths]
+
+    def _store_file(self, path: Path) -> str:
+        with path.open("rb") as file:
+            return self.files.add(file, path.name, "fine-tune-results", self.now()).id

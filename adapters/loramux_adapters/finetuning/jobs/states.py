@@ -1,4 +1,4 @@
-"""What a job can be, and what it can become."""
+"""The states of a fine-tuning job and the transitions between them."""
 
 from enum import StrEnum
 
@@ -9,32 +9,32 @@ class JobState(StrEnum):
     VALIDATING_FILES = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
-    """It has, or is about to get, the trainer; a server that starts goes on with it."""
+    """The job has the trainer or is about to get it; a server that starts resumes it."""
     PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
     def can_become(self, other: "JobState") -> bool:
-        """Whether this step exists."""
-        return other in _STEPS[self]
+        """Whether this transition is allowed."""
+        return other in _TRANSITIONS[self]
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing comes after it."""
-        return not _STEPS[self]
+        """Whether the state is final."""
+        return not _TRANSITIONS[self]
 
     @property
-    def waits(self) -> bool:
-        """Whether it takes one of the queue's places."""
+    def is_waiting(self) -> bool:
+        """Whether the job counts toward the limit of the queue."""
         return self in {JobState.VALIDATING_FILES, JobState.QUEUED}
 
 
-_STEPS: dict[JobState, set[JobState]] = {
+_TRANSITIONS: dict[JobState, set[JobState]] = {
     JobState.VALIDATING_FILES: {JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED},
     JobState.QUEUED: {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED},
     JobState.RUNNING: {JobState.SUCCEEDED, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED},
-    # A job that was paused before its files were looked at has that still before it.
+    # A job that was paused before its files were validated still has that step to do.
     JobState.PAUSED: {JobState.QUEUED, JobState.VALIDATING_FILES, JobState.CANCELLED},
     JobState.SUCCEEDED: set(),
     JobState.FAILED: set(),

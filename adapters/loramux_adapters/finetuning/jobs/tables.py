@@ -1,4 +1,4 @@
-"""The tables of fine-tuning: uploaded files, jobs, what happened in them, and the checkpoints that can be served."""
+"""The database tables of fine-tuning: uploaded files, jobs, their events, and checkpoints that can be served."""
 
 from sqlalchemy import (
     JSON,
@@ -19,7 +19,7 @@ from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.models import MAX_NAME_LENGTH
 
 ID_LENGTH = 40
-"""Of what `new_id` makes, with room for longer prefixes."""
+"""Longer than the ids of `new_id`, to leave room for longer prefixes."""
 
 metadata = MetaData(
     naming_convention={
@@ -35,7 +35,7 @@ files = Table(
     metadata,
     Column("id", String(ID_LENGTH), primary_key=True),
     Column("purpose", String(32), nullable=False),
-    Column("filename", String(255), nullable=False),  # as the client calls it; never a path of ours
+    Column("filename", String(255), nullable=False),  # chosen by the client, never used as a path
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("sha256", String(64), nullable=False),
@@ -45,7 +45,7 @@ files = Table(
 jobs = Table(
     "fine_tuning_jobs",
     metadata,
-    # Jobs run in the order in which they came, which times can't tell that are equal.
+    # Jobs run in the order of their creation; times can be equal.
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("id", String(ID_LENGTH), nullable=False, unique=True),
     Column("created_at", Double, nullable=False),
@@ -53,9 +53,9 @@ jobs = Table(
     # Stored as text without a constraint: a new state then needs no migration.
     Column("state", Enum(JobState, native_enum=False, length=32, values_callable=list), nullable=False, index=True),
     Column("base", String(MAX_NAME_LENGTH), nullable=False),
-    Column("name", String(MAX_NAME_LENGTH), nullable=False),  # of the model that it makes
+    Column("name", String(MAX_NAME_LENGTH), nullable=False),  # of the model that the job makes
     Column("suffix", String(64)),
-    # The files may be deleted when the job has ended, so it refers to none.
+    # No foreign keys: the files may be deleted when the job has ended.
     Column("training_file", String(ID_LENGTH), nullable=False),
     Column("validation_file", String(ID_LENGTH)),
     Column("seed", BigInteger, nullable=False),
@@ -69,7 +69,7 @@ jobs = Table(
     Column("result_files", JSON, nullable=False),
     Column("error", JSON),
 )
-"""`wanted` are the hyperparameters as they were asked for, `recipe` as they were chosen; `progress` see Progress."""
+"""`wanted` holds the requested hyperparameters, `recipe` the chosen ones; `progress` see JobProgress."""
 
 events = Table(
     "fine_tuning_events",

@@ -1,4 +1,4 @@
-"""The trainer's seat: of all servers and trainers that share a data folder, one works on jobs at a time."""
+"""The trainer lock: of all servers and trainers that share a data folder, one works on jobs at a time."""
 
 import asyncio
 import fcntl
@@ -7,29 +7,33 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+LOCK_FILE = "seat"  # named so by earlier releases: one that still runs must be excluded too
 _POLL_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def seat(path: Path) -> AsyncIterator[int]:
-    """Wait for the seat and hold it while the context lasts; yields the descriptor that holds it.
+async def trainer_lock(path: Path, poll_seconds: float = _POLL_SECONDS) -> AsyncIterator[int]:
+    """Wait for the lock and hold it while the context lasts; yields the file descriptor that holds it.
 
-    A trainer inherits the descriptor. So when its server was killed, the seat is free only when the trainer has ended
-    too, and the next server can't start a second one beside it. Raises OSError.
+    A trainer inherits the descriptor. When its server is killed, the lock is released only once the trainer has exited
+    too, so the next server can't start a second trainer.
+
+    Raises:
+        OSError: the file can't be opened or locked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while not _taken(descriptor):  # noqa: ASYNC110 - another process holds it, and tells nobody
-            await asyncio.sleep(_POLL_SECONDS)
-        yield descriptor
+        while not _try_lock(lock_fd):  # noqa: ASYNC110 - no event signals that another process released it
+            await asyncio.sleep(poll_seconds)
+        yield lock_fd
     finally:
-        os.close(descriptor)
+        os.close(lock_fd)
 
 
-def _taken(descriptor: int) -> bool:
+def _try_lock(lock_fd: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

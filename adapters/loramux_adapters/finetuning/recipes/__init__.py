@@ -1,1 +1,1 @@
-"""Hyperparameters: chosen by the data and the base, with memory and time estimates."""
+"""Recipes: hyperparameters chosen by the data and the base, and estimates of memory and time."""

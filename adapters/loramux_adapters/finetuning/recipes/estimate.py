@@ -1,4 +1,4 @@
-"""How long a training will take, before it runs."""
+"""Estimates the duration of a training run before it starts."""
 
 from math import ceil
 
@@ -8,13 +8,15 @@ from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
 _ASSUMED_FLOPS = 60e9
-"""Of a CPU of two cores, as it was measured with a base of 135 million parameters."""
+"""Per second; measured on a CPU of two cores with a base of 135 million parameters."""
 _FLOPS_PER_PARAMETER = 4
-"""For each token: a multiplication and an addition forward, and as much again back through a frozen base."""
+"""Per token: a multiplication and an addition forward, and the same again backward through a frozen base."""
+_MEASURED = "the speed of the last job on this base"
+_ASSUMED = "assumed: no job was trained on this base yet"
 
 
 class Estimate(BaseModel):
-    """A guess: `assumption` says where the speed comes from; `tokens` are prompts and answers of all epochs."""
+    """An estimate; `assumption` names the source of the speed, `tokens` counts prompts and answers of all epochs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,14 +27,16 @@ class Estimate(BaseModel):
     assumption: str
 
 
-def estimate(report: DatasetReport, recipe: Recipe, base_parameters: int, measured: float | None) -> Estimate:
-    """Guess from the speed that the last job on the base had, or from the base's size if there was none."""
-    speed = measured or _ASSUMED_FLOPS / (_FLOPS_PER_PARAMETER * base_parameters)
+def estimate_training(
+    report: DatasetReport, recipe: Recipe, base_parameters: int, measured_speed: float | None
+) -> Estimate:
+    """Estimate from the speed of the last job on the base, in tokens per second, or else from the base's size."""
+    speed = measured_speed or _ASSUMED_FLOPS / (_FLOPS_PER_PARAMETER * base_parameters)
     tokens = report.tokens * recipe.epochs
     return Estimate(
         steps=ceil(report.examples / recipe.batch_size) * recipe.epochs,
         tokens=tokens,
         seconds=tokens / speed,
         tokens_per_second=speed,
-        assumption="as the last job on this base" if measured else "assumed: no job was trained on this base yet",
+        assumption=_MEASURED if measured_speed else _ASSUMED,
     )

@@ -1,4 +1,4 @@
-"""Hyperparameters in the words of OpenAI's API, and the recipe that they become when the data is known."""
+"""Hyperparameters of OpenAI's API, and the choice of a recipe from them, the data and the base."""
 
 from math import ceil
 from typing import Annotated, Any, Literal
@@ -10,31 +10,32 @@ from loramux_adapters.models import BaseSpec
 
 Auto = Literal["auto"]
 
-MOST_EPOCHS = 25
-_EXAMPLES_SEEN = 1200
-"""So many are seen at least, a small file's again and again: about 150 steps, after which little was gained here."""
-_LEAST_STEPS = 40
-_LARGEST_BATCH = 8
-_RATE, _RATE_HIDDEN, _RATE_POWER = 2e-3, 576, 0.78
-"""A rate that was measured to be good at a hidden size, and how it falls with larger ones: the exponent that Schulman
-et al. found for Llama models in "LoRA Without Regret" (2025)."""
-_CPU_LAYERS = 0.4
+MAX_EPOCHS = 25
+_MIN_EXAMPLES_SEEN = 1200
+"""A small file is repeated until this many examples are seen: about 150 steps; more gained little when measured."""
+_MIN_STEPS = 40
+_MAX_BATCH_SIZE = 8
+_REFERENCE_RATE, _REFERENCE_HIDDEN_SIZE, _RATE_EXPONENT = 2e-3, 576, 0.78
+"""A learning rate that was measured to be good at one hidden size, and the exponent by which it falls with larger
+ones: that of Schulman et al. for Llama models in "LoRA Without Regret" (2025)."""
+_CPU_LAYER_SHARE = 0.4
+"""Share of the layers that have an adapter when training on a CPU."""
 
 
-class _Given(BaseModel):
+class _RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Hyperparameters(_Given):
-    """What OpenAI's clients can ask for."""
+class Hyperparameters(_RequestModel):
+    """The hyperparameters of OpenAI's API."""
 
     n_epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | Auto = "auto"
 
 
-class LoraOptions(_Given):
-    """What they can't: the adapter's shape."""
+class LoraOptions(_RequestModel):
+    """The shape of the adapter, which OpenAI's API has no fields for."""
 
     rank: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] | Auto = "auto"
@@ -42,8 +43,8 @@ class LoraOptions(_Given):
     last_layers: Annotated[int, Field(ge=1)] | Auto = "auto"
 
 
-def recipe_for(
-    wanted: Hyperparameters,
+def choose_recipe(
+    requested: Hyperparameters,
     lora: LoraOptions,
     examples: int,
     base: BaseSpec,
@@ -52,34 +53,36 @@ def recipe_for(
     seed: int,
     on_gpu: bool,
 ) -> Recipe:
-    """Choose what was left open, by the number of examples and the size of the base.
+    """Choose the hyperparameters that are `auto`, by the number of examples and the size of the base.
 
-    On a CPU the adapter sits on the last layers only, because the others then need no backward pass, and are cheaper to
-    serve. Raises ValueError if the base has fewer layers than were asked for.
+    On a CPU only the last layers get an adapter: the others then need no backward pass, and serving is cheaper.
+
+    Raises:
+        ValueError: the base has fewer layers than requested, or a chosen value is out of range.
     """
     layers = base.num_hidden_layers
-    last = _or(lora.last_layers, layers if on_gpu else ceil(layers * _CPU_LAYERS))
+    last = _value_or(lora.last_layers, layers if on_gpu else ceil(layers * _CPU_LAYER_SHARE))
     if last > layers:
-        raise ValueError(f"last_layers is {last}, but the base has {layers} layers")
-    epochs = _or(wanted.n_epochs, min(MOST_EPOCHS, max(1, ceil(_EXAMPLES_SEEN / examples))))
-    rank = _or(lora.rank, 8)
+        raise ValueError(f"last_layers is {last}, but the base has only {layers} layers")
+    epochs = _value_or(requested.n_epochs, min(MAX_EPOCHS, max(1, ceil(_MIN_EXAMPLES_SEEN / examples))))
+    rank = _value_or(lora.rank, 8)
     return Recipe(
         rank=rank,
-        alpha=_or(lora.alpha, 2.0 * rank),
-        target_modules=_or(lora.target_modules, ALL_LINEAR),
+        alpha=_value_or(lora.alpha, 2.0 * rank),
+        target_modules=_value_or(lora.target_modules, ALL_LINEAR),
         last_layers=None if last == layers else last,
-        learning_rate=learning_rate(base) * _or(wanted.learning_rate_multiplier, 1.0),
+        learning_rate=default_learning_rate(base) * _value_or(requested.learning_rate_multiplier, 1.0),
         epochs=epochs,
-        batch_size=_or(wanted.batch_size, max(1, min(_LARGEST_BATCH, examples * epochs // _LEAST_STEPS))),
+        batch_size=_value_or(requested.batch_size, max(1, min(_MAX_BATCH_SIZE, examples * epochs // _MIN_STEPS))),
         max_length=max_length,
         seed=seed,
     )
 
 
-def learning_rate(base: BaseSpec) -> float:
-    """Return the rate that the multiplier multiplies: two digits, so that it can be read."""
-    return float(f"{_RATE * (_RATE_HIDDEN / base.hidden_size) ** _RATE_POWER:.1e}")
+def default_learning_rate(base: BaseSpec) -> float:
+    """Return the learning rate that the multiplier applies to, rounded to two digits."""
+    return float(f"{_REFERENCE_RATE * (_REFERENCE_HIDDEN_SIZE / base.hidden_size) ** _RATE_EXPONENT:.1e}")
 
 
-def _or(wanted: Any, default: Any) -> Any:
-    return default if wanted == "auto" else wanted
+def _value_or(requested: Any, default: Any) -> Any:
+    return default if requested == "auto" else requested

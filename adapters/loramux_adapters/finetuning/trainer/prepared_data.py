@@ -1,77 +1,69 @@
-"""What is known of a training before its base is loaded: the job, its data, its recipe, and whether it fits."""
+"""Reads and checks the data of a training run, chooses its recipe, and checks that it fits in memory."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from loramux_adapters.finetuning.datasets.conversations import Row, read_dataset, rows
-from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions, recipe_for
-from loramux_adapters.finetuning.recipes.memory import Load, needed, refuse_if_short
+from loramux_adapters.finetuning.datasets.conversations import Example, examples_of, read_dataset
+from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions, choose_recipe
+from loramux_adapters.finetuning.recipes.memory import TrainingSize, check_memory, required_bytes
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.trainer.model import (
-    Lengths,
-    device_for,
-    dtype_for,
-    free_on,
-    lengths_of,
+    ExampleLength,
+    check_lengths,
+    count_parameters,
+    count_tokens,
+    free_memory,
+    load_base_spec,
     load_tokenizer,
-    parameters_of,
-    refuse_too_long,
-    spec_of,
+    select_device,
+    select_dtype,
 )
+from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.models import BaseSpec
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to train, from what, to where; without `state` nothing is kept to go on from.
+class PreparedData:
+    """The examples of a training run and how to train on them: all that is known before the base is loaded."""
 
-    Without a recipe one is chosen by the size of the data and the base. A state is saved every `save_seconds` at least:
-    so much training a kill may cost.
-    """
-
-    base: Path
-    base_name: str
-    data: Path
-    recipe: Recipe | None
-    output: Path
-    validation: Path | None = None
-    state: Path | None = None
-    save_seconds: float = 30.0
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """A job's data, and how it is trained on: all that is known before the base is loaded."""
-
-    examples: list[Row]
-    lengths: list[Lengths]
-    held_out: list[Row]
+    examples: list[Example]
+    lengths: list[ExampleLength]
+    validation_examples: list[Example]
+    """Sorted by length, so that batches need less padding."""
     recipe: Recipe
     tokenizer: Any
     device: str
 
 
-def prepare(job: Job) -> Lessons:
-    """Read the data and choose what was left open; raises TrainingError for what could not be trained, OSError."""
-    examples, held_out = rows(read_dataset(job.data)), rows(read_dataset(job.validation)) if job.validation else []
-    device, tokenizer, base = device_for(job.device), load_tokenizer(job.base), spec_of(job.base)
-    lengths, others = lengths_of(examples, tokenizer), lengths_of(held_out, tokenizer)
-    recipe = job.recipe or _chosen(base, lengths + others, len(examples), on_gpu=device != "cpu")
-    refuse_too_long(lengths, recipe.max_length)
-    refuse_too_long(others, recipe.max_length)
-    longest = Load(
-        parameters=parameters_of(job.base),
-        bytes_each=dtype_for(device).itemsize,
-        longest=max(length.whole for length in lengths + others),
-        answer=max(length.whole - length.prompt for length in lengths + others),
+def prepare_data(run: TrainingRun) -> PreparedData:
+    """Read the data and choose a recipe if the run has none.
+
+    Raises:
+        TrainingError: the run can't be trained as it is.
+        OSError: a file can't be read.
+    """
+    examples = examples_of(read_dataset(run.data))
+    validation = examples_of(read_dataset(run.validation)) if run.validation else []
+    device, tokenizer, base = select_device(run.device), load_tokenizer(run.base), load_base_spec(run.base)
+    lengths, validation_lengths = count_tokens(examples, tokenizer), count_tokens(validation, tokenizer)
+    recipe = run.recipe or _choose_recipe(base, lengths + validation_lengths, len(examples), on_gpu=device != "cpu")
+    check_lengths(lengths, recipe.max_length)
+    check_lengths(validation_lengths, recipe.max_length)
+    size = _training_size(run, lengths + validation_lengths, device)
+    check_memory(required_bytes(base, recipe, size), free_memory(device), recipe, device)
+    by_length = sorted(range(len(validation)), key=lambda number: validation_lengths[number].total)
+    return PreparedData(examples, lengths, [validation[number] for number in by_length], recipe, tokenizer, device)
+
+
+def _choose_recipe(base: BaseSpec, lengths: list[ExampleLength], examples: int, *, on_gpu: bool) -> Recipe:
+    longest = max(8, *(length.total for length in lengths))
+    return choose_recipe(Hyperparameters(), LoraOptions(), examples, base, max_length=longest, seed=0, on_gpu=on_gpu)
+
+
+def _training_size(run: TrainingRun, lengths: list[ExampleLength], device: str) -> TrainingSize:
+    return TrainingSize(
+        parameters=count_parameters(run.base),
+        bytes_per_parameter=select_dtype(device).itemsize,
+        max_example_tokens=max(length.total for length in lengths),
+        max_answer_tokens=max(length.total - length.prompt for length in lengths),
     )
-    refuse_if_short(needed(base, recipe, longest), free_on(device), recipe, device)
-    alike = sorted(range(len(held_out)), key=lambda number: others[number].whole)  # less padding
-    return Lessons(examples, lengths, [held_out[number] for number in alike], recipe, tokenizer, device)
-
-
-def _chosen(base: BaseSpec, lengths: list[Lengths], examples: int, *, on_gpu: bool) -> Recipe:
-    longest = max(8, *(length.whole for length in lengths))
-    return recipe_for(Hyperparameters(), LoraOptions(), examples, base, max_length=longest, seed=0, on_gpu=on_gpu)

@@ -1,4 +1,4 @@
-"""A training from its files to an adapter's two files; broken off at any moment, it goes on when it is run again."""
+"""A training run from its files to the adapter's two files; interrupted at any moment, it resumes when run again."""
 
 import signal
 import tempfile
@@ -14,83 +14,114 @@ from trl import SFTConfig
 
 from loramux_adapters.finetuning.events import Checkpointed, Finished, Started
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.finetuning.trainer.answer_loss import AnswersTrainer
-from loramux_adapters.finetuning.trainer.model import CONFIG, WEIGHTS, dtype_for, load, save, with_adapter
-from loramux_adapters.finetuning.trainer.prepared_data import Job, Lessons, prepare
-from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, Reporter
-from loramux_adapters.finetuning.training_state import States, fingerprint, held, sync
+from loramux_adapters.finetuning.trainer.answer_loss import AnswerLossTrainer
+from loramux_adapters.finetuning.trainer.model import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    add_adapter,
+    load_model,
+    save_adapter,
+    select_dtype,
+)
+from loramux_adapters.finetuning.trainer.prepared_data import PreparedData, prepare_data
+from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
+from loramux_adapters.finetuning.training_run import TrainingRun
+from loramux_adapters.finetuning.training_state import (
+    SavedState,
+    TrainingStateStore,
+    fsync_path,
+    lock_states,
+    training_fingerprint,
+)
 
-CHECKPOINTS = 3
-"""Adapters that are exported on the way, evenly spaced; the last one equals the result."""
+CHECKPOINT_COUNT = 3
+"""Number of adapters exported during training, evenly spaced; the last one equals the result."""
 
 
-def train(job: Job, reporter: Reporter) -> None:
-    """Train and write `adapter_model.safetensors` (bfloat16) and `adapter_config.json` to the job's output.
+def train(run: TrainingRun, reporter: ProgressReporter) -> None:
+    """Train and write `adapter_model.safetensors` (bfloat16) and `adapter_config.json` to the output folder.
 
-    Files of these names that are already there are replaced together, others are left alone; nothing is written before
-    the training is done, but for checkpoints. Raises TrainingError or OSError when the base, the data or the recipe
-    can't be used, PausedError when the reporter was told to pause.
+    Existing files of these names are replaced together, others are not touched. Nothing but checkpoints is written
+    before the training is done.
+
+    Raises:
+        TrainingError: the base, the data or the recipe can't be used.
+        OSError: a file can't be read or written.
+        PausedError: the reporter was asked to pause.
     """
-    lessons = prepare(job)
-    model = load(job.base, lessons.device)
-    torch.manual_seed(lessons.recipe.seed)  # the adapter's first weights are drawn here
-    model = with_adapter(model, lessons.recipe)
-    job.output.mkdir(parents=True, exist_ok=True)
-    with _states(job, lessons.recipe) as states:
-        trainer = _trainer(model, lessons, states, reporter)
-        _go(trainer, job, states, reporter, _started(model, lessons))
-    size = _publish(model, job.base_name, job.output)
-    reporter.tell(Finished(size=size, seconds=reporter.seconds, tokens=reporter.tokens))
+    data = prepare_data(run)
+    model = load_model(run.base, data.device)
+    torch.manual_seed(data.recipe.seed)  # the adapter's initial weights are random
+    model = add_adapter(model, data.recipe)
+    run.output.mkdir(parents=True, exist_ok=True)
+    with _open_states(run, data.recipe) as states:
+        trainer = _create_trainer(model, data, states, reporter)
+        _train_to_end(trainer, run, states, reporter, _started_event(model, data))
+    size = _write_adapter(model, run.base_name, run.output)
+    reporter.report(Finished(size=size, seconds=reporter.seconds, tokens=reporter.tokens))
 
 
-def _go(trainer: AnswersTrainer, job: Job, states: States, reporter: Reporter, started: Started) -> None:
-    """Train from the newest state to the end."""
-    saved = states.newest()
+def _train_to_end(
+    trainer: AnswerLossTrainer,
+    run: TrainingRun,
+    states: TrainingStateStore,
+    reporter: ProgressReporter,
+    started: Started,
+) -> None:
+    """Train from the newest saved state, or from the beginning, to the last step."""
+    saved = states.load_newest()
     if saved:
-        reporter.before_tokens, reporter.before_seconds = saved.tokens, saved.seconds
-        reporter.saved_step = saved.step
-        started = started.model_copy(update={"resumed_step": saved.step})
-    reporter.tell(started)
-    if reporter.is_pausing:
+        started = _resume(saved, reporter, started)
+    reporter.report(started)
+    if reporter.pause_requested:
         raise PausedError(reporter.saved_step)
 
     def publish(step: int) -> bool:
-        if step in reporter.due:
+        if step in reporter.checkpoint_steps:
             folder = f"checkpoints/step-{step}"
-            _publish(trainer.model, job.base_name, job.output / folder)
-            reporter.tell(Checkpointed(step=step, folder=folder))
-        if job.state:
+            _write_adapter(trainer.model, run.base_name, run.output / folder)
+            reporter.report(Checkpointed(step=step, folder=folder))
+        if run.state:
             states.publish(states.unfinished / f"checkpoint-{step}", step, reporter.tokens, reporter.seconds)
-        return job.state is not None
+        return run.state is not None
 
     reporter.publish = publish
-    reporter.due, reporter.validates = checkpoint_steps(started.steps), started.validation_examples > 0
-    reporter.save_seconds = job.save_seconds if job.state else None
+    reporter.checkpoint_steps = checkpoint_steps(started.steps)
+    reporter.has_validation = started.validation_examples > 0
+    reporter.save_seconds = run.save_seconds if run.state else None
     trainer.train(resume_from_checkpoint=str(saved.folder) if saved else None)
     if trainer.state.global_step < started.steps:
         raise PausedError(reporter.saved_step)
 
 
+def _resume(saved: SavedState, reporter: ProgressReporter, started: Started) -> Started:
+    reporter.previous_tokens, reporter.previous_seconds = saved.tokens, saved.seconds
+    reporter.saved_step = saved.step
+    return started.model_copy(update={"resumed_step": saved.step})
+
+
 def checkpoint_steps(steps: int) -> frozenset[int]:
     """Return the steps after which an adapter is exported."""
-    return frozenset(ceil(steps * part / CHECKPOINTS) for part in range(1, CHECKPOINTS + 1))
+    return frozenset(ceil(steps * part / CHECKPOINT_COUNT) for part in range(1, CHECKPOINT_COUNT + 1))
 
 
-def _started(model: Any, lessons: Lessons) -> Started:
+def _started_event(model: Any, data: PreparedData) -> Started:
     trained, total = model.get_nb_trainable_parameters()
     return Started(
-        examples=len(lessons.examples),
-        validation_examples=len(lessons.held_out),
-        steps=ceil(len(lessons.examples) / lessons.recipe.batch_size) * lessons.recipe.epochs,
+        examples=len(data.examples),
+        validation_examples=len(data.validation_examples),
+        steps=ceil(len(data.examples) / data.recipe.batch_size) * data.recipe.epochs,
         trained_parameters=trained,
         base_parameters=total - trained,
-        device=lessons.device,
-        recipe=lessons.recipe,
+        device=data.device,
+        recipe=data.recipe,
     )
 
 
-def _trainer(model: Any, lessons: Lessons, states: States, reporter: Reporter) -> AnswersTrainer:
-    recipe, on_gpu = lessons.recipe, lessons.device != "cpu"
+def _create_trainer(
+    model: Any, data: PreparedData, states: TrainingStateStore, reporter: ProgressReporter
+) -> AnswerLossTrainer:
+    recipe, on_gpu = data.recipe, data.device != "cpu"
     arguments = SFTConfig(
         output_dir=str(states.unfinished),
         num_train_epochs=recipe.epochs,
@@ -101,67 +132,67 @@ def _trainer(model: Any, lessons: Lessons, states: States, reporter: Reporter) -
         max_length=recipe.max_length,
         seed=recipe.seed,
         use_cpu=not on_gpu,
-        bf16=dtype_for(lessons.device) is torch.bfloat16,
+        bf16=select_dtype(data.device) is torch.bfloat16,
         gradient_checkpointing=False,
         dataloader_pin_memory=on_gpu,
         logging_steps=1,
-        save_strategy="no",  # the reporter says when
+        save_strategy="no",  # the reporter decides
         eval_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
-    keep_to(arguments, torch.device(lessons.device))
-    return AnswersTrainer(
+    use_only_device(arguments, torch.device(data.device))
+    return AnswerLossTrainer(
         reporter=reporter,
-        lengths=[length.whole for length in lessons.lengths],
+        lengths=[length.total for length in data.lengths],
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(lessons.examples),
-        eval_dataset=Dataset.from_list(lessons.held_out) if lessons.held_out else None,
-        processing_class=lessons.tokenizer,
+        train_dataset=Dataset.from_list(data.examples),
+        eval_dataset=Dataset.from_list(data.validation_examples) if data.validation_examples else None,
+        processing_class=data.tokenizer,
     )
 
 
-def keep_to(arguments: SFTConfig, device: torch.device) -> None:
-    """Let transformers use this device alone: by itself it takes the first GPU, and the others beside it."""
+def use_only_device(arguments: SFTConfig, device: torch.device) -> None:
+    """Make transformers use this device alone: by default it takes the first GPU, and all others too."""
     arguments._n_gpu = int(device.type != "cpu")
     arguments.__dict__["_setup_devices"] = device  # a cached property
     arguments.distributed_state.device = device
 
 
 @contextmanager
-def _states(job: Job, recipe: Recipe) -> Iterator[States]:
-    """The job's states, held against other trainers; a job that keeps none has a folder that goes with it."""
-    name = fingerprint(job.base, job.data, job.validation, recipe)
-    if job.state:
-        with held(job.state):
-            yield States(job.state, name)
+def _open_states(run: TrainingRun, recipe: Recipe) -> Iterator[TrainingStateStore]:
+    """Open the run's states, locked against other trainers; a run that keeps none gets a temporary folder."""
+    fingerprint = training_fingerprint(run.base, run.data, run.validation, recipe)
+    if run.state:
+        with lock_states(run.state):
+            yield TrainingStateStore(run.state, fingerprint)
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield States(Path(folder), name)
+        yield TrainingStateStore(Path(folder), fingerprint)
 
 
-def _publish(model: Any, base_name: str, output: Path) -> int:
-    """Write the adapter's two files to `output`, as a whole or not at all; returns the bytes of the weights.
+def _write_adapter(model: Any, base_name: str, output: Path) -> int:
+    """Write the adapter's two files to `output` atomically; returns the size of the weights in bytes.
 
-    The old config goes first and the new one comes last, so `output` never shows weights with a config not theirs.
+    The old config is removed first and the new one added last, so `output` never has weights with another's config.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as written:
-        folder = Path(written)
-        save(model, base_name, folder)
-        with uninterrupted():
-            (output / CONFIG).unlink(missing_ok=True)
-            for name in (WEIGHTS, CONFIG):
-                sync(folder / name)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        folder = Path(temporary)
+        save_adapter(model, base_name, folder)
+        with signals_ignored():
+            (output / CONFIG_FILE).unlink(missing_ok=True)
+            for name in (WEIGHTS_FILE, CONFIG_FILE):
+                fsync_path(folder / name)
                 (folder / name).replace(output / name)
-            sync(output)
-    return (output / WEIGHTS).stat().st_size
+            fsync_path(output)
+    return (output / WEIGHTS_FILE).stat().st_size
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let no signal break off what must be done as a whole."""
+def signals_ignored() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM while the context lasts."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -170,7 +201,7 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def ignore_interrupts() -> None:
-    """Let nothing break off the cleaning up."""
+def ignore_signals() -> None:
+    """Ignore SIGINT and SIGTERM from now on, so that nothing interrupts the cleanup."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -6,17 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loramux_adapters.finetuning.datasets.report import inspect, overlap
-from loramux_adapters.finetuning.errors import InvalidDataset, RefusedChat
-
-
-class Letters:
-    """A token a letter."""
-
-    def prompt(self, messages: Any) -> int:
-        return sum(len(message["content"]) for message in messages)
-
-    whole = prompt
+from loramux_adapters.finetuning.datasets.report import count_overlap, inspect_dataset
+from loramux_adapters.finetuning.errors import ChatTemplateError, InvalidDataset
+from tests.helpers.fine_tuning_jobs import CharacterTokens
 
 
 def chat(question: str, answer: str) -> dict[str, Any]:
@@ -30,7 +22,7 @@ def written(path: Path, *lines: object) -> Path:
 
 def test_tokens_and_lengths_are_counted(tmp_path: Path) -> None:
     lines = [chat("q" * number, "aa") for number in range(1, 21)]
-    report = inspect(written(tmp_path / "a", *lines), Letters(), 100)
+    report = inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 100)
     assert (report.conversations, report.examples) == (20, 20)
     assert (report.tokens, report.trained_tokens) == (sum(range(1, 21)) + 40, 40)
     assert (report.shortest, report.median, report.p95, report.longest) == (3, 12, 21, 22)
@@ -38,76 +30,76 @@ def test_tokens_and_lengths_are_counted(tmp_path: Path) -> None:
     assert any("100% of the answers are the same" in warning for warning in report.warnings)
 
 
-def test_duplicates_and_contradictions_are_told(tmp_path: Path) -> None:
+def test_duplicates_and_contradictions_are_reported(tmp_path: Path) -> None:
     lines = [chat(str(number), str(number)) for number in range(10)]
-    report = inspect(written(tmp_path / "a", *lines, *lines[:3], chat("1", "other")), Letters(), 100)
+    report = inspect_dataset(written(tmp_path / "a", *lines, *lines[:3], chat("1", "other")), CharacterTokens(), 100)
     assert (report.duplicates, report.contradictions) == (3, 1)
     assert any("3 of 14 conversations occur more than once" in warning for warning in report.warnings)
 
 
 def test_too_few_examples_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDataset, match="it has 9 conversations, and at least 10 are needed"):
-        inspect(written(tmp_path / "a", *[chat("q", "a")] * 9), Letters(), 100)
+    with pytest.raises(InvalidDataset, match="the file has 9 conversations; expected at least 10"):
+        inspect_dataset(written(tmp_path / "a", *[chat("q", "a")] * 9), CharacterTokens(), 100)
 
 
 def test_examples_beyond_the_context_are_refused_with_their_lines(tmp_path: Path) -> None:
     lines = [chat("q", "a")] * 10
     lines[3] = lines[8] = chat("q" * 50, "a")
     with pytest.raises(InvalidDataset) as refused:
-        inspect(written(tmp_path / "a", *lines), Letters(), 50)
-    assert refused.value.problems == [(number, "51 tokens, more than the context of 50") for number in (4, 9)]
+        inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 50)
+    assert refused.value.problems == [(number, "51 tokens; expected at most the context of 50") for number in (4, 9)]
 
 
-def test_what_the_template_refuses_is_refused_with_its_line(tmp_path: Path) -> None:
-    class Strict(Letters):
-        def prompt(self, messages: Any) -> int:
+def test_a_conversation_that_the_template_refuses_is_reported_with_its_line(tmp_path: Path) -> None:
+    class Strict(CharacterTokens):
+        def count_prompt(self, messages: Any) -> int:
             if len(messages) > 2:
-                raise RefusedChat("the base's chat template refuses it: roles must alternate")
-            return super().prompt(messages)
+                raise ChatTemplateError("the base's chat template refuses it: roles must alternate")
+            return super().count_prompt(messages)
 
-        whole = prompt
+        count_conversation = count_prompt
 
     lines = [chat("q", "a")] * 12
     lines[4] = {
         "messages": [{"role": "user", "content": "q"}, {"role": "user", "content": "q"}, lines[0]["messages"][1]]
     }
     with pytest.raises(InvalidDataset) as refused:
-        inspect(written(tmp_path / "a", *lines), Strict(), 100)
+        inspect_dataset(written(tmp_path / "a", *lines), Strict(), 100)
     assert refused.value.problems == [(5, "the base's chat template refuses it: roles must alternate")]
 
 
 def test_a_line_of_thousands_of_turns_is_refused_by_its_longest_example_alone(tmp_path: Path) -> None:
     counted: list[int] = []
 
-    class Counting(Letters):
-        def whole(self, messages: Any) -> int:
+    class Counting(CharacterTokens):
+        def count_conversation(self, messages: Any) -> int:
             counted.append(len(messages))
-            return self.prompt(messages)
+            return self.count_prompt(messages)
 
     lines = [chat("q", "a")] * 10
     lines[4] = {"messages": chat("q", "a")["messages"] * 5000}
     with pytest.raises(InvalidDataset) as refused:
-        inspect(written(tmp_path / "a", *lines), Counting(), 50)
-    assert refused.value.problems == [(5, "10000 tokens, more than the context of 50")]
+        inspect_dataset(written(tmp_path / "a", *lines), Counting(), 50)
+    assert refused.value.problems == [(5, "10000 tokens; expected at most the context of 50")]
     assert sorted(counted) == [2] * 9 + [10_000]
 
 
-def test_what_follows_the_last_answer_to_learn_from_does_not_count(tmp_path: Path) -> None:
+def test_messages_after_the_last_trained_answer_do_not_count(tmp_path: Path) -> None:
     said = [*chat("q", "a")["messages"], {"role": "user", "content": "q" * 99}]
     lines = [{"messages": [*said, {"role": "assistant", "content": "a", "weight": 0}]}] * 10
-    assert inspect(written(tmp_path / "a", *lines), Letters(), 50).longest == 2
+    assert inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 50).longest == 2
 
 
 def test_prompts_of_the_validation_file_that_were_trained_on_are_counted(tmp_path: Path) -> None:
     training = written(tmp_path / "a", chat("1", "x"), chat("2", "x"))
-    assert overlap(training, written(tmp_path / "b", chat("2", "y"), chat("3", "x"))) == 1
+    assert count_overlap(training, written(tmp_path / "b", chat("2", "y"), chat("3", "x"))) == 1
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(max_size=300) | st.lists(st.text(max_size=30)).map(lambda lines: "\n".join(lines).encode()))
-def test_any_bytes_give_a_report_or_say_what_is_wrong(tmp_path: Path, content: bytes) -> None:
+def test_any_bytes_give_a_report_or_a_list_of_problems(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any"
     path.write_bytes(content)
     with pytest.raises(InvalidDataset) as refused:
-        inspect(path, Letters(), 100)
+        inspect_dataset(path, CharacterTokens(), 100)
     assert all(number >= 1 and reason for number, reason in refused.value.problems)

@@ -4,12 +4,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from loramux_server import database as db
+from tests.helpers.migrated_database import migrated_database
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = db.create_engine(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-    db.upgrade(engine)
+    engine = migrated_database(tmp_path / "jobs.sqlite")
     yield engine
     engine.dispose()

@@ -14,7 +14,7 @@ from loramux_adapters.finetuning.errors import InvalidDataset
 from loramux_adapters.finetuning.jobs import training_files as module
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, FileTooLarge
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
-from loramux_server import database as db
+from tests.helpers.migrated_database import migrated_database
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def on_disk(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "files").iterdir())
 
 
-def test_the_bytes_stay_what_they_were_and_the_name_is_never_a_path(files: TrainingFiles, tmp_path: Path) -> None:
+def test_contents_are_unchanged_and_the_filename_is_never_a_path(files: TrainingFiles, tmp_path: Path) -> None:
     file = add(files, b"\x00\xff\n", "../../etc/passwd")
     assert files.path(file) == tmp_path / "files" / file
     assert files.path(file).read_bytes() == b"\x00\xff\n"
@@ -40,7 +40,7 @@ def test_the_bytes_stay_what_they_were_and_the_name_is_never_a_path(files: Train
     assert on_disk(tmp_path) == [file]
 
 
-def test_what_the_check_refuses_leaves_nothing(files: TrainingFiles, tmp_path: Path) -> None:
+def test_a_file_that_the_check_refuses_leaves_nothing(files: TrainingFiles, tmp_path: Path) -> None:
     def refuse(_: Path) -> Mapping[str, Any]:
         raise InvalidDataset("a.jsonl", [(1, "empty line")])
 
@@ -53,15 +53,15 @@ def test_what_the_check_refuses_leaves_nothing(files: TrainingFiles, tmp_path: P
 def test_a_file_of_one_byte_too_many_is_refused_and_leaves_nothing(
     files: TrainingFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 10)
     add(files, b"x" * 10)
-    with pytest.raises(FileTooLarge, match="10 bytes at most"):
+    with pytest.raises(FileTooLarge, match="at most 10 bytes"):
         add(files, b"x" * 11)
     assert len(on_disk(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("call", ["rename", "fsync"])
-def test_a_disk_that_is_full_is_told_without_its_path(
+def test_the_error_of_a_full_disk_does_not_show_its_path(
     files: TrainingFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def full(*_: Any) -> None:
@@ -74,7 +74,7 @@ def test_a_disk_that_is_full_is_told_without_its_path(
     assert on_disk(tmp_path) == []
 
 
-def test_a_database_that_is_away_keeps_no_bytes(files: TrainingFiles, tmp_path: Path, engine: sa.Engine) -> None:
+def test_an_unreachable_database_leaves_no_file(files: TrainingFiles, tmp_path: Path, engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("drop table files"))
     with pytest.raises(StoreError, match="can't be read or written"):
@@ -82,7 +82,7 @@ def test_a_database_that_is_away_keeps_no_bytes(files: TrainingFiles, tmp_path: 
     assert on_disk(tmp_path) == []
 
 
-def test_what_another_server_takes_in_is_not_swept(files: TrainingFiles) -> None:
+def test_a_file_that_another_server_is_adding_is_not_swept(files: TrainingFiles) -> None:
     def sweeps(_: Path) -> None:
         files.sweep()
 
@@ -90,7 +90,7 @@ def test_what_another_server_takes_in_is_not_swept(files: TrainingFiles) -> None
     assert files.path(record.id).read_bytes() == b"x"
 
 
-def test_what_a_killed_server_left_is_swept_and_nothing_else(files: TrainingFiles, tmp_path: Path) -> None:
+def test_only_the_leftovers_of_a_killed_server_are_swept(files: TrainingFiles, tmp_path: Path) -> None:
     kept = add(files)
     for name in ("incoming-file-1", "file-0123456789abcdef01234567", "README"):
         (tmp_path / "files" / name).touch()
@@ -98,7 +98,7 @@ def test_what_a_killed_server_left_is_swept_and_nothing_else(files: TrainingFile
     assert on_disk(tmp_path) == ["README", kept]
 
 
-def test_a_deleted_file_is_gone_and_can_not_be_deleted_again(files: TrainingFiles, tmp_path: Path) -> None:
+def test_a_deleted_file_is_gone_and_cannot_be_deleted_again(files: TrainingFiles, tmp_path: Path) -> None:
     file = add(files)
     files.delete(file)
     assert on_disk(tmp_path) == []
@@ -108,21 +108,19 @@ def test_a_deleted_file_is_gone_and_can_not_be_deleted_again(files: TrainingFile
 
 
 @given(file=st.text(max_size=60))
-def test_no_other_text_is_a_file(tmp_path_factory: pytest.TempPathFactory, file: str) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    engine = db.create_engine(f"sqlite:///{folder / 'shared.sqlite'}")
-    db.upgrade(engine)
+def test_no_other_text_is_a_file_id(tmp_path_factory: pytest.TempPathFactory, file: str) -> None:
+    folder = tmp_path_factory.mktemp("no-file")
+    engine = migrated_database(folder / "db.sqlite")
     with pytest.raises(FileNotFound):
-        TrainingFiles(engine, folder / "shared").path(file)
+        TrainingFiles(engine, folder / "files").path(file)
 
 
 @given(times=st.lists(st.integers(0, 3), min_size=1, max_size=7), size=st.integers(1, 4), newest_first=st.booleans())
-def test_pages_hold_every_file_once_also_those_of_the_same_moment(
+def test_pages_hold_every_file_once_even_with_equal_times(
     tmp_path_factory: pytest.TempPathFactory, times: list[int], size: int, newest_first: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("pages")
-    engine = db.create_engine(f"sqlite:///{folder / 'db.sqlite'}")
-    db.upgrade(engine)
+    engine = migrated_database(folder / "db.sqlite")
     files = TrainingFiles(engine, folder / "files")
     added = {add(files, now=float(at)) for at in times}
     seen: list[str] = []

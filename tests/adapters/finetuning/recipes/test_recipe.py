@@ -13,7 +13,7 @@ def loaded(folder: Path, text: str) -> Recipe:
     return load_recipe(path)
 
 
-def test_a_recipe_says_only_what_differs_from_the_defaults(tmp_path: Path) -> None:
+def test_a_recipe_file_needs_only_the_keys_that_differ_from_the_defaults(tmp_path: Path) -> None:
     recipe = loaded(tmp_path, "rank: 4\ntarget_modules: [q_proj, v_proj]\n")
     assert recipe == Recipe(rank=4, target_modules=("q_proj", "v_proj"))
     assert loaded(tmp_path, "").target_modules == ALL_LINEAR
@@ -41,11 +41,11 @@ def test_json_is_read_too(tmp_path: Path) -> None:
         ("!!python/object/apply:os.getcwd []", "is not YAML"),
     ],
 )
-def test_a_recipe_that_cannot_be_followed_is_refused_with_the_key(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_invalid_recipe_is_refused_with_its_wrong_keys(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(InvalidRecipe, match=reason):
         loaded(tmp_path, text)
 
 
-def test_a_recipe_does_not_change() -> None:
+def test_a_recipe_is_immutable() -> None:
     with pytest.raises(ValidationError):
         Recipe().rank = 4  # type: ignore[misc]

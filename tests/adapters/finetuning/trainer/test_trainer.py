@@ -1,15 +1,14 @@
-"""The trainer as it runs: a process of its own, with the real libraries, on a base of a few thousand parameters."""
+"""The trainer process with the real libraries, on a base of a few thousand parameters."""
 
 import importlib
 import io
 import json
 import signal
-import subprocess
+import sys
 import warnings
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,71 +17,46 @@ from safetensors import safe_open
 from loramux_adapters.finetuning.errors import TrainingError
 from loramux_adapters.finetuning.events import (
     Checkpointed,
-    Event,
     Failed,
     Finished,
     Paused,
     Saved,
     Started,
     Step,
+    TrainerEvent,
     Validated,
     parse_event,
 )
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.finetuning.trainer_process import TrainingRun, train
+from loramux_adapters.finetuning.training_run import TrainingRun
+from tests.helpers import full_disk_trainer
+from tests.helpers.real_trainer import RECIPE, first_event, make_inputs, start, train, training_run, wait_for
 from tests.helpers.tiny_base import HIDDEN, INTERMEDIATE, make_base
 
-pytestmark = pytest.mark.engine  # not the engine, but as slow: each run imports torch, PEFT and TRL
-
-RECIPE = """
-rank: 4
-alpha: 8
-target_modules: [q_proj, down_proj]
-last_layers: 2
-epochs: 5
-batch_size: 4
-learning_rate: 0.02
-"""
+pytestmark = pytest.mark.slow  # each run imports torch, PEFT and TRL
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a base, a training file of ten conversations and a recipe."""
-    place = tmp_path_factory.mktemp("training")
-    make_base(place / "base")
-    lines = [
-        {
-            "messages": [
-                {"role": "user", "content": f"number {i}"},
-                {"role": "assistant", "content": "even" if i % 2 == 0 else "odd"},
-            ]
-        }
-        for i in range(10)
-    ]
-    (place / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (place / "recipe.yaml").write_text(RECIPE)
-    return place
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base and a training file of ten conversations."""
+    return make_inputs(tmp_path_factory.mktemp("training"))
 
 
-def run(place: Path, *, base: str = "base", recipe: str = "recipe.yaml", output: str = "out") -> TrainingRun:
-    return TrainingRun(place / base, "Tiny-Base", place / "train.jsonl", place / recipe, place / output)
-
-
-def leftovers(place: Path) -> list[Path]:
-    return [path for path in place.iterdir() if path.name.startswith(".")]
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
 @pytest.fixture(scope="module")
-def trained(place: Path) -> tuple[list[Event], Path]:
-    """What the trainer said, and where the adapter is; the folder held another file and an older adapter before."""
-    output = place / "adapter"
+def trained(folder: Path) -> tuple[list[TrainerEvent], Path]:
+    """The events and the output folder, which had another file and an older adapter before."""
+    output = folder / "adapter"
     output.mkdir()
     for name in ("README.md", "adapter_config.json", "adapter_model.safetensors"):
         (output / name).write_text("old")
-    return list(train(run(place, output="adapter"))), output
+    return train(training_run(folder, "adapter")), output
 
 
-def test_progress_is_told_from_start_to_finish(trained: tuple[list[Event], Path]) -> None:
+def test_progress_is_reported_from_start_to_finish(trained: tuple[list[TrainerEvent], Path]) -> None:
     started, *steps, finished = trained[0]
     assert isinstance(started, Started)
     assert isinstance(finished, Finished)
@@ -94,7 +68,9 @@ def test_progress_is_told_from_start_to_finish(trained: tuple[list[Event], Path]
     assert progress[-1][1] < 0.95 * progress[0][1]
 
 
-def test_the_weights_are_bfloat16_of_the_layers_and_modules_in_the_recipe(trained: tuple[list[Event], Path]) -> None:
+def test_the_weights_are_bfloat16_of_the_layers_and_modules_in_the_recipe(
+    trained: tuple[list[TrainerEvent], Path],
+) -> None:
     with safe_open(trained[1] / "adapter_model.safetensors", "numpy") as file:
         names = set(file.keys())
         types = {file.get_slice(name).get_dtype() for name in names}
@@ -109,7 +85,7 @@ def test_the_weights_are_bfloat16_of_the_layers_and_modules_in_the_recipe(traine
     }
 
 
-def test_something_was_learned_in_every_tensor(trained: tuple[list[Event], Path]) -> None:
+def test_every_tensor_was_trained(trained: tuple[list[TrainerEvent], Path]) -> None:
     raw = (trained[1] / "adapter_model.safetensors").read_bytes()
     header_size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + header_size])
@@ -119,17 +95,21 @@ def test_something_was_learned_in_every_tensor(trained: tuple[list[Event], Path]
         assert np.frombuffer(raw[8 + header_size + begin : 8 + header_size + end], np.uint16).any()  # B starts at zero
 
 
-def test_the_config_names_the_base_and_no_path_of_this_machine(trained: tuple[list[Event], Path], place: Path) -> None:
+def test_the_config_names_the_base_and_no_path_of_this_machine(
+    trained: tuple[list[TrainerEvent], Path], folder: Path
+) -> None:
     text = (trained[1] / "adapter_config.json").read_text()
     config = json.loads(text)
     assert config["base_model_name_or_path"] == "Tiny-Base"
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
     assert config["target_modules"] == ["down_proj", "q_proj"]
     assert config["layers_to_transform"] == [1, 2]
-    assert str(place) not in text
+    assert str(folder) not in text
 
 
-def test_the_adapters_files_are_replaced_and_others_left_alone(trained: tuple[list[Event], Path], place: Path) -> None:
+def test_the_adapters_files_are_replaced_and_others_left_alone(
+    trained: tuple[list[TrainerEvent], Path], folder: Path
+) -> None:
     assert sorted(path.name for path in trained[1].iterdir()) == [
         "README.md",
         "adapter_config.json",
@@ -137,43 +117,34 @@ def test_the_adapters_files_are_replaced_and_others_left_alone(trained: tuple[li
         "checkpoints",
     ]
     assert (trained[1] / "README.md").read_text() == "old"
-    assert leftovers(place) == []
+    assert leftovers(folder) == []
 
 
-def test_the_same_training_gives_the_same_bytes(trained: tuple[list[Event], Path], place: Path) -> None:
-    list(train(run(place, output="again")))
+def test_the_same_training_gives_the_same_bytes(trained: tuple[list[TrainerEvent], Path], folder: Path) -> None:
+    train(training_run(folder, "again"))
     for name in ("adapter_config.json", "adapter_model.safetensors"):
-        assert (place / "again" / name).read_bytes() == (trained[1] / name).read_bytes()
+        assert (folder / "again" / name).read_bytes() == (trained[1] / name).read_bytes()
 
 
-def test_an_interrupt_leaves_what_was_there_and_nothing_else(place: Path) -> None:
-    (place / "long.yaml").write_text(RECIPE.replace("epochs: 5", "epochs: 1000"))
-    output = place / "interrupted"
+def test_an_interrupt_leaves_existing_files_and_nothing_else(folder: Path) -> None:
+    output = folder / "interrupted"
     output.mkdir()
     (output / "adapter_config.json").write_text("old")
-    command = run(place, recipe="long.yaml", output="interrupted").command
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        _wait_for("step", child.stdout or ())
+    with start(training_run(folder, "interrupted", recipe=with_epochs(1000))) as child:
+        wait_for("step", child.stdout)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
     assert child.returncode == 130
     assert [path.name for path in output.iterdir()] == ["adapter_config.json"]
     assert (output / "adapter_config.json").read_text() == "old"
-    assert leftovers(place) == []
-
-
-def _wait_for(kind: str, lines: Iterable[str]) -> None:
-    for line in lines:
-        if json.loads(line)["event"] == kind:
-            return
-    raise AssertionError(f"no {kind}")
+    assert leftovers(folder) == []
 
 
 @pytest.fixture(scope="module")
 def trainer() -> ModuleType:
-    """The trainer in this process: what it refuses, it refuses before it trains."""
+    """The trainer's module in this process: it refuses invalid runs before it trains."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the libraries' own, about each other
+        warnings.simplefilter("ignore")  # of the libraries, about each other
         return importlib.import_module("loramux_adapters.finetuning.trainer.training")
 
 
@@ -184,56 +155,57 @@ def trainer() -> ModuleType:
         ("empty", {}, "empty can't be loaded as a base model"),
         ("mute", {}, "mute has no chat template"),
         ("base", {"last_layers": 4}, "the last 4 layers, but the base has 3"),
-        ("base", {"max_length": 8}, r"answer 1 of the data has \d+ tokens, more than .* max_length of 8"),
+        (
+            "base",
+            {"max_length": 8},
+            r"answer 1 of the data has \d+ tokens .* at most the max_length of 8",
+        ),
     ],
 )
-def test_what_cannot_be_trained_is_refused_with_its_reason(
-    place: Path, trainer: ModuleType, base: str, changes: dict[str, int], reason: str
+def test_an_invalid_run_is_refused_with_its_reason(
+    folder: Path, trainer: ModuleType, base: str, changes: dict[str, Any], reason: str
 ) -> None:
-    (place / "empty").mkdir(exist_ok=True)
-    if not (place / "mute").exists():
-        make_base(place / "mute", chat_template=None)
-    output, said = place / "never", io.StringIO()
+    (folder / "empty").mkdir(exist_ok=True)
+    if not (folder / "mute").exists():
+        make_base(folder / "mute", chat_template=None)
+    output, stream = folder / "never", io.StringIO()
     with pytest.raises(TrainingError, match=reason):
-        job = trainer.Job(place / base, "Tiny-Base", place / "train.jsonl", Recipe(**changes), output)
-        trainer.train(job, trainer.Reporter(said))
-    assert said.getvalue() == ""
+        run = training_run(folder, "never", base=folder / base, recipe=Recipe(**changes))
+        trainer.train(run, trainer.ProgressReporter(stream))
+    assert stream.getvalue() == ""
     assert not output.exists()
-    assert leftovers(place) == []
+    assert leftovers(folder) == []
 
 
-def kept(place: Path, name: str, epochs: int = 34) -> TrainingRun:
-    """A training of three steps an epoch that saves its state after each of them."""
-    recipe = f"kept-{epochs}.yaml"
-    (place / recipe).write_text(RECIPE.replace("epochs: 5", f"epochs: {epochs}"))
-    return replace(
-        run(place, recipe=recipe, output=name),
-        state=place / f"{name}-state",
-        validation=place / "train.jsonl",
-        save_seconds=0.0,
-    )
+def with_epochs(epochs: int) -> Recipe:
+    return RECIPE.model_copy(update={"epochs": epochs})
 
 
-def endless(place: Path, name: str) -> TrainingRun:
-    """A training that doesn't end before the test does something about it, however slow the machine."""
-    return kept(place, name, epochs=1000)
+def resumable(folder: Path, name: str, epochs: int = 34, **changes: Any) -> TrainingRun:
+    """A run of three steps per epoch that saves its state after each step."""
+    defaults = {
+        "recipe": with_epochs(epochs),
+        "state": folder / f"{name}-state",
+        "validation": folder / "train.jsonl",
+        "save_seconds": 0.0,
+    }
+    return training_run(folder, name, **defaults | changes)
 
 
-def start(command: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+def endless(folder: Path, name: str, **changes: Any) -> TrainingRun:
+    """A run that does not end before the test stops it, even on a fast machine."""
+    return resumable(folder, name, epochs=1000, **changes)
 
 
 @pytest.fixture(scope="module")
-def unbroken(place: Path) -> tuple[list[Event], Path]:
-    return list(train(kept(place, "unbroken"))), place / "unbroken"
+def uninterrupted(folder: Path) -> tuple[list[TrainerEvent], Path]:
+    return train(resumable(folder, "uninterrupted")), folder / "uninterrupted"
 
 
-def test_three_adapters_are_exported_on_the_way_and_the_last_is_the_result(
-    unbroken: tuple[list[Event], Path],
+def test_three_adapters_are_exported_and_the_last_one_is_the_result(
+    uninterrupted: tuple[list[TrainerEvent], Path],
 ) -> None:
-    events, output = unbroken
+    events, output = uninterrupted
     exported = [event for event in events if isinstance(event, Checkpointed)]
     assert [event.step for event in exported] == [34, 68, 102]
     assert [event.step for event in events if isinstance(event, Validated)] == [34, 68, 102]
@@ -244,18 +216,18 @@ def test_three_adapters_are_exported_on_the_way_and_the_last_is_the_result(
     assert first.read_bytes() != (output / "adapter_model.safetensors").read_bytes()
 
 
-def test_what_was_validated_got_better(unbroken: tuple[list[Event], Path]) -> None:
-    passes = [event for event in unbroken[0] if isinstance(event, Validated)]
+def test_the_validation_loss_falls(uninterrupted: tuple[list[TrainerEvent], Path]) -> None:
+    passes = [event for event in uninterrupted[0] if isinstance(event, Validated)]
     assert passes[-1].loss < passes[0].loss
     assert all(0 <= (event.token_accuracy or -1) <= 1 for event in passes)
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
-    unbroken: tuple[list[Event], Path], place: Path
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(
+    uninterrupted: tuple[list[TrainerEvent], Path], folder: Path
 ) -> None:
-    again = kept(place, "killed")
+    again = resumable(folder, "killed")
     for step in (20, 70):
-        with start(again.command) as child:
+        with start(again) as child:
             for line in child.stdout or ():
                 event = parse_event(line)
                 if isinstance(event, Step) and event.step >= step:
@@ -265,110 +237,105 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     assert isinstance(started, Started)
     assert started.resumed_step >= 69
     assert isinstance(finished, Finished)
-    whole = unbroken[0][-1]
+    whole = uninterrupted[0][-1]
     assert isinstance(whole, Finished)
     assert finished.tokens == whole.tokens
     weights = "adapter_model.safetensors"
-    assert (place / "killed" / weights).read_bytes() == (unbroken[1] / weights).read_bytes()
+    assert (folder / "killed" / weights).read_bytes() == (uninterrupted[1] / weights).read_bytes()
 
 
 def test_a_training_that_was_killed_after_its_last_step_only_writes_its_result(
-    unbroken: tuple[list[Event], Path], place: Path
+    uninterrupted: tuple[list[TrainerEvent], Path], folder: Path
 ) -> None:
-    """The unbroken one's last state is still there: it is what a kill between the last step and the result leaves."""
-    started, *between, finished = train(replace(kept(place, "unbroken"), output=place / "late"))
+    """The last state of the uninterrupted run is what a kill between the last step and the result leaves."""
+    started, *between, finished = train(resumable(folder, "uninterrupted", output=folder / "late"))
     assert isinstance(started, Started)
     assert started.resumed_step == started.steps == 102
     assert between == []
     assert isinstance(finished, Finished)
-    assert (finished.tokens, finished.size) == (unbroken[0][-1].tokens, unbroken[0][-1].size)  # type: ignore[union-attr]
+    assert (finished.tokens, finished.size) == (uninterrupted[0][-1].tokens, uninterrupted[0][-1].size)  # type: ignore[union-attr]
     weights = "adapter_model.safetensors"
-    assert (place / "late" / weights).read_bytes() == (unbroken[1] / weights).read_bytes()
+    assert (folder / "late" / weights).read_bytes() == (uninterrupted[1] / weights).read_bytes()
 
 
-def test_a_trainer_that_is_interrupted_ends_at_once(place: Path) -> None:
-    with start(endless(place, "interrupted-kept").command) as child:
-        _wait_for("step", child.stdout or ())
+def test_an_interrupted_trainer_exits_without_finishing_its_step(folder: Path) -> None:
+    with start(endless(folder, "interrupted-kept")) as child:
+        wait_for("step", child.stdout)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
     assert child.returncode == 130
 
 
-def test_two_trainers_never_share_a_state(place: Path) -> None:
-    again = endless(place, "shared")
-    with start(again.command) as child:
-        _wait_for("started", child.stdout or ())
+def test_two_trainers_never_share_a_state(folder: Path) -> None:
+    again = endless(folder, "shared")
+    with start(again) as child:
+        wait_for("started", child.stdout)
         with pytest.raises(TrainingError, match="another trainer works on this training"):
-            list(train(again))
+            train(again)
         child.kill()
 
 
-def test_without_a_recipe_one_is_chosen_by_the_data(place: Path) -> None:
-    started = next(iter(train(replace(run(place), recipe=None, output=place / "chosen"))))
+def test_without_a_recipe_one_is_chosen_by_the_data(folder: Path) -> None:
+    started = first_event(training_run(folder, "chosen", recipe=None))
     assert isinstance(started, Started)
     assert started.recipe is not None
     assert (started.recipe.epochs, started.recipe.last_layers) == (25, 2)
 
 
-def test_a_training_that_is_told_to_pause_saves_its_last_step(place: Path) -> None:
-    again = endless(place, "paused")
-    with start(again.command) as child:
-        _wait_for("step", child.stdout or ())
+def test_a_training_that_is_asked_to_pause_saves_its_last_step(folder: Path) -> None:
+    again = endless(folder, "paused")
+    with start(again) as child:
+        wait_for("step", child.stdout)
         child.terminate()
-        said = [parse_event(line) for line in child.stdout or ()]
+        events = [parse_event(line) for line in child.stdout or ()]
     assert child.returncode == 0
-    assert isinstance(said[-1], Paused)
-    assert next(event for event in reversed(said) if isinstance(event, Saved)).step == said[-1].step
-    assert not (place / "paused" / "adapter_config.json").exists()
-    started = next(iter(train(again)))
+    assert isinstance(events[-1], Paused)
+    assert next(event for event in reversed(events) if isinstance(event, Saved)).step == events[-1].step
+    assert not (folder / "paused" / "adapter_config.json").exists()
+    started = first_event(again)
     assert isinstance(started, Started)
-    assert started.resumed_step == said[-1].step
+    assert started.resumed_step == events[-1].step
 
 
-def test_a_service_manager_that_tells_parent_and_trainer_loses_no_step(place: Path) -> None:
-    """The trainer hears of it twice then: once itself, and once from its parent."""
-    with start([*endless(place, "told-twice").command, "--with-parent"]) as child:
-        _wait_for("step", child.stdout or ())
+def test_two_sigterms_lose_no_step(folder: Path) -> None:
+    """A service manager signals the parent, which signals the trainer, and the trainer itself."""
+    with start(endless(folder, "two-signals")) as child:
+        wait_for("step", child.stdout)
         child.terminate()
         child.terminate()
-        said = [parse_event(line) for line in child.stdout or ()]
+        events = [parse_event(line) for line in child.stdout or ()]
     assert child.returncode == 0
-    assert isinstance(said[-1], Paused)
+    assert isinstance(events[-1], Paused)
 
 
-def test_a_full_disk_is_told_as_such_and_not_as_a_crash(place: Path) -> None:
-    """Of the disk's room more is asked for than any disk has."""
-    full = "import loramux_adapters.finetuning.trainer.command as c; c.ROOM_BYTES = 1 << 62; raise SystemExit(c.main())"
-    run_of = replace(run(place, output="full"), recipe=place / "gone.yaml")
-    command = [run_of.command[0], "-c", full, *run_of.command[3:]]
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
-    [event] = map(parse_event, said.splitlines())
+def test_a_full_disk_is_reported_and_is_not_a_crash(folder: Path) -> None:
+    run = training_run(folder, "full", data=folder / "missing.jsonl")
+    with start(run, (sys.executable, full_disk_trainer.__file__ or "")) as child:
+        [event] = map(parse_event, child.stdout or ())
     assert event == Failed(message="no space is left on the disk", code="training_disk_full")
 
 
-def test_a_training_pauses_when_its_parent_dies(place: Path) -> None:
-    with start([*endless(place, "orphan").command, "--with-parent"]) as child:
-        _wait_for("step", child.stdout or ())
+def test_a_training_pauses_when_its_parent_dies(folder: Path) -> None:
+    with start(endless(folder, "orphan")) as child:
+        wait_for("step", child.stdout)
         assert child.stdin is not None
         child.stdin.close()
-        said = [parse_event(line) for line in child.stdout or ()]
-    assert isinstance(said[-1], Paused)
+        events = [parse_event(line) for line in child.stdout or ()]
+    assert isinstance(events[-1], Paused)
 
 
-def test_a_training_whose_events_nobody_reads_any_more_saves_and_ends(place: Path) -> None:
-    again = endless(place, "unheard")
-    with start(replace(again, save_seconds=3600.0).command) as child:
+def test_a_training_whose_events_are_no_longer_read_saves_and_exits(folder: Path) -> None:
+    with start(endless(folder, "unread", save_seconds=3600.0)) as child:
         assert child.stdout is not None
-        _wait_for("step", child.stdout)
+        wait_for("step", child.stdout)
         child.stdout.close()
         assert child.wait(60) == 0
-    assert [path.name for path in (place / "unheard-state").iterdir()] != []
+    assert [path.name for path in (folder / "unread-state").iterdir()] != []
 
 
-def test_the_state_of_other_data_is_not_taken_up(place: Path) -> None:
-    again = kept(place, "unbroken")
-    other = place / "other.jsonl"
-    other.write_text("".join((place / "train.jsonl").read_text().splitlines(keepends=True)[:9]))
-    started = next(iter(train(replace(again, data=other, output=place / "other"))))
+def test_a_state_of_other_data_is_not_resumed(folder: Path) -> None:
+    other = folder / "other.jsonl"
+    other.write_text("".join((folder / "train.jsonl").read_text().splitlines(keepends=True)[:9]))
+    started = first_event(resumable(folder, "uninterrupted", data=other, output=folder / "other"))
     assert isinstance(started, Started)
     assert started.resumed_step == 0

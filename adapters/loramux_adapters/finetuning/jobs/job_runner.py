@@ -1,0 +1,134 @@
+"""Brings one job to its end: plans it, trains it, publishes its results."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from loramux_adapters.errors import StoreError
+from loramux_adapters.finetuning.errors import TrainerCrashed
+from loramux_adapters.finetuning.events import Checkpointed, Paused
+from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
+from loramux_adapters.finetuning.jobs.errors import WrongJobState
+from loramux_adapters.finetuning.jobs.event_log import JobEventLog
+from loramux_adapters.finetuning.jobs.failures import JobFailures
+from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
+from loramux_adapters.finetuning.jobs.observer import JobObserver, NullJobObserver
+from loramux_adapters.finetuning.jobs.planning import JobPlanner
+from loramux_adapters.finetuning.jobs.registry import JobRegistry
+from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
+from loramux_adapters.finetuning.jobs.states import JobState
+from loramux_adapters.finetuning.trainer_process import TrainerLauncher
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class JobRunner:
+    """Works on one job at a time until it ends, is moved by a client, or has to be retried later."""
+
+    registry: JobRegistry
+    planner: JobPlanner
+    publisher: ResultPublisher
+    launcher: TrainerLauncher = field(default_factory=TrainerLauncher)
+    observer: JobObserver = field(default_factory=NullJobObserver)
+    changes: ChangeSignal = field(default_factory=ChangeSignal)
+    retry_seconds: float = 5.0
+    """First pause before a retry; see JobFailures."""
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._failures = JobFailures(self.registry, self.changes, self.now, self.retry_seconds)
+
+    async def run(self, job: JobRecord, lock_fd: int) -> None:
+        """Work on a job, and report its start and stop to the observer.
+
+        Raises:
+            StoreError: the registry can't be read or written.
+        """
+        self.observer.started(job)
+        try:
+            await self._run(job, lock_fd)
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._stopped, job.id))
+
+    async def _run(self, job: JobRecord, lock_fd: int) -> None:
+        try:
+            if job.state is not JobState.RUNNING:
+                job = await self._start(job)
+            await self._unless_moved(job, self._train(job, lock_fd))
+            await self._unless_moved(job, self._publish(job))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next jobs must get their turn
+            await self._failures.handle(job, error)
+        else:
+            self._failures.reset()
+
+    async def _start(self, job: JobRecord) -> JobRecord:
+        """Validate the files and choose the hyperparameters if that is still to be done; move the job to running."""
+        if job.state is JobState.VALIDATING_FILES:
+            recipe, events = await asyncio.to_thread(self.planner.plan_job, job)
+            events.insert(0, JobEvent("Files validated, moving job to queued state"))
+            chosen = recipe.model_dump(mode="json")
+            # Only from this state: a client may have paused the job meanwhile.
+            await self._move(job, JobState.QUEUED, *events, only_from=JobState.VALIDATING_FILES, recipe=chosen)
+        values = {} if job.started_at else {"started_at": self.now()}
+        return await self._move(job, JobState.RUNNING, JobEvent("Fine-tuning job started"), **values)
+
+    async def _train(self, job: JobRecord, lock_fd: int) -> None:
+        run = await asyncio.to_thread(self.planner.training_run, job)
+        log = JobEventLog(self.registry, job, self.observer, self.now)
+        async with self.launcher.launch(run, self.planner.job_folder(job), lock_fd) as trainer:
+            async for event in trainer.events():
+                await log.record(event)
+                if isinstance(event, Checkpointed):
+                    folder = run.output / event.folder
+                    await self.publisher.publish_checkpoint(job, folder, event.step, log.progress)
+                if isinstance(event, Paused):
+                    raise TrainerCrashed("the trainer was stopped, but not by this server")
+
+    async def _publish(self, job: JobRecord) -> None:
+        job = await asyncio.to_thread(self.registry.get, job.id)
+        run = await asyncio.to_thread(self.planner.training_run, job)
+        await self.publisher.publish_result(job, run, self.planner.results_folder(job))
+
+    async def _unless_moved(self, job: JobRecord, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; cancel it and raise WrongJobState if a client moves the job meanwhile."""
+        task = asyncio.create_task(work)
+        try:
+            while not task.done():
+                await self.changes.wait(task)
+                state = (await asyncio.to_thread(self.registry.get, job.id)).state
+                if state is not JobState.RUNNING and not task.done():
+                    raise WrongJobState(f"The job is {state.value}.")
+            await task
+        finally:
+            task.cancel()
+            await _wait_until_done(task)
+
+    def _stopped(self, job: str) -> None:
+        try:
+            record = self.registry.get(job)
+            if record.state.has_ended:
+                self.planner.remove_work_files(job)
+            self.observer.stopped(record)
+        except StoreError:  # recorded when the job is next worked on, if it is
+            _log.exception("the cost of job %s could not be recorded", job)
+
+    async def _move(self, job: JobRecord, state: JobState, *events: JobEvent, **values: Any) -> JobRecord:
+        return await asyncio.to_thread(self.registry.move, job.id, state, self.now(), *events, **values)
+
+
+async def _wait_until_done(task: asyncio.Task[None]) -> None:
+    """Wait until a task is done, however it ends; a cancellation of the caller is raised after that, not lost."""
+    is_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if not task.cancelled():
+        task.exception()  # retrieved, so that asyncio doesn't log it as never retrieved
+    if is_cancelled:
+        raise asyncio.CancelledError

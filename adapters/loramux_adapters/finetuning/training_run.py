@@ -1,0 +1,55 @@
+"""The parameters of one training run: a JSON file that the parent writes and the trainer process reads."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loramux_adapters.finetuning.recipes.recipe import Recipe
+
+
+class TrainingRun(BaseModel):
+    """The inputs and the output of one training run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: Path
+    """Folder of the base model."""
+    base_name: str
+    """Name of the base to record in the adapter."""
+    data: Path
+    """Training file: OpenAI chat conversations (JSONL)."""
+    output: Path
+    """Folder to write the adapter to."""
+    recipe: Recipe | None = None
+    """None: chosen by the size of the data and of the base."""
+    validation: Path | None = None
+    """File in the format of `data` that is not trained on."""
+    state: Path | None = None
+    """Folder of the training states; None: nothing is saved to resume from."""
+    save_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """Longest time between two saved states: how much training a kill may cost."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; None: torch's default."""
+
+    def write(self, path: Path) -> None:
+        """Write the run to a JSON file.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        # Not pydantic's own JSON, which refuses paths that are not UTF-8.
+        path.write_text(json.dumps(self.model_dump(mode="json")), encoding="ascii")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a run from the file that `write` made.
+
+        Raises:
+            OSError: the file can't be read.
+            ValueError: it is not a run.
+        """
+        return cls.model_validate(json.loads(path.read_bytes()))

@@ -1,0 +1,33 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from loramux_adapters.finetuning.recipes.recipe import Recipe
+from loramux_adapters.finetuning.training_run import TrainingRun
+
+RUN = TrainingRun(base=Path("base"), base_name="Tiny-Base", data=Path("train.jsonl"), output=Path("out"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"recipe": Recipe(rank=4, learning_rate=1 / 3), "validation": Path("held-out.jsonl"), "state": Path("state")},
+        {"save_seconds": 0.0, "device": "cuda:1", "threads": 3},
+        {"data": Path(os.fsdecode(b"not-utf-8-\xff.jsonl")), "output": Path("größe")},
+    ],
+)
+def test_a_run_survives_its_file(tmp_path: Path, changes: dict[str, object]) -> None:
+    run = RUN.model_copy(update=changes)
+    run.write(tmp_path / "run.json")
+    assert TrainingRun.read(tmp_path / "run.json") == run
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"base": "b", "base_name": "b", "data": "d", "output": "o", "x": 1}']
+)
+def test_a_file_that_is_not_a_run_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r".+"):
+        TrainingRun.read(tmp_path / "run.json")
