@@ -20,7 +20,7 @@ LORAMUX = str(Path(sys.executable).with_name("loramux"))
 
 
 @dataclass
-class Serving:
+class ServeProcess:
     """A started command, and what it said so far."""
 
     process: subprocess.Popen[bytes]
@@ -28,29 +28,29 @@ class Serving:
     seen: dict[int, psutil.Process]
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """All that it wrote to standard output and error, without terminal codes."""
         return self.log.read_text(errors="replace")
 
     @property
     def url(self) -> str:
         """Where it serves, as it says itself."""
-        found = re.search(r"http://127\.0\.0\.1:\d+", self.said)
-        assert found, self.said
+        found = re.search(r"http://127\.0\.0\.1:\d+", self.output)
+        assert found, self.output
         return found.group()
 
-    def wait_until_said(self, words: str, seconds: float) -> None:
+    def wait_for_output(self, words: str, seconds: float) -> None:
         """Wait for these words; fail with all that it said if it ends or is silent before."""
         deadline = time.monotonic() + seconds
-        while words not in self.said:
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
-            assert time.monotonic() < deadline, f"not said in {seconds} s: {words}\n{self.said}"
+        while words not in self.output:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
+            assert time.monotonic() < deadline, f"not said in {seconds} s: {words}\n{self.output}"
             self.descendants()
             time.sleep(0.2)
 
     def wait_until_serving(self, seconds: float = 400) -> str:
         """Wait until requests are taken, and return where."""
-        self.wait_until_said("serving; Ctrl-C ends it", seconds)
+        self.wait_for_output("serving; Ctrl-C ends it", seconds)
         assert httpx.get(f"{self.url}/ready").status_code == 200
         return self.url
 
@@ -77,22 +77,24 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], folder: Path, **environment: str) -> Iterator[Serving]:
-    """Start `command` in the repository, with its data in `folder`, on any free port; end it if it has not ended."""
+def serving(
+    command: list[str], folder: Path, working_folder: Path = REPOSITORY, **environment: str
+) -> Iterator[ServeProcess]:
+    """Start `command` in `working_folder`, with its data in `folder`, on any free port; end it if it has not ended."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "said.log"
     set_anew = {"LORAMUX_PORT": "0", "LORAMUX_DATA_DIR": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=REPOSITORY,
+            cwd=working_folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env=os.environ | set_anew | environment,
         )
-        started = Serving(process, log, {})
+        started = ServeProcess(process, log, {})
         try:
             yield started
         finally:
