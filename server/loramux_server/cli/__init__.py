@@ -1,1 +1,1 @@
-"""The commands of `loramux`, one module each; cli.py registers them."""
+"""The commands of `loramux`, one module per command; main.py registers them."""

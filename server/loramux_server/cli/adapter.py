@@ -1,4 +1,4 @@
-"""`loramux adapter`: the adapters of a running server and their versions."""
+"""`loramux adapter`: manage the adapters of a running server and their versions."""
 
 import re
 import sys
@@ -10,15 +10,17 @@ import typer
 
 from loramux_server.cli import adapter_tables as tables
 from loramux_server.cli import aliases
-from loramux_server.cli.adapter_names import SHORTEST, Name, adapter_path, digest_of, shown, version_path
-from loramux_server.cli.api_client import DEFAULT_URL, ApiKey, AsJson, Server, Url
+from loramux_server.cli.adapter_names import MIN_DIGEST_LENGTH, Name, adapter_path, resolve_digest, version_path
+from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, AsJson, Url
+from loramux_server.cli.console import print_result
 
 commands = typer.Typer(
-    name="adapter", help="Adapters, their versions, and what their names lead to.", no_args_is_help=True
+    name="adapter", help="Manage adapters, their versions and the names that point at them.", no_args_is_help=True
 )
 
 NameOrVersion = Annotated[
-    str, typer.Argument(help=f"NAME, or NAME@DIGEST; {SHORTEST} characters of the digest are enough.")
+    str,
+    typer.Argument(help=f"NAME, or NAME@DIGEST; the first {MIN_DIGEST_LENGTH} characters of the digest are enough."),
 ]
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
 
@@ -28,21 +30,25 @@ def add(
     name: Name,
     source: Annotated[
         str,
-        typer.Argument(help="A folder on the server, hf:ORG/NAME[@REVISION], or a URL such as s3://bucket/folder."),
+        typer.Argument(help="Folder on the server, hf:ORG/NAME[@REVISION], or URL such as s3://bucket/folder."),
     ],
     *,
-    upload: Annotated[bool, typer.Option("--upload", help="SOURCE is a folder here: send its files.")] = False,
-    promote: Annotated[bool, typer.Option(help="Let NAME lead to the new version from now on.")] = True,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="SOURCE is a folder on this machine: upload its files.")
+    ] = False,
+    promote: Annotated[bool, typer.Option(help="Point NAME at the new version.")] = True,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check an adapter's files, try them on the engine, and serve them under NAME.
+    """Validate an adapter's files, test them on the engine, and serve them as NAME.
 
-    Adding to a NAME that exists makes a new version of it; the old ones keep answering as NAME@DIGEST. A folder on the
-    server must lie in one of its LORAMUX_ALLOWED_ROOTS, and a URL in one of its LORAMUX_ALLOWED_URLS.
+    Adding to an existing NAME creates a new version; older versions stay available as NAME@DIGEST. A folder on the
+    server must be inside one of its LORAMUX_ALLOWED_ROOTS, and a URL inside one of its LORAMUX_ALLOWED_URLS.
 
     Examples:
+
+    - loramux adapter add tone my-adapters/tone
 
     - loramux adapter add tone ./tone --upload
 
@@ -50,80 +56,82 @@ def add(
     """
     body: dict[str, Any] = {"name": name, "promote": promote}
     if not upload:
-        body["source"] = _source(source)
-    version = Server(url, api_key).add(body, Path(source) if upload else None)
-    shown(version, tables.version, as_json=as_json)
+        body["source"] = _source_body(source)
+    version = ApiClient(url, api_key).add_adapter(body, Path(source) if upload else None)
+    print_result(version, tables.version, as_json=as_json)
 
 
 @commands.command("list")
 def list_(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """List the adapters, their versions, and which of them serve."""
-    answer = Server(url, api_key).call("GET", "/admin/adapters")
-    shown(answer, lambda answer: tables.adapters(answer["data"]), as_json=as_json)
+    """List all adapters and the state of their versions."""
+    response = ApiClient(url, api_key).call("GET", "/admin/adapters")
+    print_result(response, lambda response: tables.adapters(response["data"]), as_json=as_json)
 
 
 @commands.command()
 def show(name: NameOrVersion, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Show the versions of NAME, or all about NAME@DIGEST: where it is from, and what it answered when it was tried."""
-    server = Server(url, api_key)
+    """Show the versions of NAME, or the details of NAME@DIGEST: source, size and the result of its effect check."""
+    client = ApiClient(url, api_key)
     adapter, at, digest = name.partition("@")
     if at:
-        version = server.call("GET", version_path(adapter, digest_of(server, adapter, digest)))
-        shown(version, tables.version, as_json=as_json)
+        version = client.call("GET", version_path(adapter, resolve_digest(client, adapter, digest)))
+        print_result(version, tables.version, as_json=as_json)
     else:
-        shown(server.call("GET", adapter_path(adapter)), tables.adapter, as_json=as_json)
+        print_result(client.call("GET", adapter_path(adapter)), tables.adapter, as_json=as_json)
 
 
 @commands.command()
 def remove(
     name: NameOrVersion,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget NAME with all its versions, or NAME@DIGEST alone.
+    """Remove NAME with all its versions, or NAME@DIGEST alone.
 
-    New requests find no such model; those in flight finish. Files that no other adapter has are removed from the
-    server's store.
+    New requests get a 404; requests in flight finish. Files that no other adapter uses are deleted from the server's
+    store.
     """
-    server = Server(url, api_key)
+    client = ApiClient(url, api_key)
     adapter, at, digest = name.partition("@")
     if at:
-        left = server.call("DELETE", version_path(adapter, digest_of(server, adapter, digest)))
-        shown(left, tables.adapter, as_json=as_json)
+        adapter_left = client.call("DELETE", version_path(adapter, resolve_digest(client, adapter, digest)))
+        print_result(adapter_left, tables.adapter, as_json=as_json)
         return
     if not yes and sys.stdin.isatty():
         typer.confirm(f"Remove {name} and all its versions?", abort=True, err=True)
-    shown(server.call("DELETE", adapter_path(adapter)), tables.removed, as_json=as_json)
+    print_result(client.call("DELETE", adapter_path(adapter)), tables.removed, as_json=as_json)
 
 
 @commands.command()
 def history(
-    name: Annotated[str | None, typer.Argument(help="Of this adapter only; it may be removed already.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 30,
+    name: Annotated[
+        str | None, typer.Argument(help="Only changes of this adapter, which may have been removed.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Limit to the newest N.")] = 30,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who changed what, the newest change first."""
+    """Show who changed what, newest first."""
     query = f"?limit={limit}" + (f"&adapter={quote(name, safe='')}" if name else "")
-    answer = Server(url, api_key).call("GET", f"/admin/audit{query}")
-    shown(answer, lambda answer: tables.history(answer["data"]), as_json=as_json)
+    response = ApiClient(url, api_key).call("GET", f"/admin/audit{query}")
+    print_result(response, lambda response: tables.history(response["data"]), as_json=as_json)
 
 
 @commands.command()
 def residency(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Show which versions are in the engine, how many requests each serves now, and which fail to load."""
-    shown(Server(url, api_key).call("GET", "/admin/residency"), tables.residency, as_json=as_json)
+    """Show which versions are loaded in the engine, their requests in flight, and which fail to load."""
+    print_result(ApiClient(url, api_key).call("GET", "/admin/residency"), tables.residency, as_json=as_json)
 
 
 for command in aliases.COMMANDS:
     commands.command()(command)
 
 
-def _source(source: str) -> dict[str, Any]:
+def _source_body(source: str) -> dict[str, Any]:
     if source.startswith("hf:"):
         repo, _, revision = source.removeprefix("hf:").partition("@")
         return {"type": "hub", "repo": repo, "revision": revision or None}

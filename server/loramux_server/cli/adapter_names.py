@@ -1,47 +1,43 @@
-"""Adapters and versions as people name them on a command line, and answers as they want them."""
+"""Adapter and version names on a command line, and their paths on the server."""
 
-import json
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from loramux_server.cli.api_client import Server, ended
+from loramux_server.cli.api_client import ApiClient
+from loramux_server.cli.console import fail
 
 Name = Annotated[str, typer.Argument(help="The adapter's name, which clients send as `model`.")]
 
-SHORTEST = 4
-"""So many characters of a digest are enough where only one version begins with them."""
+MIN_DIGEST_LENGTH = 4
+"""Characters of a digest that identify a version, if only one version starts with them."""
 
 
-def adapter_path(name: str, more: str = "") -> str:
-    """Where the server has the adapter."""
-    return f"/admin/adapters/{quote(name)}{more}"
+def adapter_path(name: str, suffix: str = "") -> str:
+    """Return the API path of an adapter."""
+    return f"/admin/adapters/{quote(name)}{suffix}"
 
 
 def version_path(name: str, digest: str) -> str:
-    """Where the server has the version."""
+    """Return the API path of a version."""
     return adapter_path(name, f"/versions/{digest}")
 
 
-def digest_of(server: Server, name: str, text: str) -> str:
-    """Return the digest of the one version of `name` that `text` means: NAME@DIGEST, DIGEST, or how it begins."""
-    of_name, at, start = text.rpartition("@")
-    versions = server.call("GET", adapter_path(name))["versions"]
+def resolve_digest(client: ApiClient, name: str, text: str) -> str:
+    """Return the full digest of the version of `name` that `text` names: NAME@DIGEST, DIGEST, or a prefix of it.
+
+    Raises:
+        typer.Exit: `text` matches no version, or several.
+
+    """
+    given_name, at, prefix = text.rpartition("@")
+    versions = client.call("GET", adapter_path(name))["versions"]
     known: list[str] = [version["id"].partition("@")[2] for version in versions]
-    found = [digest for digest in known if digest.startswith(start.lower())]
-    if len(found) == 1 and len(start) >= SHORTEST and (not at or of_name == name):
-        return found[0]
-    raise ended(
-        f"{text!r} means no one version of {name}: say its digest, or the first {SHORTEST} characters of it or more. "
-        f"There is {', '.join(known)}."
-    )
-
-
-def shown(answer: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
-    """Print what the server answered: as it is for programs, with `show` for people."""
-    if as_json:
-        typer.echo(json.dumps(answer))
-    else:
-        show(answer)
+    matches = [digest for digest in known if digest.startswith(prefix.lower())]
+    if len(matches) != 1 or len(prefix) < MIN_DIGEST_LENGTH or (at and given_name != name):
+        fail(
+            f"unknown version {text!r} of {name}; expected a digest, or at least its first {MIN_DIGEST_LENGTH} "
+            f"characters. Versions: {', '.join(known)}."
+        )
+    return matches[0]

@@ -1,88 +1,84 @@
-"""What `loramux adapter` prints for people."""
+"""Tables that `loramux adapter` prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-Row = Mapping[str, Any]
-
-out = Console(highlight=False)
+from loramux_server.cli.console import JsonObject, column_table, fact_table, stdout
 
 
-def adapters(rows: Sequence[Row]) -> None:
-    """Print adapters, a version a line, and why some do not serve."""
-    if not rows:
-        out.print("no adapters: `loramux adapter add NAME FOLDER` adds one")
+def adapters(adapters: Sequence[JsonObject]) -> None:
+    """Print adapters, one version per line, and why some are not served."""
+    if not adapters:
+        stdout.print("no adapters; add one with `loramux adapter add NAME FOLDER`")
         return
-    table = headed("version", "state", "share", "served", "rank", "MB", "in the engine")
-    for adapter in rows:
+    table = column_table("version", "state", "share", "served", "rank", "MB", "in the engine")
+    for adapter in adapters:
         total = sum(version["weight"] for version in adapter["versions"])
         for version in adapter["versions"]:
-            table.add_row(*_facts(version, total, is_pinned=adapter["pinned"]))
-    out.print(table)
-    for version in (version for adapter in rows for version in adapter["versions"]):
-        _remarks(version)
+            table.add_row(*_cells(version, total, is_pinned=adapter["pinned"]))
+    stdout.print(table)
+    for version in (version for adapter in adapters for version in adapter["versions"]):
+        _print_problems(version)
 
 
-def adapter(row: Row) -> None:
+def adapter(adapter: JsonObject) -> None:
     """Print one adapter."""
-    adapters([row])
+    adapters([adapter])
 
 
-def version(row: Row) -> None:
-    """Print one version with all that is known of it, and what it answered when it was tried."""
+def version(row: JsonObject) -> None:
+    """Print the details of one version and the result of its effect check."""
     facts = {
         "version": row["id"],
         "state": row["state"],
         "added": _moment(row["created_at"]),
-        "from": _told(row["source"]),
+        "from": _one_line(row["source"]),
         "rank": f"{row['rank']} (alpha {row['alpha']:g}) on {', '.join(row['target_modules'])}",
         "size": f"{row['parameters']:,} parameters, {row['weights_bytes'] / 1e6:.1f} MB",
         "served": f"{row['uses']:,} requests",
     }
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(f"[bold]{name}[/]", escape(value))
-    out.print(table)
-    _remarks(row)
+    stdout.print(fact_table(facts))
+    _print_problems(row)
     if row["proof"] is not None:
-        _proof(row["proof"])
+        _print_effect_check(row["proof"])
 
 
-def removed(row: Row) -> None:
-    """Say that an adapter is gone."""
-    out.print(f"removed {row['name']} with its {len(row['versions'])} versions", markup=False)
+def removed(adapter: JsonObject) -> None:
+    """Print that an adapter was removed."""
+    stdout.print(f"removed {adapter['name']} with its {len(adapter['versions'])} versions", markup=False)
 
 
-def history(rows: Sequence[Row]) -> None:
-    """Print changes, one a line."""
-    table = headed("when (UTC)", "who", "what", "adapter", "from", "to")
-    for change in rows:
-        told = (_told(change["before"]), _told(change["after"]))
+def history(changes: Sequence[JsonObject]) -> None:
+    """Print changes, one per line."""
+    table = column_table("when (UTC)", "who", "what", "adapter", "from", "to")
+    for change in changes:
+        values = (_one_line(change["before"]), _one_line(change["after"]))
         names = (change["actor"], change["action"], change["adapter"])
-        table.add_row(_moment(change["at"]), *map(escape, (*names, *told)))
-    out.print(table)
+        table.add_row(_moment(change["at"]), *map(escape, (*names, *values)))
+    stdout.print(table)
 
 
-def residency(answer: Row) -> None:
-    """Print what is in the engine."""
-    held = len(answer["resident"])
-    out.print(f"{held} of {answer['host']} places, {answer['slots']} slots, {answer['waiting']} requests waiting")
-    table = headed("version", "where", "requests", "pinned")
-    for one in answer["resident"]:
+def residency(residency: JsonObject) -> None:
+    """Print which versions are loaded in the engine."""
+    resident = len(residency["resident"])
+    stdout.print(
+        f"{resident} of {residency['host']} versions in host memory, {residency['slots']} slots, "
+        f"{residency['waiting']} requests waiting"
+    )
+    table = column_table("version", "where", "requests", "pinned")
+    for one in residency["resident"]:
         where = "loading" if one["loading"] else one["tier"]
         table.add_row(one["version"], where, str(one["leases"]), "yes" if one["pinned"] else "")
-    if held:
-        out.print(table)
-    for one in answer["broken"]:
-        out.print(f"{one['version']} fails to load; tried again in {one['retry_in']:.0f} s", style="red")
+    if resident:
+        stdout.print(table)
+    for one in residency["broken"]:
+        stdout.print(f"{one['version']} fails to load; next attempt in {one['retry_in']:.0f} s", style="red")
 
 
-def _facts(row: Row, total: float, *, is_pinned: bool) -> tuple[str, ...]:
+def _cells(row: JsonObject, total: float, *, is_pinned: bool) -> tuple[str, ...]:
     return (
         row["id"],
         row["state"],
@@ -94,40 +90,32 @@ def _facts(row: Row, total: float, *, is_pinned: bool) -> tuple[str, ...]:
     )
 
 
-def _remarks(row: Row) -> None:
+def _print_problems(row: JsonObject) -> None:
     if row["reason"]:
-        out.print(f"{row['id']} is {row['state']}: {row['reason']}", style="red", markup=False)
+        stdout.print(f"{row['id']} is {row['state']}: {row['reason']}", style="red", markup=False)
     for warning in row["warnings"]:
-        out.print(f"{row['id']}: {warning}", style="yellow", markup=False)
+        stdout.print(f"{row['id']}: {warning}", style="yellow", markup=False)
 
 
-def _proof(proof: Row) -> None:
-    out.print()
-    table = headed("tried with", "the base answers", "with the adapter")
-    for answer in proof["answers"]:
+def _print_effect_check(check: JsonObject) -> None:
+    stdout.print()
+    table = column_table("prompt", "base", "adapter")
+    for answer in check["answers"]:
         table.add_row(*(escape(repr(answer[key])[1:-1]) for key in ("prompt", "base", "adapter")))
-    out.print(table)
-    if proof["difference"] is not None:
-        out.print(f"\nlargest difference of a token's log-probability: {proof['difference']:.2g}")
-
-
-def headed(*headings: str) -> Table:
-    """Return an empty table."""
-    table = Table(box=None, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
+    stdout.print(table)
+    if check["difference"] is not None:
+        stdout.print(f"\nlargest difference in a token's log-probability: {check['difference']:.2g}")
 
 
 def _moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _told(value: Any) -> str:
-    """A JSON value on one line, without the braces that people need not see."""
+def _one_line(value: Any) -> str:
+    """Return a JSON value on one line, without braces."""
     match value:
         case None:
             return ""
         case dict():
-            return ", ".join(f"{key}: {_told(item)}" for key, item in value.items())
+            return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

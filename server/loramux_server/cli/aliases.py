@@ -1,4 +1,4 @@
-"""The part of `loramux adapter` that changes what a name leads to, and what of it stays in the engine."""
+"""The commands of `loramux adapter` that point a name at versions, and keep them loaded."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -7,24 +7,27 @@ from typing import Annotated
 import typer
 
 from loramux_server.cli import adapter_tables as tables
-from loramux_server.cli.adapter_names import SHORTEST, Name, adapter_path, digest_of, shown
-from loramux_server.cli.api_client import DEFAULT_URL, ApiKey, AsJson, Server, Url
+from loramux_server.cli.adapter_names import MIN_DIGEST_LENGTH, Name, adapter_path, resolve_digest
+from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, AsJson, Url
+from loramux_server.cli.console import print_result
 
 
 def promote(
     name: Name,
-    digest: Annotated[str, typer.Argument(help=f"The version's digest, or its first {SHORTEST} characters or more.")],
+    digest: Annotated[
+        str, typer.Argument(help=f"The version's digest, or at least its first {MIN_DIGEST_LENGTH} characters.")
+    ],
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let NAME lead to one version from the next request on.
+    """Point NAME at one version, from the next request on.
 
-    Requests in flight finish on the version that they began with.
+    Requests in flight finish on the version that they started with.
 
     Example: loramux adapter promote tone 3f9c
     """
-    _lead(Server(url, api_key), name, [(digest, 1.0)], as_json=as_json)
+    _point_at(ApiClient(url, api_key), name, [(digest, 1.0)], as_json=as_json)
 
 
 def split(
@@ -34,31 +37,31 @@ def split(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let NAME lead to several versions, each with its share of the users.
+    """Point NAME at several versions, each with its share of the users.
 
-    A user (the request's `user`, or else its key) stays with one version, also while a canary's share grows.
+    A user (the request's `user` field, or else its API key) stays on one version, also while a canary's share grows.
 
     Example: loramux adapter split tone 3f9c=95 a01d=5
     """
-    _lead(Server(url, api_key), name, [_share(text) for text in shares], as_json=as_json)
+    _point_at(ApiClient(url, api_key), name, [_share(text) for text in shares], as_json=as_json)
 
 
 def rollback(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Let NAME lead to what it led to before the last promotion or split."""
-    adapter = Server(url, api_key).call("POST", adapter_path(name, "/rollback"))
-    shown(adapter, tables.adapter, as_json=as_json)
+    """Undo the last promote or split: point NAME at its previous versions."""
+    adapter = ApiClient(url, api_key).call("POST", adapter_path(name, "/rollback"))
+    print_result(adapter, tables.adapter, as_json=as_json)
 
 
 def pin(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Keep what NAME leads to in the engine, so that its requests never wait for a load."""
-    adapter = Server(url, api_key).call("PUT", adapter_path(name, "/pin"), {"pinned": True})
-    shown(adapter, tables.adapter, as_json=as_json)
+    """Keep the versions that NAME points at loaded, so that its requests never wait for a load."""
+    adapter = ApiClient(url, api_key).call("PUT", adapter_path(name, "/pin"), {"pinned": True})
+    print_result(adapter, tables.adapter, as_json=as_json)
 
 
 def unpin(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Let NAME leave the engine again when others need its place."""
-    adapter = Server(url, api_key).call("PUT", adapter_path(name, "/pin"), {"pinned": False})
-    shown(adapter, tables.adapter, as_json=as_json)
+    """Undo pin: allow the engine to evict NAME again."""
+    adapter = ApiClient(url, api_key).call("PUT", adapter_path(name, "/pin"), {"pinned": False})
+    print_result(adapter, tables.adapter, as_json=as_json)
 
 
 def prefetch(
@@ -67,11 +70,11 @@ def prefetch(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring NAME or NAME@DIGEST into the engine now, before its first request."""
-    server = Server(url, api_key)
+    """Load NAME or NAME@DIGEST into the engine now, before its first request."""
+    client = ApiClient(url, api_key)
     adapter, at, digest = name.partition("@")
-    wanted = f"{adapter}@{digest_of(server, adapter, digest)}" if at else name
-    shown(server.call("POST", adapter_path(wanted, "/prefetch")), tables.adapter, as_json=as_json)
+    target = f"{adapter}@{resolve_digest(client, adapter, digest)}" if at else name
+    print_result(client.call("POST", adapter_path(target, "/prefetch")), tables.adapter, as_json=as_json)
 
 
 COMMANDS = (promote, split, rollback, pin, unpin, prefetch)
@@ -84,10 +87,14 @@ def _share(text: str) -> tuple[str, float]:
     except ValueError:
         weight = 0.0
     if not (isfinite(weight) and weight > 0):
-        raise typer.BadParameter(f"{text!r} is not DIGEST=SHARE with a share above 0, such as 3f9c=95")
+        raise typer.BadParameter(
+            f"{text!r} is not a valid share; expected DIGEST=SHARE with SHARE above 0, such as 3f9c=95"
+        )
     return digest, weight
 
 
-def _lead(server: Server, name: str, shares: Sequence[tuple[str, float]], *, as_json: bool) -> None:
-    targets = [{"version": digest_of(server, name, digest), "weight": weight} for digest, weight in shares]
-    shown(server.call("PUT", adapter_path(name, "/alias"), {"targets": targets}), tables.adapter, as_json=as_json)
+def _point_at(client: ApiClient, name: str, shares: Sequence[tuple[str, float]], *, as_json: bool) -> None:
+    targets = [{"version": resolve_digest(client, name, digest), "weight": weight} for digest, weight in shares]
+    print_result(
+        client.call("PUT", adapter_path(name, "/alias"), {"targets": targets}), tables.adapter, as_json=as_json
+    )

@@ -1,146 +1,134 @@
-"""How commands talk to a server: requests, its answers as JSON, and its errors in words."""
+"""HTTP client of the commands: requests, JSON responses and error messages."""
 
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import Progress
 from rich.status import Status
 
-words = Console(stderr=True, highlight=False)  # standard output is for results
+from loramux_server.cli.console import fail, stderr, upload_progress
 
-Url = Annotated[str, typer.Option(envvar="LORAMUX_CLI_URL", help="Where the server is.")]
-ApiKey = Annotated[str | None, typer.Option(envvar="LORAMUX_CLI_API_KEY", help="A key of the server's, if it has any.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answered, for programs.")]
+Url = Annotated[str, typer.Option(envvar="LORAMUX_CLI_URL", help="The server's URL.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="LORAMUX_CLI_API_KEY", help="API key, if the server needs one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the server's response as JSON.")]
 
 Query = Mapping[str, str | int]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-SECONDS = 600.0
-"""How long the server may be silent."""
-FILES = ("adapter_config.json", "adapter_model.safetensors")
+TIMEOUT_SECONDS = 600.0
+"""Longest wait for a response, or for its next part."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A running server. What it refuses, and its silence, end the command with the reason and exit code 1."""
+class ApiClient:
+    """Client of a running server. An error response, or no response, ends the command with exit code 1."""
 
     url: str
     api_key: str | None
 
     def call(self, method: str, path: str, body: object = None, query: Query | None = None) -> Any:
-        """Send a request and return the answer's JSON."""
+        """Send a request and return the JSON of its response."""
         try:
-            return self._answer(method, path, body, query).json()
+            return self._request(method, path, body, query).json()
         except ValueError as error:
-            raise self._silent(error) from error
+            self._fail_unreachable(error)
 
     def text(self, path: str, query: Query | None = None) -> str:
-        """Return what is at `path` as it is."""
-        return self._answer("GET", path, None, query).text
+        """Return the text at `path`."""
+        return self._request("GET", path, None, query).text
 
-    def _answer(self, method: str, path: str, body: object, query: Query | None) -> httpx.Response:
+    def _request(self, method: str, path: str, body: object, query: Query | None) -> httpx.Response:
         try:
             response = httpx.request(
-                method, self._at(path), json=body, params=query, headers=self._headers, timeout=SECONDS
+                method, self._url(path), json=body, params=query, headers=self._headers, timeout=TIMEOUT_SECONDS
             )
             if response.is_error:
-                raise ended(_reason(response.json()))
+                fail(_error_message(response.json()))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise self._silent(error) from error
+            self._fail_unreachable(error)
         return response
 
-    def add(self, body: Mapping[str, Any], upload: Path | None) -> Any:
-        """Add an adapter, with its files if `upload` is their folder, while telling how far it is; return the version.
+    def add_adapter(self, body: Mapping[str, Any], upload: Path | None) -> Any:
+        """Add an adapter, uploading its files if `upload` is their folder; show progress and return the version.
 
-        What has begun goes on if the command is interrupted.
+        The server continues if the command is interrupted.
         """
-        address, headers = self._at("/admin/adapters"), self._headers | {"accept": "application/x-ndjson"}
-        given: dict[str, Any] = {"json": body} if upload is None else {"data": body}
+        address, headers = self._url("/admin/adapters"), self._headers | {"accept": "application/x-ndjson"}
+        content: dict[str, Any] = {"json": body} if upload is None else {"data": body}
         try:
             with ExitStack() as stack:
-                with _sending() as bar:
+                with upload_progress() as bar:
                     if upload is not None:
-                        given["files"] = _files(stack, bar, upload)
-                    request = httpx.stream("POST", address, headers=headers, timeout=SECONDS, **given)
+                        content["files"] = _open_adapter_files(stack, bar, upload)
+                    request = httpx.stream("POST", address, headers=headers, timeout=TIMEOUT_SECONDS, **content)
                     response = stack.enter_context(request)
-                return _last(response)
+                return _follow(response)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise self._silent(error) from error
+            self._fail_unreachable(error)
 
-    def upload(self, path: Path) -> str:
-        """Send a training file up while telling how far it is; return its id."""
+    def upload_file(self, path: Path) -> str:
+        """Upload a training file, show progress, and return its id."""
         try:
-            with _sending() as bar, bar.open(path, "rb", description=path.name) as file:
+            with upload_progress() as bar, bar.open(path, "rb", description=path.name) as file:
                 response = httpx.post(
-                    self._at("/v1/files"),
+                    self._url("/v1/files"),
                     data={"purpose": "fine-tune"},
                     files={"file": (path.name, file)},
                     headers=self._headers,
-                    timeout=SECONDS,
+                    timeout=TIMEOUT_SECONDS,
                 )
-            answer = response.json()
+            content = response.json()
             if response.is_error:
-                raise ended(_reason(answer))
-            return str(answer["id"])
+                fail(_error_message(content))
+            return str(content["id"])
         except OSError as error:
-            raise ended(f"{path} can't be read: {error.strerror}") from error
+            fail(f"can't read {path}: {error.strerror}")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise self._silent(error) from error
+            self._fail_unreachable(error)
 
     @property
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
-    def _at(self, path: str) -> str:
+    def _url(self, path: str) -> str:
         return self.url.rstrip("/") + path
 
-    def _silent(self, error: Exception) -> typer.Exit:
-        return ended(f"no loramux server answers at {self.url} ({error}): start one with `loramux serve`, or say --url")
+    def _fail_unreachable(self, error: Exception) -> NoReturn:
+        fail(f"no loramux server responds at {self.url} ({error}): start one with `loramux serve`, or set --url")
 
 
-def ended(reason: str) -> typer.Exit:
-    """Tell why the command ends here."""
-    words.print(reason, style="red", markup=False, soft_wrap=True)
-    return typer.Exit(1)
-
-
-def _sending() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=words, transient=True)
-
-
-def _files(stack: ExitStack, bar: Progress, folder: Path) -> dict[str, Any]:
-    """The adapter's files in `folder`, opened; they are sent as they are read."""
+def _open_adapter_files(stack: ExitStack, bar: Progress, folder: Path) -> dict[str, Any]:
+    """Open the adapter's files in `folder`; `bar` advances as they are read."""
     try:
-        return {name: stack.enter_context(bar.open(folder / name, "rb", description=name)) for name in FILES}
+        return {name: stack.enter_context(bar.open(folder / name, "rb", description=name)) for name in ADAPTER_FILES}
     except OSError as error:
-        raise ended(f"{error.filename} can't be read: {error.strerror}") from error
+        fail(f"can't read {error.filename}: {error.strerror}")
 
 
-def _last(response: httpx.Response) -> Any:
-    """Show the progress that the server tells, and return the version at its end."""
-    with Status("waiting for the server", console=words) as status:
+def _follow(response: httpx.Response) -> Any:
+    """Show the progress that the server reports, and return the version at its end."""
+    with Status("waiting for the server", console=stderr) as status:
         for line in map(json.loads, response.iter_lines()):
             match line:
-                case {"progress": told}:
-                    status.update(escape(str(told)))
+                case {"progress": step}:
+                    status.update(escape(str(step)))
                 case {"version": version}:
                     return version
                 case _:
-                    raise ended(_reason(line))
-    raise ended("the server ended before the adapter was added; it goes on when the server starts again")
+                    fail(_error_message(line))
+    return fail("the server stopped before the adapter was added; it continues when the server is started again")
 
 
-def _reason(answer: Any) -> str:
-    match answer:
+def _error_message(content: Any) -> str:
+    match content:
         case {"error": {"message": str(message)}}:
             return message
-    return f"this is not an answer of a loramux server: {str(answer)[:200]}"
+    return f"not a response of a loramux server: {str(content)[:200]}"

@@ -1,4 +1,4 @@
-"""`loramux calibrate`: how much dearer an output token is than an input token, on this machine."""
+"""`loramux calibrate`: measure the cost of an output token relative to an input token on this machine."""
 
 import asyncio
 import random
@@ -11,17 +11,16 @@ import httpx
 import typer
 from rich.progress import track
 
-from loramux_server.cli.adapter_names import shown
-from loramux_server.cli.adapter_tables import headed, out
-from loramux_server.cli.api_client import DEFAULT_URL, SECONDS, ApiKey, AsJson, Server, Url, ended, words
+from loramux_server.cli.api_client import DEFAULT_URL, TIMEOUT_SECONDS, ApiClient, ApiKey, AsJson, Url
+from loramux_server.cli.console import column_table, fail, print_result, stderr, stdout
 
 SHORT_PROMPT, LONG_ANSWER = 8, 64
-"""Tokens of a request that is nearly all decoding."""
+"""Tokens of a request that is almost entirely decoding."""
 
 
 @dataclass(frozen=True)
-class Load:
-    """Requests of one kind, `streams` at a time."""
+class ConcurrentRequests:
+    """Rounds of `streams` concurrent requests."""
 
     url: str
     headers: dict[str, str]
@@ -29,14 +28,14 @@ class Load:
     streams: int
 
     async def seconds(self, prompt: int, output: int) -> float:
-        """How long one round of all streams takes, with fresh prompts of so many tokens."""
-        async with httpx.AsyncClient(headers=self.headers, timeout=SECONDS) as client:
+        """Return how long a round takes, with new prompts of `prompt` tokens and answers of `output` tokens."""
+        async with httpx.AsyncClient(headers=self.headers, timeout=TIMEOUT_SECONDS) as client:
             started = time.monotonic()
             await asyncio.gather(*(self._ask(client, prompt, output) for _ in range(self.streams)))
             return time.monotonic() - started
 
     async def _ask(self, client: httpx.AsyncClient, prompt: int, output: int) -> None:
-        tokens = [random.randrange(1000, 10_000) for _ in range(prompt)]  # noqa: S311 - no two begin alike
+        tokens = [random.randrange(1000, 10_000) for _ in range(prompt)]  # noqa: S311 - different prefixes, so that none is cached
         body = {
             "model": self.model,
             "prompt": tokens,
@@ -48,29 +47,31 @@ class Load:
 
 
 def calibrate(
-    streams: Annotated[int, typer.Option(min=1, help="Requests at a time: as many as you usually have.")] = 8,
+    streams: Annotated[int, typer.Option(min=1, help="Concurrent requests: as many as you usually have.")] = 8,
     prompt_tokens: Annotated[int, typer.Option(min=32, help="The length of a long prompt.")] = 512,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured; the median counts.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured; the median is used.")] = 3,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what an output token weighs against an input token, by which the engine's time is split among requests.
+    """Measure the weight of an output token relative to an input token, used to split the engine's time by request.
 
-    Run it while the server is idle. It asks the base for one token after long prompts, and for long answers to short
-    ones, and compares what a token of each takes.
+    Run it while the server is idle. It requests one token after long prompts, and long answers to short prompts, from
+    the base, and compares the time per token.
     """
-    server = Server(url, api_key)
-    model = server.call("GET", "/v1/models")["data"][0]["id"]
-    load = Load(url.rstrip("/"), {"authorization": f"Bearer {api_key}"} if api_key else {}, model, streams)
+    client = ApiClient(url, api_key)
+    model = client.call("GET", "/v1/models")["data"][0]["id"]
+    requests = ConcurrentRequests(
+        url.rstrip("/"), {"authorization": f"Bearer {api_key}"} if api_key else {}, model, streams
+    )
     try:
-        prefills, decodes = asyncio.run(_measure(load, prompt_tokens, rounds))
+        prefills, decodes = asyncio.run(_measure(requests, prompt_tokens, rounds))
     except httpx.HTTPError as error:
-        raise ended(f"the server could not be measured: {error}") from error
+        fail(f"the measurement failed: {error}")
     if min(*prefills, *decodes) <= 0:
-        raise ended("long requests were no slower than short ones, so nothing can be said: try longer prompts")
+        fail("long requests were not slower than short ones: set a larger --prompt-tokens")
     prefill, decode = median(prefills), median(decodes)
-    shown(
+    print_result(
         {
             "prefill_seconds_per_token": prefill,
             "decode_seconds_per_token": decode,
@@ -78,28 +79,32 @@ def calibrate(
             "lowest": round(min(decodes) / max(prefills), 2),
             "highest": round(max(decodes) / min(prefills), 2),
         },
-        _print,
+        _print_weights,
         as_json=as_json,
     )
 
 
-async def _measure(load: Load, prompt_tokens: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of the engine for an input token and for an output token, of each round."""
-    await load.seconds(SHORT_PROMPT, 2)  # the first one of all is slow
+async def _measure(requests: ConcurrentRequests, prompt_tokens: int, rounds: int) -> tuple[list[float], list[float]]:
+    """Return the engine's seconds per input token and per output token, one of each per round."""
+    await requests.seconds(SHORT_PROMPT, 2)  # the very first request is slow
     prefills, decodes = [], []
-    for _ in track(range(rounds), "measuring", console=words, transient=True):
-        first = await load.seconds(SHORT_PROMPT, 1)
-        prefills.append((await load.seconds(prompt_tokens, 1) - first) / (prompt_tokens - SHORT_PROMPT) / load.streams)
-        decodes.append((await load.seconds(SHORT_PROMPT, LONG_ANSWER) - first) / (LONG_ANSWER - 1) / load.streams)
+    for _ in track(range(rounds), "measuring", console=stderr, transient=True):
+        first = await requests.seconds(SHORT_PROMPT, 1)
+        prefills.append(
+            (await requests.seconds(prompt_tokens, 1) - first) / (prompt_tokens - SHORT_PROMPT) / requests.streams
+        )
+        decodes.append(
+            (await requests.seconds(SHORT_PROMPT, LONG_ANSWER) - first) / (LONG_ANSWER - 1) / requests.streams
+        )
     return prefills, decodes
 
 
-def _print(found: dict[str, Any]) -> None:
-    table = headed("a token of", "ms of the engine")
+def _print_weights(found: dict[str, Any]) -> None:
+    table = column_table("token", "engine time (ms)")
     table.add_row("input", f"{found['prefill_seconds_per_token'] * 1000:.3f}")
     table.add_row("output", f"{found['decode_seconds_per_token'] * 1000:.3f}")
-    out.print(table)
-    out.print(
+    stdout.print(table)
+    stdout.print(
         f"an output token weighs {found['decode_weight']} input tokens [{found['lowest']}, {found['highest']}]; set"
     )
-    out.print(f"LORAMUX_PRICES__DECODE_WEIGHT={found['decode_weight']}")
+    stdout.print(f"LORAMUX_PRICES__DECODE_WEIGHT={found['decode_weight']}")

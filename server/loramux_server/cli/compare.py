@@ -1,4 +1,4 @@
-"""`loramux compare`: is the fine-tune worth it?"""
+"""`loramux compare`: compare prompts and adapters by quality, tokens, latency and cost."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from loramux_server.cli.api_client import DEFAULT_URL, ApiKey, Url
+from loramux_server.cli.console import fail
 
 
 class Passes(StrEnum):
-    """What may be found in the prefix cache."""
+    """State of the prefix cache during a pass."""
 
     WARM = "warm"
     COLD = "cold"
@@ -20,61 +21,73 @@ class Passes(StrEnum):
 def compare(
     sources: Annotated[
         list[Path],
-        typer.Argument(exists=True, help="A data file (JSONL), a plan (YAML), or a folder with compare.yaml; several."),
+        typer.Argument(
+            exists=True, help="Data file (JSONL), plan (YAML), or folder with compare.yaml; may be repeated."
+        ),
     ],
     *,
     arm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=MODEL[:PROMPT]", help="A way of answering; twice or more.")
+        list[str] | None, typer.Option(metavar="NAME=MODEL[:PROMPT]", help="Variant to compare; repeat at least twice.")
     ] = None,
     scorer: Annotated[
         str, typer.Option(help="exact, label, json, chrf, FILE.py:FUNCTION, YAML: '{type: label, labels: [a, b]}'.")
     ] = "exact",
-    max_tokens: Annotated[int, typer.Option(min=1, help="How long an answer may be.")] = 128,
-    challenger: Annotated[str | None, typer.Option(help="The arm to be proven.", show_default="last")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per answer.")] = 128,
+    challenger: Annotated[str | None, typer.Option(help="Variant under test.", show_default="last")] = None,
     reference: Annotated[
-        str | None, typer.Option(help="The arm that it is compared with.", show_default="the one before")
+        str | None, typer.Option(help="Variant to compare it with.", show_default="the one before")
     ] = None,
     passes: Annotated[
-        Passes, typer.Option(help="cold: nothing is in the prefix cache (vLLM's cache_salt).")
+        Passes, typer.Option(help="State of the prefix cache; cold: empty for each request (vLLM's cache_salt).")
     ] = Passes.WARM,
     prices: Annotated[
-        Path | None, typer.Option(exists=True, help="YAML with default, arms, gpu_hour, training, month.")
+        Path | None, typer.Option(exists=True, help="YAML file with default, arms, gpu_hour, training, month.")
     ] = None,
     condition: Annotated[
-        list[str] | None, typer.Option("--assert", help='Such as "quality_gain > 0.05 and cost_ratio < 1"; for CI.')
+        list[str] | None,
+        typer.Option(
+            "--assert", help='Condition that must hold, such as "quality_gain > 0.05 and cost_ratio < 1"; for CI.'
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
-    at_once: Annotated[int, typer.Option(min=1, max=1024, help="Requests under way at any time.")] = 4,
-    seed: Annotated[int, typer.Option(help="Draws the order.")] = 0,
-    base: Annotated[str | None, typer.Option(help="The base's name on the server.", show_default="asks it")] = None,
-    output: Annotated[Path, typer.Option(file_okay=False, help="Reports go to OUTPUT/NAME.")] = Path("comparisons"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Limit to N items.")] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "--at-once", min=1, max=1024, help="Maximum concurrent requests.")
+    ] = 4,
+    seed: Annotated[int, typer.Option(help="Random seed for request order.")] = 0,
+    base: Annotated[
+        str | None, typer.Option(help="Name of the base model on the server.", show_default="from /v1/models")
+    ] = None,
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for reports; each goes to OUTPUT/NAME.")] = Path(
+        "comparisons"
+    ),
     readme: Annotated[
-        list[Path] | None, typer.Option(exists=True, help="Rewrite the results between its marks; may be repeated.")
+        list[Path] | None,
+        typer.Option(exists=True, help="Markdown file whose results are updated between its markers; may be repeated."),
     ] = None,
     judge_api_key: Annotated[
-        str | None, typer.Option(envvar="LORAMUX_JUDGE_API_KEY", help="Key of the judge's server.", show_default=False)
+        str | None,
+        typer.Option(envvar="LORAMUX_JUDGE_API_KEY", help="API key of the judge's server.", show_default=False),
     ] = None,
     arm_api_key: Annotated[
         list[str] | None,
         typer.Option(
             envvar="LORAMUX_ARM_API_KEYS",
             metavar="ARM=KEY",
-            help="Key of an arm's own server, which a plan names; that of --url is for no other.",
+            help="API key of a variant's own server, as named in the plan; --api-key is only sent to --url.",
             show_default=False,
         ),
     ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Put the same items to several ways of answering, in turns, and say which is worth it.
+    """Send the same items to several variants (prompts, adapters), interleaved, and report which one is better.
 
-    Works on this server and on any that speaks OpenAI's protocol. Data is OpenAI's chat fine-tuning format: the last
-    message of each line is the right answer. A prompt is a JSON list of messages, or a text that becomes the system's
-    message.
+    Works with this server and any OpenAI-compatible one. Data is in OpenAI's chat fine-tuning format: the last message
+    of each line is the expected answer. A prompt is a JSON list of messages, or a text that becomes the system message.
 
-    Writes report.html (one page with everything), report.json, report.md, and rows.jsonl, from which a comparison that
-    was broken off goes on; another scorer scores the answers in it anew, without asking again. Exits with 1 if an
-    --assert does not hold or an answer could not be scored, with 2 if it was broken off.
+    Writes report.html (one page with everything), report.json, report.md and rows.jsonl. An interrupted comparison
+    continues from rows.jsonl; with another scorer, its answers are scored again without new requests. Exit code 1 if an
+    --assert does not hold or an answer could not be scored, 2 if the comparison was interrupted.
 
     Examples:
 
@@ -82,17 +95,17 @@ def compare(
 
     - loramux compare comparison.yaml --passes cold,warm --assert "quality_gain_low > 0"
 
-    Known to --assert: quality, reference_quality, quality_gain, quality_gain_low, quality_gain_high,
+    Names for --assert: quality, reference_quality, quality_gain, quality_gain_low, quality_gain_high,
     prompt_token_ratio, output_token_ratio, ttft_ratio, tpot_ratio, latency_ratio, cost_ratio, cost_ratio_high,
     break_even_requests, break_even_requests_high, unscored, items.
     """
     # Its plots and statistics take a second to import, which no other command should wait for.
     from loramux_loadtests.compare.errors import ComparisonError
     from loramux_loadtests.compare.markdown import write_tables
-    from loramux_loadtests.compare.runner import Settings, passes_of
-    from loramux_loadtests.compare.session import Asked, compare_all
+    from loramux_loadtests.compare.runner import RunSettings, parse_passes
+    from loramux_loadtests.compare.session import CompareOptions, compare_all
 
-    asked = Asked(
+    options = CompareOptions(
         url=url,
         api_key=api_key,
         arm_keys=arm_api_key or (),
@@ -107,13 +120,12 @@ def compare(
         output=output,
         conditions=condition or (),
         judge_key=judge_api_key,
-        settings=Settings(passes_of(passes), at_once, seed),
+        settings=RunSettings(parse_passes(passes), concurrency, seed),
     )
-    code, found = compare_all(sources, asked)
+    code, found = compare_all(sources, options)
     try:
         for path in readme or () if code < 2 else ():
             write_tables(path, found)
     except ComparisonError as error:
-        typer.secho(str(error), fg="red", err=True)
-        code = 2
+        fail(error, 2)
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""`loramux doctor`: what this machine is, whether it can run loramux, and with which engine settings it would."""
+"""`loramux doctor`: describe this machine, whether it can run loramux, and its default engine settings."""
 
 import dataclasses
 import json
@@ -6,53 +6,48 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from loramux_server.machine import GIB, Machine, engine_defaults, installed_backend, obstacles, this_machine
+from loramux_server.cli.console import fact_table, stdout
+from loramux_server.machine import GIB, Machine, engine_defaults, find_problems, installed_backend, this_machine
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Say what this machine can run. Exit status 1 if it can't run loramux, with the reasons."""
+    """Print what this machine has and whether it can run loramux; exit code 1, with the reasons, if it can't."""
     machine, backend = this_machine(Path.cwd()), installed_backend()
-    found = obstacles(machine, backend)
+    problems = find_problems(machine, backend)
     settings = engine_defaults(machine, backend, demo=False)
     if as_json:
-        typer.echo(json.dumps(_report(machine, backend, settings, found), indent=2))
+        typer.echo(json.dumps(_report(machine, backend, settings, problems), indent=2))
     else:
-        _show(machine, backend, settings, found)
-    raise typer.Exit(1 if found else 0)
+        _print_report(machine, backend, settings, problems)
+    raise typer.Exit(1 if problems else 0)
 
 
-def _report(machine: Machine, backend: str, settings: dict[str, Any], found: list[str]) -> dict[str, Any]:
+def _report(machine: Machine, backend: str, settings: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     facts = dataclasses.asdict(machine) | {"instructions": sorted(machine.instructions)}
-    return {"can_run": not found, "obstacles": found, "backend": backend, "engine": settings, "machine": facts}
+    return {"can_run": not problems, "obstacles": problems, "backend": backend, "engine": settings, "machine": facts}
 
 
-def _show(machine: Machine, backend: str, settings: dict[str, Any], found: list[str]) -> None:
-    table = Table.grid(padding=(0, 2))
-    for name, value in _rows(machine, backend, settings):
-        table.add_row(f"[bold]{name}[/]", value)
-    console = Console(highlight=False)
-    console.print(table)
-    for reason in found:
-        console.print(f"[red]✗[/] {reason}", soft_wrap=True)
-    if not found:
-        console.print("[green]✓[/] this machine can run loramux")
+def _print_report(machine: Machine, backend: str, settings: dict[str, Any], problems: list[str]) -> None:
+    stdout.print(fact_table(_facts(machine, backend, settings)))
+    for problem in problems:
+        stdout.print(f"[red]✗[/] {problem}", soft_wrap=True)
+    if not problems:
+        stdout.print("[green]✓[/] this machine can run loramux")
 
 
-def _rows(machine: Machine, backend: str, settings: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(machine: Machine, backend: str, settings: dict[str, Any]) -> dict[str, str]:
     name, version = machine.libc
     gpus = [f"{gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB, driver {gpu.driver}" for gpu in machine.gpus]
-    return [
-        ("System", f"{machine.system}, {name or 'no glibc'} {'.'.join(map(str, version))}"),
-        ("Processor", f"{machine.cpu_model} ({machine.processor}), {machine.cores} cores"),
-        ("Instructions", " ".join(sorted(machine.instructions)) or "none of interest"),
-        ("Memory", f"{machine.memory_bytes / GIB:.1f} GiB"),
-        ("Disk", f"{machine.disk_free_bytes / GIB:.1f} GiB free"),
-        ("GPU", "; ".join(gpus) or "none with an NVIDIA driver"),
-        ("Engine", f"vLLM for {backend.upper()}"),
-        ("Settings", ", ".join(f"{key}={value}" for key, value in settings.items())),
-    ]
+    return {
+        "System": f"{machine.system}, {name or 'no glibc'} {'.'.join(map(str, version))}",
+        "Processor": f"{machine.cpu_model} ({machine.processor}), {machine.cores} cores",
+        "Instructions": " ".join(sorted(machine.instructions)) or "none of interest",
+        "Memory": f"{machine.memory_bytes / GIB:.1f} GiB",
+        "Disk": f"{machine.disk_free_bytes / GIB:.1f} GiB free",
+        "GPU": "; ".join(gpus) or "none with an NVIDIA driver",
+        "Engine": f"vLLM for {backend.upper()}",
+        "Settings": ", ".join(f"{key}={value}" for key, value in settings.items()),
+    }

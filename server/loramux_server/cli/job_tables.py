@@ -1,120 +1,105 @@
-"""What `loramux finetune` prints for people."""
+"""Tables that `loramux finetune` prints."""
 
 import json
 import shlex
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from loramux_server.cli.adapter_tables import headed
-
-Row = Mapping[str, Any]
-
-out = Console(highlight=False)
+from loramux_server.cli.console import JsonObject, column_table, fact_table, stdout
 
 
-def jobs(page: Row) -> None:
-    """Print jobs, one a line."""
+def jobs(page: JsonObject) -> None:
+    """Print jobs, one per line."""
     if not page["data"]:
-        out.print("no jobs: `loramux finetune create train.jsonl` makes one")
+        stdout.print("no jobs; create one with `loramux finetune create train.jsonl`")
         return
-    table = headed("job", "status", "step", "loss", "model", "created")
+    table = column_table("job", "status", "step", "loss", "model", "created")
     for job in page["data"]:
-        ours = job["loramux"]
-        steps = f"{ours['step']:,}/{ours['steps']:,}" if ours["steps"] else ""
-        loss = "" if ours["loss"] is None else f"{ours['loss']:.3f}"
-        table.add_row(job["id"], job["status"], steps, loss, escape(ours["model"]), moment(job["created_at"]))
-    out.print(table)
+        details = job["loramux"]
+        steps = f"{details['step']:,}/{details['steps']:,}" if details["steps"] else ""
+        loss = "" if details["loss"] is None else f"{details['loss']:.3f}"
+        table.add_row(job["id"], job["status"], steps, loss, escape(details["model"]), local_time(job["created_at"]))
+    stdout.print(table)
 
 
-def created(job: Row, url: str) -> None:
-    """Print one job, and what to do next."""
-    ours = job["loramux"]
+def job(job: JsonObject, url: str) -> None:
+    """Print one job, and the command to run next."""
+    details = job["loramux"]
     facts = {
         "job": job["id"],
         "status": job["status"],
-        "model": ours["model"],
+        "model": details["model"],
         "hyperparameters": ", ".join(f"{key} {value}" for key, value in job["hyperparameters"].items()),
-        "progress": pace(ours),
-        "trained": _share(ours),
-        "cost": ", ".join(f"${cost:.4f} by {way.replace('_', ' ')}" for way, cost in ours["cost"].items() if cost),
+        "progress": pace(details),
+        "trained": _trained_parameters(details),
+        "cost": ", ".join(f"${cost:.4f} by {way.replace('_', ' ')}" for way, cost in details["cost"].items() if cost),
         "result files": ", ".join(job["result_files"]),
         "error": (job["error"] or {}).get("message", ""),
     }
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        if value:
-            table.add_row(f"[bold]{name}[/]", escape(str(value)))
-    out.print(table)
-    if ours["trial"]:
-        out.print(f"\n[bold]{escape(ours['trial']['sentence'])}[/]")
+    stdout.print(fact_table(facts))
+    if details["trial"]:
+        stdout.print(f"\n[bold]{escape(details['trial']['sentence'])}[/]")
     if job["status"] == "succeeded":
-        out.print("\nAsk it:\n")
-        print(_question(job["fine_tuned_model"], url))  # noqa: T201 - not wrapped, so that it can be copied
+        stdout.print("\nTry it:\n")
+        print(_curl_command(job["fine_tuned_model"], url))  # noqa: T201 - unwrapped, to be copied
     elif job["status"] in {"validating_files", "queued", "running"}:
-        out.print(f"\nFollow it: loramux finetune wait {job['id']}")
+        stdout.print(f"\nFollow it: loramux finetune wait {job['id']}")
 
 
-def estimated(plan: Row) -> None:
-    """Print what a job would be."""
-    report, guess, cost = plan["report"], plan["estimate"], plan["cost"]
+def estimate(plan: JsonObject) -> None:
+    """Print the plan of a job: data, recipe, time and cost."""
+    report, estimated, cost = plan["report"], plan["estimate"], plan["cost"]
     recipe = {key: value for key, value in plan["recipe"].items() if value is not None}
     facts = {
-        "examples": f"{report['examples']:,}, {report['tokens']:,} tokens, {report['trained_tokens']:,} learned",
-        "lengths": f"{report['shortest']:,} to {report['longest']:,} tokens, half of them up to {report['median']:,}",
+        "examples": f"{report['examples']:,}, {report['tokens']:,} tokens, {report['trained_tokens']:,} trained",
+        "lengths": f"{report['shortest']:,} to {report['longest']:,} tokens, median {report['median']:,}",
         "validation": f"{plan['validation_report']['examples']:,} examples" if plan["validation_report"] else "",
-        "training": f"{guess['steps']:,} steps, {guess['tokens']:,} tokens",
-        "time": f"about {guess['seconds'] / 60:.1f} minutes, {guess['assumption']}",
+        "training": f"{estimated['steps']:,} steps, {estimated['tokens']:,} tokens",
+        "time": f"about {estimated['seconds'] / 60:.1f} minutes, {estimated['assumption']}",
         "cost": ", ".join(f"${dollars:.4f} by {way.replace('_', ' ')}" for way, dollars in cost.items() if dollars),
         "recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
     }
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        if value:
-            table.add_row(f"[bold]{name}[/]", escape(value))
-    out.print(table)
-    overlap = [f"{plan['overlap']} validation prompts are in the training file too"] if plan["overlap"] else []
+    stdout.print(fact_table(facts))
+    overlap = [f"{plan['overlap']} validation prompts are also in the training file"] if plan["overlap"] else []
     for warning in [*report["warnings"], *overlap]:
-        out.print(escape(warning), style="yellow")
+        stdout.print(escape(warning), style="yellow")
 
 
-def events(page: Row) -> None:
-    """Print what happened, the oldest first."""
+def events(page: JsonObject) -> None:
+    """Print events, oldest first."""
     for event in reversed(page["data"]):
         style = {"warn": "yellow", "error": "red"}.get(event["level"], "")
-        out.print(f"{moment(event['created_at'])}  {escape(event['message'])}", style=style or None)
+        stdout.print(f"{local_time(event['created_at'])}  {escape(event['message'])}", style=style or None)
 
 
-def pace(ours: Row) -> str:
-    """How it goes, in a few words."""
+def pace(details: JsonObject) -> str:
+    """Return loss, speed and remaining time in one line."""
     parts = []
-    if ours["loss"] is not None:
-        parts.append(f"loss {ours['loss']:.3f}")
-    if ours["validation_loss"] is not None:
-        parts.append(f"validation {ours['validation_loss']:.3f}")
-    if ours["tokens_per_second"]:
-        parts.append(f"{ours['tokens']:,} tokens, {ours['tokens_per_second']:,.0f} a second")
-    if ours["seconds_left"]:
-        parts.append(f"{ours['seconds_left']:.0f} s left")
+    if details["loss"] is not None:
+        parts.append(f"loss {details['loss']:.3f}")
+    if details["validation_loss"] is not None:
+        parts.append(f"validation {details['validation_loss']:.3f}")
+    if details["tokens_per_second"]:
+        parts.append(f"{details['tokens']:,} tokens, {details['tokens_per_second']:,.0f} per second")
+    if details["seconds_left"]:
+        parts.append(f"{details['seconds_left']:.0f} s left")
     return ", ".join(parts)
 
 
-def moment(seconds: float) -> str:
-    """Return a time as people of this machine read it."""
+def local_time(seconds: float) -> str:
+    """Return Unix seconds as local date and time."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _share(ours: Row) -> str:
-    if not ours["trained_share"]:
+def _trained_parameters(details: JsonObject) -> str:
+    if not details["trained_share"]:
         return ""
-    return f"{ours['trained_parameters']:,} parameters, {ours['trained_share']:.2%} of the base's, on {ours['device']}"
+    share = f"{details['trained_share']:.2%} of the base's"
+    return f"{details['trained_parameters']:,} parameters, {share}, on {details['device']}"
 
 
-def _question(model: str, url: str) -> str:
+def _curl_command(model: str, url: str) -> str:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 64})
     json_type = "-H 'Content-Type: application/json'"
     return f"curl -s {url.rstrip('/')}/v1/chat/completions {json_type} -d {shlex.quote(body)}"

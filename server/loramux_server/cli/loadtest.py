@@ -1,4 +1,4 @@
-"""`loramux loadtest`: open-loop load on this server or any other that speaks OpenAI's protocol."""
+"""`loramux loadtest`: open-loop load on a loramux server or any other OpenAI-compatible server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +9,17 @@ from loramux_server.cli.api_client import DEFAULT_URL, ApiKey
 
 commands = typer.Typer(
     name="loadtest",
-    help="How much load a server holds: requests come at their moments, whether or not it keeps up.",
+    help="Measure a server under open-loop load: requests are sent on schedule, whether or not it keeps up.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
-RESULTS = Path("loadtests/results")
+REPORTS = Path("loadtest-reports")
 
-Output = Annotated[Path, typer.Option(file_okay=False, help="Folder for the report and the rows.")]
-Prices = Annotated[Path | None, typer.Option(help="YAML: `prices` as in loramux.yaml. Adds what the load cost.")]
+Output = Annotated[Path, typer.Option(file_okay=False, help="Folder for the report and the rows of requests.")]
+Prices = Annotated[
+    Path | None, typer.Option(help="YAML file with `prices` as in loramux.yaml; adds costs to the report.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 ServerNames = Annotated[
     list[str] | None,
@@ -26,18 +28,22 @@ ServerNames = Annotated[
         "--url",
         envvar="LORAMUX_CLI_URL",
         show_default=DEFAULT_URL,
-        help="A running server's URL; `loramux` or `stock` (vLLM) to start one for this. Again for another one.",
+        help="URL of a running server, or `loramux` or `stock` (vLLM) to start one; may be repeated.",
     ),
 ]
-BaseName = Annotated[str | None, typer.Option(help="What the server calls its base model, if /v1/models doesn't tell.")]
+BaseName = Annotated[str | None, typer.Option(help="Name of the server's base model, if /v1/models does not list it.")]
 ScenarioName = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="A name (`loramux loadtest scenarios` lists them) or a YAML file.")
+    str, typer.Argument(metavar="SCENARIO", help="Name (`loramux loadtest scenarios` lists them) or YAML file.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed, the same requests at the same moments.")]
-Rate = Annotated[float | None, typer.Option(help="Requests a second, instead of the scenario's.")]
-Duration = Annotated[float | None, typer.Option(help="Seconds of load: a soak, if there are many.")]
-Requests = Annotated[int | None, typer.Option(help="End after so many requests.")]
-GoalText = Annotated[str | None, typer.Option(help='Such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01", in seconds.')]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Random seed; the same seed gives the same requests on the same schedule.")
+]
+Rate = Annotated[float | None, typer.Option(help="Requests per second, instead of the scenario's.")]
+Duration = Annotated[float | None, typer.Option(help="Seconds of load.")]
+Requests = Annotated[int | None, typer.Option(help="Stop after N requests.")]
+GoalText = Annotated[
+    str | None, typer.Option(help='Limits to meet, in seconds, such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01".')
+]
 
 
 @commands.command()
@@ -47,23 +53,23 @@ def run(
     rate: Rate = None,
     duration: Duration = None,
     requests: Requests = None,
-    window: Annotated[float | None, typer.Option(help="Seconds of the pieces in which drift is looked for.")] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds per window, for detecting drift.")] = None,
     goal: GoalText = None,
     seed: Seed = 0,
     api_key: ApiKey = None,
     base: BaseName = None,
     prices: Prices = None,
-    output: Output = RESULTS,
+    output: Output = REPORTS,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Run a scenario, and write what came of it as a page, a table and JSON.
+    """Run a scenario and write a report as HTML, Markdown and JSON, and one row per request as JSONL.
 
-    Each request is sent at its scheduled moment, also if those before it have not been answered: a server that can't
-    keep up shows it in its times. Every row is on disk as soon as its request has ended, so Ctrl-C or a kill keeps
-    what there is; `loramux loadtest report` makes a report of it.
+    Each request is sent at its scheduled time, even if earlier ones are unanswered, so a server that can't keep up
+    shows growing latencies. Each row is written when its request ends, so Ctrl-C or a kill keeps all rows so far;
+    `loramux loadtest report` creates a report from the rows.
 
-    Exit code: 0, 1 if a goal was missed, 2 if it could not be run, 130 if it was interrupted.
+    Exit code: 0; 1 if a goal was missed, 2 if the test could not run, 130 if it was interrupted.
 
     Examples:
 
@@ -76,8 +82,8 @@ def run(
     from loramux_loadtests.loadtest import command
 
     changes = {"rate": rate, "duration": duration, "requests": requests, "window": window, "goal": goal}
-    asked = {"servers": server or [DEFAULT_URL], "seed": seed, "api_key": api_key, "base": base}
-    raise typer.Exit(command.run(scenario, changes, prices, output=output, as_json=as_json, **asked))
+    options = {"servers": server or [DEFAULT_URL], "seed": seed, "api_key": api_key, "base": base}
+    raise typer.Exit(command.run(scenario, changes, prices, output=output, as_json=as_json, **options))
 
 
 @commands.command()
@@ -88,40 +94,42 @@ def sweep(
     rate: Rate = None,
     duration: Duration = 30.0,
     requests: Requests = None,
-    precision: Annotated[float, typer.Option(min=0.01, max=1, help="How exactly: 0.1 for a tenth.")] = 0.1,
+    precision: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Relative precision of the rate: 0.1 for 10 %.")
+    ] = 0.1,
     seed: Seed = 0,
     api_key: ApiKey = None,
     base: BaseName = None,
     prices: Prices = None,
-    output: Output = RESULTS,
+    output: Output = REPORTS,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Find the highest rate at which a server meets a goal: double the rate until it misses, then bisect.
 
-    Begins with --rate, or the scenario's. Each rate has DURATION seconds of load, with prompts of its own, and its
-    results are kept.
+    Starts at --rate, or the scenario's rate. Each rate runs for DURATION seconds with new prompts, and its results
+    are kept.
 
     Example: loramux loadtest sweep mixed --goal "ttft_p95<2,tpot_p95<0.2,errors<0.01" --server loramux --server stock
     """
     from loramux_loadtests.loadtest import command
 
     changes = {"rate": rate, "duration": duration, "requests": requests, "goal": goal}
-    asked = {"servers": server or [DEFAULT_URL], "seed": seed, "api_key": api_key, "base": base}
-    raise typer.Exit(command.sweep(scenario, changes, prices, precision, output=output, as_json=as_json, **asked))
+    options = {"servers": server or [DEFAULT_URL], "seed": seed, "api_key": api_key, "base": base}
+    raise typer.Exit(command.sweep(scenario, changes, prices, precision, output=output, as_json=as_json, **options))
 
 
 @commands.command()
 def report(
-    rows: Annotated[list[Path], typer.Argument(help="Files of rows (.jsonl), one a server.")],
+    rows: Annotated[list[Path], typer.Argument(help="Files of rows (.jsonl), one per server.")],
     prices: Prices = None,
-    output: Output = RESULTS,
+    output: Output = REPORTS,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Make the report anew from rows, such as a load test left that was killed.
+    """Recreate the report from rows, for example those of a load test that was killed.
 
-    The exit code is that of the load; 2 if it was killed.
+    The exit code is that of the load test; 2 if it was killed.
     """
     from loramux_loadtests.loadtest import command
 
@@ -130,7 +138,7 @@ def report(
 
 @commands.command()
 def scenarios() -> None:
-    """List the scenarios that there are."""
+    """List the scenarios."""
     from loramux_loadtests.loadtest import command
 
     raise typer.Exit(command.list_scenarios())

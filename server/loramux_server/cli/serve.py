@@ -1,4 +1,4 @@
-"""`loramux serve`: start the engine, and serve the base and its adapters until told to stop."""
+"""`loramux serve`: start the engine, and serve the base and its adapters until a signal or a failure."""
 
 import asyncio
 import contextlib
@@ -12,112 +12,116 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 import uvloop
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
 from loramux_server.base_model import resolve_base
+from loramux_server.cli.console import stderr
 from loramux_server.errors import CannotStart
 from loramux_server.lifecycle import bind, interruptible_start
-from loramux_server.machine import engine_defaults, engine_environment, installed_backend, obstacles, this_machine
+from loramux_server.machine import engine_defaults, engine_environment, find_problems, installed_backend, this_machine
 from loramux_server.settings import Settings, export_engine_environment, load_settings
 
 if TYPE_CHECKING:
     from loramux_server.app import Server
 
-CANNOT_START, INTERRUPTED = 2, 130
-
-console = Console(stderr=True, highlight=False)
+EXIT_CANNOT_START, EXIT_INTERRUPTED = 2, 130
 
 
 def serve(
     config: Annotated[Path | None, typer.Option(help="Settings file (YAML).", show_default="loramux.yaml")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8000")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.", show_default="8000")] = None,
     base: Annotated[str | None, typer.Option(help="`demo`, a folder, or a Hub id.", show_default="demo")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where adapters are kept.", show_default=".loramux")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for adapters, files and the database.", show_default=".loramux")
+    ] = None,
 ) -> None:
     """Serve one base model and its adapters behind one OpenAI-compatible endpoint.
 
-    Settings come from --config (or loramux.yaml), over it from LORAMUX_... variables, and over both from options.
-    vLLM's own arguments are passed as LORAMUX_ENGINE__NAME, for example LORAMUX_ENGINE__MAX_MODEL_LEN=4096.
+    Settings come from --config (or loramux.yaml), overridden by LORAMUX_... variables, overridden by options. vLLM's
+    own arguments are passed as LORAMUX_ENGINE__NAME, for example LORAMUX_ENGINE__MAX_MODEL_LEN=4096.
 
-    Ends with 0 when told to stop (SIGTERM, Ctrl-C: streams in flight finish first), with 1 when the engine died, and
-    with 2 when it can't start.
+    Exit code: 0 after SIGTERM or Ctrl-C (requests in flight finish first), 1 if the engine died, 2 if it can't start.
     """
     try:
         settings = load_settings(config, {"host": host, "port": port, "base": base, "data_dir": data_dir})
         with interruptible_start(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_serve(settings))
     except CannotStart as error:
-        console.print(f"[red]can't start:[/] {escape(str(error))}")
-        code = CANNOT_START
+        stderr.print(f"[red]can't start:[/] {escape(str(error))}")
+        code = EXIT_CANNOT_START
     except KeyboardInterrupt:
-        console.print("interrupted while starting: nothing is left running")
-        code = INTERRUPTED
+        stderr.print("interrupted during start; no process is left running")
+        code = EXIT_INTERRUPTED
     finally:
-        _end_descendants()
+        _kill_descendants()
     raise typer.Exit(code)
 
 
 async def _serve(settings: Settings) -> int:
-    began = time.monotonic()
+    started_at = time.monotonic()
     machine, backend = this_machine(Path.cwd()), installed_backend()
-    if problems := obstacles(machine, backend):
+    if problems := find_problems(machine, backend):
         raise CannotStart("\n".join(problems))
     log = export_engine_environment(settings, engine_environment(machine, backend))
     listener = bind(settings.host, settings.port)
-    with console.status("") as status:
-        tell = _Teller(status, log, began)
-        base = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=tell)
-        tell("loading libraries")
-        from loramux_server import app  # not before, because vLLM takes seconds to import
+    with stderr.status("") as status:
+        report_progress = _StartProgress(status, log, started_at)
+        base = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=report_progress)
+        report_progress("loading libraries")
+        from loramux_server import app  # late, because vLLM takes seconds to import
 
-        def started(server: "Server") -> None:
-            gc.freeze()  # what is there now stays: the collector need not look at it again
+        def on_started(server: "Server") -> None:
+            gc.freeze()  # objects from the start stay: the collector can skip them
             status.stop()
-            _greet(f"http://{settings.host}:{listener.getsockname()[1]}", server, settings)
-            tell("serving; Ctrl-C ends it")
+            _print_examples(f"http://{settings.host}:{listener.getsockname()[1]}", server, settings)
+            report_progress("serving; press Ctrl-C to stop")
 
-        suited = engine_defaults(machine, backend, demo=settings.base == "demo")
-        return await app.serve(settings, base, suited, listener, tell, started)
-
-
-class _Teller:
-    """Says what a start is at, with the seconds since it began."""
-
-    def __init__(self, status: Status, log: Path, began: float) -> None:
-        self._status, self._log, self._began = status, log, began
-
-    def __call__(self, words: str) -> None:
-        console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {escape(words)}")
-        self._status.update(f"{escape(words)} [dim](the engine's log: {escape(str(self._log))})[/]")
+        defaults = engine_defaults(machine, backend, demo=settings.base == "demo")
+        return await app.serve(settings, base, defaults, listener, report_progress, on_started)
 
 
-def _greet(url: str, server: "Server", settings: Settings) -> None:
-    """Say where it serves and what to try: the base, the first adapters, the metrics."""
+class _StartProgress:
+    """Prints the steps of a start, with the seconds since it began."""
+
+    def __init__(self, status: Status, log: Path, started_at: float) -> None:
+        self._status, self._log, self._started_at = status, log, started_at
+
+    def __call__(self, step: str) -> None:
+        stderr.print(f"[dim]{time.monotonic() - self._started_at:6.1f} s[/]  {escape(step)}")
+        self._status.update(f"{escape(step)} [dim](engine log: {escape(str(self._log))})[/]")
+
+
+def _print_examples(url: str, server: "Server", settings: Settings) -> None:
+    """Print the URL and example requests: the base, the first adapters, the metrics."""
     key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
     if not settings.api_keys:
-        console.print("[yellow]no API key is set: whoever reaches this machine's loopback address may do everything[/]")
-    console.print(f"\n[bold]loramux serves {escape(server.base_name)}[/] at {url}/v1. Try, in another terminal:\n")
-    for name in [server.base_name, *(adapter.name for adapter in server.library.catalogue.adapters()[:3])]:
-        body = {"model": name, "messages": _question(settings.adapters.get(name)), "max_tokens": 64, "temperature": 0}
-        asked = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
-        print(f"curl -s {url}/v1/chat/completions{key} {asked}\n")  # noqa: T201 - not wrapped, so that it can be copied
+        stderr.print("[yellow]no API key is set: every process on this machine has full access[/]")
+    stderr.print(f"\n[bold]loramux serves {escape(server.base_name)}[/] at {url}/v1. Try in another terminal:\n")
+    for name in [server.base_name, *(adapter.name for adapter in server.adapter_service.resolver.adapters()[:3])]:
+        body = {
+            "model": name,
+            "messages": _example_messages(settings.adapters.get(name)),
+            "max_tokens": 64,
+            "temperature": 0,
+        }
+        arguments = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+        print(f"curl -s {url}/v1/chat/completions{key} {arguments}\n")  # noqa: T201 - unwrapped, to be copied
     print(f"curl -s {url}/metrics{key}\n", flush=True)  # noqa: T201
 
 
-def _question(adapter: Path | None) -> list[dict[str, str]]:
-    """What to ask: the first held-out item of an adapter that comes with some."""
+def _example_messages(adapter: Path | None) -> list[dict[str, str]]:
+    """Return the first held-out item of an adapter that has some, else a general question."""
     if adapter and (adapter / "test.jsonl").is_file():
         with (adapter / "test.jsonl").open(encoding="utf-8") as items:
-            turns: list[dict[str, str]] = json.loads(items.readline())["messages"]
-        return turns[:-1]
+            messages: list[dict[str, str]] = json.loads(items.readline())["messages"]
+        return messages[:-1]
     return [{"role": "user", "content": "What is the capital of France?"}]
 
 
-def _end_descendants() -> None:
-    """Leave no process behind, however the engine was left."""
+def _kill_descendants() -> None:
+    """Kill every remaining child process, in whatever state the engine is."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.finetuning.datasets.conversations import read_dataset
+from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.errors import TrainerCrashed
 from loramux_adapters.finetuning.events import Finished, Started, Step, TrainerEvent, Validated
 from loramux_adapters.finetuning.recipes.recipe import load_recipe
