@@ -1,1 +1,1 @@
-"""The server: vLLM embedded once, its OpenAI layer on an engine that leases adapters and meters requests."""
+"""The server: one embedded vLLM engine, and its OpenAI API with adapter routing and usage metering."""

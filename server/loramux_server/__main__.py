@@ -1,4 +1,4 @@
-"""`python -m loramux_server`: the `loramux` command where it was not installed, as on a machine without a network."""
+"""`python -m loramux_server`: the `loramux` command, for use without the installed script."""
 
 from loramux_server.cli.main import main
 

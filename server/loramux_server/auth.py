@@ -1,4 +1,4 @@
-"""API keys: who may ask, and for what."""
+"""Authentication by API key."""
 
 import hashlib
 import hmac
@@ -12,18 +12,18 @@ from loramux_server.errors import InvalidApiKey
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: `key_id` names a key without telling it, and is safe to log."""
+    """The caller of a request; `key_id` identifies a key without revealing it, and is safe to log."""
 
     key_id: str
     admin: bool
 
 
 ANONYMOUS = Principal("anonymous", admin=True)
-"""Whoever reaches a server without keys, which listens on this machine only."""
+"""Every caller of a server without keys, which listens on loopback only."""
 
 
 class Authenticator:
-    """Knows the keys by their hashes only; without keys, everyone is ANONYMOUS."""
+    """Authenticates callers by hashes of the keys; without keys, every caller is ANONYMOUS."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = tuple(_digest(key.encode()) for key in keys)
@@ -34,11 +34,16 @@ class Authenticator:
         return not self._digests
 
     def principal(self, headers: Headers) -> Principal:
-        """Return who sent `Authorization: Bearer KEY` (or Anthropic's `x-api-key: KEY`), or raise InvalidApiKey."""
+        """Return the caller, from `Authorization: Bearer KEY` or Anthropic's `x-api-key: KEY`.
+
+        Raises:
+            InvalidApiKey: the key is missing or unknown.
+
+        """
         if self.is_open:
             return ANONYMOUS
         presented = _digest(_key(headers))
-        # Every key is compared, and in full: the time taken tells nothing about any of them.
+        # Every key is compared in full, so that the time taken reveals nothing about any of them.
         if sum(hmac.compare_digest(presented, digest) for digest in self._digests):
             return Principal(f"key_{presented.hex()[:12]}", admin=True)
         raise InvalidApiKey("Incorrect API key provided.")

@@ -1,4 +1,4 @@
-"""The database: the engine that every package's tables live in, and the migrations that make them."""
+"""The database: connection and migrations."""
 
 import sqlite3
 import time
@@ -13,15 +13,15 @@ from loramux_server.errors import CannotStart
 from loramux_server.metering.ledger import tables as ledger_tables
 
 TABLES = [adapter_tables.metadata, ledger_tables.metadata, job_tables.metadata]
-"""What the packages declare; the migrations must make exactly these."""
+"""Tables that the packages declare; the migrations must create exactly these."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_SECONDS = 30
-_LOCK_ID = 0x6C6F7261  # PostgreSQL's advisory locks are named by a number: "lora".
+_LOCK_ID = 0x6C6F7261  # the number of a PostgreSQL advisory lock: "lora" in ASCII
 
 
 class DatabaseTooNew(CannotStart):
-    """The database was migrated by a newer release than this one."""
+    """A newer release has migrated the database."""
 
 
 def create_engine(url: str) -> sa.Engine:
@@ -34,18 +34,23 @@ def create_engine(url: str) -> sa.Engine:
 
 
 def upgrade(engine: sa.Engine) -> None:
-    """Bring the database to this release's tables; raises DatabaseTooNew.
+    """Migrate the database to this release's tables, in one transaction.
 
-    Processes that start together wait for each other; one transaction, so that an interrupted one leaves no trace.
+    Processes that start at the same time wait for each other.
+
+    Raises:
+        DatabaseTooNew: a newer release has migrated the database.
+
     """
     current, newest = _current_revision(engine), newest_revision()
     if current == newest:
         return
     if current is not None and current > newest:
         raise DatabaseTooNew(
-            f"The database is at revision {current}, made by a newer release; this one knows {newest}."
+            f"The database is at revision {current}, of a newer release; this release supports up to {newest}: "
+            "upgrade loramux."
         )
-    # Loading Alembic takes longer than all else here, and nearly every start finds the database as it should be.
+    # Importing Alembic is slow, and nearly every start finds the database up to date.
     from alembic import command
     from alembic.config import Config
 
@@ -58,7 +63,7 @@ def upgrade(engine: sa.Engine) -> None:
 
 
 def newest_revision() -> str:
-    """Return the revision that this release knows as the last; files are named REVISION_WHAT.py."""
+    """Return the newest revision of this release; files are named REVISION_TITLE.py."""
     return max(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
@@ -71,7 +76,7 @@ def _current_revision(engine: sa.Engine) -> str | None:
 
 
 def _lock(connection: sa.Connection) -> None:
-    """Take the whole database (SQLite) or the migrations' lock until the transaction ends."""
+    """Lock the whole database (SQLite) or the migrations (PostgreSQL) until the transaction ends."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
@@ -79,21 +84,21 @@ def _lock(connection: sa.Connection) -> None:
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Readers beside the writer, and no row without its parent.
+    """Enable WAL, so that readers and a writer can work at the same time, and foreign keys.
 
-    With WAL, NORMAL keeps the database sound through a crash; a power cut may lose the last transactions.
+    With WAL, NORMAL keeps the database consistent through a crash; a power failure may lose the last transactions.
     """
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
     deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
     while not _enter_wal(connection):
         if time.monotonic() > deadline:
-            raise TimeoutError("Another process holds the database.")
+            raise TimeoutError("Another process has locked the database.")
         time.sleep(0.01)
 
 
 def _enter_wal(connection: sqlite3.Connection) -> bool:
-    """Switch a new database to WAL: the one statement for which SQLite does not wait while another process does it."""
+    """Switch to WAL; return False if another process is doing so, for which SQLite does not wait by itself."""
     try:
         connection.execute("PRAGMA journal_mode=WAL")
     except sqlite3.OperationalError as error:

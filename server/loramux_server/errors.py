@@ -1,4 +1,4 @@
-"""What a request can be answered with instead of a result, and the one place that renders it.
+"""Errors of the API, and their rendering as responses.
 
 LoramuxError                    500 server_error
 ├── InvalidRequest              400 invalid_request_error
@@ -12,21 +12,21 @@ LoramuxError                    500 server_error
 └── ServerOverloaded            503 server_overloaded
     └── ShuttingDown            503 server_overloaded
 
-A message is for the client: it names no path of the server and no internals.
+Messages are for clients: they contain no paths and no internals of the server.
 """
 
-# ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
+# ruff: noqa: N818 - the tree above shows that these are errors, so the names need no suffix.
 
 from math import ceil
 from typing import Any
 
 from starlette.responses import JSONResponse
 
-from loramux_adapters.errors import AdapterError, NoAdapterCapacity, PassingError
+from loramux_adapters.errors import AdapterError, NoAdapterCapacity, TransientError
 
 
 class CannotStart(Exception):
-    """What a start fails with that its user can mend: the message says what is wrong and what to do."""
+    """A start failed for a reason that the user can fix; the message says what is wrong and how to fix it."""
 
 
 MAX_MESSAGE_LENGTH = 2000
@@ -34,9 +34,9 @@ SERVER_FAULT = "The server had an error while processing the request."
 
 
 class LoramuxError(Exception):
-    """The root, and by itself a fault of the server.
+    """The root of the tree; by itself a fault of the server.
 
-    `status` is HTTP's; `type`, `code` and `param` (the field that is wrong) are OpenAI's; `retry_after` is in seconds.
+    `type`, `code` and `param` (the invalid field) are OpenAI's; `retry_after` is in seconds.
     """
 
     status: int = 500
@@ -54,7 +54,7 @@ class LoramuxError(Exception):
         retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
-        # Clients' own words come back in messages: a name as long as a body, halves of surrogate pairs.
+        # Messages may quote clients: a name as long as a body, or lone surrogates.
         self.message = message[:MAX_MESSAGE_LENGTH].encode(errors="replace").decode()
         self.param = param
         self.status = status or self.status
@@ -63,51 +63,51 @@ class LoramuxError(Exception):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the request was turned away, as opposed to having failed."""
+        """Whether the request was refused, as opposed to failed."""
         return self.status < 500 or self.status == 503
 
     @property
     def headers(self) -> dict[str, str]:
-        """The response headers that belong to the error."""
+        """Response headers of the error."""
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
-        # OpenAI's clients repeat a 409 by themselves, but a conflict here is one of names and lasts.
+        # OpenAI's clients retry a 409, but these conflicts last.
         return headers | ({"x-should-retry": "false"} if self.status == 409 else {})
 
 
 class InvalidRequest(LoramuxError):
-    """The request can't be served as it is; repeating it will not help."""
+    """The request is invalid; retrying it will not help."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """Prompt and asked-for output are longer than the model's context."""
+    """Prompt and requested output are longer than the model's context."""
 
     code = "context_length_exceeded"
 
 
 class InvalidApiKey(InvalidRequest):
-    """No key, or one that is not known."""
+    """The API key is missing or unknown."""
 
     status = 401
     code = "invalid_api_key"
 
     @property
     def headers(self) -> dict[str, str]:
-        """The response headers that belong to the error."""
+        """Response headers of the error."""
         return {"www-authenticate": "Bearer"}
 
 
 class NotPermitted(InvalidRequest):
-    """A known key without the permission that this needs."""
+    """The API key lacks the required permission."""
 
     status = 403
     code = "not_permitted"
 
 
 class ModelNotFound(InvalidRequest):
-    """The name is neither the base's nor an adapter's nor a version's."""
+    """The name is neither the base nor an adapter nor a version."""
 
     status = 404
     code = "model_not_found"
@@ -117,14 +117,14 @@ class ModelNotFound(InvalidRequest):
 
 
 class BodyTooLarge(InvalidRequest):
-    """A body of more bytes than the server reads."""
+    """The body is larger than the server accepts."""
 
     status = 413
     code = "body_too_large"
 
 
 class RateLimited(LoramuxError):
-    """Too many requests; `retry_after` says when to come back."""
+    """Too many requests; retry after `retry_after` seconds."""
 
     status = 429
     type = "requests"
@@ -133,7 +133,7 @@ class RateLimited(LoramuxError):
 
 
 class ServerOverloaded(LoramuxError):
-    """No room now; the same request may succeed later."""
+    """No capacity at present; the same request may succeed later."""
 
     status = 503
     code = "server_overloaded"
@@ -141,40 +141,40 @@ class ServerOverloaded(LoramuxError):
 
 
 class NotServing(LoramuxError):
-    """What was asked for is there and does not serve, until somebody does something about it."""
+    """The adapter exists but is not served until an operator acts, for example because it is quarantined."""
 
     status = 503
 
     @property
     def headers(self) -> dict[str, str]:
-        """The response headers that belong to the error."""
+        """Response headers of the error."""
         return super().headers | {"x-should-retry": "false"}
 
 
 class ShuttingDown(ServerOverloaded):
-    """The server takes no new work, and the connection is of no more use."""
+    """The server accepts no new requests, and closes the connection."""
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down.", retry_after=5)
 
     @property
     def headers(self) -> dict[str, str]:
-        """The response headers that belong to the error."""
+        """Response headers of the error."""
         return super().headers | {"connection": "close"}
 
 
 def envelope(error: LoramuxError) -> dict[str, Any]:
-    """Return the error as OpenAI's clients expect it in a body or in a stream's event."""
+    """Return the error in OpenAI's format, for a body or a stream's event."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-def response(error: LoramuxError) -> JSONResponse:
-    """Return the answer that the error is."""
+def error_response(error: LoramuxError) -> JSONResponse:
+    """Return the error as a response."""
     return JSONResponse(envelope(error), error.status, error.headers)
 
 
-_QUEUE_SECONDS = 60
-"""When to come back to a queue of jobs that is full."""
+_QUEUE_RETRY_SECONDS = 60
+"""`retry-after` of a full job queue."""
 
 _ADAPTER_STATUSES = {
     "adapter_error": 500,
@@ -210,15 +210,15 @@ _ADAPTER_STATUSES = {
 
 
 def from_adapter_error(error: AdapterError) -> LoramuxError:
-    """Return the error as HTTP's; its message is fit for clients by the promise of the adapters' room."""
+    """Return an adapter error as an API error; messages of adapter errors are safe for clients."""
     status = _ADAPTER_STATUSES.get(error.code, 500)
-    retry_after = ceil(error.retry_after) if isinstance(error, PassingError) else None
+    retry_after = ceil(error.retry_after) if isinstance(error, TransientError) else None
     if isinstance(error, NoAdapterCapacity):
         return ServerOverloaded(error.message, retry_after=retry_after)
     if status == 503:
         return NotServing(error.message, code=error.code)
     if status == 429:
-        return RateLimited(error.message, code=error.code, retry_after=_QUEUE_SECONDS)
+        return RateLimited(error.message, code=error.code, retry_after=_QUEUE_RETRY_SECONDS)
     kind = InvalidRequest if status < 500 else LoramuxError
     param = getattr(error, "param", None)
     return kind(error.message, status=status, code=error.code, retry_after=retry_after, param=param)

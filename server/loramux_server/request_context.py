@@ -1,4 +1,4 @@
-"""One HTTP request as the whole server sees it, from its first byte until nothing of it is left to count."""
+"""The context of an HTTP request: identity, engine runs, and the usage record at its end."""
 
 import time
 from collections.abc import Sequence
@@ -9,78 +9,83 @@ from typing import Protocol
 from loramux_adapters.models import VersionId
 from loramux_server.auth import ANONYMOUS, Principal
 from loramux_server.errors import LoramuxError
-from loramux_server.metering.cost_allocation import Share
-from loramux_server.metering.usage_record import Operation, Outcome, Route, RunFacts, UsageRecord, combine
+from loramux_server.metering.cost_allocation import CostShare
+from loramux_server.metering.usage_record import Operation, Outcome, Route, RunStats, UsageRecord, combine
 
 
 class Meter(Protocol):
-    """Told once when a request reaches its route, and once when all of it is over."""
+    """Receives each request twice: when it starts to run on a route, and when it has ended."""
 
     def begin(self, route: Route) -> None:
-        """A request has begun to run on `route`."""
+        """Count a request that starts to run on `route`."""
 
     def record(self, record: UsageRecord) -> None:
-        """A request is over; if its route is not None, `begin` was called before."""
+        """Record a finished request; if its route is not None, `begin` was called before."""
 
 
 @dataclass(frozen=True)
-class Meters:
-    """Several meters as one."""
+class CompositeMeter:
+    """Passes each call to several meters."""
 
-    each: Sequence[Meter]
+    meters: Sequence[Meter]
 
     def begin(self, route: Route) -> None:
-        """Tell each."""
-        for meter in self.each:
+        """Call `begin` of each meter."""
+        for meter in self.meters:
             meter.begin(route)
 
     def record(self, record: UsageRecord) -> None:
-        """Tell each."""
-        for meter in self.each:
+        """Call `record` of each meter."""
+        for meter in self.meters:
             meter.record(record)
 
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """One prompt's way through the engine; it must be finished, exactly once, however it ends."""
+    """One generation in the engine; `finish` must be called exactly once, whatever the outcome."""
 
     context: "RequestContext"
     route: Route
     started: float
     """Monotonic seconds."""
-    facts: RunFacts | None = None
+    facts: RunStats | None = None
 
-    def finish(self, facts: RunFacts) -> None:
-        """Report what the engine did, with moments counted from `started`; a second call raises RuntimeError."""
+    def finish(self, facts: RunStats) -> None:
+        """Store the measurements of the run, with times relative to `started`.
+
+        Raises:
+            RuntimeError: the run is already finished.
+
+        """
         if self.facts is not None:
-            raise RuntimeError("A run is finished once.")
+            raise RuntimeError("The run is already finished.")
         self.facts = facts.shifted(self.started - self.context.started)
         self.context.settle()
 
 
 @dataclass(eq=False, slots=True)
 class RequestContext:
-    """A request's identity, and the runs that it makes in the engine.
+    """A request's identity, and its runs in the engine.
 
-    The record goes out once: when the response is closed and every run is finished, in whichever order that happens.
-    (The generator of a cancelled stream may be closed long after its response.) `refusal` is the error that the
-    request is to be answered with; whoever refuses sets it, because vLLM's handlers keep only a message.
+    The usage record is emitted once, when the response is closed and every run is finished, in either order: the
+    generator of a cancelled stream may be closed long after its response. Code that refuses a request sets `refusal`,
+    the error of the response, because vLLM's handlers keep only its message.
     """
 
     request_id: str
     operation: Operation | None
-    """None for what leaves no record."""
+    """None for requests without a usage record."""
     meter: Meter
     principal: Principal | None = None
     refusal: LoramuxError | None = None
     versions: dict[str, VersionId] = field(default_factory=dict)
-    """What the adapters' names in this request mean, decided once: an alias may move while it is served."""
-    user: str | None = None
-    """Whom the client says that it asks for."""
-    share: Share = field(default_factory=Share)
-    """What it owes for the engine's time."""
+    """Versions that adapter names in this request resolve to, decided once because an alias may change meanwhile."""
+    end_user: str | None = None
+    """End user, as given by the client."""
+    share: CostShare = field(default_factory=CostShare)
+    """Its share of the engine's cost."""
     traceparent: str | None = None
-    """The client's own span, as its header says."""
+    """The client's span, from its `traceparent` header."""
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
     _runs: list[Run] = field(default_factory=list)
@@ -88,15 +93,20 @@ class RequestContext:
 
     @property
     def sticky(self) -> str | None:
-        """Whoever should get the same version of a split every time: the client's user, or else the key's holder."""
-        if self.user or self.principal in (None, ANONYMOUS):
-            return self.user
+        """Identity that stays on one version of a split: the end user, or else the API key."""
+        if self.end_user or self.principal in (None, ANONYMOUS):
+            return self.end_user
         return self.principal.key_id
 
     def begin_run(self, route: Route) -> Run:
-        """Enter a run on `route`; RuntimeError when the response is closed, since nobody is left to run for."""
+        """Start a run on `route`.
+
+        Raises:
+            RuntimeError: the response is already closed.
+
+        """
         if self._closing is not None:
-            raise RuntimeError("The request is over.")
+            raise RuntimeError("The request has ended.")
         run = Run(self, route, time.monotonic())
         if not self._runs and self.operation is not None:
             self.meter.begin(route)
@@ -104,14 +114,19 @@ class RequestContext:
         return run
 
     def close(self, status: int, outcome: Outcome) -> None:
-        """Note that the response is complete, or the client gone; a second call raises RuntimeError."""
+        """Record that the response is complete, or the client disconnected.
+
+        Raises:
+            RuntimeError: the request is already closed.
+
+        """
         if self._closing is not None:
-            raise RuntimeError("A request is closed once.")
+            raise RuntimeError("The request is already closed.")
         self._closing = (status, outcome, time.monotonic() - self.started)
         self.settle()
 
     def settle(self) -> None:
-        """Emit the record if this was the last thing that it waited for."""
+        """Emit the usage record if the response is closed and all runs are finished."""
         facts = [run.facts for run in self._runs if run.facts is not None]
         if self._closing is None or self.operation is None or len(facts) < len(self._runs):
             return
@@ -127,12 +142,12 @@ class RequestContext:
                 route=self._runs[0].route if self._runs else None,
                 started_at=self.started_at,
                 duration=duration,
-                facts=combine(facts),
-                share=self.share,
+                stats=combine(facts),
+                cost_share=self.share,
                 traceparent=self.traceparent,
             )
         )
 
 
 current_request: ContextVar[RequestContext] = ContextVar("current_request")
-"""Set by the middleware for every HTTP request; seen in every task that serves it."""
+"""The context of the present HTTP request, set by the middleware and inherited by its tasks."""

@@ -10,13 +10,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
 from loramux_server.metering.usage_record import Route, UsageRecord
-from loramux_server.middleware import Drain, Limits, shell
+from loramux_server.middleware import DrainState, BodyLimits, add_middleware
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 @dataclass
-class Answer:
+class SentResponse:
     """What an application sent."""
 
     messages: list[Message]
@@ -40,7 +40,7 @@ class Answer:
 
 
 @dataclass
-class KeptMeter:
+class RecordingMeter:
     """A meter that keeps what it is told."""
 
     begun: list[Route] = field(default_factory=list)
@@ -58,24 +58,24 @@ class KeptMeter:
 
 
 @dataclass
-class Server:
+class MiddlewareHarness:
     """An application inside of the shell."""
 
     app: ASGIApp
     keys: Sequence[str] = ()
     max_body_bytes: int = 1000
-    drain: Drain = field(default_factory=Drain)
-    meter: KeptMeter = field(default_factory=KeptMeter)
+    drain: DrainState = field(default_factory=DrainState)
+    meter: RecordingMeter = field(default_factory=RecordingMeter)
     sent: list[Message] = field(default_factory=list)
 
     @property
     def shell(self) -> ASGIApp:
         """The application as it is served."""
-        return shell(
+        return add_middleware(
             self.app,
             drain=self.drain,
             authenticator=Authenticator(self.keys),
-            limits=Limits(self.max_body_bytes),
+            limits=BodyLimits(self.max_body_bytes),
             meter=self.meter,
         )
 
@@ -85,7 +85,7 @@ class Server:
         method: str = "POST",
         headers: dict[str, str] | None = None,
         body: Iterable[Message] = ({"type": "http.request", "body": b"{}", "more_body": False},),
-    ) -> Answer:
+    ) -> SentResponse:
         """Send one request; after its body, the client is gone."""
         self.sent.clear()
         incoming = iter(body)
@@ -104,7 +104,7 @@ class Server:
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
         }
         await self.shell(scope, receive, send)
-        return Answer(list(self.sent))
+        return SentResponse(list(self.sent))
 
 
 def answering(status: int, *chunks: bytes, content_type: str = "application/json", **headers: str) -> ASGIApp:

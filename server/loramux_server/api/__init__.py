@@ -1,1 +1,1 @@
-"""The HTTP surface that is ours: vLLM serves chat, completions, responses and messages by itself."""
+"""HTTP API: administration, fine-tuning and usage. vLLM itself serves chat, completions, responses and messages."""

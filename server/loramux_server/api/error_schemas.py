@@ -1,4 +1,4 @@
-"""How the administration's operations can fail, as OpenAPI describes it."""
+"""OpenAPI schemas and descriptions of error responses."""
 
 from typing import Annotated, Any
 
@@ -6,36 +6,36 @@ from pydantic import BaseModel, Field
 
 
 class ErrorDetails(BaseModel):
-    """What went wrong."""
+    """Details of an error."""
 
-    message: Annotated[str, Field(description="For people.")]
+    message: Annotated[str, Field(description="Human-readable message.")]
     type: str
-    param: Annotated[str | None, Field(description="The field of the request that is wrong.")]
-    code: Annotated[str | None, Field(description="For programs: it never changes.")]
+    param: Annotated[str | None, Field(description="Invalid field of the request.")]
+    code: Annotated[str | None, Field(description="Stable identifier for programs.")]
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """An error in OpenAI's shape."""
 
     error: ErrorDetails
 
 
-_REASONS: dict[int | str, str] = {
-    400: "The request is wrong, or the files are not what they should be: the message says where.",
-    401: "No key, or one that is not known.",
-    403: "The key is no administrator's, or adapters may not come from that folder or URL.",
-    404: "No such adapter, version, file or job.",
-    409: "Against what is registered: a name that is taken, a version or file in use, a job that has ended.",
-    413: "The body is larger than any file that is taken here.",
-    429: "As many jobs wait as may.",
-    502: "The Hub or the object store does not answer, does not have the files, or does not let us in.",
-    503: "Out of service, or every place in the engine is in use.",
-    "default": "Any other error, in the same shape.",
+_DESCRIPTIONS: dict[int | str, str] = {
+    400: "Invalid request or files; the message says which field or file.",
+    401: "Missing or unknown API key.",
+    403: "Not an admin key, or a folder or URL from which adapters may not be added.",
+    404: "Unknown adapter, version, file or job.",
+    409: "Conflict with the present state: name taken, version or file in use, job finished.",
+    413: "The body is larger than the largest accepted file.",
+    429: "The job queue is full.",
+    502: "The Hub or object store does not respond, lacks the files, or denies access.",
+    503: "Not served at present, or all adapters in the engine are in use.",
+    "default": "Any other error, in the same format.",
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the statuses with which an operation can fail, beside those of every operation."""
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI responses for `statuses` and for the errors of every operation."""
     # "default" also keeps FastAPI from describing its 422, which is a 400 here.
-    shown: tuple[int | str, ...] = (400, 401, 403, *statuses, "default")
-    return {status: {"model": Problem, "description": _REASONS[status]} for status in shown}
+    documented: tuple[int | str, ...] = (400, 401, 403, *statuses, "default")
+    return {status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]} for status in documented}

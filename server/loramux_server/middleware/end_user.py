@@ -1,4 +1,4 @@
-"""Whom a client says that it asks for: the one thing of a body that loramux itself looks at."""
+"""The end user in a request's body, the only field that loramux itself reads."""
 
 from typing import Any
 
@@ -7,22 +7,27 @@ from fastapi import Request
 from loramux_server.request_context import current_request
 
 
-async def note_user(request: Request) -> None:
-    """Note the body's user, so that a split gives them the same version every time; a dependency of vLLM's handlers.
+async def record_end_user(request: Request) -> None:
+    """Store the end user in the request context, so that a split keeps them on one version.
 
-    FastAPI has parsed the body by now, and keeps it: this costs nothing. What is wrong with it is the handler's to say.
+    A dependency of vLLM's handlers. FastAPI has already parsed the body, so this costs nothing. Invalid bodies are left
+    to the handler.
     """
     try:
         body = await request.json()
     except (ValueError, RecursionError):
         return
-    current_request.get().user = _user(body)
+    current_request.get().end_user = _user(body)
 
 
 def _user(body: Any) -> str | None:
-    """The user as OpenAI's clients name it, in either field, or Anthropic's."""
+    """Return the end user from OpenAI's fields `user` or `safety_identifier`, or Anthropic's `metadata.user_id`."""
     if not isinstance(body, dict):
         return None
     metadata = body.get("metadata")
-    named = (body.get("user"), body.get("safety_identifier"), isinstance(metadata, dict) and metadata.get("user_id"))
-    return next((user for user in named if isinstance(user, str) and user), None)
+    candidates = (
+        body.get("user"),
+        body.get("safety_identifier"),
+        isinstance(metadata, dict) and metadata.get("user_id"),
+    )
+    return next((user for user in candidates if isinstance(user, str) and user), None)

@@ -1,4 +1,4 @@
-"""vLLM's and FastAPI's error bodies, read as our errors."""
+"""Translation of vLLM's and FastAPI's error bodies to API errors."""
 
 import json
 import re
@@ -20,12 +20,12 @@ _TOO_LONG = re.compile(r"maximum (context|model) length")
 
 
 def from_body(status: int, body: bytes, request_line: str) -> LoramuxError:
-    """Return the error of a response of `status` >= 400, whatever its body; `request_line` is its METHOD /path."""
-    content = _object(body)
+    """Return the error of a response with `status` >= 400 and any body; `request_line` is METHOD /path."""
+    content = _parse_object(body)
     detail = content.get("detail")
     if isinstance(detail, str):
-        bare = detail == responses.get(status)
-        return _from_parts(status, f"{detail}: {request_line}." if bare else detail, None, None)
+        is_reason_phrase = detail == responses.get(status)
+        return _from_parts(status, f"{detail}: {request_line}." if is_reason_phrase else detail, None, None)
     return from_vllm(status, content)
 
 
@@ -43,8 +43,8 @@ def from_vllm(status: int, content: dict[str, Any]) -> LoramuxError:
 
 
 def from_event(event: bytes) -> LoramuxError:
-    """Return the error that a stream's event `data: {"error": ...}` tells; its code is the status it would have had."""
-    content = _object(event.partition(b"data: ")[2])
+    """Return the error of a stream's event `data: {"error": ...}`, whose code is the HTTP status."""
+    content = _parse_object(event.partition(b"data: ")[2])
     error = content.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     return from_vllm(code if isinstance(code, int) and 400 <= code < 600 else 500, content)
@@ -60,13 +60,13 @@ def _from_parts(status: int, message: str, param: str | None, code: str | None) 
         return RateLimited(message, code=code)
     if status == 503:
         return ServerOverloaded(message, code=code)
-    if status >= 500 and status != 501:  # what has no code of ours has a message for the log
+    if status >= 500 and status != 501:  # without one of our codes, the message is for the log only
         return LoramuxError(message if code else SERVER_FAULT, status=status, code=code)
-    # 501 is vLLM's word for what a request asked and it can't do; clients would repeat it as a fault of the server.
+    # vLLM's 501 means an unsupported request; clients would retry it as a fault of the server.
     return InvalidRequest(message, status=400 if status in (422, 501) else status, param=param, code=code)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

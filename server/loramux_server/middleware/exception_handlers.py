@@ -1,4 +1,4 @@
-"""What handlers raise, answered by FastAPI in our words."""
+"""Exception handlers of FastAPI: adapter errors and invalid bodies as API errors."""
 
 import re
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from loramux_adapters.errors import AdapterError
-from loramux_server.errors import InvalidRequest, LoramuxError, from_adapter_error, response
+from loramux_server.errors import InvalidRequest, LoramuxError, error_response, from_adapter_error
 
-# A location also names the branch of a union that was tried, such as `list[int]` or `ToolMessage`: no field of a body.
+# A location also contains the tried branch of a union, such as `list[int]` or `ToolMessage`, which is not a field.
 _FIELD = re.compile(r"[a-z0-9_]+")
 _TYPE_NAMES = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "set", "tuple"})
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let `app` answer our errors, the adapters', and bodies that do not fit; call it after vLLM added its own."""
+    """Add handlers for API errors, adapter errors and invalid bodies; call it after vLLM has added its own."""
 
-    async def answer(_: Request, error: Exception) -> Response:
-        return response(_as_loramux(error))
+    async def respond(_: Request, error: Exception) -> Response:
+        return error_response(_as_loramux(error))
 
     for kind in (LoramuxError, AdapterError, RequestValidationError, TypeError):
-        app.add_exception_handler(kind, answer)
+        app.add_exception_handler(kind, respond)
 
 
 def _as_loramux(error: Exception) -> LoramuxError:
@@ -31,17 +31,17 @@ def _as_loramux(error: Exception) -> LoramuxError:
         return from_adapter_error(error)
     if isinstance(error, RequestValidationError):
         return invalid_body(error.errors())
-    if isinstance(error, TypeError):  # what vLLM's validators raise when they walk over a field of another type
-        return InvalidRequest(f"A field of the body has a wrong type: {error}.")
+    if isinstance(error, TypeError):  # raised by vLLM's validators for a field of another type
+        return InvalidRequest(f"A field of the body has the wrong type: {error}.")
     if isinstance(error, LoramuxError):
         return error
     raise error
 
 
 def invalid_body(problems: Sequence[Any]) -> InvalidRequest:
-    """Return pydantic's findings as one error that tells the first; values are not repeated, they may be huge."""
-    first = problems[0] if problems else "The body does not fit."
-    if not isinstance(first, dict):  # vLLM reports a wrong media type as a bare text
+    """Return pydantic's problems as one error with the first of them, without values, which may be huge."""
+    first = problems[0] if problems else "The body is invalid."
+    if not isinstance(first, dict):  # vLLM reports a wrong media type as a string
         return InvalidRequest(str(first))
     if first["type"] == "json_invalid":
         return InvalidRequest(f"The body is not valid JSON: {first['ctx']['error']}, at character {first['loc'][-1]}.")

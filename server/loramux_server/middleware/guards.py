@@ -1,4 +1,4 @@
-"""Whom the server serves at all: each guard raises, and the error envelope outside of them answers."""
+"""Checks before a request is handled; each raises an error, which the error envelope outside of them renders."""
 
 import re
 from collections.abc import Mapping
@@ -11,63 +11,63 @@ from loramux_server.auth import Authenticator
 from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown
 from loramux_server.request_context import current_request
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What a load balancer asks: no key, and answered until the end. /metrics tells adapters' names, so it needs a key."""
+KEYLESS_PATHS = frozenset({"/health", "/ready"})
+"""Paths without authentication, served during a drain too. /metrics needs a key: it contains adapter names."""
 
-PAGE = "/dashboard"
-"""The page and its files hold no data: it asks for a key when the administration's answers need one."""
+DASHBOARD_PATH = "/dashboard"
+"""The page and its files need no key, because they contain no data."""
 
 ADAPTERS_PATH, FILES_PATH = "/admin/adapters", "/v1/files"
-"""Where bodies may be as large as the files that are uploaded there."""
+"""Paths of file uploads, with larger bodies."""
 
-FORM_BYTES = 1 << 20
-"""What a form may have beside its files."""
+MAX_FORM_BYTES = 1 << 20
+"""Bytes of a form in addition to its files."""
 
-_OWN_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_LOCAL_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
-class Drain:
-    """Whether the server still takes new work."""
+class DrainState:
+    """Whether the server is draining: it finishes open requests and refuses new ones."""
 
     def __init__(self) -> None:
-        self.has_begun = False
+        self.is_draining = False
 
-    def begin(self) -> None:
-        """Take no new work from now on."""
-        self.has_begun = True
+    def start(self) -> None:
+        """Refuse new requests from now on."""
+        self.is_draining = True
 
 
-def refuse_while_draining(app: ASGIApp, drain: Drain) -> ASGIApp:
-    """Let no new work through once the server drains."""
+def refuse_while_draining(app: ASGIApp, drain: DrainState) -> ASGIApp:
+    """Refuse requests while the server is draining."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if drain.has_begun and scope["path"] not in OPEN_PATHS:
+        if drain.is_draining and scope["path"] not in KEYLESS_PATHS:
             raise ShuttingDown
         await app(scope, receive, send)
 
     return guarded
 
 
-def refuse_other_hosts(app: ASGIApp) -> ASGIApp:
-    """Let only this machine's own names through, on a server that is open because only this machine reaches it.
+def require_local_host(app: ASGIApp) -> ASGIApp:
+    """Refuse requests whose `Host` or `Origin` is not this machine, for servers without API keys.
 
-    A web page can point a name of its own at 127.0.0.1 (DNS rebinding), and a browser then asks us on its behalf. Or it
-    sends us a form by our own name, which a browser does without asking us first, and says from where as `Origin`.
+    A web page can point its own name at 127.0.0.1 (DNS rebinding) and have the browser send requests here, or send a
+    form to localhost, which browsers allow, but with the page's `Origin`.
     """
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if not _OWN_HOST.fullmatch(headers.get("host", "localhost")):
-            raise NotPermitted("Without API keys this server answers to localhost and its addresses alone.")
-        if not _OWN_HOST.fullmatch(headers.get("origin", "http://localhost").partition("://")[2]):
-            raise NotPermitted("Without API keys this server answers to web pages of this machine alone.")
+        if not _LOCAL_HOST.fullmatch(headers.get("host", "localhost")):
+            raise NotPermitted("Without API keys, this server accepts requests to localhost only.")
+        if not _LOCAL_HOST.fullmatch(headers.get("origin", "http://localhost").partition("://")[2]):
+            raise NotPermitted("Without API keys, this server accepts requests from web pages on localhost only.")
         await app(scope, receive, send)
 
     return guarded
 
 
 def authenticate(app: ASGIApp, authenticator: Authenticator) -> ASGIApp:
-    """Find out who asks, from the headers alone."""
+    """Authenticate the caller from the headers."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if not _needs_no_key(scope["path"]):
@@ -78,24 +78,24 @@ def authenticate(app: ASGIApp, authenticator: Authenticator) -> ASGIApp:
 
 
 def _needs_no_key(path: str) -> bool:
-    return path in OPEN_PATHS or path == PAGE or path.startswith(f"{PAGE}/")
+    return path in KEYLESS_PATHS or path == DASHBOARD_PATH or path.startswith(f"{DASHBOARD_PATH}/")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The most bytes that a body may have, and for paths where files are uploaded how many these may have."""
+class BodyLimits:
+    """Maximum bytes of a body, and of the files by upload path."""
 
     body: int
     uploads: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, scope: Scope) -> int:
-        """The limit for this request."""
+        """Return the limit for this request."""
         upload = self.uploads.get(scope["path"]) if scope["method"] == "POST" else None
-        return self.body if upload is None else max(self.body, upload + FORM_BYTES)
+        return self.body if upload is None else max(self.body, upload + MAX_FORM_BYTES)
 
 
-def limit_bodies(app: ASGIApp, limits: Limits) -> ASGIApp:
-    """Refuse bodies beyond their limit: unread if the length is declared, else where they grow too long."""
+def limit_bodies(app: ASGIApp, limits: BodyLimits) -> ASGIApp:
+    """Refuse bodies beyond the limit: unread if the length is declared, else while reading."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         limit = limits.of(scope)
@@ -109,7 +109,7 @@ def limit_bodies(app: ASGIApp, limits: Limits) -> ASGIApp:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                # FastAPI makes a 400 of whatever is raised while it reads a body; the noted refusal goes before that.
+                # FastAPI turns exceptions while reading a body into a 400; the refusal takes precedence.
                 current_request.get().refusal = error = too_large(limit)
                 raise error
             return message

@@ -1,4 +1,4 @@
-"""The outermost layer: a request gets its id and its context, and is counted when it is over."""
+"""The outermost layer: gives each request an id and a context, and closes the context at its end."""
 
 import re
 import time
@@ -16,31 +16,31 @@ OPERATIONS = {
     "/v1/responses": Operation.RESPONSES,
     "/v1/messages": Operation.MESSAGES,
 }
-"""The paths that generate when something is posted to them: each request to one leaves a record."""
+"""Paths of generation; each POST to one creates a usage record."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def in_context(app: ASGIApp, meter: Meter) -> ASGIApp:
-    """Put a RequestContext around each request, and close it when the response is complete or the client gone."""
+def with_request_context(app: ASGIApp, meter: Meter) -> ASGIApp:
+    """Create a RequestContext per request; close it when the response is complete or the client disconnects."""
 
     async def contextual(scope: Scope, receive: Receive, send: Send) -> None:
         operation = OPERATIONS.get(scope["path"]) if scope["method"] == "POST" else None
         headers = Headers(scope=scope)
         context = RequestContext(_request_id(headers), operation, meter, traceparent=headers.get("traceparent"))
-        exchange = _Exchange(context, receive, send)
+        observer = _ResponseObserver(context, receive, send)
         token = current_request.set(context)
         try:
-            await app(_named(scope, context.request_id), exchange.receive, exchange.send)
+            await app(_with_request_id(scope, context.request_id), observer.receive, observer.send)
         finally:
             current_request.reset(token)
-            context.close(exchange.status, exchange.outcome)
+            context.close(observer.status, observer.outcome)
 
     return contextual
 
 
-class _Exchange:
-    """Watches what goes in and out: the status, the end, and a client that leaves before it."""
+class _ResponseObserver:
+    """Observes the status and end of a response, and whether the client disconnects before it."""
 
     def __init__(self, context: RequestContext, receive: Receive, send: Send) -> None:
         self._context, self._receive, self._send = context, receive, send
@@ -50,7 +50,7 @@ class _Exchange:
 
     @property
     def outcome(self) -> Outcome:
-        """How the request ended, as far as is known now."""
+        """Outcome of the request, as known at present."""
         refusal = self._context.refusal
         if self._client_left:
             return Outcome.CANCELLED
@@ -82,12 +82,12 @@ class _Exchange:
 
 
 def _request_id(headers: Headers) -> str:
-    """Return the client's own id if it is safe in logs and headers, else a new one."""
+    """Return the client's request id if it is safe in logs and headers, else a new one."""
     own = headers.get("x-request-id", "")
     return own if _SAFE_ID.fullmatch(own) else f"req_{uuid.uuid4().hex}"
 
 
-def _named(scope: Scope, request_id: str) -> Scope:
-    """Return the scope with this request id alone, so that the engine's log speaks of the same one."""
+def _with_request_id(scope: Scope, request_id: str) -> Scope:
+    """Return the scope with only this request id, so that the engine logs the same one."""
     others = [(name, value) for name, value in scope["headers"] if name.lower() != b"x-request-id"]
     return {**scope, "headers": [*others, (b"x-request-id", request_id.encode())]}

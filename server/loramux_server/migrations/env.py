@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that db.py locked, within its transaction."""
+"""Alembic's entry point: runs the migrations on the connection that database.py locked, within its transaction."""
 
 from alembic import context
 

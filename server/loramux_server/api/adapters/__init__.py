@@ -1,1 +1,1 @@
-"""The administration API for adapters: add, list, point names at versions, remove, audit."""
+"""Administration of adapters: add, list, point names at versions, remove, audit."""

@@ -1,4 +1,4 @@
-"""`POST /admin/adapters`: a new adapter, or a new version of one."""
+"""`POST /admin/adapters`: add an adapter, or a new version of one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,44 +6,48 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from loramux_adapters.intake.sources import Tell
-from loramux_adapters.service import Library, silent
+from loramux_adapters.intake.sources import ReportProgress
+from loramux_adapters.service import AdapterService, ignore_progress
 from loramux_server.api.adapters.progress import wants_progress, with_progress
-from loramux_server.api.adapters.schemas import TriedVersion
-from loramux_server.api.adapters.sources import BODY, read_addition
-from loramux_server.api.error_schemas import problems
+from loramux_server.api.adapters.schemas import VersionDetails
+from loramux_server.api.adapters.sources import REQUEST_BODY_SCHEMA, read_add_request
+from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.permissions import Admin
 
 
-def additions_router(library: Library, roots: Sequence[Path], urls: Sequence[str]) -> APIRouter:
-    """Return the route; adapters may come from the folders in `roots` and the URL prefixes in `urls`."""
+def create_router(adapter_service: AdapterService, roots: Sequence[Path], urls: Sequence[str]) -> APIRouter:
+    """Return the route; adapters may be added from the folders in `roots` and the URL prefixes in `urls`."""
     router = APIRouter(prefix="/admin/adapters", tags=["adapters"])
 
     @router.post(
         "",
         status_code=201,
-        response_model=TriedVersion,
-        openapi_extra=BODY,
-        responses=problems(409, 413, 502),
+        response_model=VersionDetails,
+        openapi_extra=REQUEST_BODY_SCHEMA,
+        responses=error_responses(409, 413, 502),
     )
     async def add_adapter(request: Request, by: Admin) -> Response:
-        """Check the files, try them on the engine, and serve them under the name from now on.
+        """Validate the files, test them on the engine, and serve them under the name.
 
-        With `Accept: application/x-ndjson` the answer is a line of JSON for each step, and the version (or the error)
-        at the end.
+        With `Accept: application/x-ndjson` the response is one line of JSON per step, and the version (or the error) at
+        the end.
         """
-        new = await read_addition(request, roots, urls)
+        new = await read_add_request(request, roots, urls)
 
-        async def add(tell: Tell) -> TriedVersion:
+        async def add(report_progress: ReportProgress) -> VersionDetails:
             try:
-                record = await library.add(new.name, new.source, actor=by.key_id, tell=tell, promote=new.promote)
-                return TriedVersion.showing(record, library.pool, await library.proof(record.id))
+                record = await adapter_service.add(
+                    new.name, new.source, actor=by.key_id, report_progress=report_progress, promote=new.promote
+                )
+                return VersionDetails.from_record(
+                    record, adapter_service.pool, await adapter_service.effect_check(record.id)
+                )
             finally:
                 await new.close()
 
         if wants_progress(request):
             return with_progress(add)
-        version = await add(silent)
+        version = await add(ignore_progress)
         return JSONResponse(version.model_dump(mode="json"), status_code=201)
 
     return router

@@ -1,4 +1,4 @@
-"""Long work whose progress the client wants to see: lines of JSON as it goes on, the last one with its result."""
+"""Streaming the progress of a long operation: lines of JSON, the last one with the result."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.intake.sources import Tell
+from loramux_adapters.intake.sources import ReportProgress
 from loramux_server.errors import SERVER_FAULT, LoramuxError, ShuttingDown, envelope, from_adapter_error
 
 NDJSON = "application/x-ndjson"
@@ -20,38 +20,38 @@ log = logging.getLogger(__name__)
 
 
 def wants_progress(request: Request) -> bool:
-    """Whether the client asked for lines instead of one answer."""
+    """Whether the client accepts lines of JSON instead of one response."""
     return NDJSON in request.headers.get("accept", "")
 
 
-def with_progress(work: Callable[[Tell], Coroutine[Any, Any, BaseModel]]) -> StreamingResponse:
-    """Answer `{"progress": WORDS}` lines, and at last `{"version": RESULT}` or `{"error": ...}`.
+def with_progress(work: Callable[[ReportProgress], Coroutine[Any, Any, BaseModel]]) -> StreamingResponse:
+    """Respond with `{"progress": TEXT}` lines and a last line `{"version": RESULT}` or `{"error": ...}`.
 
-    The status is 200 before the end is known. `work` begins at once, may tell from any thread, and goes on if the
-    client is gone.
+    The status is 200, whatever the result. `work` starts immediately, may report progress from any thread, and
+    continues if the client disconnects.
     """
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
 
-    def tell(words: str) -> None:
-        loop.call_soon_threadsafe(lines.put_nowait, {"progress": words})
+    def report_progress(step: str) -> None:
+        loop.call_soon_threadsafe(lines.put_nowait, {"progress": step})
 
-    def end(ended: "asyncio.Task[BaseModel]") -> None:
-        lines.put_nowait(_outcome(ended))
+    def finish(task: "asyncio.Task[BaseModel]") -> None:
+        lines.put_nowait(_last_line(task))
         lines.put_nowait(None)
 
-    task = asyncio.create_task(work(tell))
-    task.add_done_callback(end)
-    return StreamingResponse(_written(lines), media_type=NDJSON)
+    task = asyncio.create_task(work(report_progress))
+    task.add_done_callback(finish)
+    return StreamingResponse(_encode(lines), media_type=NDJSON)
 
 
-async def _written(lines: "asyncio.Queue[dict[str, Any] | None]") -> AsyncIterator[str]:
+async def _encode(lines: "asyncio.Queue[dict[str, Any] | None]") -> AsyncIterator[str]:
     while (line := await lines.get()) is not None:
         yield json.dumps(line) + "\n"
 
 
-def _outcome(ended: "asyncio.Task[BaseModel]") -> dict[str, Any]:
+def _last_line(task: "asyncio.Task[BaseModel]") -> dict[str, Any]:
     try:
-        return {"version": ended.result().model_dump(mode="json")}
+        return {"version": task.result().model_dump(mode="json")}
     except AdapterError as error:
         return envelope(from_adapter_error(error))
     except asyncio.CancelledError:

@@ -4,44 +4,48 @@ from fastapi import APIRouter
 
 from loramux_adapters.errors import VersionNotFound
 from loramux_adapters.models import VersionId, parse_adapter_name, parse_digest
-from loramux_adapters.service import Library
-from loramux_server.api.adapters.schemas import Adapter, Adapters, TriedVersion
-from loramux_server.api.error_schemas import problems
+from loramux_adapters.service import AdapterService
+from loramux_server.api.adapters.schemas import Adapter, Adapters, VersionDetails
+from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.permissions import Admin
 
 
-def adapters_router(library: Library) -> APIRouter:
+def adapters_router(adapter_service: AdapterService) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(prefix="/admin/adapters", tags=["adapters"], responses=problems())
+    router = APIRouter(prefix="/admin/adapters", tags=["adapters"], responses=error_responses())
 
     @router.get("")
     async def list_adapters(_: Admin) -> Adapters:
-        """List what is registered."""
-        return Adapters(data=[Adapter.of(record, library.pool) for record in library.catalogue.adapters()])
+        """List all adapters."""
+        return Adapters(
+            data=[Adapter.of(record, adapter_service.pool) for record in adapter_service.resolver.adapters()]
+        )
 
-    @router.get("/{name:path}/versions/{digest}", responses=problems(404))
-    async def show_version(name: str, digest: str, _: Admin) -> TriedVersion:
-        """Show a version, and what it answered to the probes when it was added, beside the base's answers."""
-        wanted = VersionId(parse_adapter_name(name), parse_digest(digest))
-        for version in library.show(wanted.name).versions:
-            if version.id == wanted:
-                return TriedVersion.showing(version, library.pool, await library.proof(wanted))
-        raise VersionNotFound(f"{wanted.name} has no version {wanted.digest}.")
+    @router.get("/{name:path}/versions/{digest}", responses=error_responses(404))
+    async def show_version(name: str, digest: str, _: Admin) -> VersionDetails:
+        """Show a version and its effect check: its answers to the probes, next to the base's."""
+        requested = VersionId(parse_adapter_name(name), parse_digest(digest))
+        for version in adapter_service.get(requested.name).versions:
+            if version.id == requested:
+                return VersionDetails.from_record(
+                    version, adapter_service.pool, await adapter_service.effect_check(requested)
+                )
+        raise VersionNotFound(f"{requested.name} has no version {requested.digest}.")
 
-    @router.get("/{name:path}", responses=problems(404))
+    @router.get("/{name:path}", responses=error_responses(404))
     async def show_adapter(name: str, _: Admin) -> Adapter:
         """Show one adapter."""
-        return Adapter.of(library.show(parse_adapter_name(name)), library.pool)
+        return Adapter.of(adapter_service.get(parse_adapter_name(name)), adapter_service.pool)
 
-    @router.delete("/{name:path}/versions/{digest}", responses=problems(404, 409))
+    @router.delete("/{name:path}/versions/{digest}", responses=error_responses(404, 409))
     async def remove_version(name: str, digest: str, by: Admin) -> Adapter:
-        """Forget a version that the bare name does not lead to; requests in flight finish."""
+        """Remove a version that the name does not point at; requests in flight finish."""
         version = VersionId(parse_adapter_name(name), parse_digest(digest))
-        return Adapter.of(await library.remove_version(version, actor=by.key_id), library.pool)
+        return Adapter.of(await adapter_service.remove_version(version, actor=by.key_id), adapter_service.pool)
 
-    @router.delete("/{name:path}", responses=problems(404))
+    @router.delete("/{name:path}", responses=error_responses(404))
     async def remove_adapter(name: str, by: Admin) -> Adapter:
-        """Forget an adapter: new requests find no such model, those in flight finish."""
-        return Adapter.of(await library.remove(parse_adapter_name(name), actor=by.key_id), library.pool)
+        """Remove an adapter: new requests get a 404, requests in flight finish."""
+        return Adapter.of(await adapter_service.remove(parse_adapter_name(name), actor=by.key_id), adapter_service.pool)
 
     return router

@@ -1,30 +1,34 @@
-"""Adapters as the administration's answers show them."""
+"""Response schemas of adapters."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from loramux_adapters.models import Proof, Tier, VersionState
+from loramux_adapters.models import EffectCheck, Tier, VersionState
 from loramux_adapters.registry.registry import AdapterRecord, AuditRecord, VersionRecord
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.residency.ports import PoolView
 
-_FACTS = {"rank", "alpha", "target_modules", "parameters", "weights_bytes", "warnings"}
+_MANIFEST_FIELDS = {"rank", "alpha", "target_modules", "parameters", "weights_bytes", "warnings"}
 
 
 class Version(BaseModel):
-    """One immutable set of weights."""
+    """An immutable set of adapter weights."""
 
-    id: Annotated[str, Field(description="NAME@DIGEST, by which requests can ask for exactly this version.")]
-    state: Annotated[VersionState, Field(description="Only `ready` versions serve.")]
+    id: Annotated[str, Field(description="NAME@DIGEST, which requests can use as `model`.")]
+    state: Annotated[VersionState, Field(description="Only `ready` versions are served.")]
     reason: Annotated[str | None, Field(description="Why it is rejected or quarantined.")]
     created_at: Annotated[float, Field(description="Unix seconds.")]
-    weight: Annotated[float, Field(description="Its share of the bare name's requests, relative to the others'.")]
-    uses: Annotated[int, Field(description="Requests that it served, up to about a minute ago.")]
-    resident: Annotated[bool, Field(description="Whether it is in the engine's host memory now.")]
-    source: Annotated[dict[str, str], Field(description="Where its files came from.")]
-    warnings: Annotated[Sequence[str], Field(description="What is odd about its files, and no reason to refuse them.")]
+    weight: Annotated[
+        float, Field(description="Its share of the adapter name's requests, relative to the other versions'.")
+    ]
+    uses: Annotated[int, Field(description="Requests served, up to about a minute ago.")]
+    resident: Annotated[bool, Field(description="Whether it is loaded in the engine's host memory.")]
+    source: Annotated[dict[str, str], Field(description="Source of its files.")]
+    warnings: Annotated[
+        Sequence[str], Field(description="Unusual properties of its files that are no reason to reject them.")
+    ]
     rank: int
     alpha: float
     target_modules: Sequence[str]
@@ -33,8 +37,8 @@ class Version(BaseModel):
 
     @classmethod
     def of(cls, record: VersionRecord, pool: AdapterPool) -> "Version":
-        """Show a registered version."""
-        facts = record.manifest.model_dump(include=_FACTS)
+        """Return the schema of a registered version."""
+        manifest = record.manifest.model_dump(include=_MANIFEST_FIELDS)
         return cls(
             id=str(record.id),
             state=record.state,
@@ -44,32 +48,37 @@ class Version(BaseModel):
             uses=record.uses,
             resident=pool.is_resident(record.id),
             source=dict(record.source),
-            **facts,
+            **manifest,
         )
 
 
-class TriedVersion(Version):
-    """A version, and what it showed on the engine when it was added."""
+class VersionDetails(Version):
+    """A version with its effect check."""
 
-    proof: Annotated[Proof | None, Field(description="None if it was not tried.")]
+    proof: Annotated[
+        EffectCheck | None,
+        Field(description="Effect check on the engine when the version was added; null if there was none."),
+    ]
 
     @classmethod
-    def showing(cls, record: VersionRecord, pool: AdapterPool, proof: Proof | None) -> "TriedVersion":
-        """Show a registered version and its proof."""
-        return cls(**Version.of(record, pool).model_dump(), proof=proof)
+    def from_record(
+        cls, record: VersionRecord, pool: AdapterPool, effect_check: EffectCheck | None
+    ) -> "VersionDetails":
+        """Return the schema of a registered version and its effect check."""
+        return cls(**Version.of(record, pool).model_dump(), proof=effect_check)
 
 
 class Adapter(BaseModel):
-    """A registered adapter and its versions, the oldest first."""
+    """A registered adapter and its versions, oldest first."""
 
     name: str
     created_at: Annotated[float, Field(description="Unix seconds.")]
-    pinned: Annotated[bool, Field(description="Whether what the bare name leads to stays in the engine.")]
+    pinned: Annotated[bool, Field(description="Whether the versions that the name points at stay loaded.")]
     versions: Sequence[Version]
 
     @classmethod
     def of(cls, record: AdapterRecord, pool: AdapterPool) -> "Adapter":
-        """Show a registered adapter."""
+        """Return the schema of a registered adapter."""
         versions = [Version.of(version, pool) for version in record.versions]
         return cls(name=record.name, created_at=record.created_at, pinned=record.pinned, versions=versions)
 
@@ -80,11 +89,13 @@ class Adapters(BaseModel):
     data: Sequence[Adapter]
 
 
-class Change(BaseModel):
-    """One change: who made it, when, from what and to what."""
+class AuditEntry(BaseModel):
+    """One change: actor, time, and the values before and after."""
 
     at: Annotated[float, Field(description="Unix seconds.")]
-    actor: Annotated[str, Field(description="A key's id, `anonymous` on an open server, `configuration` or `server`.")]
+    actor: Annotated[
+        str, Field(description="A key's id, `anonymous` on a server without keys, `configuration` or `server`.")
+    ]
     action: str
     adapter: str
     before: Any
@@ -92,48 +103,50 @@ class Change(BaseModel):
 
 
 class Audit(BaseModel):
-    """Changes, the newest first."""
+    """Changes, newest first."""
 
-    data: Sequence[Change]
+    data: Sequence[AuditEntry]
 
     @classmethod
     def of(cls, records: Sequence[AuditRecord]) -> "Audit":
-        """Show audit rows."""
-        fields = Change.model_fields
-        return cls(data=[Change(**{name: getattr(record, name) for name in fields}) for record in records])
+        """Return the schema of audit records."""
+        fields = AuditEntry.model_fields
+        return cls(data=[AuditEntry(**{name: getattr(record, name) for name in fields}) for record in records])
 
 
-class Resident(BaseModel):
-    """A version that holds a place in the engine's host memory."""
+class ResidentVersion(BaseModel):
+    """A version in the engine's host memory."""
 
     version: str
-    tier: Annotated[Tier, Field(description="`slot` if it is where the next batch can use it without a copy.")]
-    leases: Annotated[int, Field(description="Requests that run on it now.")]
+    tier: Annotated[Tier, Field(description="`slot` if the next batch can use it without a copy.")]
+    leases: Annotated[int, Field(description="Requests in flight.")]
     loading: bool
     pinned: bool
 
 
-class Broken(BaseModel):
-    """A version that failed to load and is left alone for a while."""
+class LoadFailure(BaseModel):
+    """A version that failed to load, and is backed off until the next attempt."""
 
     version: str
-    retry_in: Annotated[float, Field(description="Seconds; 0 if the next request tries again.")]
+    retry_in: Annotated[
+        float, Field(description="Seconds until the next attempt; 0 if the next request loads it again.")
+    ]
 
 
 class Residency(BaseModel):
-    """What is in the engine now."""
+    """The versions in the engine."""
 
-    host: Annotated[int, Field(description="Places in host memory.")]
-    slots: Annotated[int, Field(description="Slots: adapters in one batch.")]
-    waiting: Annotated[int, Field(description="Requests that wait for a place.")]
-    resident: Sequence[Resident]
-    broken: Sequence[Broken]
+    host: Annotated[int, Field(description="Versions that fit into host memory.")]
+    slots: Annotated[int, Field(description="Adapters per batch.")]
+    waiting: Annotated[int, Field(description="Requests waiting for host memory.")]
+    resident: Sequence[ResidentVersion]
+    broken: Sequence[LoadFailure]
 
     @classmethod
     def of(cls, view: PoolView) -> "Residency":
-        """Show the pool."""
+        """Return the schema of the pool's state."""
         resident = [
-            Resident(
+            ResidentVersion(
                 version=str(one.version),
                 tier=Tier.SLOT if one.in_slot else Tier.HOST,
                 leases=one.leases,
@@ -142,5 +155,5 @@ class Residency(BaseModel):
             )
             for one in view.residents
         ]
-        broken = [Broken(version=str(version), retry_in=seconds) for version, seconds in view.broken.items()]
+        broken = [LoadFailure(version=str(version), retry_in=seconds) for version, seconds in view.backed_off.items()]
         return cls(host=view.capacity, slots=view.slots, waiting=view.waiting, resident=resident, broken=broken)

@@ -1,4 +1,4 @@
-"""What `POST /admin/adapters` may be given: a source by JSON, or the files themselves as a multipart form."""
+"""Request bodies of `POST /admin/adapters`: a source as JSON, or the files as a multipart form."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -23,48 +23,50 @@ from loramux_server.errors import InvalidRequest
 T = TypeVar("T", bound=BaseModel)
 
 
-class _Given(BaseModel):
+class _RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class FolderOrigin(_Given):
-    """A folder on the server's machine, inside one of its LORAMUX_ALLOWED_ROOTS."""
+class FolderReference(_RequestBody):
+    """A folder on the server, inside one of its LORAMUX_ALLOWED_ROOTS."""
 
     type: Literal["folder"]
-    path: Annotated[Path, Field(description="As PEFT saves it: adapter_config.json and adapter_model.safetensors.")]
+    path: Annotated[Path, Field(description="In PEFT's format: adapter_config.json and adapter_model.safetensors.")]
 
 
-class HubOrigin(_Given):
-    """A repository of the Hugging Face Hub; what its branch or tag means now is what is fetched and remembered."""
+class HubReference(_RequestBody):
+    """A Hugging Face Hub repository; a branch or tag is resolved to its present commit."""
 
     type: Literal["hub"]
     repo: Annotated[str, Field(description="ORG/NAME")]
-    revision: Annotated[str | None, Field(description="A branch, tag or commit; the main branch if none.")] = None
+    revision: Annotated[str | None, Field(description="Branch, tag or commit; by default the main branch.")] = None
 
 
-class UrlOrigin(_Given):
-    """A folder of an object store, inside one of the server's LORAMUX_ALLOWED_URLS."""
+class UrlReference(_RequestBody):
+    """A folder in an object store, inside one of the server's LORAMUX_ALLOWED_URLS."""
 
     type: Literal["url"]
-    url: Annotated[str, Field(description="Such as s3://bucket/adapters/tone; credentials come from the server.")]
+    url: Annotated[str, Field(description="Such as s3://bucket/adapters/tone; the server has the credentials.")]
 
 
-class UploadForm(_Given):
-    """An adapter to accept, or a new version of one that exists: its name, and its files as PEFT saves them."""
+class UploadForm(_RequestBody):
+    """An uploaded adapter, or a new version of an existing one: its name, and its files in PEFT's format."""
 
-    name: Annotated[str, Field(description="Letters, digits and . _ : - in parts divided by /, up to 128 in all.")]
-    promote: Annotated[bool, Field(description="Whether the bare name leads to it from now on.")] = True
+    name: Annotated[
+        str, Field(description="Letters, digits and . _ : - in parts separated by /, at most 128 characters.")
+    ]
+    promote: Annotated[bool, Field(description="Whether to point the name at the new version.")] = True
 
 
 class NewAdapter(UploadForm):
-    """An adapter to accept, or a new version of one that exists, and where it is."""
+    """An adapter to add, or a new version of an existing one, and its source."""
 
-    source: Annotated[FolderOrigin | HubOrigin | UrlOrigin, Field(discriminator="type")]
+    source: Annotated[FolderReference | HubReference | UrlReference, Field(discriminator="type")]
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
-    """What a request asks to add; `close` must be called in the end, because the files of an upload are open."""
+class AddRequest:
+    """A parsed request; call `close` at the end, because an upload's files are open."""
 
     name: AdapterName
     source: Source
@@ -72,43 +74,52 @@ class Addition:
     close: Callable[[], Awaitable[object]]
 
 
-async def read_addition(request: Request, roots: Sequence[Path], urls: Sequence[str]) -> Addition:
-    """Read a request's body; raises RequestValidationError, InvalidRequest, AdapterError."""
-    async with AsyncExitStack() as opened:
+async def read_add_request(request: Request, roots: Sequence[Path], urls: Sequence[str]) -> AddRequest:
+    """Parse a request's body.
+
+    Raises:
+        RequestValidationError: the body does not match its schema.
+        InvalidRequest: the body is neither JSON nor a form, or has a part twice.
+        AdapterError: the name is invalid, or the source is not allowed.
+
+    """
+    async with AsyncExitStack() as stack:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            form = await opened.enter_async_context(request.form(max_files=len(ADAPTER_FILES), max_fields=2))
-            name, source, promote = _uploaded(form)
+            form = await stack.enter_async_context(request.form(max_files=len(ADAPTER_FILES), max_fields=2))
+            name, source, promote = _parse_form(form)
         else:
-            new = _validated(NewAdapter, await _json(request))
-            name, source, promote = new.name, _source(new.source, roots, urls), new.promote
-        return Addition(parse_adapter_name(name), source, promote, opened.pop_all().aclose)
+            body = _validate(NewAdapter, await _json(request))
+            name, source, promote = body.name, _source(body.source, roots, urls), body.promote
+        return AddRequest(parse_adapter_name(name), source, promote, stack.pop_all().aclose)
 
 
-def _source(origin: FolderOrigin | HubOrigin | UrlOrigin, roots: Sequence[Path], urls: Sequence[str]) -> Source:
-    match origin:
-        case FolderOrigin():
-            return FolderSource(origin.path, roots)
-        case HubOrigin():
-            return HubSource(origin.repo, origin.revision)
-        case UrlOrigin():
-            return UrlSource(origin.url, urls)
+def _source(
+    reference: FolderReference | HubReference | UrlReference, roots: Sequence[Path], urls: Sequence[str]
+) -> Source:
+    match reference:
+        case FolderReference():
+            return FolderSource(reference.path, roots)
+        case HubReference():
+            return HubSource(reference.repo, reference.revision)
+        case UrlReference():
+            return UrlSource(reference.url, urls)
 
 
-def _uploaded(form: FormData) -> tuple[str, Source, bool]:
+def _parse_form(form: FormData) -> tuple[str, Source, bool]:
     files: dict[str, BinaryIO] = {}
     fields: dict[str, str] = {}
     for key, value in form.multi_items():
         if key in files or key in fields:
-            raise InvalidRequest("The form has a part twice.", param=key[:80])
+            raise InvalidRequest("The form has two parts with this name.", param=key[:80])
         if isinstance(value, UploadFile):
             files[key] = value.file
         else:
             fields[key] = value
-    given = _validated(UploadForm, fields)
-    return given.name, UploadSource(files), given.promote
+    body = _validate(UploadForm, fields)
+    return body.name, UploadSource(files), body.promote
 
 
-def _validated(model: type[T], content: Any) -> T:
+def _validate(model: type[T], content: Any) -> T:
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -123,8 +134,8 @@ async def _json(request: Request) -> Any:
         raise InvalidRequest("The body is neither JSON nor a multipart form.") from error
 
 
-def _described() -> dict[str, Any]:
-    """NewAdapter's schema in one piece: what it refers to has no place in OpenAPI's document."""
+def _inlined_schema() -> dict[str, Any]:
+    """Return NewAdapter's schema without references, because OpenAPI's document has no place for its `$defs`."""
     schema = NewAdapter.model_json_schema()
     schema["properties"]["source"] = {"oneOf": list(schema.pop("$defs").values())}
     return schema
@@ -133,11 +144,11 @@ def _described() -> dict[str, Any]:
 _FORM = UploadForm.model_json_schema()
 _FILES = {name: {"type": "string", "format": "binary"} for name in ADAPTER_FILES}
 
-BODY: dict[str, Any] = {
+REQUEST_BODY_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": _described()},
+            "application/json": {"schema": _inlined_schema()},
             "multipart/form-data": {
                 "schema": _FORM
                 | {"properties": _FORM["properties"] | _FILES, "required": [*_FORM["required"], *ADAPTER_FILES]}
@@ -145,4 +156,4 @@ BODY: dict[str, Any] = {
         },
     }
 }
-"""The body in OpenAPI's words, of which FastAPI itself can write one kind only."""
+"""OpenAPI description of the body; FastAPI itself can describe only one content type."""

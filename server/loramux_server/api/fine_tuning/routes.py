@@ -1,4 +1,4 @@
-"""`/v1/fine_tuning/jobs`, as OpenAI's clients call it."""
+"""`/v1/fine_tuning/jobs`: OpenAI's fine-tuning API."""
 
 import asyncio
 import time
@@ -7,18 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from loramux_adapters.finetuning.jobs.models import JobRecord, NewJob, Note
-from loramux_adapters.finetuning.jobs.planning import Plans, Wanted
+from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
+from loramux_adapters.finetuning.jobs.planning import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
-from loramux_server.api.error_schemas import problems
-from loramux_server.api.fine_tuning.files import listed
+from loramux_server.api.error_schemas import error_responses
+from loramux_server.api.fine_tuning.files import list_page
 from loramux_server.api.fine_tuning.requests import CreateJob, model_name
-from loramux_server.api.fine_tuning.schemas import JobViews
+from loramux_server.api.fine_tuning.schemas import JobSerializer
 from loramux_server.api.permissions import Admin
 from loramux_server.errors import InvalidRequest
 
-Told = Callable[[JobRecord], None]
+OnCancelled = Callable[[JobRecord], None]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _PREFIX = "/v1/fine_tuning/jobs"
 _METADATA = "metadata["
@@ -26,130 +26,145 @@ _METADATA = "metadata["
 
 def fine_tuning_router(
     registry: JobRegistry,
-    plans: Plans,
-    views: JobViews,
-    wake: Callable[[], None],
-    most_waiting: int,
-    cancelled: Told,
+    planner: JobPlanner,
+    serializer: JobSerializer,
+    on_change: Callable[[], None],
+    max_queued: int,
+    on_cancelled: OnCancelled,
 ) -> APIRouter:
-    """Return the routes; `wake` is called when there is something new to work on or to stop.
+    """Return the routes.
 
-    `cancelled` is told of each job that is cancelled, also of one that nobody works on.
+    `on_change` is called after a job was created or its state changed, `on_cancelled` with each cancelled job, running
+    or not.
     """
-    router = APIRouter(tags=["fine-tuning"], responses=problems(404, 409, 429))
+    router = APIRouter(tags=["fine-tuning"], responses=error_responses(404, 409, 429))
     for part in (
-        _jobs(registry, plans, views, wake, most_waiting),
-        _moves(registry, views, wake, cancelled),
-        _histories(registry, views),
-        _estimates(plans),
+        _jobs(registry, planner, serializer, on_change, max_queued),
+        _state_changes(registry, serializer, on_change, on_cancelled),
+        _logs(registry, serializer),
+        _estimates(planner),
     ):
         router.include_router(part)
     return router
 
 
 def _jobs(
-    registry: JobRegistry, plans: Plans, views: JobViews, wake: Callable[[], None], most_waiting: int
+    registry: JobRegistry,
+    planner: JobPlanner,
+    serializer: JobSerializer,
+    on_change: Callable[[], None],
+    max_queued: int,
 ) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
     @router.post("")
-    async def create(given: CreateJob, by: Admin) -> dict[str, Any]:
-        """Let an adapter be trained; the job begins when those before it have ended."""
-        seed = given.chosen_seed()
-        await asyncio.to_thread(plans.plan, given.training_file, given.validation_file, given.wanted, seed)
+    async def create(request_body: CreateJob, by: Admin) -> dict[str, Any]:
+        """Create a job that trains an adapter; it starts when the jobs before it have finished."""
+        seed = request_body.seed_or_random()
+        await asyncio.to_thread(
+            planner.plan,
+            request_body.training_file,
+            request_body.validation_file,
+            request_body.requested_hyperparameters,
+            seed,
+        )
         new = NewJob(
-            base=given.checked_model(plans.base.name),
-            name=model_name(plans.base.name, views.organization, given.suffix),
-            training_file=given.training_file,
-            validation_file=given.validation_file,
-            suffix=given.suffix,
+            base=request_body.require_base(planner.base.name),
+            name=model_name(planner.base.name, serializer.organization, request_body.suffix),
+            training_file=request_body.training_file,
+            validation_file=request_body.validation_file,
+            suffix=request_body.suffix,
             seed=seed,
-            wanted=given.wanted.model_dump(mode="json"),
-            metadata=given.metadata,
+            wanted=request_body.requested_hyperparameters.model_dump(mode="json"),
+            metadata=request_body.metadata,
             created_by=by.key_id,
         )
-        record = await asyncio.to_thread(registry.create, new, time.time(), most_waiting)
-        wake()
-        return views.job(record)
+        record = await asyncio.to_thread(registry.create, new, time.time(), max_queued)
+        on_change()
+        return serializer.job(record)
 
     @router.get("")
     async def list_jobs(request: Request, _: Admin, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-        """List the jobs, the newest first."""
-        wanted = {
+        """List jobs, newest first."""
+        metadata = {
             key.removeprefix(_METADATA).removesuffix("]"): value
             for key, value in request.query_params.items()
             if key.startswith(_METADATA)
         }
-        if any('"' in key or "\\" in key for key in wanted):
-            raise InvalidRequest("A key of metadata that is asked for can't hold quotes.", param="metadata")
-        page = await asyncio.to_thread(registry.list, after, limit, wanted)
-        return listed([views.job(record) for record in page.items], has_more=page.has_more)
+        if any('"' in key or "\\" in key for key in metadata):
+            raise InvalidRequest("A metadata key can't contain quotes or backslashes.", param="metadata")
+        page = await asyncio.to_thread(registry.list, after, limit, metadata)
+        return list_page([serializer.job(record) for record in page.items], has_more=page.has_more)
 
     @router.get("/{job}")
     async def retrieve(job: str, _: Admin) -> dict[str, Any]:
-        """Show one."""
-        return views.job(await asyncio.to_thread(registry.get, job))
+        """Return one job."""
+        return serializer.job(await asyncio.to_thread(registry.get, job))
 
     return router
 
 
-def _moves(registry: JobRegistry, views: JobViews, wake: Callable[[], None], cancelled: Told) -> APIRouter:
+def _state_changes(
+    registry: JobRegistry, serializer: JobSerializer, on_change: Callable[[], None], on_cancelled: OnCancelled
+) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
-    async def moved(job: str, state: JobState, note: str) -> dict[str, Any]:
-        record: JobRecord = await asyncio.to_thread(registry.move, job, state, time.time(), Note(note))
+    async def change_state(job: str, state: JobState, message: str) -> dict[str, Any]:
+        record: JobRecord = await asyncio.to_thread(registry.move, job, state, time.time(), JobEvent(message))
         if state is JobState.CANCELLED:
-            cancelled(record)
-        wake()
-        return views.job(record)
+            on_cancelled(record)
+        on_change()
+        return serializer.job(record)
 
     @router.post("/{job}/cancel")
     async def cancel(job: str, _: Admin) -> dict[str, Any]:
-        """End it for good; its checkpoints stay."""
-        return await moved(job, JobState.CANCELLED, "The job was cancelled")
+        """Cancel a job for good; its checkpoints stay."""
+        return await change_state(job, JobState.CANCELLED, "The job was cancelled")
 
     @router.post("/{job}/pause")
     async def pause(job: str, _: Admin) -> dict[str, Any]:
-        """Stop it after the step it is at; others may go first."""
-        return await moved(job, JobState.PAUSED, "The job was paused")
+        """Pause a job after its current step; other jobs may run first."""
+        return await change_state(job, JobState.PAUSED, "The job was paused")
 
     @router.post("/{job}/resume")
     async def resume(job: str, _: Admin) -> dict[str, Any]:
-        """Let it go on where it was paused."""
+        """Resume a paused job where it stopped."""
         record: JobRecord = await asyncio.to_thread(registry.get, job)
         state = JobState.QUEUED if record.recipe else JobState.VALIDATING_FILES
-        return await moved(job, state, "The job waits to go on")
+        return await change_state(job, state, "The job is queued to continue")
 
     return router
 
 
-def _histories(registry: JobRegistry, views: JobViews) -> APIRouter:
+def _logs(registry: JobRegistry, serializer: JobSerializer) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
     @router.get("/{job}/events")
     async def events(job: str, _: Admin, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-        """List what happened, the newest first."""
+        """List the job's events, newest first."""
         page = await asyncio.to_thread(registry.events, job, after, limit)
-        return listed([views.event(event) for event in page.items], has_more=page.has_more)
+        return list_page([serializer.event(event) for event in page.items], has_more=page.has_more)
 
     @router.get("/{job}/checkpoints")
     async def checkpoints(job: str, _: Admin, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
-        """List the versions that were made on the way, the newest first; each can be asked for by its name."""
+        """List the job's checkpoints, newest first; requests can use each as `model`."""
         page = await asyncio.to_thread(registry.checkpoints, job, after, limit)
-        return listed([views.checkpoint(checkpoint) for checkpoint in page.items], has_more=page.has_more)
+        return list_page([serializer.checkpoint(checkpoint) for checkpoint in page.items], has_more=page.has_more)
 
     return router
 
 
-def _estimates(plans: Plans) -> APIRouter:
+def _estimates(planner: JobPlanner) -> APIRouter:
     router = APIRouter()
 
     @router.post("/admin/fine_tuning/estimate")
-    async def estimate(given: CreateJob, _: Admin) -> dict[str, Any]:
-        """Look at the files, choose what was left open, and guess time and cost."""
-        given.checked_model(plans.base.name)
-        wanted: Wanted = given.wanted
-        plan = await asyncio.to_thread(plans.plan, given.training_file, given.validation_file, wanted, given.seed or 0)
+    async def estimate(request_body: CreateJob, _: Admin) -> dict[str, Any]:
+        """Check the files, choose the open hyperparameters, and estimate time and cost."""
+        request_body.require_base(planner.base.name)
+        files = request_body.training_file, request_body.validation_file
+        plan = await asyncio.to_thread(
+            planner.plan, *files, request_body.requested_hyperparameters, request_body.seed or 0
+        )
         return plan.model_dump(mode="json")
 
     return router

@@ -1,4 +1,4 @@
-"""Jobs, events and checkpoints as OpenAI's clients read them, and beside that what they can't know."""
+"""Jobs, events and checkpoints in OpenAI's format, with additional fields."""
 
 import time
 from collections.abc import Callable
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from loramux_adapters.finetuning.jobs.models import CheckpointRecord, EventRecord, JobRecord
-from loramux_adapters.finetuning.jobs.planning import Cost
+from loramux_adapters.finetuning.jobs.plans import TrainingCost
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters
 
 
 @dataclass(frozen=True)
-class JobViews:
-    """Shows what belongs to the jobs of `organization`."""
+class JobSerializer:
+    """Serializes jobs of `organization`, their events and checkpoints."""
 
     organization: str
-    cost: Cost
+    cost: TrainingCost
     now: Callable[[], float] = time.time
 
     def job(self, record: JobRecord) -> dict[str, Any]:
-        """Show a job; `progress` and `loramux` are ours."""
+        """Serialize a job; `progress` and `loramux` are not in OpenAI's API."""
         hyperparameters = _hyperparameters(record)
-        is_done = record.state is JobState.SUCCEEDED
+        succeeded = record.state is JobState.SUCCEEDED
         return {
             "id": record.id,
             "object": "fine_tuning.job",
@@ -30,7 +30,7 @@ class JobViews:
             "finished_at": None if record.finished_at is None else int(record.finished_at),
             "estimated_finish": self._estimated_finish(record),
             "error": record.error,
-            "fine_tuned_model": record.name if is_done else None,
+            "fine_tuned_model": record.name if succeeded else None,
             "hyperparameters": hyperparameters,
             "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
             "model": record.base,
@@ -45,11 +45,11 @@ class JobViews:
             "metadata": record.metadata,
             "suffix": record.suffix,
             "progress": record.progress.share,
-            "loramux": self._ours(record),
+            "loramux": self._details(record),
         }
 
     def event(self, record: EventRecord) -> dict[str, Any]:
-        """Show an event."""
+        """Serialize an event."""
         return {
             "id": record.id,
             "object": "fine_tuning.job.event",
@@ -61,7 +61,7 @@ class JobViews:
         }
 
     def checkpoint(self, record: CheckpointRecord) -> dict[str, Any]:
-        """Show a checkpoint."""
+        """Serialize a checkpoint."""
         return {
             "id": record.id,
             "object": "fine_tuning.job.checkpoint",
@@ -73,11 +73,11 @@ class JobViews:
         }
 
     def _estimated_finish(self, record: JobRecord) -> int | None:
-        """When it may be done, counted from now: pauses, restarts and loading are in no time since its start."""
+        """Return the estimated end in Unix seconds, counted from now because pauses distort the time so far."""
         left = record.progress.seconds_left
         return int(self.now() + left) if record.state is JobState.RUNNING and left is not None else None
 
-    def _ours(self, record: JobRecord) -> dict[str, Any]:
+    def _details(self, record: JobRecord) -> dict[str, Any]:
         progress = record.progress
         share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
         return {
@@ -91,14 +91,14 @@ class JobViews:
 
 
 def _hyperparameters(record: JobRecord) -> dict[str, Any]:
-    """Return what was chosen, and before that what was asked for.
+    """Return the chosen hyperparameters, or before that the requested ones.
 
-    Plain values as they were entered: today's limits and today's base must not keep an old job from being shown.
+    They are not validated: present limits and the present base must not make an old job unreadable.
     """
-    asked: dict[str, Any] = Hyperparameters().model_dump() | record.wanted.get("hyperparameters", {})
+    requested: dict[str, Any] = Hyperparameters().model_dump() | record.wanted.get("hyperparameters", {})
     if record.recipe is None:
-        return asked
-    multiplier = asked["learning_rate_multiplier"]
+        return requested
+    multiplier = requested["learning_rate_multiplier"]
     return {
         "n_epochs": record.recipe["epochs"],
         "batch_size": record.recipe["batch_size"],

@@ -1,1 +1,1 @@
-"""The usage API: what each route did and cost."""
+"""The usage API: requests, latency and cost of each route."""

@@ -1,4 +1,4 @@
-"""What is asked of the ledger, and the report that answers it."""
+"""Usage queries, and the report that is built from the ledger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,96 +6,99 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
-from loramux_server.api.usage.schemas import MODES, Engine, Group, Training, UsageReport
-from loramux_server.metering.ledger.labels import LABELS, GroupBy, Label
-from loramux_server.metering.ledger.reader import LedgerReader, Usage
-from loramux_server.metering.ledger.time_range import Span, shown_moment
-from loramux_server.metering.ledger.training_costs import TrainingBook
-from loramux_server.metering.relative_to_base import Base
+from loramux_server.api.usage.schemas import COST_MODES, Engine, Group, Training, UsageReport
+from loramux_server.metering.ledger.labels import LABEL_COLUMNS, GroupBy, Label
+from loramux_server.metering.ledger.reader import LedgerReader, UsageTotals
+from loramux_server.metering.ledger.time_range import TimeRange, format_time
+from loramux_server.metering.ledger.training_costs import TrainingCosts
+from loramux_server.metering.relative_to_base import BaseComparison
 
 BASE = "base"
-COMPARED_BY = (GroupBy.ROUTE, GroupBy.ADAPTER, GroupBy.VERSION)
-"""Groups that are routes, and so can stand beside the base."""
+COMPARABLE = (GroupBy.ROUTE, GroupBy.ADAPTER, GroupBy.VERSION)
+"""Groupings by route, whose groups can be compared with the base."""
 
 
-class Order(StrEnum):
-    """Which groups come first."""
+class GroupOrder(StrEnum):
+    """Order of the groups: highest cost, most requests, or by label."""
 
     COST = "cost"
     REQUESTS = "requests"
     LABEL = "label"
 
 
-class Bills(Protocol):
-    """Knows what adapters have to earn."""
+class FixedCosts(Protocol):
+    """Fixed costs of all adapters at one time."""
 
-    def to_earn(self, adapter: str, mode: str) -> Decimal:
-        """Nano-dollars that making the adapter and keeping it for a month cost, in one of MODES."""
-
-
-class Upkeep(Protocol):
-    """Keeps the bills."""
-
-    def bills(self) -> Bills:
-        """Read them: as slow as a database."""
+    def fixed_cost(self, adapter: str, mode: str) -> Decimal:
+        """Return the cost of training the adapter and storing it for a month, in nano-dollars; one of COST_MODES."""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where the answers are."""
+class FixedCostReader(Protocol):
+    """Source of fixed costs."""
 
-    reader: LedgerReader
-    training: TrainingBook
-    upkeep: Upkeep
+    def read(self) -> FixedCosts:
+        """Read the fixed costs; blocks on the database."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of the ledger."""
+class UsageSources:
+    """Sources of a usage report."""
 
-    span: Span
-    by: GroupBy
-    only: Mapping[str, str]
-    order: Order
+    ledger: LedgerReader
+    training_costs: TrainingCosts
+    fixed_costs: FixedCostReader
+
+
+@dataclass(frozen=True)
+class UsageQuery:
+    """A time range, a grouping, and filters by label column."""
+
+    time_range: TimeRange
+    group_by: GroupBy
+    filters: Mapping[str, str]
+    order: GroupOrder
     limit: int
 
 
-def report(sources: Sources, question: Question, price_version: str) -> UsageReport:
-    """Read and compare: as slow as a database."""
-    span, by, reader = question.span, question.by, sources.reader
-    found = reader.usage(span, by, question.only)
-    total = sum(found.values(), Usage())
-    ordered = sorted(found, key=lambda label: _place(label, found[label], question.order))[: question.limit]
-    # The one adapter that is asked for is compared with the base, too.
-    alone = reader.usage(span, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARED_BY else None
-    base, bills = Base(alone) if alone else None, sources.upkeep.bills()
+def build_report(sources: UsageSources, query: UsageQuery, price_version: str) -> UsageReport:
+    """Read the ledger and compare each group with the base; blocks on the database."""
+    time_range, by, ledger = query.time_range, query.group_by, sources.ledger
+    found = ledger.usage(time_range, by, query.filters)
+    total = sum(found.values(), UsageTotals())
+    ordered = sorted(found, key=lambda label: _sort_key(label, found[label], query.order))[: query.limit]
+    # Read on its own, because the filters may exclude the base.
+    base_usage = ledger.usage(time_range, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARABLE else None
+    base, fixed_costs = BaseComparison(base_usage) if base_usage else None, sources.fixed_costs.read()
     return UsageReport(
-        since=shown_moment(span.since),
-        until=shown_moment(span.until),
+        since=format_time(time_range.since),
+        until=format_time(time_range.until),
         group_by=by,
-        groups=[_group(dict(zip(LABELS[by], label, strict=True)), found[label], base, bills) for label in ordered],
+        groups=[
+            _group(dict(zip(LABEL_COLUMNS[by], label, strict=True)), found[label], base, fixed_costs)
+            for label in ordered
+        ],
         count=len(found),
         total=Group.of({}, total) if found else None,
-        engine=Engine.of(reader.engine_time(span)),
-        training=Training.of(sources.training.total(span)),
+        engine=Engine.of(ledger.engine_time(time_range)),
+        training=Training.of(sources.training_costs.total(time_range)),
         price_version=price_version,
     )
 
 
-def _group(label: Mapping[str, str], usage: Usage, base: Base | None, bills: Bills) -> Group:
+def _group(label: Mapping[str, str], usage: UsageTotals, base: BaseComparison | None, fixed_costs: FixedCosts) -> Group:
     group = Group.of(label, usage)
     if base is None or label["route"] != "adapter":
         return group
     adapter = label.get("adapter")
-    to_earn = {mode: bills.to_earn(adapter, mode) if adapter else Decimal(0) for mode in MODES}
-    return group.beside(base, usage, to_earn)
+    costs = {mode: fixed_costs.fixed_cost(adapter, mode) if adapter else Decimal(0) for mode in COST_MODES}
+    return group.relative_to_base(base, usage, costs)
 
 
-def _place(label: Label, usage: Usage, order: Order) -> tuple[int, Label]:
+def _sort_key(label: Label, usage: UsageTotals, order: GroupOrder) -> tuple[int, Label]:
     match order:
-        case Order.COST:
+        case GroupOrder.COST:
             return -usage.sums["gpu_hour_cost"] - usage.sums["price_list_cost"], label
-        case Order.REQUESTS:
+        case GroupOrder.REQUESTS:
             return -usage.requests, label
-        case Order.LABEL:
+        case GroupOrder.LABEL:
             return 0, label

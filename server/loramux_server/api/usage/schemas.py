@@ -1,4 +1,4 @@
-"""Usage as the administration's answers show it."""
+"""Response schemas of the usage report."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -7,17 +7,18 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field
 
 from loramux_server.metering import relative_to_base as comparison
+from loramux_server.metering.break_even import break_even
 from loramux_server.metering.cost_allocation import NANODOLLARS, EngineTime
 from loramux_server.metering.ledger.distributions import Histogram
-from loramux_server.metering.ledger.reader import Usage
-from loramux_server.metering.ledger.training_costs import TrainingTime
+from loramux_server.metering.ledger.reader import UsageTotals
+from loramux_server.metering.ledger.training_costs import TrainingTotals
 
-MODES = ("price_list", "gpu_hour")
-"""Both ways in which a request has a cost."""
+COST_MODES = ("price_list", "gpu_hour")
+"""The two ways of calculating a cost: from tokens and a price list, and from engine time."""
 
 
 class Quantiles(BaseModel):
-    """Of the requests that ended well, in seconds, right to 1 %; null if none was measured."""
+    """Quantiles over successful requests, in seconds, accurate to 1 %; null if none was measured."""
 
     p50: float | None
     p95: float | None
@@ -25,21 +26,21 @@ class Quantiles(BaseModel):
 
     @classmethod
     def of(cls, histogram: Histogram) -> Self:
-        """Read the quantiles off a histogram."""
+        """Return the quantiles of a histogram."""
         return cls(p50=histogram.quantile(0.5), p95=histogram.quantile(0.95), p99=histogram.quantile(0.99))
 
 
 class Latency(BaseModel):
-    """How long it took."""
+    """Latency quantiles."""
 
-    queue: Annotated[Quantiles, Field(description="Waiting in the engine to be scheduled.")]
+    queue: Annotated[Quantiles, Field(description="Wait in the engine's queue.")]
     first_token: Annotated[Quantiles, Field(description="From the request's arrival to its first token.")]
     time_per_output_token: Annotated[Quantiles, Field(description="(last token - first token) / (output tokens - 1).")]
     duration: Annotated[Quantiles, Field(description="From the request's arrival to its response's end.")]
 
 
 class Tokens(BaseModel):
-    """How many; `input` includes the cached ones."""
+    """Token counts; `input` includes `cached`."""
 
     input: int
     cached: int
@@ -47,7 +48,7 @@ class Tokens(BaseModel):
 
 
 class Cost(BaseModel):
-    """What all of it cost, exactly, and what that means."""
+    """Total cost, exact in nano-dollars, and averages."""
 
     nanodollars: int
     usd: float
@@ -55,8 +56,8 @@ class Cost(BaseModel):
     usd_per_1000_output_tokens: float | None
 
     @classmethod
-    def of(cls, nanodollars: int, usage: Usage) -> Self:
-        """Spread a cost over what it bought."""
+    def of(cls, nanodollars: int, usage: UsageTotals) -> Self:
+        """Return a cost and its averages per request and per output token."""
         usd, output = nanodollars / NANODOLLARS, usage.sums["output_tokens"]
         per_token = usd / output * 1000 if output else None
         return cls(
@@ -68,14 +69,14 @@ class Cost(BaseModel):
 
 
 class Costs(BaseModel):
-    """Both ways to count it."""
+    """Cost by each mode."""
 
-    price_list: Annotated[Cost, Field(description="The tokens, by the price list.")]
-    gpu_hour: Annotated[Cost, Field(description="The share of the engine's time.")]
+    price_list: Annotated[Cost, Field(description="Tokens at the prices of the price list.")]
+    gpu_hour: Annotated[Cost, Field(description="Share of the engine's time at the GPU-hour price.")]
 
 
 class Ratio(BaseModel):
-    """This group's figure over the base's, with its 95 % bootstrap interval."""
+    """This group's figure divided by the base's, with its 95 % bootstrap interval."""
 
     ratio: float
     low: float
@@ -83,43 +84,46 @@ class Ratio(BaseModel):
 
 
 class BreakEven(BaseModel):
-    """When the fine-tune has paid for itself, if its answers are worth as much as the base's."""
+    """Requests after which the adapter's savings cover its fixed cost, at equal quality."""
 
-    saving_usd_per_request: Annotated[float, Field(description="Against the base; below 0 if it costs more.")]
-    to_earn_usd: Annotated[
-        float, Field(description="Its training, by the price list or as its jobs took, and a month's storage.")
+    saving_usd_per_request: Annotated[float, Field(description="Relative to the base; negative if it costs more.")]
+    fixed_cost_usd: Annotated[
+        float, Field(description="Cost of its training, by the price list or its jobs, and of a month's storage.")
     ]
-    requests: Annotated[int | Literal["never"], Field(description="So many within a month.")]
+    to_earn_usd: Annotated[float, Field(deprecated=True, description="Old name of `fixed_cost_usd`.")]
+    requests: Annotated[int | Literal["never"], Field(description="Requests per month.")]
 
     @classmethod
-    def of(cls, base: Usage, usage: Usage, mode: str, to_earn: Decimal) -> Self:
-        """Compare costs of a request; `to_earn` in nano-dollars."""
-        saving, requests = comparison.break_even(_per_request(base, mode), _per_request(usage, mode), to_earn)
+    def of(cls, base: UsageTotals, usage: UsageTotals, mode: str, fixed_cost: Decimal) -> Self:
+        """Compare the costs per request; `fixed_cost` in nano-dollars."""
+        saving, requests = break_even(_per_request(base, mode), _per_request(usage, mode), fixed_cost)
         return cls(
             saving_usd_per_request=float(saving) / NANODOLLARS,
-            to_earn_usd=float(to_earn) / NANODOLLARS,
+            fixed_cost_usd=float(fixed_cost) / NANODOLLARS,
+            to_earn_usd=float(fixed_cost) / NANODOLLARS,
             requests="never" if requests is None else requests,
         )
 
 
 class Group(BaseModel):
-    """What the requests of one label did and cost."""
+    """Usage of the requests with one label."""
 
-    label: Annotated[Mapping[str, str], Field(description="What they have in common; an empty text: they have none.")]
+    label: Annotated[Mapping[str, str], Field(description="Values that the requests share; empty if they have none.")]
     requests: int
-    outcomes: Annotated[Mapping[str, int], Field(description="How they ended: ok, cancelled, refused or failed.")]
-    cold: Annotated[int, Field(description="Requests that found their adapter not yet in the engine.")]
+    outcomes: Annotated[Mapping[str, int], Field(description="Requests by outcome: ok, cancelled, refused, failed.")]
+    cold: Annotated[int, Field(description="Requests whose adapter was not loaded yet.")]
     tokens: Tokens
     latency: Latency
     cost: Costs
     against_base: Annotated[
-        Mapping[str, Ratio] | None, Field(description="Live traffic is no experiment: others may ask for other things.")
+        Mapping[str, Ratio] | None,
+        Field(description="Ratios to the base. Live traffic is not an experiment: requests may differ."),
     ] = None
-    break_even: Annotated[Mapping[str, BreakEven] | None, Field(description="By each way to count the cost.")] = None
+    break_even: Annotated[Mapping[str, BreakEven] | None, Field(description="By cost mode.")] = None
 
     @classmethod
-    def of(cls, label: Mapping[str, str], usage: Usage) -> Self:
-        """Show what is known without the base."""
+    def of(cls, label: Mapping[str, str], usage: UsageTotals) -> Self:
+        """Return the figures that need no comparison with the base."""
         distributions, sums = usage.distributions(), usage.sums
         return cls(
             label=label,
@@ -128,23 +132,25 @@ class Group(BaseModel):
             cold=sums["cold"],
             tokens=Tokens(input=sums["input_tokens"], cached=sums["cached_tokens"], output=sums["output_tokens"]),
             latency=Latency(**{name: Quantiles.of(distributions.measure(name)) for name in Latency.model_fields}),
-            cost=Costs(**{mode: Cost.of(sums[f"{mode}_cost"], usage) for mode in MODES}),
+            cost=Costs(**{mode: Cost.of(sums[f"{mode}_cost"], usage) for mode in COST_MODES}),
         )
 
-    def beside(self, base: comparison.Base, usage: Usage, to_earn: Mapping[str, Decimal]) -> Self:
-        """Return the same with what the base makes of it."""
+    def relative_to_base(
+        self, base: comparison.BaseComparison, usage: UsageTotals, fixed_costs: Mapping[str, Decimal]
+    ) -> Self:
+        """Return a copy with ratios to the base, and the break-even by cost mode."""
         return self.model_copy(
             update={
                 "against_base": {
                     name: Ratio(ratio=found.ratio, low=found.low, high=found.high) for name, found in base.ratios(usage)
                 },
-                "break_even": {mode: BreakEven.of(base.usage, usage, mode, to_earn[mode]) for mode in MODES},
+                "break_even": {mode: BreakEven.of(base.usage, usage, mode, fixed_costs[mode]) for mode in COST_MODES},
             }
         )
 
 
 class Engine(BaseModel):
-    """Where the engine's time went, in the minutes that the range touches; its cost is what requests owe, and idle."""
+    """Engine time and its cost, split into requests and idle time, over the minutes of the time range."""
 
     seconds: float
     busy_seconds: float
@@ -153,7 +159,7 @@ class Engine(BaseModel):
 
     @classmethod
     def of(cls, time: EngineTime) -> Self:
-        """Show a stretch of time."""
+        """Return the schema of an engine time."""
         return cls(
             seconds=time.seconds,
             busy_seconds=time.busy_seconds,
@@ -163,7 +169,7 @@ class Engine(BaseModel):
 
 
 class Training(BaseModel):
-    """What fine-tuning jobs took that were worked on in the time that is asked for, over all their runs."""
+    """Tokens, time and cost, over all attempts, of the fine-tuning jobs that ran in the time range."""
 
     jobs: int
     tokens: int
@@ -172,8 +178,8 @@ class Training(BaseModel):
     gpu_hour_usd: float
 
     @classmethod
-    def of(cls, time: TrainingTime) -> Self:
-        """Show what jobs took."""
+    def of(cls, time: TrainingTotals) -> Self:
+        """Return the schema of training totals."""
         return cls(
             jobs=time.jobs,
             tokens=time.tokens,
@@ -184,18 +190,18 @@ class Training(BaseModel):
 
 
 class UsageReport(BaseModel):
-    """What each group did and cost from `since` up to `until`."""
+    """Usage of each group from `since` up to `until`."""
 
     since: Annotated[str, Field(description="ISO 8601, UTC.")]
     until: str
     group_by: str
     groups: Sequence[Group]
-    count: Annotated[int, Field(description="How many groups there are, of which `limit` are shown.")]
+    count: Annotated[int, Field(description="Number of groups, of which at most `limit` are returned.")]
     total: Group | None
     engine: Engine
     training: Training
-    price_version: Annotated[str, Field(description="Of the prices now; each record keeps its own.")]
+    price_version: Annotated[str, Field(description="Version of the present prices; each record keeps its own.")]
 
 
-def _per_request(usage: Usage, mode: str) -> Decimal:
+def _per_request(usage: UsageTotals, mode: str) -> Decimal:
     return Decimal(usage.sums[f"{mode}_cost"]) / usage.requests

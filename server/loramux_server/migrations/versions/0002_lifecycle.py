@@ -1,4 +1,4 @@
-"""The life of a version: its proof, its uses; what a name led to before; pins; who changed what."""
+"""Lifecycle of versions: effect check, uses, alias history, pins, audit log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add the columns and make the tables; what served before goes on serving."""
+    """Add the columns and create the tables; existing versions stay served."""
     op.add_column("adapters", sa.Column("pinned", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("versions", sa.Column("reason", sa.Text))
     op.add_column("versions", sa.Column("proof", sa.Text))

@@ -1,4 +1,4 @@
-"""The ledger: a row a request, sums by the hour, the engine's time by the minute, and what price versions mean."""
+"""The usage ledger: one row per request, hourly rollups, engine time per minute, and price lists."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "usage_records",
         sa.Column("id", _ID, nullable=False),

@@ -1,4 +1,4 @@
-"""Fine-tuning: files, jobs, what happened in them, and their checkpoints."""
+"""Fine-tuning: files, jobs, their events and checkpoints."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "files",
         sa.Column("id", sa.String(40), nullable=False),
@@ -48,14 +48,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name="uq_fine_tuning_jobs_id"),
     )
     op.create_index("ix_fine_tuning_jobs_state", "fine_tuning_jobs", ["state"])
-    _of_a_job(
+    _create_job_table(
         "fine_tuning_events",
         sa.Column("level", sa.String(8), nullable=False),
         sa.Column("type", sa.String(8), nullable=False),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("data", sa.JSON),
     )
-    _of_a_job(
+    _create_job_table(
         "fine_tuning_checkpoints",
         sa.Column("step", sa.Integer, nullable=False),
         sa.Column("version", sa.String(144), nullable=False),
@@ -63,7 +63,7 @@ def upgrade() -> None:
     )
 
 
-def _of_a_job(table: str, *columns: sa.Column[object]) -> None:
+def _create_job_table(table: str, *columns: sa.Column[object]) -> None:
     op.create_table(
         table,
         sa.Column("number", _NUMBER, nullable=False),

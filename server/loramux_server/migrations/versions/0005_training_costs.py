@@ -1,4 +1,4 @@
-"""What fine-tuning jobs cost."""
+"""Costs of fine-tuning jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "training_costs",
         sa.Column("job", sa.String(40), nullable=False),

@@ -1,0 +1,56 @@
+"""The adapter service of a server, and its background work."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from loramux_adapters.errors import AdapterError
+from loramux_adapters.intake.ingest import AdapterIngest
+from loramux_adapters.residency.pool import AdapterPool
+from loramux_adapters.service import AdapterService
+from loramux_server.adapter_storage import AdapterStorage
+from loramux_server.engine.effect_check import EngineEffectChecker
+from loramux_server.engine.lora_directory import LoraRequests
+from loramux_server.metering.prometheus import PrometheusMetrics
+from loramux_server.settings import Settings
+
+SAVE_USES_SECONDS = 60.0
+"""Interval at which use counts are saved to the registry."""
+
+
+def build_adapter_service(
+    settings: Settings,
+    storage: AdapterStorage,
+    engine: Any,
+    pool: AdapterPool,
+    requests: LoraRequests,
+    max_rank: int,
+    metrics: PrometheusMetrics,
+) -> AdapterService:
+    """Return the service that adds, checks and removes adapters."""
+    ingest = AdapterIngest(storage.store, storage.registry, storage.base, max_rank, settings.base_mismatch == "refuse")
+    effect_check = EngineEffectChecker(engine, pool, requests) if settings.proof else None
+    return AdapterService(
+        ingest, storage.registry, storage.resolver, pool, effect_check, on_quarantine=metrics.quarantined
+    )
+
+
+@asynccontextmanager
+async def maintenance(adapter_service: AdapterService) -> AsyncIterator[None]:
+    """Load the most used adapters, then save use counts at intervals, until the context ends."""
+
+    async def maintain() -> None:
+        await adapter_service.warm_up()
+        while True:
+            await asyncio.sleep(SAVE_USES_SECONDS)
+            with suppress(AdapterError):
+                await adapter_service.flush_use_counts()
+
+    task = asyncio.create_task(maintain())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(AdapterError):
+            await adapter_service.close()

@@ -1,0 +1,42 @@
+"""Durable state of the adapters of one base: the store of their files, and the database."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from loramux_adapters.intake.store import VersionStore
+from loramux_adapters.models import BaseSpec
+from loramux_adapters.registry.registry import Registry
+from loramux_adapters.resolver import AdapterResolver
+from loramux_server import database as db
+from loramux_server.base_model import ResolvedBase
+from loramux_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class AdapterStorage:
+    """The adapters of one base on disk, in the database, and as a resolver in memory."""
+
+    base: BaseSpec
+    base_folder: Path
+    database: sa.Engine
+    store: VersionStore
+    registry: Registry
+    resolver: AdapterResolver
+
+
+def open_storage(settings: Settings, base: ResolvedBase) -> AdapterStorage:
+    """Open the store and the database, migrate it, and load the registered adapters.
+
+    Raises:
+        DatabaseTooNew: a newer release has migrated the database.
+
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = db.create_engine(settings.database_url)
+    db.upgrade(database)
+    store, registry = VersionStore(settings.data_dir / "adapters"), Registry(database)
+    store.clean_staging()
+    spec = BaseSpec.from_folder(base.path, base.name)
+    return AdapterStorage(spec, base.path, database, store, registry, AdapterResolver(registry.snapshot(), store, spec))

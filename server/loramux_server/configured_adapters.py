@@ -1,0 +1,58 @@
+"""The adapters that the settings name, and the engine options that follow from all adapters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loramux_adapters.errors import AdapterError
+from loramux_adapters.intake.ingest import declared_rank
+from loramux_adapters.intake.sources import ReportProgress
+from loramux_adapters.intake.sources.folder import FolderSource
+from loramux_adapters.models import parse_adapter_name
+from loramux_adapters.resolver import AdapterResolver
+from loramux_adapters.service import AdapterService
+from loramux_server.engine.arguments import max_lora_rank
+from loramux_server.settings import EXAMPLES_FOLDER, Settings
+
+LORA_DEFAULTS = {"max_loras": 4, "max_cpu_loras": 32}
+"""Adapters per batch, and in host memory: enough for a first try, cheap on a small machine."""
+
+FRONTEND_DEFAULTS = {
+    "enable_auto_tool_choice": True,
+    "tool_call_parser": "hermes",
+    "tool_strict_level": "parameter",  # a call's arguments always match the tool's schema, even from a small model
+    "enable_prompt_tokens_details": True,
+    "use_tqdm_on_load": False,
+}
+
+
+def engine_options(
+    machine_defaults: Mapping[str, Any], resolver: AdapterResolver, settings: Settings
+) -> dict[str, Any]:
+    """Return vLLM's arguments: defaults for the machine and the known adapters, overridden by the settings."""
+    ranks = [version.manifest.rank for adapter in resolver.adapters() for version in adapter.versions]
+    ranks += filter(None, (declared_rank(source) for source in configured_sources(settings).values()))
+    ours = FRONTEND_DEFAULTS | {"max_lora_rank": max_lora_rank(ranks)}
+    options = {**LORA_DEFAULTS, **machine_defaults, **ours, **settings.engine}
+    if "max_loras" not in settings.engine:  # vLLM refuses more slots than adapters in host memory
+        options["max_loras"] = min(options["max_loras"], options["max_cpu_loras"])
+    return options
+
+
+def configured_sources(settings: Settings) -> dict[str, FolderSource]:
+    """Return the adapters that the settings name, by name."""
+    roots = (*settings.allowed_roots, EXAMPLES_FOLDER)
+    return {name: FolderSource(Path(folder), roots) for name, folder in settings.adapters.items()}
+
+
+async def add_configured(adapter_service: AdapterService, settings: Settings, report_progress: ReportProgress) -> None:
+    """Register the adapters that the settings name; report and skip those that can't be served."""
+    for name, source in configured_sources(settings).items():
+        try:
+            version = await adapter_service.add(
+                parse_adapter_name(name), source, actor="configuration", skip_existing=True
+            )
+            if version.reason:
+                report_progress(f"the adapter {name!r} is {version.state}: {version.reason}")
+        except AdapterError as error:
+            report_progress(f"skipped the adapter {name!r}: {error.message}")

@@ -1,0 +1,77 @@
+"""Wiring of fine-tuning: training files, jobs, and their routes."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+
+from loramux_adapters.finetuning.datasets.report import inspect_dataset
+from loramux_adapters.finetuning.jobs.evaluation import CompleteChat, Evaluator
+from loramux_adapters.finetuning.jobs.job_runner import JobRunner
+from loramux_adapters.finetuning.jobs.planning import JobPlanner
+from loramux_adapters.finetuning.jobs.registry import JobRegistry
+from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
+from loramux_adapters.finetuning.jobs.supervisor import Supervisor
+from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.trainer_process import TrainerLauncher
+from loramux_adapters.service import AdapterService
+from loramux_server.adapter_storage import AdapterStorage
+from loramux_server.api.fine_tuning.files import files_router
+from loramux_server.api.fine_tuning.routes import fine_tuning_router
+from loramux_server.api.fine_tuning.schemas import JobSerializer
+from loramux_server.engine.chat_tokens import EngineChatTokens
+from loramux_server.machine import installed_backend
+from loramux_server.metering.job_metrics import JobMetrics
+from loramux_server.settings import Settings
+
+
+def build_fine_tuning(
+    app: FastAPI,
+    settings: Settings,
+    storage: AdapterStorage,
+    adapter_service: AdapterService,
+    engine: Any,
+    complete: CompleteChat,
+    metrics: JobMetrics,
+) -> Supervisor:
+    """Add the routes for files and jobs to `app`, and return the supervisor that runs the jobs."""
+    files, registry = TrainingFiles(storage.database, settings.data_dir / "files"), JobRegistry(storage.database)
+    files.sweep()
+    tokens, context = EngineChatTokens(engine), engine.model_config.max_model_len
+    items = settings.training.evaluation_items
+    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank)
+    publisher = ResultPublisher(
+        registry, adapter_service, files, Evaluator(complete, tokens, context, items) if items else None
+    )
+    launcher = TrainerLauncher(settings.training.priority)
+    supervisor = Supervisor(JobRunner(registry, planner, publisher, launcher, metrics))
+
+    def check(path: Path) -> dict[str, Any]:
+        return inspect_dataset(path, tokens, context).model_dump()
+
+    serializer, max_queued = JobSerializer(settings.organization, planner.cost), settings.training.queue
+    app.include_router(files_router(files, check, registry.is_file_in_use))
+    app.include_router(
+        fine_tuning_router(registry, planner, serializer, supervisor.check_now, max_queued, metrics.cancelled)
+    )
+    return supervisor
+
+
+def _planner(
+    settings: Settings, storage: AdapterStorage, files: TrainingFiles, registry: JobRegistry, max_rank: int
+) -> JobPlanner:
+    training = settings.training
+    device = installed_backend() if training.device == "auto" else training.device
+    return JobPlanner(
+        files=files,
+        registry=registry,
+        base=storage.base,
+        base_folder=storage.base_folder,
+        folder=settings.data_dir / "fine-tuning",
+        max_rank=max_rank,
+        cost=settings.prices.training_cost,
+        device=training.device,
+        trains_on_gpu=device.startswith("cuda"),
+        threads=training.threads,
+        save_seconds=training.save_seconds,
+    )
