@@ -1,5 +1,6 @@
-"""What the server is told, from where, and what it says about what it can't be told."""
+"""Where settings come from, how they are validated, and the messages about invalid ones."""
 
+import logging
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -24,31 +25,31 @@ def refusal(environ: dict[str, str]) -> str:
     return str(caught.value)
 
 
-def test_without_being_told_anything_the_server_is_on_loopback_with_the_demo_base() -> None:
+def test_without_settings_the_server_is_on_loopback_with_the_demo_base() -> None:
     settings = load_settings(environ={})
     assert (settings.host, settings.port, settings.base, settings.api_keys) == ("127.0.0.1", 8000, "demo", ())
     assert settings.database_url == "sqlite:///.loramux/loramux.sqlite3"
     assert settings.allowed_roots == (Path("my-adapters"), Path("adapters"), Path(".loramux"))
 
 
-def test_an_adapter_of_another_base_is_warned_of_or_refused_and_nothing_else() -> None:
+def test_base_mismatch_is_warn_or_refuse() -> None:
     assert load_settings(environ={}).base_mismatch == "warn"
     assert load_settings(environ={"LORAMUX_BASE_MISMATCH": "refuse"}).base_mismatch == "refuse"
     assert "base_mismatch" in refusal({"LORAMUX_BASE_MISMATCH": "ignore"})
 
 
-def test_a_queue_in_which_no_job_could_wait_is_refused_because_each_does_at_first() -> None:
+def test_a_queue_of_length_0_is_refused() -> None:
     assert load_settings(environ={"LORAMUX_TRAINING__QUEUE": "1"}).training.queue == 1
     assert "training.queue" in refusal({"LORAMUX_TRAINING__QUEUE": "0"})
 
 
-def test_what_lies_in_the_data_folder_follows_it() -> None:
+def test_paths_inside_the_data_folder_follow_it() -> None:
     settings = load_settings(environ={"LORAMUX_DATA_DIR": "/srv/data"})
     assert settings.database_url == "sqlite:////srv/data/loramux.sqlite3"
     assert settings.allowed_roots == (Path("my-adapters"), Path("adapters"), Path("/srv/data"))
 
 
-def test_the_command_line_goes_before_the_environment_and_that_before_the_file(working_folder: Path) -> None:
+def test_options_override_the_environment_which_overrides_the_file(working_folder: Path) -> None:
     (working_folder / "loramux.yaml").write_text("base: file\nport: 1\nhost: localhost\nengine: {a: 1, b: 1, c: 1}\n")
     environ = {"LORAMUX_PORT": "2", "LORAMUX_BASE": "environment", "LORAMUX_ENGINE__B": "2", "LORAMUX_ENGINE__C": "2"}
     settings = load_settings(overrides={"base": "line", "port": None, "engine": {"c": 3}}, environ=environ)
@@ -56,7 +57,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(w
     assert settings.engine == {"a": 1, "b": 2, "c": 3}
 
 
-def test_the_file_is_the_one_that_the_caller_or_else_the_environment_names(working_folder: Path) -> None:
+def test_the_file_is_the_callers_else_the_environments_else_the_default(working_folder: Path) -> None:
     for name in ("loramux", "environment", "caller"):
         (working_folder / f"{name}.yaml").write_text(f"base: {name}")
     environ = {"LORAMUX_CONFIG": "environment.yaml"}
@@ -65,7 +66,7 @@ def test_the_file_is_the_one_that_the_caller_or_else_the_environment_names(worki
     assert load_settings(environ={}).base == "loramux"
 
 
-def test_engine_values_that_are_json_are_read_as_what_they_mean() -> None:
+def test_engine_values_are_parsed_as_json_where_possible() -> None:
     environ = {"MAX_LORAS": "8", "ENFORCE_EAGER": "true", "DTYPE": "float32", "OVERRIDES": '{"a": [1]}'}
     settings = load_settings(environ={f"LORAMUX_ENGINE__{name}": value for name, value in environ.items()})
     assert settings.engine == {
@@ -77,22 +78,22 @@ def test_engine_values_that_are_json_are_read_as_what_they_mean() -> None:
 
 
 @pytest.mark.parametrize("text", ["one,two", " one , two ", '["one", "two"]'])
-def test_keys_and_roots_are_read_from_json_or_commas(text: str) -> None:
+def test_keys_and_roots_are_parsed_from_json_or_commas(text: str) -> None:
     settings = load_settings(environ={"LORAMUX_API_KEYS": text, "LORAMUX_ALLOWED_ROOTS": text})
     assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
     assert settings.allowed_roots == (Path("one"), Path("two"))
 
 
-def test_a_variable_that_is_empty_counts_as_not_set() -> None:
+def test_an_empty_variable_is_ignored() -> None:
     assert load_settings(environ={"LORAMUX_API_KEYS": "", "LORAMUX_BASE": ""}).base == "demo"
 
 
-def test_variables_of_others_and_of_the_set_up_are_left_alone() -> None:
+def test_variables_of_other_programs_and_of_the_setup_script_are_ignored() -> None:
     load_settings(environ={"LORAMUX_BACKEND": "cpu", "LORAMUXER": "x", "PATH": "/bin", "PORT": "1"})
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "suggestion"),
     [
         ("LORAMUX_PROT", "LORAMUX_PORT"),
         ("LORAMUX_API_KEY", "LORAMUX_API_KEYS"),
@@ -101,11 +102,11 @@ def test_variables_of_others_and_of_the_set_up_are_left_alone() -> None:
         ("loramux_prot", "LORAMUX_PORT"),
     ],
 )
-def test_an_unknown_variable_is_refused_with_the_one_it_is_close_to(name: str, meant: str) -> None:
-    assert refusal({name: "1"}) == f"Unknown setting {name}: did you mean {meant}?"
+def test_an_unknown_variable_is_refused_with_a_suggestion(name: str, suggestion: str) -> None:
+    assert refusal({name: "1"}) == f"Unknown setting {name}: did you mean {suggestion}?"
 
 
-def test_an_unknown_key_in_the_file_is_refused_with_the_one_it_is_close_to(working_folder: Path) -> None:
+def test_an_unknown_key_in_the_file_is_refused_with_a_suggestion(working_folder: Path) -> None:
     (working_folder / "loramux.yaml").write_text("drain_secs: 1\nprot: 1\n")
     assert refusal({}).splitlines() == [
         "Unknown setting drain_secs: did you mean drain_seconds?",
@@ -114,9 +115,7 @@ def test_an_unknown_key_in_the_file_is_refused_with_the_one_it_is_close_to(worki
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", "just text", "\x00", "é".encode("latin-1")])
-def test_a_file_that_holds_no_settings_is_refused_by_name_in_one_line(
-    content: str | bytes, working_folder: Path
-) -> None:
+def test_an_invalid_file_is_refused_by_name_in_one_line(content: str | bytes, working_folder: Path) -> None:
     content = content if isinstance(content, bytes) else content.encode()
     (working_folder / "loramux.yaml").write_bytes(content)
     message = refusal({})
@@ -124,12 +123,12 @@ def test_a_file_that_holds_no_settings_is_refused_by_name_in_one_line(
     assert "\n" not in message
 
 
-def test_an_empty_file_is_no_mistake(working_folder: Path) -> None:
+def test_an_empty_file_is_valid(working_folder: Path) -> None:
     (working_folder / "loramux.yaml").write_text("# nothing yet\n")
     assert load_settings(environ={}).base == "demo"
 
 
-def test_a_file_that_was_asked_for_and_is_not_there_is_an_error() -> None:
+def test_a_missing_file_is_an_error() -> None:
     assert refusal({"LORAMUX_CONFIG": "missing.yaml"}).startswith("missing.yaml can't be read: ")
 
 
@@ -143,7 +142,7 @@ def test_a_file_that_was_asked_for_and_is_not_there_is_an_error() -> None:
         ({"LORAMUX_ALLOWED_ROOTS": "[1"}, "allowed_roots: Expecting ',' delimiter: line 1 column 3 (char 2)"),
     ],
 )
-def test_an_unfit_value_is_told_in_one_line(environ: dict[str, str], message: str) -> None:
+def test_an_invalid_value_is_reported_in_one_line(environ: dict[str, str], message: str) -> None:
     assert refusal(environ) == message
 
 
@@ -156,43 +155,43 @@ def test_an_unfit_value_is_told_in_one_line(environ: dict[str, str], message: st
         ("https://", "it names no host"),
     ],
 )
-def test_urls_that_open_no_store_elsewhere_can_not_be_allowed(urls: str, problem: str) -> None:
+def test_a_prefix_that_is_not_a_url_of_an_object_store_is_refused(urls: str, problem: str) -> None:
     assert refusal({"LORAMUX_ALLOWED_URLS": urls}).startswith(f"allowed_urls: {problem}")
 
 
-def test_urls_are_read_from_json_or_commas_and_may_be_none_at_all() -> None:
+def test_urls_are_parsed_from_json_or_commas_and_may_be_empty() -> None:
     for text, urls in (("s3://a, gs://b", ("s3://a", "gs://b")), ("[]", ())):
         assert load_settings(environ={"LORAMUX_ALLOWED_URLS": text}).allowed_urls == urls
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     assert len(refusal({"LORAMUX_PORT": "x", "LORAMUX_MAX_BODY_BYTES": "0"}).splitlines()) == 2
 
 
-def test_an_engine_that_is_no_mapping_is_refused() -> None:
+def test_an_engine_setting_that_is_not_a_mapping_is_refused() -> None:
     assert "engine" in refusal({"LORAMUX_ENGINE": "nope"})
 
 
 @pytest.mark.parametrize("keys", ["hunter two", "hunter\x7f", "hünter", "hunter,"])
-def test_a_key_that_no_client_could_send_is_refused_and_not_repeated(keys: str) -> None:
+def test_a_key_that_can_not_be_sent_is_refused_without_being_shown(keys: str) -> None:
     message = refusal({"LORAMUX_API_KEYS": keys})
     assert message.startswith("api_keys: ")
     assert "nter" not in message
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
-def test_a_server_that_others_can_reach_needs_keys(host: str) -> None:
+def test_a_public_address_needs_keys(host: str) -> None:
     with pytest.raises(SettingsError, match="LORAMUX_API_KEYS"):
         load_settings(overrides={"host": host}, environ={})
     assert load_settings(overrides={"host": host}, environ={"LORAMUX_API_KEYS": "key"}).host == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_a_server_on_loopback_needs_none(host: str) -> None:
+def test_a_loopback_address_needs_no_keys(host: str) -> None:
     assert load_settings(overrides={"host": host}, environ={}).host == host
 
 
-def test_settings_show_no_secret_and_do_not_change() -> None:
+def test_settings_hide_secrets_and_are_frozen() -> None:
     settings = load_settings(environ={"LORAMUX_API_KEYS": "hunter2", "LORAMUX_DATABASE_URL": "postgresql://u:pass@h/d"})
     assert "hunter2" not in repr(settings)
     assert "pass" not in repr(settings)
@@ -200,14 +199,14 @@ def test_settings_show_no_secret_and_do_not_change() -> None:
         settings.port = 1  # type: ignore[misc]
 
 
-def test_settings_by_themselves_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_constructor_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAMUX_BASE", "environment")
     assert Settings().base == "demo"
     assert load_settings().base == "environment"
 
 
 @given(st.dictionaries(st.text(max_size=12).map(lambda rest: f"LORAMUX_{rest}"), st.text(max_size=20), max_size=4))
-def test_whatever_the_environment_holds_there_are_settings_or_a_clear_error(environ: dict[str, str]) -> None:
+def test_any_environment_gives_settings_or_a_settings_error(environ: dict[str, str]) -> None:
     try:
         load_settings(environ=environ)
     except SettingsError as error:
@@ -226,11 +225,11 @@ def test_prices_come_from_the_file_and_the_environment_together(tmp_path: Path) 
 
 def test_prices_may_be_one_json_variable() -> None:
     prices = load_settings(environ={"LORAMUX_PRICES": '{"adapters": {"tone": {"training": 4.5}}}'}).prices
-    assert prices.training("tone") == Decimal("4.5")
+    assert prices.stated_training_cost("tone") == Decimal("4.5")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("prices: {bse: {input: 1}}", "Unknown setting prices.bse: did you mean prices.base?"),
         ("prices: {base: {inputs: 1}}", "Unknown setting prices.base.inputs: did you mean prices.base.input?"),
@@ -240,8 +239,58 @@ def test_prices_may_be_one_json_variable() -> None:
         ("traces_endpoint: localhost:4318", "traces_endpoint: String should match pattern"),
     ],
 )
-def test_a_price_that_can_not_be_is_told_by_its_name(tmp_path: Path, text: str, told: str) -> None:
+def test_an_invalid_price_is_reported_by_name(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "loramux.yaml"
     file.write_text(text)
-    with pytest.raises(SettingsError, match=re.escape(told)):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         load_settings(file, environ={})
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("name", ["LORAMUX_USAGE_SUM_DAYS", "loramux_usage_sum_days"])
+def test_a_deprecated_variable_works_with_a_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert load_settings(environ={name: "7"}).usage_rollup_days == 7
+    assert warnings_of(caplog) == [f"{name} is deprecated: use LORAMUX_USAGE_ROLLUP_DAYS instead"]
+
+
+def test_deprecated_keys_of_the_file_work_with_a_warning(
+    working_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (working_folder / "loramux.yaml").write_text("usage_sum_days: 7\ntraining: {trial_questions: 5, queue: 3}\n")
+    settings = load_settings(environ={})
+    assert (settings.usage_rollup_days, settings.training.evaluation_items, settings.training.queue) == (7, 5, 3)
+    assert warnings_of(caplog) == [
+        "usage_sum_days is deprecated: use usage_rollup_days instead",
+        "training.trial_questions is deprecated: use training.evaluation_items instead",
+    ]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"LORAMUX_TRAINING__TRIAL_QUESTIONS": "5"}, {"LORAMUX_TRAINING": '{"trial_questions": 5}'}],
+)
+def test_a_deprecated_nested_variable_works_with_a_warning(
+    environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_settings(environ=environ).training.evaluation_items == 5
+    [warning] = warnings_of(caplog)
+    assert "is deprecated: use " in warning
+
+
+def test_the_present_name_in_the_environment_overrides_the_deprecated_one_in_the_file(working_folder: Path) -> None:
+    (working_folder / "loramux.yaml").write_text("usage_sum_days: 7\n")
+    assert load_settings(environ={"LORAMUX_USAGE_ROLLUP_DAYS": "9"}).usage_rollup_days == 9
+
+
+def test_a_setting_under_both_names_in_one_place_is_refused() -> None:
+    environ = {"LORAMUX_USAGE_SUM_DAYS": "7", "LORAMUX_USAGE_ROLLUP_DAYS": "9"}
+    message = "LORAMUX_USAGE_SUM_DAYS is the old name of LORAMUX_USAGE_ROLLUP_DAYS: set only the latter."
+    assert refusal(environ) == message
+
+
+def test_present_names_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    load_settings(environ={"LORAMUX_USAGE_ROLLUP_DAYS": "9", "LORAMUX_TRAINING__EVALUATION_ITEMS": "5"})
+    assert warnings_of(caplog) == []

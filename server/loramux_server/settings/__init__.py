@@ -1,0 +1,15 @@
+"""The settings, read once at start and passed on; nothing else reads the environment."""
+
+from loramux_server.settings.engine_environment import export_engine_environment
+from loramux_server.settings.errors import SettingsError
+from loramux_server.settings.loading import load_settings
+from loramux_server.settings.schema import EXAMPLES_FOLDER, Settings, TrainingSettings
+
+__all__ = [
+    "EXAMPLES_FOLDER",
+    "Settings",
+    "SettingsError",
+    "TrainingSettings",
+    "export_engine_environment",
+    "load_settings",
+]

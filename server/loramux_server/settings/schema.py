@@ -1,0 +1,166 @@
+"""The settings: their names, types, defaults and validation."""
+
+import ipaddress
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+import loramux_adapters
+from loramux_adapters.intake.sources.urls import split_url
+from loramux_server.metering.pricing import Prices
+
+PREFIX = "LORAMUX_"
+EXAMPLES_FOLDER = Path(loramux_adapters.__file__).parent / "examples"
+"""The demo's adapters, which the package contains."""
+_API_KEY = re.compile(r"[!-~]+")
+
+
+class TrainingSettings(BaseModel):
+    """Settings of fine-tuning jobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
+    """Device on which jobs train: cpu, or a GPU such as cuda:1. `auto` takes the GPU with most free memory, if any."""
+    priority: Literal["idle", "low", "equal"] = "idle"
+    """Share of a busy CPU that the trainer gets: `idle` (what serving leaves), `low` (a tenth) or `equal` (half)."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Maximum number of CPU threads of the trainer; None for torch's default."""
+    queue: Annotated[int, Field(ge=1, le=100_000)] = 100  # every job is queued first, so 0 would refuse all
+    """Maximum number of queued jobs."""
+    save_seconds: PositiveFloat = 30.0
+    """Seconds between saved training states, the most training that a kill can lose."""
+    evaluation_items: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Maximum number of validation examples on which base and adapter are compared when a job ends; 0 for none."""
+
+
+class Settings(BaseSettings):
+    """Settings of a server, created by `load_settings`; the constructor reads neither files nor the environment.
+
+    `engine` holds vLLM's own argument names. Paths may be relative to the working folder.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,  # docs/reference/settings.md is generated from them
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Addresses that other machines can reach require `api_keys`."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 for any free port."""
+    data_dir: Path = Path(".loramux")
+    """Folder of the adapters, the database, converted base models and the engine's log."""
+    base: str = Field(default="demo", min_length=1)
+    """Base model: a folder, a Hugging Face Hub id, or `demo`."""
+    base_revision: str | None = None
+    """Branch, tag or commit of a base model on the Hub; None for the default branch, pinned to its commit."""
+    database_url: str = Field(
+        default_factory=lambda data: f"sqlite:///{data['data_dir']}/loramux.sqlite3",
+        repr=False,  # it may contain a password
+    )
+    """SQLAlchemy URL of the database: SQLite, or PostgreSQL as `postgresql+psycopg://...`."""
+    engine: dict[str, Any] = {}
+    """Arguments of vLLM by name, such as `max_loras`; those that are not set are chosen for the machine."""
+    allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default_factory=lambda data: (Path("my-adapters"), Path("adapters"), data["data_dir"])
+    )
+    """Folders from which adapters may be added."""
+    allowed_urls: Annotated[tuple[str, ...], NoDecode] = ("s3://", "gs://", "az://", "abfs://")
+    """URL prefixes from which adapters may be fetched."""
+    adapters: dict[str, Path] = Field(default_factory=lambda data: _examples() if data["base"] == "demo" else {})
+    """Names and folders of adapters that are registered at start; by default the examples, if the base is the demo."""
+    proof: bool = True
+    """Whether a new version must show an effect on the engine before it is served."""
+    base_mismatch: Literal["warn", "refuse"] = "warn"
+    """Whether an adapter whose config names another base is refused; folders get renamed, so the default is `warn`."""
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """API keys that clients may use; without any, the server is open and listens on loopback addresses only."""
+    drain_seconds: NonNegativeFloat = 20.0
+    """Seconds that open requests may take after SIGTERM."""
+    max_body_bytes: PositiveInt = 32 * 1024 * 1024
+    """Maximum size of a request body in bytes; uploads of adapters and training files have limits of their own."""
+    metering: bool = True
+    """Whether requests are counted, charged and recorded; off only to measure the overhead."""
+    prices: Prices = Prices()
+    """The price list, in US dollars."""
+    training: TrainingSettings = TrainingSettings()
+    """Where and how fine-tuning jobs train."""
+    organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] = "local"
+    """Part of the names of fine-tuned models: ft:BASE:ORGANIZATION:SUFFIX:ID."""
+    traces_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """OTLP/HTTP endpoint for OpenTelemetry traces, such as http://127.0.0.1:4318/v1/traces; None for no traces."""
+    usage_flush_seconds: PositiveFloat = 1.0
+    """Seconds between writes of usage records, the most that a crash can lose."""
+    usage_record_days: PositiveFloat = 30.0
+    """Days that per-request records are kept."""
+    usage_rollup_days: PositiveFloat = 400.0
+    """Days that hourly rollups are kept."""
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Use only the constructor's arguments."""
+        return (sources["init_settings"],)
+
+    @field_validator("allowed_roots", "allowed_urls", "api_keys", mode="before")
+    @classmethod
+    def _parse_list(cls, value: object) -> object:
+        """Parse the list of an environment variable: JSON, or separated by commas."""
+        if isinstance(value, str):
+            value = json.loads(value) if value.startswith("[") else [item.strip() for item in value.split(",")]
+        if isinstance(value, list) and "" in value:
+            raise ValueError("an item is empty")  # as a path, it would be the working folder
+        return value
+
+    @field_validator("allowed_urls")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse prefixes that no URL of an object store can have."""
+        for url in urls:
+            split_url(url)
+        return urls
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """Refuse keys that can't be sent in a header."""
+        if not all(_API_KEY.fullmatch(key.get_secret_value()) for key in keys):
+            raise ValueError("a key must consist of printable ASCII characters without spaces")
+        return keys
+
+    @model_validator(mode="after")
+    def _require_keys(self) -> Self:
+        if not self.api_keys and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines: set LORAMUX_API_KEYS, or listen on 127.0.0.1"
+            )
+        return self
+
+
+def _examples() -> dict[str, Path]:
+    configs = sorted(EXAMPLES_FOLDER.glob("*/adapter_config.json"))
+    return {config.parent.name: config.parent for config in configs}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
