@@ -4,12 +4,11 @@ from pathlib import Path
 import pytest
 
 from loramux_adapters.registry.registry import Registry
-from loramux_server import database as db
+from tests.helpers.migrated_database import migrated_database
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    engine = db.create_engine(f"sqlite:///{tmp_path / 'registry.sqlite'}")
-    db.upgrade(engine)
+    engine = migrated_database(tmp_path / "registry.sqlite")
     yield Registry(engine)
     engine.dispose()
