@@ -1,7 +1,10 @@
-"""What tests of several rooms share, above all the one real engine: it takes most of a minute to start."""
+"""Settings of every test run, and fixtures for tests of several packages, above all the one real engine."""
 
+import faulthandler
+import gc
 import os
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +14,78 @@ import hypothesis
 import openai
 import pytest
 import pytest_asyncio
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from loramux_adapters.models import BaseSpec
 from loramux_server.base_model import ResolvedBase
+from tests.helpers.leftover_threads import describe_thread, leftover_threads
 
-# How long an example takes says something of the machine, not of the code.
-hypothesis.settings.register_profile("unhurried", deadline=None)
-hypothesis.settings.load_profile("unhurried")
+# No deadlines: how long an example takes depends on the machine. Choose the quicker one with --hypothesis-profile=dev.
+hypothesis.settings.register_profile("ci", deadline=None)
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=10)
+hypothesis.settings.load_profile("ci")
 
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "adapters" / "loramux_adapters" / "examples"
 EXAMPLE_NAMES = ("house-tone", "order-json", "support-intent")
+
+TIMEOUTS = {"engine": 600, "slow": 300}
+"""Seconds for tests with these marks, instead of the `timeout` in pyproject.toml."""
+
+EXIT_STATUS = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Exempt what the test modules import from garbage collection: vLLM alone costs half a second each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marks = [mark for mark in TIMEOUTS if item.get_closest_marker(mark)]
+        if marks and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUTS[marks[0]]))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """End the run if a teardown hangs: after a test's failure, neither pytest-timeout nor pytest has a limit for it."""
+    marker = item.get_closest_marker("timeout")
+    seconds = marker.args[0] if marker else float(item.config.getini("timeout"))
+    stderr = item.config.stash[fault_handler_stderr_fd_key]  # the real one: file descriptor 2 is captured
+    faulthandler.dump_traceback_later(seconds, exit=True, file=stderr)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[EXIT_STATUS] = exitstatus
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Exit without the threads that would block the interpreter's exit; `no_leftover_threads` has reported them."""
+    if leftover_threads():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash.get(EXIT_STATUS, pytest.ExitCode.INTERNAL_ERROR))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftover_threads() -> Iterator[None]:
+    """Fail the last test's teardown if a thread is left that keeps the interpreter from exiting."""
+    yield
+    if threads := leftover_threads(wait_seconds=5):
+        pytest.fail("threads are left after the last test:\n" + "\n".join(map(describe_thread, threads)), pytrace=False)
 
 
 @dataclass(frozen=True)
@@ -49,8 +113,10 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> ResolvedBase:
 async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealServer]:
     import asyncio
 
-    from loramux_server.app import FRONTEND_DEFAULTS, add_configured, compose, open_shelf
+    from loramux_server.adapter_storage import open_storage
+    from loramux_server.app import build_server
     from loramux_server.base_model import resolve_base
+    from loramux_server.configured_adapters import FRONTEND_DEFAULTS, add_configured
     from loramux_server.engine.arguments import engine_arguments
     from loramux_server.engine.startup import vllm_engine
     from loramux_server.lifecycle import Lifecycle, bind
@@ -68,18 +134,18 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     base = resolve_base("demo", REPOSITORY / ".loramux", progress=print)
     suited = engine_defaults(machine, backend, demo=True) | FRONTEND_DEFAULTS
     arguments = engine_arguments(base.path, base.name, suited | {"max_loras": 2, "max_cpu_loras": 3})
-    shelf = open_shelf(settings, base)
+    shelf = open_storage(settings, base)
     async with vllm_engine(arguments) as engine:
-        server = await compose(settings, shelf, engine, arguments)
-        await add_configured(server.library, settings, tell=print)
+        server = await build_server(settings, shelf, engine, arguments)
+        await add_configured(server.adapter_service, settings, report_progress=print)
         listener, started = bind("127.0.0.1", 0), asyncio.Event()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.begin, drain_seconds=5)
+        life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.start, drain_seconds=5)
         living = asyncio.create_task(life.run(started.set))
         await started.wait()
         async with (
-            server.books.kept(),
-            server.jobs.working(),
+            server.usage_recorder.recording(),
+            server.job_supervisor.running(),
             httpx.AsyncClient(base_url=url, timeout=120) as http,
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client,
         ):
