@@ -6,7 +6,7 @@ EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order
 .DEFAULT_GOAL := help
 # Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-ledger bench-page dashboards fuzz clean
+.PHONY: help runtime dev serve test test-fast lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-ledger bench-page dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ serve: runtime ## install everything and serve; ARGS="--port 9000" are passed on
 test: dev ## install everything and run all the tests: those without an engine first
 	$(BIN)/python -m pytest -m "not engine" $(ARGS)
 	$(BIN)/python -m pytest -m engine $(ARGS)
+
+test-fast: dev ## run the unit tests that take under a second each, on up to 4 cores; ARGS="-k keys" for some of them
+	$(BIN)/python -m pytest -m "not engine and not slow" --hypothesis-profile=dev -n logical --maxprocesses=4 --dist=worksteal $(ARGS)
 
 lint: dev ## check style, layout and types
 	$(BIN)/ruff check .
@@ -44,28 +47,28 @@ examples: dev ## make the example adapters' data again and train them; to measur
 verdict: dev ## is a fine-tune worth it? the examples against the prompted base; ARGS="--url URL --limit N"
 	$(BIN)/python -m benchmarks.verdict $(ARGS)
 
-bench-overhead: dev ## compare with stock vLLM on this machine; ARGS="--quick" for a trial
-	$(BIN)/python -m benchmarks.overhead.command $(ARGS)
+bench-overhead: dev ## compare loramux with stock vLLM on this machine; ARGS="--quick" for a trial run
+	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
-bench-churn: dev ## measure many adapters, coming and going, against stock vLLM; ARGS="--only gaps" for a part
-	$(BIN)/python -m benchmarks.churn.command $(ARGS)
+bench-churn: dev ## compare with stock vLLM while many adapters load and unload; ARGS="--only gaps" for one part
+	$(BIN)/python -m benchmarks.churn $(ARGS)
 
-bench-finetune: dev ## train with default settings and score it, and measure serving beside a job; ARGS="--data FOLDER"
-	$(BIN)/python -m benchmarks.finetune.command $(ARGS)
+bench-finetune: dev ## measure fine-tuning quality, and serving during training; ARGS="--data FOLDER"
+	$(BIN)/python -m benchmarks.finetune $(ARGS)
 
-loadtest: dev ## put a load on loramux and on stock vLLM; SCENARIO=mixed, or ARGS="--url URL" for a server that runs
+loadtest: dev ## load-test loramux and stock vLLM, into loadtest-reports; SCENARIO=mixed, or ARGS="--url URL" for a running server
 	$(BIN)/loramux loadtest run $(SCENARIO) $(or $(ARGS),--server loramux --server stock)
 
-bench-client: dev ## measure what the load test's own client adds; ARGS="--rate 500" for another rate
-	$(BIN)/python -m benchmarks.client_overhead.command $(ARGS)
+bench-client: dev ## measure the latency that the load test's client adds; ARGS="--rate 500" for another rate
+	$(BIN)/python -m benchmarks.client_overhead $(ARGS)
 
-bench-crosscheck: dev ## compare the load test's figures with those of vLLM's benchmark
+bench-crosscheck: dev ## compare the load test's results with those of vLLM's benchmark
 	$(BIN)/python -m benchmarks.crosscheck $(ARGS)
 
-bench-ledger: dev ## measure how fast usage is written and read; ARGS="--hours 6" for less
+bench-ledger: dev ## measure how fast the usage ledger is; ARGS="--hours 6" for less
 	$(BIN)/python -m benchmarks.ledger $(ARGS)
 
-bench-page: dev ## measure how soon /dashboard shows a million requests, in a real browser
+bench-page: dev ## measure how fast /dashboard shows a million requests, in a real browser
 	$(BIN)/python -m benchmarks.page $(ARGS)
 
 dashboards: dev ## write Grafana's dashboards again, after a change in deploy/grafana
