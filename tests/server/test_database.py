@@ -16,6 +16,8 @@ from alembic.script import ScriptDirectory
 
 from loramux_server import database as db
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
@@ -54,32 +56,19 @@ def test_the_newest_revision_is_alembic_s_head() -> None:
 
 def test_an_upgrade_of_a_current_database_changes_nothing_and_is_quick(engine: sa.Engine, url: str) -> None:
     db.upgrade(engine)
-    code = f"""
-import sys, time
-from loramux_server import db
-engine = db.create_engine({url!r})
-started = time.process_time()
-db.upgrade(engine)
-assert time.process_time() - started < 0.05
-assert "alembic" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-STARTING = """
-import sys
-import alembic.command
-from loramux_server import db
-print("waiting", flush=True)
-sys.stdin.read()
-db.upgrade(db.create_engine(sys.argv[1]))
-"""
+    command = [sys.executable, "-m", "tests.helpers.processes.upgrade_current_database", url]
+    seconds, has_alembic = subprocess.check_output(command, cwd=ROOT, text=True).split()
+    assert float(seconds) < 0.05
+    assert has_alembic == "False"
 
 
 def test_processes_that_start_at_once_on_an_empty_database_all_succeed(url: str, engine: sa.Engine) -> None:
-    command = [sys.executable, "-W", "error::DeprecationWarning", "-c", STARTING, url]
+    program = ["-W", "error::DeprecationWarning", "-m", "tests.helpers.processes.upgrade_database"]
     gate, key = os.pipe()  # All wait for the end of the same pipe, so that they go on together.
-    processes = [subprocess.Popen(command, stdin=gate, stdout=subprocess.PIPE) for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, *program, url], cwd=ROOT, stdin=gate, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == b"waiting\n"

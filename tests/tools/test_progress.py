@@ -37,15 +37,10 @@ def test_a_step_that_fails_shows_the_end_of_what_it_said() -> None:
 
 def test_a_step_outlives_a_killed_set_up_only_with_the_lock(tmp_path: Path) -> None:
     began, ended, lock = tmp_path / "began", tmp_path / "ended", tmp_path / "lock"
-    program = f"""
-import fcntl, os, pathlib
-from tools.progress import Progress
-lock = pathlib.Path({str(lock)!r}).open("w")
-fcntl.flock(lock, fcntl.LOCK_EX)
-Progress().run("sleeping", ["/bin/sh", "-c", "touch {began}; sleep 0.5; touch {ended}"], os.environ, lock.fileno())
-"""
-    set_up = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "tests.helpers.processes.locked_step", str(lock), str(began), str(ended)]
+    set_up = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     while not began.exists():
+        assert set_up.poll() is None
         time.sleep(0.01)
     set_up.kill()
     set_up.wait()
