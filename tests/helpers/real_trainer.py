@@ -40,14 +40,14 @@ def make_inputs(folder: Path) -> Path:
     return folder
 
 
-def training_run(folder: Path, output: str = "out", **changes: Any) -> TrainingRun:
+def training_run(folder: Path, name: str = "out", **changes: Any) -> TrainingRun:
     """A run of 15 steps on the inputs in the folder."""
     run = TrainingRun(
         base=folder / "base",
         base_name="Tiny-Base",
         data=folder / "train.jsonl",
         recipe=RECIPE,
-        output=folder / output,
+        output=folder / name,
     )
     return run.model_copy(update=changes)
 

@@ -1,6 +1,5 @@
 """Saved states to resume a training run from: on disk, each complete or absent, and only of the same run."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loramux_adapters.file_lock import FileLock
 from loramux_adapters.finetuning.errors import AlreadyTraining
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
@@ -93,19 +93,11 @@ def lock_states(folder: Path) -> Iterator[None]:
         OSError: the folder can't be created or opened.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _lock(descriptor)
+    lock = FileLock(folder, folder=True)
+    if not lock.acquire(blocking=False):
+        raise AlreadyTraining("another trainer is running this training: wait for its end, or stop it")
+    with lock:
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise AlreadyTraining("another trainer is running this training: wait for its end, or stop it") from error
 
 
 def training_fingerprint(base: Path, data: Path, validation: Path | None, recipe: Recipe) -> str:

@@ -1,5 +1,5 @@
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,10 +22,10 @@ EVENTS: list[TrainerEvent] = [
 
 
 class FakeTrainer:
-    """A launcher whose trainer yields `EVENTS`, or the first two and raises `failure`; records its run and its stop."""
+    """A launcher whose trainer yields `events`, or the first two and raises `failure`; records its run and its stop."""
 
-    def __init__(self, failure: BaseException | None = None) -> None:
-        self.failure = failure
+    def __init__(self, failure: BaseException | None = None, events: Sequence[TrainerEvent] = EVENTS) -> None:
+        self.failure, self.scripted_events = failure, events
         self.run: TrainingRun | None = None
         self.stopped = False
 
@@ -38,11 +38,11 @@ class FakeTrainer:
             self.stopped = True
 
     async def events(self) -> AsyncIterator[TrainerEvent]:
-        for event in EVENTS[:2]:
+        for event in self.scripted_events[:2]:
             yield event
         if self.failure:
             raise self.failure
-        yield EVENTS[2]
+        yield self.scripted_events[2]
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_an_interrupt_while_drawing_waits_for_the_trainers_end(
     def interrupted(_: Started) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "_about", interrupted)
+    monkeypatch.setattr(command, "_summary", interrupted)
     trainer = FakeTrainer()
     assert invoke(arguments, trainer, monkeypatch)[0] == 130
     assert trainer.stopped
@@ -158,7 +158,7 @@ def test_a_base_that_is_not_there_is_refused(arguments: list[str], monkeypatch: 
 def test_a_trainer_that_was_paused_has_made_nothing_yet_and_its_state_is_kept(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.server.commands.test_train.EVENTS", [*EVENTS[:2], Paused(step=90)])
-    code, _, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
+    trainer = FakeTrainer(events=[*EVENTS[:2], Paused(step=90)])
+    code, _, stderr = invoke(arguments, trainer, monkeypatch)
     assert (code, "run the same command again" in stderr, "to serve it" in stderr) == (130, True, False)
     assert Path(".out.training").exists()

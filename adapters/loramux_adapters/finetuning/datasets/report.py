@@ -10,13 +10,9 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from loramux_adapters.finetuning.datasets.conversations import (
-    MAX_PROBLEMS,
-    Conversation,
-    Example,
-    iter_conversations,
-    iter_examples,
-)
+from loramux_adapters.finetuning.datasets.conversations import Conversation
+from loramux_adapters.finetuning.datasets.examples import Example, iter_examples
+from loramux_adapters.finetuning.datasets.reader import MAX_PROBLEMS, iter_conversations
 from loramux_adapters.finetuning.errors import ChatTemplateError, InvalidDataset
 
 MIN_EXAMPLES = 10

@@ -44,7 +44,7 @@ class JobEventLog:
         self.observer.progressed(self.progress)
         events, self._events, self._flushed_at = self._events, [], time.monotonic()
         values = {"progress": self.progress.model_dump()} | values
-        await asyncio.to_thread(self.registry.add_events, self.job.id, self.now(), *events, **values)
+        await asyncio.to_thread(self.registry.update_running, self.job.id, self.now(), *events, **values)
 
     def _add(self, event: TrainerEvent) -> None:
         match event:

@@ -62,7 +62,7 @@ class JobFailures:
             return
         event = JobEvent(f"The trainer crashed and is started again: {_first_line(error)}", "warn")
         with suppress(WrongJobState):
-            await asyncio.to_thread(self.registry.add_events, job.id, self.now(), event, attempts=attempts)
+            await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event, attempts=attempts)
 
     async def _wait_for_retry(self, job: JobRecord, error: Exception) -> None:
         _log.warning("job %s waits", job.id, exc_info=error)
@@ -70,7 +70,7 @@ class JobFailures:
             reason = _first_line(error) if isinstance(error, AdapterError) else "No space is left on the server's disk."
             with suppress(StoreError, WrongJobState):
                 event = JobEvent(f"The job waits: {reason}", "warn")
-                await asyncio.to_thread(self.registry.add_events, job.id, self.now(), event)
+                await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event)
         await self.changes.wait(seconds=min(self.retry_seconds * 2**self._retries, MAX_RETRY_SECONDS))
         self._retries = min(self._retries + 1, _MAX_DOUBLINGS)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loramux_adapters.intake.sources import ProgressCallback
+from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.intake.sources.folder import FolderSource
 
 
@@ -21,6 +21,6 @@ class JobSource:
         """The origin that the registry stores with the version."""
         return {"type": "job", "job": self.job, "step": str(self.step)}
 
-    def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ProgressCallback) -> None:
-        """Copy the files; raises InvalidAdapter, OSError."""
+    def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
+        """Copy the files to the folder `into`; see Source."""
         FolderSource(self.folder, (self.folder,)).fetch(into, max_bytes, report_progress)

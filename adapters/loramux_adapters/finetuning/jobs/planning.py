@@ -1,24 +1,21 @@
 """Plans jobs: checks their files, chooses open hyperparameters, estimates time and cost, lays out work folders."""
 
-import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from loramux_adapters.finetuning.datasets.report import DatasetReport, count_overlap
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, InvalidJob
 from loramux_adapters.finetuning.jobs.ids import is_id
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
+from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters, TrainingCost, plan_events
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
-from loramux_adapters.finetuning.recipes.estimate import Estimate, estimate_training
+from loramux_adapters.finetuning.recipes.estimate import estimate_training
 from loramux_adapters.finetuning.recipes.hyperparameters import (
-    Hyperparameters,
-    LoraOptions,
     choose_recipe,
     default_learning_rate,
 )
@@ -26,32 +23,6 @@ from loramux_adapters.finetuning.recipes.recipe import MAX_LEARNING_RATE, Recipe
 from loramux_adapters.finetuning.trainer_process import LOG_FILE
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.models import BaseSpec
-
-TrainingCost = Callable[[int, float], dict[str, float]]
-"""Cost in US dollars of training on N tokens in N seconds, by method of pricing."""
-
-
-class RequestedHyperparameters(BaseModel):
-    """The hyperparameters of a request, open ones included."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    hyperparameters: Hyperparameters = Hyperparameters()
-    lora: LoraOptions = LoraOptions()
-
-
-class JobPlan(BaseModel):
-    """The result of planning a job: reports on its files, the recipe, and estimates."""
-
-    model_config = ConfigDict(frozen=True)
-
-    report: DatasetReport
-    validation_report: DatasetReport | None
-    overlap: int
-    """Conversations of the validation file whose prompt is in the training file too."""
-    recipe: Recipe
-    estimate: Estimate
-    cost: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -203,28 +174,3 @@ def _invalid_recipe(error: ValidationError, base: BaseSpec) -> InvalidJob:
         f"is {rate:g} times it, and must be above 0 and at most {MAX_LEARNING_RATE:g}",
         "learning_rate_multiplier",
     )
-
-
-def plan_events(plan: JobPlan) -> list[JobEvent]:
-    """Return events that describe a plan: its files, an estimate, and the chosen hyperparameters."""
-    report, guess = plan.report, plan.estimate
-    events = [
-        JobEvent(
-            f"Training file: {report.examples:,} examples, {report.tokens:,} tokens "
-            f"({report.trained_tokens:,} of them trained on), the longest {report.longest:,}"
-        ),
-        *(JobEvent(f"Training file: {warning}", "warn") for warning in report.warnings),
-    ]
-    if plan.overlap:
-        message = f"{plan.overlap} validation prompts are in the training file too: gains may not be real"
-        events.append(JobEvent(message, "warn"))
-    dollars = ", ".join(f"${cost:.4f} by {method.replace('_', ' ')}" for method, cost in plan.cost.items() if cost)
-    events.append(
-        JobEvent(
-            f"Estimate: {guess.steps:,} steps, {guess.tokens:,} tokens, about {guess.seconds / 60:.1f} minutes "
-            f"at {guess.tokens_per_second:,.0f} tokens/s ({guess.assumption})" + (f"; {dollars}" if dollars else "")
-        )
-    )
-    chosen = plan.recipe.model_dump(mode="json", exclude_none=True)
-    events.append(JobEvent(f"Hyperparameters: {json.dumps(chosen)}"))
-    return events

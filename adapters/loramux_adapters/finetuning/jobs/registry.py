@@ -122,7 +122,7 @@ class JobRegistry:
             _insert_events(connection, job, now, new_events)
             return record
 
-    def add_events(self, job: str, now: float, *new_events: JobEvent, **values: Any) -> JobRecord:
+    def update_running(self, job: str, now: float, *new_events: JobEvent, **values: Any) -> JobRecord:
         """Add events to a running job and set the columns in `values`.
 
         Raises:

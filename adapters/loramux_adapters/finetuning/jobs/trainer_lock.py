@@ -1,11 +1,11 @@
 """The trainer lock: of all servers and trainers that share a data folder, one works on jobs at a time."""
 
 import asyncio
-import fcntl
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+from loramux_adapters.file_lock import FileLock
 
 LOCK_FILE = "seat"  # named so by earlier releases: one that still runs must be excluded too
 _POLL_SECONDS = 0.5
@@ -22,18 +22,8 @@ async def trainer_lock(path: Path, poll_seconds: float = _POLL_SECONDS) -> Async
         OSError: the file can't be opened or locked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while not _try_lock(lock_fd):  # noqa: ASYNC110 - no event signals that another process released it
-            await asyncio.sleep(poll_seconds)
-        yield lock_fd
-    finally:
-        os.close(lock_fd)
-
-
-def _try_lock(lock_fd: int) -> bool:
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    lock = FileLock(path)
+    while not lock.acquire(blocking=False):  # noqa: ASYNC110 - no event signals that another process released it
+        await asyncio.sleep(poll_seconds)
+    with lock:
+        yield lock.descriptor

@@ -1,6 +1,5 @@
 """Uploaded training files and result files of jobs: contents in a folder, metadata in the database."""
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
+from loramux_adapters.file_lock import is_locked, lock_descriptor
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, FileTooLarge
 from loramux_adapters.finetuning.jobs.ids import is_id, new_id
 from loramux_adapters.finetuning.jobs.models import Page
@@ -152,17 +152,15 @@ def _copy(source: BinaryIO, copy: BinaryIO) -> tuple[int, str]:
 def _create_locked(path: Path) -> Iterator[BinaryIO]:
     """Create a file that is locked until the context ends, even when renamed; a kill releases the lock."""
     with path.open("xb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_descriptor(file.fileno())
         yield file
 
 
 def _is_locked(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):  # its process has just renamed or removed it
+        return is_locked(path)
+    except FileNotFoundError:  # its process has just renamed or removed it
         return True
-    return False
 
 
 @contextmanager

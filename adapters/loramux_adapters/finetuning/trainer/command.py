@@ -21,7 +21,8 @@ import torch
 from loramux_adapters.finetuning.errors import DiskFull, TrainingError
 from loramux_adapters.finetuning.events import Failed, Paused
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
-from loramux_adapters.finetuning.trainer.training import ignore_signals, train
+from loramux_adapters.finetuning.trainer.signals import ignore_signals
+from loramux_adapters.finetuning.trainer.training import train
 from loramux_adapters.finetuning.training_run import TrainingRun
 
 MIN_FREE_BYTES = 16 << 20

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from loramux_adapters.errors import UnsupportedBase
-from loramux_adapters.finetuning.datasets.conversations import Example
+from loramux_adapters.finetuning.datasets.examples import Example
 from loramux_adapters.finetuning.errors import TrainingError, UnusableBase
 from loramux_adapters.finetuning.recipes.memory import free_cpu_memory
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.models import BaseSpec
-
-WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 
 
 class ExampleLength(NamedTuple):
@@ -169,15 +166,3 @@ def add_adapter(model: Any, recipe: Recipe) -> PeftModel:
         return get_peft_model(model, config)
     except ValueError as error:
         raise UnusableBase(f"the recipe's adapter does not fit the base: {error}") from error
-
-
-def save_adapter(model: PeftModel, base_name: str, folder: Path) -> None:
-    """Write the adapter's two files: the same training gives the same bytes, and they name no path of this machine."""
-    weights = {name: tensor.to(torch.bfloat16).cpu() for name, tensor in get_peft_model_state_dict(model).items()}
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors creates it private, but the server may run as another user
-    config = model.peft_config["default"]
-    config.base_model_name_or_path = base_name
-    config.target_modules = sorted(config.target_modules)
-    config.inference_mode = True
-    config.save_pretrained(str(folder))

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from loramux_adapters.finetuning.datasets.conversations import Example, examples_of, read_dataset
+from loramux_adapters.finetuning.datasets.examples import Example, examples_of
+from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions, choose_recipe
 from loramux_adapters.finetuning.recipes.memory import TrainingSize, check_memory, required_bytes
 from loramux_adapters.finetuning.recipes.recipe import Recipe

@@ -1,6 +1,5 @@
 """A training run from its files to the adapter's two files; interrupted at any moment, it resumes when run again."""
 
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,22 +13,15 @@ from trl import SFTConfig
 
 from loramux_adapters.finetuning.events import Checkpointed, Finished, Started
 from loramux_adapters.finetuning.recipes.recipe import Recipe
+from loramux_adapters.finetuning.trainer.adapter_files import write_adapter
 from loramux_adapters.finetuning.trainer.answer_loss import AnswerLossTrainer
-from loramux_adapters.finetuning.trainer.model import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    add_adapter,
-    load_model,
-    save_adapter,
-    select_dtype,
-)
+from loramux_adapters.finetuning.trainer.model import add_adapter, load_model, select_dtype
 from loramux_adapters.finetuning.trainer.prepared_data import PreparedData, prepare_data
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.finetuning.training_state import (
     SavedState,
     TrainingStateStore,
-    fsync_path,
     lock_states,
     training_fingerprint,
 )
@@ -57,7 +49,7 @@ def train(run: TrainingRun, reporter: ProgressReporter) -> None:
     with _open_states(run, data.recipe) as states:
         trainer = _create_trainer(model, data, states, reporter)
         _train_to_end(trainer, run, states, reporter, _started_event(model, data))
-    size = _write_adapter(model, run.base_name, run.output)
+    size = write_adapter(model, run.base_name, run.output)
     reporter.report(Finished(size=size, seconds=reporter.seconds, tokens=reporter.tokens))
 
 
@@ -79,7 +71,7 @@ def _train_to_end(
     def publish(step: int) -> bool:
         if step in reporter.checkpoint_steps:
             folder = f"checkpoints/step-{step}"
-            _write_adapter(trainer.model, run.base_name, run.output / folder)
+            write_adapter(trainer.model, run.base_name, run.output / folder)
             reporter.report(Checkpointed(step=step, folder=folder))
         if run.state:
             states.publish(states.unfinished / f"checkpoint-{step}", step, reporter.tokens, reporter.seconds)
@@ -170,38 +162,3 @@ def _open_states(run: TrainingRun, recipe: Recipe) -> Iterator[TrainingStateStor
         return
     with tempfile.TemporaryDirectory() as folder:
         yield TrainingStateStore(Path(folder), fingerprint)
-
-
-def _write_adapter(model: Any, base_name: str, output: Path) -> int:
-    """Write the adapter's two files to `output` atomically; returns the size of the weights in bytes.
-
-    The old config is removed first and the new one added last, so `output` never has weights with another's config.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        folder = Path(temporary)
-        save_adapter(model, base_name, folder)
-        with signals_ignored():
-            (output / CONFIG_FILE).unlink(missing_ok=True)
-            for name in (WEIGHTS_FILE, CONFIG_FILE):
-                fsync_path(folder / name)
-                (folder / name).replace(output / name)
-            fsync_path(output)
-    return (output / WEIGHTS_FILE).stat().st_size
-
-
-@contextmanager
-def signals_ignored() -> Iterator[None]:
-    """Ignore SIGINT and SIGTERM while the context lasts."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM from now on, so that nothing interrupts the cleanup."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

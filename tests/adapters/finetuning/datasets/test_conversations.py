@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
-from loramux_adapters.finetuning.datasets.conversations import MAX_LINE_BYTES, MAX_PROBLEMS, examples_of, read_dataset
+from loramux_adapters.finetuning.datasets.examples import examples_of
+from loramux_adapters.finetuning.datasets.reader import MAX_LINE_BYTES, MAX_PROBLEMS, read_dataset
 from loramux_adapters.finetuning.errors import InvalidDataset
 
 USER = {"role": "user", "content": "Where is my parcel?"}

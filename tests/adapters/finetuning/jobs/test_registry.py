@@ -85,7 +85,7 @@ def test_only_allowed_transitions_are_made(registry: JobRegistry, steps: list[Jo
 def test_no_event_is_added_to_a_job_that_does_not_run(registry: JobRegistry) -> None:
     job = registry.create(new(), 1.0, 10)
     with pytest.raises(WrongJobState):
-        registry.add_events(job.id, 2.0, JobEvent("too early"), attempts=1)
+        registry.update_running(job.id, 2.0, JobEvent("too early"), attempts=1)
     assert registry.get(job.id).attempts == 0
     assert registry.events(job.id, None, 10).items == []
 

@@ -270,7 +270,7 @@ def test_two_trainers_never_share_a_state(folder: Path) -> None:
     again = endless(folder, "shared")
     with start(again) as child:
         wait_for("started", child.stdout)
-        with pytest.raises(TrainingError, match="another trainer works on this training"):
+        with pytest.raises(TrainingError, match="another trainer is running this training"):
             train(again)
         child.kill()
 

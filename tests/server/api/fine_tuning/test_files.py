@@ -91,11 +91,11 @@ MALFORMED: list[tuple[str, bytes, int, str]] = [
     ("weight 2", third(chat(USER, ANSWER | {"weight": 2})), 3, "weight"),
     ("weight as text", third(chat(USER, ANSWER | {"weight": "1"})), 3, "weight"),
     ("weight on a user", third(chat(USER | {"weight": 1}, ANSWER)), 3, "weight"),
-    ("weight 0 alone", third(chat(USER, ANSWER | {"weight": 0})), 3, "no assistant message to learn from"),
+    ("weight 0 alone", third(chat(USER, ANSWER | {"weight": 0})), 3, "no assistant message to train on"),
     ("tools", third(chat(USER, ANSWER, tools=[{"type": "function"}])), 3, "tools"),
     ("tool calls", third(chat(USER, said("assistant", "a", tool_calls=[{}]))), 3, "tool_calls"),
-    ("beyond the context", third(chat(said("user", "x" * 300), ANSWER)), 3, "more than the context of 256"),
-    ("nine examples", lines(*TEN[:9]), 9, "at least 10 are needed"),
+    ("beyond the context", third(chat(said("user", "x" * 300), ANSWER)), 3, "expected at most the context of 256"),
+    ("nine examples", lines(*TEN[:9]), 9, "expected at least 10"),
 ]
 
 
