@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import json
+import ssl
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,13 +18,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.models import parse_adapter_name
-from loramux_server.app import FRONTEND_DEFAULTS, Server, compose, open_shelf
+from loramux_server.adapter_storage import open_storage
+from loramux_server.app import Server, build_server
 from loramux_server.base_model import ResolvedBase
+from loramux_server.configured_adapters import FRONTEND_DEFAULTS
 from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.fake import FakeEngine
 from loramux_server.lifecycle import Lifecycle, bind
 from loramux_server.settings import Settings
 from tests.helpers.adapter_files import BASE, lora_tensors, write_adapter
+from tests.helpers.migrated_database import migrated_database
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
@@ -66,13 +71,13 @@ class TinyServer:
         place = self.settings.allowed_roots[0] / f"{name.replace('/', '-')}-{seed}"
         folder = write_adapter(place, None, lora_tensors(seed=seed))
         source = FolderSource(folder, self.settings.allowed_roots)
-        record = await self.server.library.add(parse_adapter_name(name), source, actor="test")
+        record = await self.server.adapter_service.add(parse_adapter_name(name), source, actor="test")
         return str(record.id)
 
     async def evict(self) -> None:
         """Leave no adapter in the engine: each had to be there when it was added."""
-        library = self.server.library
-        for record in library.catalogue.adapters():
+        library = self.server.adapter_service
+        for record in library.resolver.adapters():
             for version in record.versions:
                 library.pool.discard(version.id)
         while self.engine.loaded:  # noqa: ASYNC110 - it has no event
@@ -88,8 +93,21 @@ class TinyServer:
 
 def small_arguments(base: ResolvedBase) -> Namespace:
     """Arguments for an engine with room for two adapters."""
+    return Namespace(**vars(_small_arguments(base)))
+
+
+@functools.cache
+def _small_arguments(base: ResolvedBase) -> Namespace:
     small = {"max_loras": 2, "max_cpu_loras": 2, "max_model_len": MAX_MODEL_LEN, "dtype": "float32"}
-    return engine_arguments(base.path, base.name, FRONTEND_DEFAULTS | small)
+    # Every handler would look for a generation config, and hash the whole configuration.
+    quick = {"generation_config": "vllm", "fingerprint_mode": "none"}
+    return engine_arguments(base.path, base.name, FRONTEND_DEFAULTS | small | quick)
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """Return a context for clients: each would load the machine's certificates again."""
+    return ssl.create_default_context()
 
 
 def small_engine(base: ResolvedBase) -> FakeEngine:
@@ -111,19 +129,22 @@ async def tiny_server(
     )
     arguments = small_arguments(base)
     fake = FakeEngine(arguments)
-    server = await compose(configured, open_shelf(configured, base), fake, arguments, CollectorRegistry())
+    configured.data_dir.mkdir(parents=True, exist_ok=True)
+    migrated_database(configured.data_dir / "loramux.sqlite3").dispose()
+    server = await build_server(configured, open_storage(configured, base), fake, arguments, CollectorRegistry())
     listener = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     started = asyncio.Event()
-    life = Lifecycle(server.app, listener, lambda: fake.errored, server.drain.begin, configured.drain_seconds)
+    life = Lifecycle(server.app, listener, lambda: fake.errored, server.drain.start, configured.drain_seconds)
     living = asyncio.create_task(life.run(started.set))
     await started.wait()
     key = keys[0] if keys else "none"
     async with (
-        server.books.kept(),
-        server.jobs.working(),
-        httpx.AsyncClient(base_url=url, timeout=30) as http,
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client,
+        server.usage_recorder.recording(),
+        server.job_supervisor.running(),
+        httpx.AsyncClient(base_url=url, timeout=30, verify=_tls_context()) as http,
+        openai.DefaultAsyncHttpxClient(verify=_tls_context()) as transport,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=transport) as client,
     ):
         try:
             yield TinyServer(url, server, fake, configured, http, client, living)
