@@ -249,7 +249,7 @@ async def test_an_ended_job_leaves_only_its_log(tmp_path: Path, engine: sa.Engin
 
 @pytest.mark.parametrize(
     ("kills", "seed"),
-    [(10, 0), pytest.param(50, 0, marks=pytest.mark.slow), pytest.param(50, 1, marks=pytest.mark.slow)],
+    [(5, 0), pytest.param(50, 0, marks=pytest.mark.slow), pytest.param(50, 1, marks=pytest.mark.slow)],
 )
 async def test_killed_trainers_and_restarted_servers_neither_lose_nor_repeat_a_job(
     tmp_path: Path, engine: sa.Engine, kills: int, seed: int

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.finetuning.errors import InvalidDataset
 from loramux_adapters.finetuning.jobs import training_files as module
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, FileTooLarge
+from loramux_adapters.finetuning.jobs.ids import new_id
+from loramux_adapters.finetuning.jobs.tables import files as files_table
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
-from tests.helpers.migrated_database import migrated_database
 
 
 @pytest.fixture
@@ -107,29 +108,31 @@ def test_a_deleted_file_is_gone_and_cannot_be_deleted_again(files: TrainingFiles
             action(file)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=st.text(max_size=60))
-def test_no_other_text_is_a_file_id(tmp_path_factory: pytest.TempPathFactory, file: str) -> None:
-    folder = tmp_path_factory.mktemp("no-file")
-    engine = migrated_database(folder / "db.sqlite")
+def test_no_other_text_is_a_file_id(files: TrainingFiles, file: str) -> None:
     with pytest.raises(FileNotFound):
-        TrainingFiles(engine, folder / "files").path(file)
+        files.path(file)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(times=st.lists(st.integers(0, 3), min_size=1, max_size=7), size=st.integers(1, 4), newest_first=st.booleans())
 def test_pages_hold_every_file_once_even_with_equal_times(
-    tmp_path_factory: pytest.TempPathFactory, times: list[int], size: int, newest_first: bool
+    files: TrainingFiles, engine: sa.Engine, times: list[int], size: int, newest_first: bool
 ) -> None:
-    folder = tmp_path_factory.mktemp("pages")
-    engine = migrated_database(folder / "db.sqlite")
-    files = TrainingFiles(engine, folder / "files")
-    added = {add(files, now=float(at)) for at in times}
+    record = {"purpose": "fine-tune", "filename": "a.jsonl", "bytes": 1, "sha256": "0" * 64}
+    added = {new_id("file"): float(at) for at in times}
+    with engine.begin() as connection:
+        connection.execute(sa.delete(files_table))
+        connection.execute(
+            sa.insert(files_table), [record | {"id": file, "created_at": at} for file, at in added.items()]
+        )
     seen: list[str] = []
     has_more, after = True, None
     while has_more:
         page = files.list(purpose="fine-tune", after=after, limit=size, newest_first=newest_first)
-        seen += [record.id for record in page.items]
+        seen += [found.id for found in page.items]
         has_more, after = page.has_more, seen[-1]
     assert sorted(seen) == sorted(added)
-    shown = [files.get(file).created_at for file in seen]
+    shown = [added[file] for file in seen]
     assert shown == sorted(shown, reverse=newest_first)
-    engine.dispose()
