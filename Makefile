@@ -1,12 +1,12 @@
-# Each target first brings .venv up to date, which takes a fraction of a second when it is. No root, no activation.
+# Each target first updates .venv, which takes a fraction of a second if nothing changed. No root, no activation.
 PYTHON ?= python3
 BIN := .venv/bin
 SCENARIO ?= mixed
 EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
-# Where this is set, every start would compile vLLM's sources again, in each of its processes: half a minute of CPU.
+# With this variable set, each process of every start would compile vLLM's sources again: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test test-fast lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-ledger bench-page dashboards fuzz clean
+.PHONY: help runtime dev serve test test-fast lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-ledger bench-page docs dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ runtime:
 dev:
 	@$(PYTHON) tools/setup.py dev
 
-serve: runtime ## install everything and serve; ARGS="--port 9000" are passed on
+serve: runtime ## install everything and serve; ARGS="--port 9000" is passed on
 	@exec $(BIN)/loramux serve $(ARGS)
 
 test: dev ## install everything and run all the tests: those without an engine first
@@ -27,24 +27,24 @@ test: dev ## install everything and run all the tests: those without an engine f
 test-fast: dev ## run the unit tests that take under a second each, on up to 4 cores; ARGS="-k keys" for some of them
 	$(BIN)/python -m pytest -m "not engine and not slow" --hypothesis-profile=dev -n logical --maxprocesses=4 --dist=worksteal $(ARGS)
 
-lint: dev ## check style, layout and types
+lint: dev ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: dev ## lay the code out and mend what ruff can mend
+format: dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## pin anew what requirements/*.in ask for; ARGS="--upgrade" takes newer versions
+lock: ## pin the dependencies of requirements/*.in again; ARGS="--upgrade" takes newer versions
 	@$(PYTHON) tools/lock.py $(ARGS)
 
-examples: dev ## make the example adapters' data again and train them; to measure them, see adapters/loramux_adapters/examples/README.md
+examples: dev ## generate the data of the example adapters and train them again
 	$(BIN)/python adapters/loramux_adapters/examples/generate.py
 	for folder in $(EXAMPLES); do $(BIN)/loramux train --base demo \
 	  --data $$folder/train.jsonl --recipe $$folder/recipe.yaml --output $$folder || exit 1; done
 
-verdict: dev ## is a fine-tune worth it? the examples against the prompted base; ARGS="--url URL --limit N"
+verdict: dev ## compare the example fine-tunes with the prompted base; ARGS="--url URL --limit N"
 	$(BIN)/python -m benchmarks.verdict $(ARGS)
 
 bench-overhead: dev ## compare loramux with stock vLLM on this machine; ARGS="--quick" for a trial run
@@ -71,11 +71,15 @@ bench-ledger: dev ## measure how fast the usage ledger is; ARGS="--hours 6" for 
 bench-page: dev ## measure how fast /dashboard shows a million requests, in a real browser
 	$(BIN)/python -m benchmarks.page $(ARGS)
 
-dashboards: dev ## write Grafana's dashboards again, after a change in deploy/grafana
+docs: dev ## build the documentation site into site/
+	$(BIN)/python -m tools.docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+dashboards: dev ## generate Grafana's dashboards from deploy/grafana
 	$(BIN)/python -m deploy.grafana.generate
 
-fuzz: dev ## look for adapters that the validator misjudges, until one is found; ARGS="-max_total_time=60" for a minute
+fuzz: dev ## fuzz the adapter validation until it finds a failure; ARGS="-max_total_time=60" for a minute
 	$(BIN)/python tests/fuzz/fuzz_validation.py $(ARGS)
 
-clean: ## remove the environment and what the checks leave (models and adapters in .loramux stay)
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+clean: ## remove the environment, caches and built files (models and adapters in .loramux stay)
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site docs/reference
