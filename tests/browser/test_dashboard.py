@@ -13,7 +13,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Look, Looking
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 THREE = ["house-tone", "order-json", "support-intent"]
 MANY = [f"customer-{number:03d}" for number in range(500)]

@@ -100,6 +100,7 @@ async def test_a_wrong_name_is_found_wherever_it_stands(busy: TinyServer) -> Non
             labels_of(broken, series)
 
 
+@pytest.mark.slow
 async def test_names_that_are_no_models_never_become_labels(busy: TinyServer) -> None:
     for number in range(REFUSED_NAMES):
         answer = await busy.http.post(
@@ -111,6 +112,7 @@ async def test_names_that_are_no_models_never_become_labels(busy: TinyServer) ->
     assert "wrong-name" not in await metrics_page(busy)
 
 
+@pytest.mark.slow
 async def test_every_query_of_every_panel_returns_data(watched: Watched) -> None:
     for query in panel_queries():
         enough = bool if query.panel in MAY_BE_ZERO else moves
@@ -129,6 +131,7 @@ def labels_shown(series: dict[str, Any]) -> set[str]:
     return {*series["metric"], "adapter"}
 
 
+@pytest.mark.slow
 async def test_base_and_adapters_are_told_apart(watched: Watched) -> None:
     for query in panel_queries():
         if "{{route}}" in query.legend and "refused" not in query.expr:
@@ -136,11 +139,13 @@ async def test_base_and_adapters_are_told_apart(watched: Watched) -> None:
             assert {"base", "adapter"} <= {one["metric"]["route"] for one in series}, query.where
 
 
+@pytest.mark.slow
 async def test_every_recorded_rule_has_data(watched: Watched) -> None:
     for rule in rules("recording"):
         assert await watched.prometheus.until(rule["record"]), rule["record"]
 
 
+@pytest.mark.slow
 async def test_all_rules_are_evaluated_and_those_fire_whose_cause_is_there(watched: Watched) -> None:
     caused = {
         "LoramuxAdapterQuarantined": "firing",
@@ -160,6 +165,7 @@ def states(alerts: list[dict[str, Any]]) -> dict[str, str]:
     return {one["metric"]["alertname"]: one["metric"]["alertstate"] for one in alerts}
 
 
+@pytest.mark.slow
 async def test_promtool_passes_the_configuration_and_the_rules() -> None:
     prometheus.promtool("check", "config", FOLDER / "prometheus.yml")
     prometheus.promtool("check", "rules", FOLDER / "rules" / "recording.yml", FOLDER / "rules" / "alerts.yml")

@@ -14,7 +14,10 @@ from tests.helpers.usage_records import database
 FLUSH_SECONDS = 0.5
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed",
+    [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 4))],  # 1 is killed soonest
+)
 def test_sigkill_at_any_moment_leaves_a_sound_ledger_that_lacks_the_last_moments_at_most(
     tmp_path: Path, seed: int
 ) -> None:
