@@ -1,65 +1,65 @@
-"""Installs the parts of the environment, by uv."""
+"""Installs the layers of the environment with uv."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools.progress import Progress, SetupError
+from tools.steps import SetupError, StepRunner
 from tools.uv import find_uv, uv_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NETWORK_HINT = "Packages come from where pip is told to look (`pip config list`: index-url, find-links, cert)."
+NETWORK_HINT = "Packages come from the index in pip's configuration (`pip config list`: index-url, find-links, cert)."
 
 
 class Installer:
-    """Fills the environment `venv` of the repository `root` for one backend (`cpu` or `cuda`).
+    """Installs packages into the environment `venv` of the repository `root` for one backend (`cpu` or `cuda`).
 
-    `python` is the interpreter for it, as uv takes it: a path, or a range of versions. While a program runs, it holds
-    the lock's file descriptor.
+    `python` is its interpreter in uv's syntax: a path, or a range of versions. `lock` is the file descriptor that the
+    programs inherit.
     """
 
-    def __init__(self, root: Path, venv: Path, backend: str, python: str, progress: Progress, lock: int) -> None:
+    def __init__(self, root: Path, venv: Path, backend: str, python: str, runner: StepRunner, lock: int) -> None:
         self._root, self._venv, self._backend, self._python = root, venv, backend, python
-        self._progress, self._lock = progress, lock
+        self._runner, self._lock = runner, lock
         self._pins = root / "requirements"
         private = root / ".tools" / "uv"
-        self._uv = find_uv(private, self._pins / "uv.txt", progress, lock)
+        self._uv = find_uv(private, self._pins / "uv.txt", runner, lock)
         self._environment = uv_environment(private)
 
-    def packages(self) -> None:
-        """Make the environment anew, with the pinned packages; uv's cache has those that were fetched before."""
+    def install_packages(self) -> None:
+        """Create the environment again, with the pinned packages; uv takes known ones from its cache."""
         for stamp in self._venv.glob(".*.stamp"):
             stamp.unlink()
-        self._run("making the environment .venv", "venv", "--clear", "--python", self._python, str(self._venv))
+        self._run("creating the environment .venv", "venv", "--clear", "--python", self._python, str(self._venv))
         if self._backend == "cpu":
             self._torch_cpu()
-        words = f"installing vLLM for {self._backend.upper()} and the rest (about 160 packages)"
-        self._install(words, "-r", self._pins / f"{self._backend}.txt")
+        step = f"installing vLLM for {self._backend.upper()} and its dependencies (about 160 packages)"
+        self._install(step, "-r", self._pins / f"{self._backend}.txt")
 
-    def project(self) -> None:
-        """Install loramux itself, in place: changes to its source show at once."""
+    def install_project(self) -> None:
+        """Install loramux itself, editable: changes to its source take effect without a new installation."""
         self._install("installing loramux", "-e", self._root)
 
-    def development(self) -> None:
-        """Install what the tests and the linters need."""
-        self._install("installing what the tests need", "-r", self._pins / "dev.txt")
+    def install_development(self) -> None:
+        """Install the dependencies of the tests, the linters and the documentation."""
+        self._install("installing the development tools", "-r", self._pins / "dev.txt")
 
     def _torch_cpu(self) -> None:
         pin = self._pins / "torch-cpu.txt"
         try:
             self._install("installing torch for the CPU", "-r", pin)
         except SetupError:
-            # PyPI has no CPU build; uv knows where PyTorch keeps them.
-            self._install("installing torch for the CPU from PyTorch", "--torch-backend=cpu", "-r", pin)
+            # PyPI has no CPU build; uv knows PyTorch's own index.
+            self._install("installing torch for the CPU from PyTorch's index", "--torch-backend=cpu", "-r", pin)
 
-    def _install(self, words: str, *arguments: str | Path) -> None:
+    def _install(self, step: str, *arguments: str | Path) -> None:
         python = str(self._venv / "bin" / "python")
         try:
-            self._run(words, "pip", "install", "--python", python, "--no-deps", *map(str, arguments))
+            self._run(step, "pip", "install", "--python", python, "--no-deps", *map(str, arguments))
         except SetupError as error:
             raise SetupError(f"{error}\n  {NETWORK_HINT}") from None
 
-    def _run(self, words: str, *arguments: str) -> None:
-        self._progress.run(words, [self._uv, *arguments], self._environment, self._lock)
+    def _run(self, step: str, *arguments: str) -> None:
+        self._runner.run(step, [self._uv, *arguments], self._environment, self._lock)

@@ -1,4 +1,7 @@
-"""Pins what `requirements/*.in` ask for: `python3 tools/lock.py [--upgrade]`. Without --upgrade, pins that fit stay."""
+"""Pins the dependencies of `requirements/*.in`: `python3 tools/lock.py [--upgrade]`.
+
+Without --upgrade, existing pins are kept where they still fit.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from tools.progress import Progress, SetupError  # noqa: E402
+from tools.steps import SetupError, StepRunner  # noqa: E402
 from tools.uv import find_uv, uv_environment  # noqa: E402
 
-# One file for all supported Pythons and processors, in which nothing tells where or by whom it was made.
+# One file for all supported Pythons and processors, without a trace of the machine that made it.
 OPTIONS = ["--universal", "--python-version=3.11", "--no-annotate", "--no-header", "--no-emit-find-links"]
 TARGETS = {
     "cpu": ["--excludes=excluded.txt", "--excludes=excluded-cpu.txt"],
@@ -23,15 +26,15 @@ TARGETS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Write every pinned file; 1 with uv's reason when the wishes can't be met."""
-    private, progress = ROOT / ".tools" / "uv", Progress()
+    """Write every pinned file; return 1, with uv's reason on standard error, if the requirements can't be resolved."""
+    private, runner = ROOT / ".tools" / "uv", StepRunner()
     os.chdir(ROOT / "requirements")
     with Path(os.devnull).open() as no_lock:
         try:
-            uv = find_uv(private, Path("uv.txt"), progress, no_lock.fileno())
+            uv = find_uv(private, Path("uv.txt"), runner, no_lock.fileno())
             for name, excludes in TARGETS.items():
                 command = [uv, "pip", "compile", *OPTIONS, *excludes, *arguments, f"{name}.in", "-o", f"{name}.txt"]
-                progress.run(f"pinning {name}.txt", command, uv_environment(private), no_lock.fileno())
+                runner.run(f"pinning {name}.txt", command, uv_environment(private), no_lock.fileno())
         except SetupError as error:
             print(error, file=sys.stderr)
             return 1

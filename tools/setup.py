@@ -1,8 +1,8 @@
-"""Makes `.venv`, with everything that loramux needs: `python3 tools/setup.py [packages|serve|dev]`.
+"""Creates `.venv` with everything that loramux needs: `python3 tools/setup.py [packages|serve|dev]`.
 
-`make` calls it every time. What is there already is left alone, so a second run takes a fraction of a second. However a
-run ends, the next one goes on from what is whole. Standard library only, and any Python from 3.8 may run it, to say
-clearly what is missing.
+`make` runs it before each target. Layers that are up to date are skipped, so a second run takes a fraction of a second.
+After an interruption, the next run continues after the last complete layer. It uses the standard library only and runs
+on any Python from 3.8, so that an old one gets a clear message.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "server")]
 
 from tools.installer import Installer  # noqa: E402
-from tools.progress import Progress, SetupError  # noqa: E402
+from tools.steps import SetupError, StepRunner  # noqa: E402
 
-from loramux_server.machine import GIB, PYTHONS, obstacles, this_machine  # noqa: E402
+from loramux_server.machine import GIB, PYTHONS, find_problems, this_machine  # noqa: E402
 
 VENV = ROOT / ".venv"
 PINS = ROOT / "requirements"
 DISK_BYTES = 5 * GIB
 LEVELS = {"packages": 1, "serve": 2, "dev": 3}
-"""How many layers each level needs; a container's build asks for the first alone, to cache it."""
+"""Number of layers of each level; a container build installs the first one separately, to cache it."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One part of the environment, over the parts before it: whole when its stamp holds the digest of its inputs."""
+class SetupLayer:
+    """One layer of the environment, on top of the ones before: up to date if its stamp has the digest of its inputs."""
 
     name: str
     digest: str
@@ -45,11 +45,11 @@ class Layer:
 
     @property
     def stamp(self) -> Path:
-        """The file that is written last."""
+        """The file that is written when the layer is complete."""
         return VENV / f".{self.name}.stamp"
 
-    def is_whole(self) -> bool:
-        """Say whether the environment has this layer, made from its inputs as they are now."""
+    def is_current(self) -> bool:
+        """Return whether the environment has this layer, made from the present inputs."""
         try:
             return (VENV / "bin" / "python").exists() and self.stamp.read_text(encoding="ascii") == self.digest
         except (OSError, ValueError):
@@ -57,44 +57,49 @@ class Layer:
 
 
 def main(arguments: list[str]) -> int:
-    """Bring the environment up to date; 0 when it is, 1 with a reason when that can't be."""
+    """Update the environment and return the exit code: 0, 1 after an error, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="tools/setup.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("level", nargs="?", choices=LEVELS, default="serve", help="what it is for (default: serve)")
+    parser.add_argument("level", nargs="?", choices=LEVELS, default="serve", help="what to install (default: serve)")
     options = parser.parse_args(arguments)
     try:
         set_up(options.level)
     except SetupError as error:
-        print(f"loramux can't be set up: {error}", file=sys.stderr)
+        print(f"setup failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
 
 def set_up(level: str) -> None:
-    """Check the machine, then install the layers that are missing or out of date; raises SetupError."""
+    """Check the machine, then install the layers that are missing or out of date.
+
+    Raises:
+        SetupError: the machine is not suitable, or an installation failed.
+
+    """
     backend = _backend()
     layers = _layers(backend)[: LEVELS[level]]
-    if all(layer.is_whole() for layer in layers):
+    if all(layer.is_current() for layer in layers):
         return
     _check_disk()
-    progress = Progress()
-    with _only_one(progress) as lock:
-        installer = Installer(ROOT, VENV, backend, _python(), progress, lock)
+    runner = StepRunner()
+    with _setup_lock(runner) as lock:
+        installer = Installer(ROOT, VENV, backend, _python_for_uv(), runner, lock)
         for layer in layers:
-            if not layer.is_whole():
+            if not layer.is_current():
                 layer.install(installer)
                 layer.stamp.write_text(layer.digest, encoding="ascii")
-    progress.say("everything is installed")
+    runner.log("the environment is up to date")
 
 
-def _layers(backend: str) -> list[Layer]:
+def _layers(backend: str) -> list[SetupLayer]:
     pins = [PINS / f"{backend}.txt", PINS / "torch-cpu.txt"]
     return [
-        Layer("packages", _digest(backend, *pins), Installer.packages),
-        Layer("loramux", _digest(backend, ROOT / "pyproject.toml"), Installer.project),
-        Layer("development", _digest(backend, PINS / "dev.txt"), Installer.development),
+        SetupLayer("packages", _digest(backend, *pins), Installer.install_packages),
+        SetupLayer("loramux", _digest(backend, ROOT / "pyproject.toml"), Installer.install_project),
+        SetupLayer("development", _digest(backend, PINS / "dev.txt"), Installer.install_development),
     ]
 
 
@@ -106,14 +111,14 @@ def _backend() -> str:
     machine = this_machine(ROOT)
     backend = os.environ.get("LORAMUX_BACKEND") or machine.backend
     if backend not in ("cpu", "cuda"):
-        raise SetupError(f"LORAMUX_BACKEND is {backend!r}: it can be cpu or cuda")
-    if found := obstacles(machine, backend):
-        raise SetupError("\n  ".join(["this machine can't run it", *found]))
+        raise SetupError(f"unknown LORAMUX_BACKEND {backend!r}; expected cpu or cuda")
+    if found := find_problems(machine, backend):
+        raise SetupError("\n  ".join(["this machine can't run loramux", *found]))
     return backend
 
 
-def _python() -> str:
-    """What uv is to make the environment with: this Python if it will do, else any that will."""
+def _python_for_uv() -> str:
+    """Return the Python for the environment in uv's syntax: this one if it is supported, else the supported range."""
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return sys.executable
     return f">={PYTHONS[0][0]}.{PYTHONS[0][1]},<{PYTHONS[1][0]}.{PYTHONS[1][1] + 1}"
@@ -123,13 +128,13 @@ def _check_disk() -> None:
     free = shutil.disk_usage(str(ROOT)).free
     if free < DISK_BYTES:
         raise SetupError(
-            f"the disk has {free / GIB:.1f} GB left and the packages need {DISK_BYTES / GIB:.0f}: free some"
+            f"the disk has {free / GIB:.1f} GB free, and the packages need {DISK_BYTES / GIB:.0f} GB: free some space"
         )
 
 
 @contextmanager
-def _only_one(progress: Progress) -> Iterator[int]:
-    # Not at the top: Windows has no fcntl, and must still hear why it is refused.
+def _setup_lock(runner: StepRunner) -> Iterator[int]:
+    # Imported here: Windows has no fcntl, and this script must still say there that Windows is not supported.
     import fcntl
 
     folder = ROOT / ".tools"
@@ -138,7 +143,7 @@ def _only_one(progress: Progress) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.say("waiting for another set-up to end")
+            runner.log("waiting for another setup to finish")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tools.progress import Progress
+from tools.steps import StepRunner
 from tools.uv import find_uv, uv_environment
 
 from tests.conftest import EXAMPLE_NAMES, REPOSITORY
@@ -62,7 +62,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new virtual environment with the pinned packages for a CPU and the wheel, and nothing else."""
     private, folder = REPOSITORY / ".tools" / "uv", tmp_path_factory.mktemp("installed") / "venv"
     with Path(os.devnull).open() as no_lock:
-        uv = find_uv(private, PINS / "uv.txt", Progress(), no_lock.fileno())
+        uv = find_uv(private, PINS / "uv.txt", StepRunner(), no_lock.fileno())
 
     def install(*arguments: str) -> None:
         command = [uv, "pip", "install", "--python", str(folder / "bin" / "python"), "--no-deps", *arguments]

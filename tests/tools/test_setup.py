@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tools.installer import Installer
-from tools.progress import Progress, SetupError
+from tools.steps import SetupError, StepRunner
 
 from tools import setup
 
@@ -16,7 +16,7 @@ MACHINE = ROOT / "server" / "loramux_server" / "machine.py"
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The parts that were installed, in order: a repository in `tmp_path`, with an installer that only takes notes."""
+    """The installed layers in order, for a repository in `tmp_path` and an installer that only records its calls."""
     (tmp_path / "pyproject.toml").write_text("[project]")
     (tmp_path / "requirements").mkdir()
     for name in ("cpu", "cuda", "torch-cpu", "dev"):
@@ -25,11 +25,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(setup, "PINS", tmp_path / "requirements")
     monkeypatch.setenv("LORAMUX_BACKEND", "cpu")
-    notes: list[str] = []
+    calls: list[str] = []
 
-    def noting(name: str) -> Callable[[Installer], None]:
+    def recording(name: str) -> Callable[[Installer], None]:
         def install(self: Installer) -> None:
-            notes.append(name)
+            calls.append(name)
             (tmp_path / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
             (tmp_path / ".venv" / "bin" / "python").touch()
 
@@ -37,8 +37,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Installer, "__init__", lambda *_: None)
     for name in ("packages", "project", "development"):
-        monkeypatch.setattr(Installer, name, noting(name))
-    return notes
+        monkeypatch.setattr(Installer, f"install_{name}", recording(name))
+    return calls
 
 
 def test_a_fresh_folder_gets_the_packages_and_then_loramux(installed: list[str]) -> None:
@@ -46,7 +46,7 @@ def test_a_fresh_folder_gets_the_packages_and_then_loramux(installed: list[str])
     assert installed == ["packages", "project"]
 
 
-def test_what_is_whole_is_left_alone(installed: list[str]) -> None:
+def test_layers_that_are_up_to_date_are_skipped(installed: list[str]) -> None:
     setup.set_up("dev")
     installed.clear()
     setup.set_up("dev")
@@ -54,12 +54,12 @@ def test_what_is_whole_is_left_alone(installed: list[str]) -> None:
     assert installed == []
 
 
-def test_a_containers_build_can_have_the_packages_alone(installed: list[str]) -> None:
+def test_a_container_build_can_install_the_packages_alone(installed: list[str]) -> None:
     setup.set_up("packages")
     assert installed == ["packages"]
 
 
-def test_the_tests_needs_come_on_top_of_what_is_there(installed: list[str]) -> None:
+def test_the_development_tools_are_added_to_an_existing_environment(installed: list[str]) -> None:
     setup.set_up("serve")
     setup.set_up("dev")
     assert installed == ["packages", "project", "development"]
@@ -75,7 +75,7 @@ def test_the_tests_needs_come_on_top_of_what_is_there(installed: list[str]) -> N
         ("requirements/cuda.txt", []),
     ],
 )
-def test_only_the_part_whose_inputs_changed_is_made_again(
+def test_only_the_layer_whose_inputs_changed_is_installed_again(
     installed: list[str], tmp_path: Path, changed: str, again: list[str]
 ) -> None:
     setup.set_up("dev")
@@ -85,16 +85,16 @@ def test_only_the_part_whose_inputs_changed_is_made_again(
     assert installed == again
 
 
-def test_another_backend_makes_everything_again(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_backend_installs_everything_again(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     setup.set_up("serve")
     installed.clear()
-    monkeypatch.setattr(setup, "obstacles", lambda *_: [])
+    monkeypatch.setattr(setup, "find_problems", lambda *_: [])
     monkeypatch.setenv("LORAMUX_BACKEND", "cuda")
     setup.set_up("serve")
     assert installed == ["packages", "project"]
 
 
-def test_a_python_that_has_gone_makes_everything_again(installed: list[str], tmp_path: Path) -> None:
+def test_a_missing_python_installs_everything_again(installed: list[str], tmp_path: Path) -> None:
     setup.set_up("serve")
     installed.clear()
     (tmp_path / ".venv" / "bin" / "python").unlink()
@@ -102,71 +102,71 @@ def test_a_python_that_has_gone_makes_everything_again(installed: list[str], tmp
     assert installed[0] == "packages"
 
 
-def test_a_part_that_was_cut_off_is_made_again(
+def test_an_interrupted_layer_is_installed_again(
     installed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(_: Installer) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Installer, "project", killed)
+        patch.setattr(Installer, "install_project", killed)
         assert setup.main([]) == 130
     assert setup.main([]) == 0
     assert installed == ["packages", "project"]
 
 
-def test_what_is_wrong_with_the_machine_is_told_before_anything_is_installed(
+def test_problems_of_the_machine_are_printed_before_anything_is_installed(
     installed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(setup, "obstacles", lambda *_: ["no AVX2", "no libnuma"])
+    monkeypatch.setattr(setup, "find_problems", lambda *_: ["no AVX2", "no libnuma"])
     assert setup.main([]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "loramux can't be set up: this machine can't run it",
+        "setup failed: this machine can't run loramux",
         "  no AVX2",
         "  no libnuma",
     ]
     assert installed == []
 
 
-def test_a_full_disk_is_told_before_anything_is_installed(
+def test_a_full_disk_is_reported_before_anything_is_installed(
     installed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setup, "DISK_BYTES", 1 << 60)
-    with pytest.raises(SetupError, match=r"the disk has .* GB left"):
+    with pytest.raises(SetupError, match=r"the disk has .* GB free, and the packages need .* GB"):
         setup.set_up("serve")
     assert installed == []
 
 
 def test_an_unknown_backend_is_refused(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAMUX_BACKEND", "rocm")
-    with pytest.raises(SetupError, match="it can be cpu or cuda"):
+    with pytest.raises(SetupError, match="expected cpu or cuda"):
         setup.set_up("serve")
 
 
-def test_uv_is_given_this_python_if_it_will_do_and_else_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert setup._python() == sys.executable
+def test_uv_gets_this_python_if_it_is_supported_and_else_the_supported_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert setup._python_for_uv() == sys.executable
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
-    assert setup._python() == ">=3.11,<3.15"
+    assert setup._python_for_uv() == ">=3.11,<3.15"
 
 
-def test_a_second_set_up_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_setup_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "ROOT", tmp_path)
     waiting = (
-        "from pathlib import Path; from tools import setup; from tools.progress import Progress\n"
+        "from pathlib import Path; from tools import setup; from tools.steps import StepRunner\n"
         f"setup.ROOT = Path({str(tmp_path)!r})\n"
-        "with setup._only_one(Progress()): print('mine')"
+        "with setup._setup_lock(StepRunner()): print('mine')"
     )
-    with setup._only_one(Progress()):
+    with setup._setup_lock(StepRunner()):
         other = subprocess.Popen(
             [sys.executable, "-c", waiting], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert other.stderr is not None
-        assert "waiting for another set-up" in other.stderr.readline()
+        assert "waiting for another setup to finish" in other.stderr.readline()
         assert other.poll() is None
     output, _ = other.communicate(timeout=30)
     assert output == "mine\n"
 
 
 @pytest.mark.parametrize("path", [*(ROOT / "tools").glob("*.py"), MACHINE], ids=lambda path: path.name)
-def test_an_old_python_can_parse_the_set_up_and_say_so_itself(path: Path) -> None:
+def test_an_old_python_can_parse_the_setup_and_print_that_it_is_too_old(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 8))

@@ -2,13 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
-from tools.progress import Progress, SetupError
+from tools.steps import SetupError, StepRunner
 from tools.uv import find_uv, uv_environment, uv_settings
 
 from tools import uv
 
 
-def test_what_pip_was_told_is_told_to_uv(tmp_path: Path) -> None:
+def test_pips_configuration_becomes_uvs_variables(tmp_path: Path) -> None:
     listing = f"""global.cert='/etc/ca.pem'
 global.extra-index-url='https://two.example/simple\\nfile:///mirror/simple'
 global.find-links='{tmp_path}'
@@ -24,7 +24,7 @@ global.timeout='60'
     }
 
 
-def test_the_environment_wins_over_the_section_for_installs_and_that_over_the_global_one() -> None:
+def test_environment_variables_override_the_install_section_which_overrides_the_global_one() -> None:
     lines = [
         ":env:.index-url='https://env'",
         "global.index-url='https://global'",
@@ -35,18 +35,18 @@ def test_the_environment_wins_over_the_section_for_installs_and_that_over_the_gl
     assert uv_settings("download.index-url='https://other'") == {}
 
 
-def test_folders_of_wheels_that_do_not_exist_are_left_out_because_uv_would_stop(tmp_path: Path) -> None:
+def test_missing_folders_of_wheels_are_left_out_because_uv_would_fail(tmp_path: Path) -> None:
     listing = f"global.find-links='{tmp_path} /no/such/folder https://wheels.example/'"
     assert uv_settings(listing) == {"UV_FIND_LINKS": f"{tmp_path},https://wheels.example/"}
     assert uv_settings("global.find-links='/no/such/folder'") == {}
 
 
 @pytest.mark.parametrize("listing", ["", "\n\n", "no pip here", "global.cert", "global.cert=", "=='"])
-def test_a_listing_that_says_nothing_is_no_error(listing: str) -> None:
+def test_a_listing_without_settings_is_accepted(listing: str) -> None:
     assert uv_settings(listing) == {}
 
 
-def test_what_is_set_for_uv_wins_over_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_uvs_own_variables_override_pips_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(uv, "_pip_config", lambda _: "global.index-url='https://pip'\nglobal.cert='/pip.pem'")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv")
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
@@ -54,36 +54,36 @@ def test_what_is_set_for_uv_wins_over_pip(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (environment["UV_DEFAULT_INDEX"], environment["SSL_CERT_FILE"]) == ("https://uv", "/pip.pem")
 
 
-def _pretend_uv(path: Path, words: str) -> Path:
+def _fake_uv(path: Path, output: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho {words}\n")
+    path.write_text(f"#!/bin/sh\necho {output}\n")
     path.chmod(0o755)
     return path
 
 
 @pytest.fixture
-def _only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "path"), "/usr/bin", "/bin"]))
 
 
-@pytest.mark.usefixtures("_only")
+@pytest.mark.usefixtures("_isolated_path")
 def test_a_uv_on_the_path_is_used(tmp_path: Path) -> None:
-    there = _pretend_uv(tmp_path / "path" / "uv", "uv 0.13.9")
-    assert find_uv(tmp_path / "private", tmp_path, Progress(), 0) == str(there)
+    found = _fake_uv(tmp_path / "path" / "uv", "uv 0.13.9")
+    assert find_uv(tmp_path / "private", tmp_path, StepRunner(), 0) == str(found)
 
 
-@pytest.mark.usefixtures("_only")
-@pytest.mark.parametrize("words", ["uv 0.4.30", "nonsense"])
-def test_a_uv_that_is_too_old_is_passed_over_for_the_private_one(tmp_path: Path, words: str) -> None:
-    _pretend_uv(tmp_path / "path" / "uv", words)
-    private = _pretend_uv(tmp_path / "private" / "bin" / "uv", "uv 0.13.9")
-    assert find_uv(tmp_path / "private", tmp_path, Progress(), 0) == str(private)
+@pytest.mark.usefixtures("_isolated_path")
+@pytest.mark.parametrize("output", ["uv 0.4.30", "nonsense"])
+def test_the_private_uv_replaces_one_on_the_path_that_is_too_old(tmp_path: Path, output: str) -> None:
+    _fake_uv(tmp_path / "path" / "uv", output)
+    private = _fake_uv(tmp_path / "private" / "bin" / "uv", "uv 0.13.9")
+    assert find_uv(tmp_path / "private", tmp_path, StepRunner(), 0) == str(private)
 
 
-@pytest.mark.usefixtures("_only")
-def test_a_python_that_makes_no_environments_names_the_package_to_install(
+@pytest.mark.usefixtures("_isolated_path")
+def test_without_ensurepip_the_error_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SetupError, match="apt-get install python3-venv"):
-        find_uv(tmp_path / "private", tmp_path, Progress(), 0)
+        find_uv(tmp_path / "private", tmp_path, StepRunner(), 0)
