@@ -1,1 +1,1 @@
-"""Adapters: where they come from, whether they may be served, where they are kept, and how they are made."""
+"""Adapters: sources, validation, storage, registry, residency in the engine, evaluation and fine-tuning."""

@@ -1,31 +1,35 @@
-"""Proof of effect: what a version has to show on the engine before it serves."""
+"""The effect check: how much a version must change the base's answers before it may be served."""
 
 from typing import Protocol
 
-from loramux_adapters.models import Proof, VersionId
+from loramux_adapters.models import EffectCheck, VersionId
 
-LEAST_EFFECT = 1e-3
-"""In nats. Trained adapters change some log-probability by 4 or more and random ones of their size by 1, while rounding
-alone makes 3e-5 of it in float32. What bfloat16 rounds away is no effect at all: the difference is exactly 0 then."""
+MIN_EFFECT_NATS = 1e-3
+"""Trained adapters change some log-probability by 4 nats or more, and random ones of their size by 1; rounding alone
+changes it by 3e-5 in float32. An adapter whose effect bfloat16 rounds away differs by exactly 0."""
 
-MARGIN = 2.0
-"""How many times the base's own noise an effect must be: the same prompt in another batch may sum in another order."""
-
-
-class Prover(Protocol):
-    """Tries versions out on the engine."""
-
-    async def prove(self, version: VersionId) -> Proof:
-        """Ask the base and the version the same; raises AdapterError if the version does not get into the engine."""
+NOISE_FACTOR = 2.0
+"""Minimum ratio of an effect to the base's own noise, which comes from sums in another order in another batch."""
 
 
-def fault(proof: Proof) -> str | None:
-    """Why the version must not serve, in words for people, or None if it may."""
-    if not proof.finite:
-        return "it makes the model compute values that are no numbers"
-    if proof.difference <= max(LEAST_EFFECT, MARGIN * proof.noise):
+class EffectChecker(Protocol):
+    """Checks the effect of versions on the engine."""
+
+    async def check_effect(self, version: VersionId) -> EffectCheck:
+        """Run the same prompts on the base and on the version, and compare their log-probabilities.
+
+        Raises:
+            AdapterError: the engine can't load the version.
+        """
+
+
+def rejection_reason(check: EffectCheck) -> str | None:
+    """Return why the version must not be served, as a sentence without its subject, or None if it may."""
+    if not check.finite:
+        return "it makes the model compute NaN or infinite values"
+    if check.difference <= max(MIN_EFFECT_NATS, NOISE_FACTOR * check.noise):
         return (
-            f"it changes nothing: its answers' log-probabilities differ from the base's by {proof.difference:.2g} "
-            f"at most, and the base's from one run to the next by {proof.noise:.2g}"
+            f"it has no effect: its log-probabilities differ from the base's by at most {check.difference:.2g} nats, "
+            f"and two runs of the base differ by {check.noise:.2g}"
         )
     return None

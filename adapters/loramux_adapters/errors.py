@@ -1,4 +1,4 @@
-"""What can go wrong with adapters.
+"""The errors of this package.
 
 AdapterError                  adapter_error
 ├── InvalidAdapterName        adapter_name_invalid
@@ -18,22 +18,22 @@ AdapterError                  adapter_error
 ├── PinLimit                  pin_limit_reached
 ├── AdapterExists             adapter_exists
 ├── StoreError                adapter_store_failed
-└── PassingError              (retry_after: it may be over then)
+└── TransientError            (retry_after: seconds until a retry may succeed)
     ├── AdapterLoadingFailed  adapter_loading_failed
     └── NoAdapterCapacity     no_adapter_capacity
 
-A code is stable: programs may hold on to it. A message is for people, names no path of the server and is safe to show
-to a client. HTTP is not known here: the server maps codes to statuses.
+Codes are stable, for programs. Messages are for people: they contain no path of the server and are safe to show to a
+client. The server maps codes to HTTP statuses.
 """
 
-# ruff: noqa: N818 - each name says what happened; that it is an error stands in the tree above.
+# ruff: noqa: N818 - the names say what happened without the suffix "Error".
 
 import reprlib
 from typing import ClassVar
 
 
 class AdapterError(Exception):
-    """The root: whatever this package refuses or fails at."""
+    """The base class of this package's errors."""
 
     code: ClassVar[str] = "adapter_error"
 
@@ -43,61 +43,61 @@ class AdapterError(Exception):
 
 
 class InvalidAdapterName(AdapterError):
-    """A text that can't name an adapter."""
+    """A text is not a valid adapter name."""
 
     code = "adapter_name_invalid"
 
 
 class InvalidVersion(AdapterError):
-    """A text that is not `NAME@DIGEST`."""
+    """A text is not a valid `NAME@DIGEST`."""
 
     code = "version_invalid"
 
 
 class InvalidAlias(AdapterError):
-    """Targets that a bare name can't lead to."""
+    """The targets or weights of a bare name are invalid."""
 
     code = "alias_invalid"
 
 
 class UnsupportedBase(AdapterError):
-    """A base model whose shapes are unknown, so that no adapter can be checked against it."""
+    """The base model's architecture is not supported, or its config.json is incomplete."""
 
     code = "base_unsupported"
 
 
 class InvalidAdapter(AdapterError):
-    """Files that are not an adapter of this base: what is wrong, and where.
+    """Files are not a valid adapter of this base.
 
-    `where` is a file's name, or a tensor's or key's in it; `expected` and `found` are None where they say nothing.
+    `where` is the name of a file, or of a tensor or key in it; `expected` and `found` are None if they don't apply.
     """
 
     code = "adapter_invalid"
 
     def __init__(self, problem: str, *, where: str, expected: object = None, found: object = None) -> None:
-        self.problem, self.where, self.expected, self.found = _shown(problem), where, expected, found
+        self.problem, self.where, self.expected, self.found = _printable(problem), where, expected, found
         details = [
-            f"{label} {_shown(value)}"
+            f"{label} {_printable(value)}"
             for label, value in (("expected", expected), ("found", found))
             if value is not None
         ]
-        super().__init__(f"{_shown(where)}: {self.problem}" + (f" ({', '.join(details)})" if details else ""))
+        super().__init__(f"{_printable(where)}: {self.problem}" + (f" ({', '.join(details)})" if details else ""))
 
 
 class AdapterRejected(AdapterError):
-    """A version whose files are sound, but which did not prove itself on the engine; the message has the reason."""
+    """A version's files are valid, but it failed its effect check; the message says why."""
 
     code = "adapter_rejected"
 
 
 class SourceUnavailable(AdapterError):
-    """The place where the files should come from does not answer, does not have them, or does not let us in."""
+    """A source does not respond, does not have the files, or denies access."""
 
     code = "source_unavailable"
 
 
 class PathNotAllowed(AdapterError):
-    """A folder outside the roots that adapters may come from, or none at all: a client learns no difference."""
+    """A folder is outside the allowed roots, or does not exist: clients can't tell the two apart."""
 
     code = "path_not_allowed"
 
@@ -115,69 +115,69 @@ class VersionNotFound(AdapterError):
 
 
 class VersionNotReady(AdapterError):
-    """The version is registered and does not serve: it is not proven yet, or was rejected."""
+    """The version is registered, but not served: it has not been checked yet, or was rejected."""
 
     code = "version_not_ready"
 
 
 class VersionQuarantined(VersionNotReady):
-    """The version served, and was taken out of service because of what it answered or what became of its files."""
+    """The version was taken out of service because it computed NaN or infinite values, or its files were changed."""
 
     code = "adapter_quarantined"
 
 
 class VersionInUse(AdapterError):
-    """An adapter's bare name still leads to the version."""
+    """The bare name still points at the version."""
 
     code = "version_in_use"
 
 
 class NothingToRollBack(AdapterError):
-    """The adapter's bare name never led to anything else that could serve now."""
+    """The bare name has no previous targets that can still be served."""
 
     code = "nothing_to_roll_back"
 
 
 class PinLimit(AdapterError):
-    """Pinning this too would leave the other adapters no place."""
+    """More versions would be pinned than the engine has room for."""
 
     code = "pin_limit_reached"
 
 
 class AdapterExists(AdapterError):
-    """The name is taken."""
+    """The name is already in use."""
 
     code = "adapter_exists"
 
 
 class StoreError(AdapterError):
-    """The store or the registry can't be read or written, or a stored version is no longer what was accepted."""
+    """The store or the registry can't be read or written, or a stored version was changed after it was accepted."""
 
     code = "adapter_store_failed"
 
 
-class PassingError(AdapterError):
-    """What may be over `retry_after` seconds from now."""
+class TransientError(AdapterError):
+    """A condition that may be over in `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class AdapterLoadingFailed(PassingError):
-    """An accepted version did not get into the engine."""
+class AdapterLoadingFailed(TransientError):
+    """The engine failed to load an accepted version."""
 
     code = "adapter_loading_failed"
 
 
-class NoAdapterCapacity(PassingError):
-    """Every place in the engine is held by a request."""
+class NoAdapterCapacity(TransientError):
+    """All adapters in the engine's host memory are in use."""
 
     code = "no_adapter_capacity"
 
 
-def _shown(value: object) -> str:
-    """`value` on one bounded line: it may come from a hostile file, and goes to logs and clients."""
+def _printable(value: object) -> str:
+    """Format `value` on one line of bounded length: it may come from a hostile file, and goes to logs and clients."""
     text = value if isinstance(value, str) else reprlib.repr(value)
     line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:201])
     return line if len(line) <= 200 else f"{line[:199]}…"

@@ -1,4 +1,4 @@
-"""The words of the adapters' room as values: names, versions, the base's shapes, what was accepted."""
+"""The value types of this package: adapter names, versions, the base's shapes, and manifests of accepted files."""
 
 import json
 import re
@@ -18,10 +18,10 @@ from pydantic import (
 from loramux_adapters.errors import InvalidAdapterName, InvalidVersion, UnsupportedBase
 
 AdapterName = NewType("AdapterName", str)
-"""A name that `parse_adapter_name` let through. It may be shown and compared; it is never made into a path."""
+"""A name that `parse_adapter_name` accepted. It may be shown and compared; it is never made into a path."""
 
 Digest = NewType("Digest", str)
-"""12 lower-case hex characters, the start of a version's SHA-256: what a version id carries."""
+"""The first 12 lower-case hex characters of a version's SHA-256, as used in version ids."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 
@@ -34,19 +34,27 @@ _MAX_CONFIG_BYTES = 1 << 20
 
 
 def parse_adapter_name(text: str) -> AdapterName:
-    """Return `text` as a name, or raise InvalidAdapterName."""
+    """Return `text` as an adapter name.
+
+    Raises:
+        InvalidAdapterName: it is too long or has other characters.
+    """
     if len(text) > MAX_NAME_LENGTH or not _NAME.fullmatch(text):
         raise InvalidAdapterName(
-            f"An adapter's name is 1 to {MAX_NAME_LENGTH} ASCII letters, digits and . _ : - in parts divided by /, "
-            "each part beginning with a letter or digit."
+            f"An adapter's name must have 1 to {MAX_NAME_LENGTH} ASCII letters, digits and . _ : - in parts separated "
+            "by /, and each part must begin with a letter or digit."
         )
     return AdapterName(text)
 
 
 def parse_digest(text: str) -> Digest:
-    """Return `text` as a version's digest, or raise InvalidVersion."""
+    """Return `text` as a version's digest.
+
+    Raises:
+        InvalidVersion: it is not DIGEST_LENGTH lower-case hex characters.
+    """
     if not _DIGEST.fullmatch(text):
-        raise InvalidVersion(f"A version's digest is {DIGEST_LENGTH} lower-case hex characters.")
+        raise InvalidVersion(f"A version's digest must be {DIGEST_LENGTH} lower-case hex characters.")
     return Digest(text)
 
 
@@ -58,10 +66,15 @@ class VersionId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `NAME@DIGEST`; raises InvalidVersion or InvalidAdapterName."""
+        """Parse `NAME@DIGEST`.
+
+        Raises:
+            InvalidVersion: there is no `@`, or the digest is invalid.
+            InvalidAdapterName: the name is invalid.
+        """
         name, at, digest = text.partition("@")
         if not at:
-            raise InvalidVersion("A version is written NAME@DIGEST.")
+            raise InvalidVersion("A version must be written NAME@DIGEST.")
         return cls(parse_adapter_name(name), parse_digest(digest))
 
     def __str__(self) -> str:
@@ -69,31 +82,31 @@ class VersionId(NamedTuple):
 
 
 class VersionState(StrEnum):
-    """Whether a version may serve."""
+    """The lifecycle state of a version: only READY versions are served."""
 
-    PROVING = "proving"
-    """Its files are sound; the engine has not shown yet that it has an effect."""
+    CHECKING = "proving"
+    """Its files are valid, and its effect has not been checked on the engine yet."""
     READY = "ready"
     REJECTED = "rejected"
-    """It failed its proof and never served."""
+    """It failed its effect check and was never served."""
     QUARANTINED = "quarantined"
-    """It served, and then answered garbage or lost its files."""
+    """It was served until it computed NaN or infinite values, or its files were changed."""
 
     def can_become(self, other: "VersionState") -> bool:
-        """Whether this step exists; what is rejected or quarantined starts again only by being added again."""
-        return other in _STEPS[self]
+        """Whether this transition exists; rejected and quarantined versions return to CHECKING when added again."""
+        return other in _TRANSITIONS[self]
 
 
-_STEPS = {
-    VersionState.PROVING: {VersionState.READY, VersionState.REJECTED},
+_TRANSITIONS = {
+    VersionState.CHECKING: {VersionState.READY, VersionState.REJECTED},
     VersionState.READY: {VersionState.QUARANTINED},
-    VersionState.REJECTED: {VersionState.PROVING},
-    VersionState.QUARANTINED: {VersionState.PROVING},
+    VersionState.REJECTED: {VersionState.CHECKING},
+    VersionState.QUARANTINED: {VersionState.CHECKING},
 }
 
 
 class ProbeAnswer(BaseModel):
-    """What the base and an adapter answered to one probe."""
+    """The texts that the base and an adapter generated for one prompt of the effect check."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -102,11 +115,11 @@ class ProbeAnswer(BaseModel):
     adapter: str
 
 
-class Proof(BaseModel):
-    """What the engine showed of a version when it was added.
+class EffectCheck(BaseModel):
+    """The result of a version's effect check.
 
-    `difference` is the largest absolute difference of the probes' log-probabilities from the base's, in nats; `noise`
-    the same between two runs of the base; `finite` whether every log-probability of the adapter is a number.
+    `difference` is the largest absolute difference of a log-probability between the version and the base, in nats;
+    `noise` is the same between two runs of the base; `finite` is False if the version computed NaN or infinite values.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -118,7 +131,7 @@ class Proof(BaseModel):
 
 
 class Tier(StrEnum):
-    """Where a version is: known only, in the engine's host memory, or in one of its slots too."""
+    """Where a version is: on disk only, in the engine's host memory, or also in one of its slots."""
 
     REGISTERED = "registered"
     HOST = "host"
@@ -126,7 +139,7 @@ class Tier(StrEnum):
 
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""The bases whose layers hold exactly LINEAR_MODULES."""
+"""The supported architectures: those whose layers have exactly LINEAR_MODULES."""
 
 LINEAR_MODULES = {
     "q_proj": "self_attn",
@@ -137,11 +150,11 @@ LINEAR_MODULES = {
     "up_proj": "mlp",
     "down_proj": "mlp",
 }
-"""The modules of a layer that an adapter may change, and the block that each is in."""
+"""The linear modules of a layer that an adapter may change, by name, with the block that contains each."""
 
 
 class BaseSpec(BaseModel):
-    """The base model as far as its adapters are concerned: the sizes that its config.json declares."""
+    """The sizes in the base model's config.json on which the shapes of adapters depend."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -157,25 +170,33 @@ class BaseSpec(BaseModel):
 
     @classmethod
     def from_config(cls, config: object, name: str) -> Self:
-        """Read a parsed config.json; raises UnsupportedBase."""
+        """Read the sizes from a parsed config.json.
+
+        Raises:
+            UnsupportedBase: the architecture is not supported, or a size is missing or invalid.
+        """
         architectures = config.get("architectures") if isinstance(config, dict) else None
         architecture = architectures[0] if isinstance(architectures, list) and architectures else None
         if not isinstance(config, dict) or architecture not in ARCHITECTURES:
             raise UnsupportedBase(
-                f"The base's architecture is {str(architecture)[:80]!r}; "
-                f"adapters can be served on {', '.join(ARCHITECTURES)}."
+                f"The base's architecture {str(architecture)[:80]!r} is not supported; "
+                f"expected one of {', '.join(ARCHITECTURES)}."
             )
         try:
-            return cls.model_validate(_completed(config) | {"name": name, "architecture": architecture})
+            return cls.model_validate(_with_derived_sizes(config) | {"name": name, "architecture": architecture})
         except ValidationError as error:
             keys = sorted({str(key) for problem in error.errors() for key in problem["loc"]})
             raise UnsupportedBase(
-                f"The base's config.json lacks or has no sound value for: {', '.join(keys)}."
+                f"The base's config.json has missing or invalid values for: {', '.join(keys)}."
             ) from error
 
     @classmethod
     def from_folder(cls, path: Path, name: str) -> Self:
-        """Read the config.json of the base in `path`; raises UnsupportedBase."""
+        """Read the sizes from the config.json in the folder `path`.
+
+        Raises:
+            UnsupportedBase: the file can't be read, or `from_config` refuses it.
+        """
         try:
             with (path / "config.json").open("rb") as file:
                 config = json.loads(file.read(_MAX_CONFIG_BYTES))
@@ -185,12 +206,16 @@ class BaseSpec(BaseModel):
 
     @property
     def parameters(self) -> int:
-        """About how many elements the weights have: the linear modules' and the embedding's."""
+        """The approximate number of parameters: the linear modules and the embedding."""
         layer = sum(inputs * outputs for inputs, outputs in map(self.module_shape, LINEAR_MODULES))
         return self.vocab_size * self.hidden_size + self.num_hidden_layers * layer
 
     def module_shape(self, module: str) -> tuple[int, int]:
-        """Return (inputs, outputs) of the linear module `module` (a key of LINEAR_MODULES); raises KeyError."""
+        """Return (inputs, outputs) of a linear module.
+
+        Raises:
+            KeyError: `module` is not in LINEAR_MODULES.
+        """
         query, key_value = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         return {
             "q_proj": (self.hidden_size, query),
@@ -203,8 +228,8 @@ class BaseSpec(BaseModel):
         }[module]
 
 
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """Derive what older configs leave out or null, as transformers does."""
+def _with_derived_sizes(config: dict[str, Any]) -> dict[str, Any]:
+    """Add the sizes that older configs omit or set to null, derived as in transformers."""
     heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
     derived = {"num_key_value_heads": heads}
     if isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
@@ -212,7 +237,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
     return derived | {key: value for key, value in config.items() if value is not None}
 
 
-class FileFacts(BaseModel):
+class FileInfo(BaseModel):
     """One stored file: its size in bytes and its SHA-256."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -222,11 +247,11 @@ class FileFacts(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What validation found in an accepted version; stored beside its files. It holds for an equal `base` only.
+    """The properties of a valid version, stored next to its files; they hold for an equal `base` only.
 
-    `digest` is the full SHA-256 that names the content (see store.py); `scaling` is what the engine multiplies B·A by;
-    `parameters` counts elements; `weights_bytes` is the size of the tensors alone. Single modules may have a smaller
-    rank and a scaling of their own. `warnings` are for people: what is odd and no reason to refuse.
+    `digest` is the full SHA-256 of the content (see `content_digest`); `rank` is the largest rank of a module;
+    `scaling` is the factor of B·A, except in modules with a rank or alpha of their own; `parameters` is the number of
+    elements; `weights_bytes` is the size of the tensors alone; `warnings` are sentences for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -242,9 +267,9 @@ class Manifest(BaseModel):
     dtypes: tuple[str, ...]
     parameters: PositiveInt
     weights_bytes: PositiveInt
-    files: dict[str, FileFacts]
+    files: dict[str, FileInfo]
     warnings: tuple[str, ...] = ()
 
-    def version_of(self, name: AdapterName) -> VersionId:
-        """Return this content's id as a version of the adapter `name`."""
+    def version_id(self, name: AdapterName) -> VersionId:
+        """Return the id of this content as a version of the adapter `name`."""
         return VersionId(name, Digest(self.digest[:DIGEST_LENGTH]))

@@ -1,4 +1,4 @@
-"""What every name means now, from memory: requests never wait for the database."""
+"""Resolves adapter names to versions from memory, so that requests never wait for the database."""
 
 import random
 from bisect import bisect_right
@@ -8,79 +8,78 @@ from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 
-from loramux_adapters.errors import VersionNotFound, VersionNotReady, VersionQuarantined
-from loramux_adapters.intake.store import Store
+from loramux_adapters.errors import AdapterNotFound, VersionNotFound, VersionNotReady, VersionQuarantined
+from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.models import AdapterName, BaseSpec, VersionId, VersionState
 from loramux_adapters.registry.registry import AdapterRecord, VersionRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """The versions that a bare name leads to, and where each one's share of [0, 1) ends."""
+class TrafficSplit:
+    """The versions that a bare name resolves to, and the upper bound of each one's share of [0, 1)."""
 
     versions: tuple[VersionId, ...]
-    ends: tuple[float, ...]
+    upper_bounds: tuple[float, ...]
 
     @classmethod
-    def of(cls, record: AdapterRecord) -> "Split":
-        """Lay the shares end to end, the oldest version first: who is in a canary stays in it while it grows."""
+    def of(cls, record: AdapterRecord) -> "TrafficSplit":
+        """Order the shares from the oldest version to the newest, so that a growing canary keeps its users."""
         targets = [version for version in record.versions if version.weight]
         total = sum(version.weight for version in targets)
-        ends = accumulate(version.weight / total for version in targets)
-        return cls(tuple(version.id for version in targets), tuple(ends))
+        upper_bounds = accumulate(version.weight / total for version in targets)
+        return cls(tuple(version.id for version in targets), tuple(upper_bounds))
 
     def pick(self, sticky: str | None) -> VersionId:
-        """The version for whoever is known as `sticky`: the same one every time; any, by the shares, for None."""
+        """Pick a version by the shares: always the same one for the same `sticky` key, at random for None."""
         if len(self.versions) == 1:
             return self.versions[0]
-        point = random.random() if sticky is None else _point(f"{self.versions[0].name}\0{sticky}")  # noqa: S311
-        return self.versions[min(bisect_right(self.ends, point), len(self.versions) - 1)]
+        point = random.random() if sticky is None else _unit_hash(f"{self.versions[0].name}\0{sticky}")  # noqa: S311
+        return self.versions[min(bisect_right(self.upper_bounds, point), len(self.versions) - 1)]
 
 
-def _point(text: str) -> float:
-    """Where in [0, 1) `text` falls, evenly and always the same."""
+def _unit_hash(text: str) -> float:
+    """Hash `text` uniformly to [0, 1)."""
     return int.from_bytes(sha256(text.encode(errors="surrogatepass")).digest()[:8]) / 2**64
 
 
-class Catalogue:
-    """The registered adapters of `base`, by bare name and by version; whoever changes the registry tells it.
+class AdapterResolver:
+    """The registered adapters of `base`, by bare name and by version; RegistrySync updates it after every change.
 
-    What was accepted for another base stays in the registry and is not here: equal shapes do not mean equal weights.
-
-    Names come from clients as they are: they are looked up and nothing else.
+    Adapters that were accepted for another base stay in the registry and are left out here: equal shapes do not mean
+    equal weights. Names come from clients unchecked; they are only looked up.
     """
 
-    def __init__(self, records: Iterable[AdapterRecord], store: Store, base: BaseSpec) -> None:
+    def __init__(self, records: Iterable[AdapterRecord], store: VersionStore, base: BaseSpec) -> None:
         self._store = store
         self._base = base
         self._adapters: dict[str, AdapterRecord] = {}
-        self._splits: dict[str, Split] = {}
+        self._splits: dict[str, TrafficSplit] = {}
         self._versions: dict[str, VersionRecord] = {}
         for record in records:
             self.put(record)
 
     def put(self, record: AdapterRecord) -> None:
-        """Add an adapter, or replace what was known of it; requests see all of it as before, or all as after."""
+        """Add or replace an adapter; a request sees either its old record or its new one, never a mixture."""
         versions = tuple(version for version in record.versions if version.manifest.base == self._base)
         if not versions:
-            self.drop(record.name)
+            self.remove(record.name)
             return
         before = self._adapters.get(record.name)
         record = replace(record, versions=versions)
         self._versions.update({str(version.id): version for version in versions})
-        self._adapters[record.name], self._splits[record.name] = record, Split.of(record)
-        for gone in {v.id for v in before.versions} - {v.id for v in versions} if before else ():
-            del self._versions[str(gone)]
+        self._adapters[record.name], self._splits[record.name] = record, TrafficSplit.of(record)
+        for removed in {v.id for v in before.versions} - {v.id for v in versions} if before else ():
+            del self._versions[str(removed)]
 
-    def drop(self, name: AdapterName) -> None:
-        """Forget an adapter; its name and its versions resolve to nothing from now on."""
+    def remove(self, name: AdapterName) -> None:
+        """Remove an adapter with all its versions."""
         record = self._adapters.pop(name, None)
         self._splits.pop(name, None)
         for version in record.versions if record else ():
             self._versions.pop(str(version.id), None)
 
-    def withdraw(self, version: VersionId, reason: str) -> None:
-        """Take a version out of service now, as the registry will learn in a moment."""
+    def quarantine(self, version: VersionId, reason: str) -> None:
+        """Take a version out of service, before the registry is updated."""
         record = self._adapters.get(version.name)
         if record is not None:
             state = VersionState.QUARANTINED
@@ -91,63 +90,86 @@ class Catalogue:
             self.put(replace(record, versions=versions))
 
     def adapters(self) -> list[AdapterRecord]:
-        """All adapters, by name."""
+        """Return all adapters, sorted by name."""
         return [self._adapters[name] for name in sorted(self._adapters)]
 
     def pinned(self) -> list[AdapterRecord]:
-        """The adapters that stay in the engine."""
+        """Return the pinned adapters."""
         return [adapter for adapter in self._adapters.values() if adapter.pinned]
 
     def is_pinned(self, name: str) -> bool:
-        """Whether there is an adapter of this bare name that stays in the engine."""
+        """Whether `name` is the bare name of a pinned adapter."""
         record = self._adapters.get(name)
         return record is not None and record.pinned
 
     def get(self, name: str) -> AdapterRecord | None:
-        """The adapter of this bare name."""
+        """Return the adapter of this bare name."""
         return self._adapters.get(name)
 
+    def require(self, name: str) -> AdapterRecord:
+        """Return the adapter of this bare name.
+
+        Raises:
+            AdapterNotFound: no adapter of this base has this name.
+        """
+        record = self._adapters.get(name)
+        if record is None:
+            raise AdapterNotFound(f"No adapter is registered as {name[:200]}.")
+        return record
+
     def stored_bytes(self, name: str) -> int:
-        """What the weights of all versions of an adapter take; 0 if there is no such name."""
+        """Return the size of the weights of all versions of an adapter in bytes; 0 for an unknown name."""
         record = self._adapters.get(name)
         return sum(version.manifest.weights_bytes for version in record.versions) if record else 0
 
     def version(self, name: str) -> VersionRecord | None:
-        """The version NAME@DIGEST, whatever its state."""
+        """Return the version NAME@DIGEST in any state."""
         return self._versions.get(name)
 
     def resolve(self, name: str, sticky: str | None = None) -> VersionId | None:
-        """The version that a request for `name` (bare, or NAME@DIGEST) runs on; None if there is no such name.
+        """Return the version that serves a request for `name` (bare, or NAME@DIGEST); None for an unknown name.
 
-        Raises VersionQuarantined or VersionNotReady if there is, and it does not serve.
+        Raises:
+            VersionQuarantined: the name is known, and its version was quarantined.
+            VersionNotReady: the name is known, and no version of it is being served.
         """
         split = self._splits.get(name)
         if split is not None:
             if not split.versions:
-                raise self._why_not(self._adapters[name].versions, name)
+                raise _not_ready_error(self._adapters[name].versions, name)
             return split.pick(sticky)
         version = self._versions.get(name)
         if version is None:
             return None
         if version.state is not VersionState.READY:
-            raise self._why_not([version], name)
+            raise _not_ready_error([version], name)
         return version.id
 
     def path(self, version: VersionId) -> Path:
-        """The folder of the version's files; KeyError if it is not registered."""
+        """Return the folder of the version's files.
+
+        Raises:
+            KeyError: the version is not registered.
+        """
         return self._store.path(self._versions[str(version)].manifest.digest)
 
     def verify(self, version: VersionId) -> None:
-        """Read all of the version's files; raises StoreError unless they are what was accepted, VersionNotFound."""
-        known = self._versions.get(str(version))
-        if known is None:
-            raise VersionNotFound(f"{version} was removed meanwhile.")
-        self._store.verify(known.manifest.digest)
+        """Read all of the version's files and compare them with what was accepted.
 
-    def _why_not(self, versions: Iterable[VersionRecord], name: str) -> VersionNotReady:
-        states = {version.state for version in versions}
-        if VersionState.QUARANTINED in states:
-            return VersionQuarantined(f"{name} was taken out of service; its owner can promote or roll back a version.")
-        if VersionState.READY in states:
-            return VersionNotReady(f"{name} leads to no version yet; promote one.")
-        return VersionNotReady(f"{name} does not serve: it is {', '.join(sorted(states))}.")
+        Raises:
+            StoreError: the files are missing or were changed.
+            VersionNotFound: the version is not registered.
+        """
+        record = self._versions.get(str(version))
+        if record is None:
+            raise VersionNotFound(f"{version} was removed in the meantime.")
+        self._store.verify(record.manifest.digest)
+
+
+def _not_ready_error(versions: Iterable[VersionRecord], name: str) -> VersionNotReady:
+    states = {version.state for version in versions}
+    if VersionState.QUARANTINED in states:
+        return VersionQuarantined(f"{name} was taken out of service; its owner can promote or roll back a version.")
+    if VersionState.READY in states:
+        return VersionNotReady(f"{name} points at no version yet; promote one.")
+    return VersionNotReady(f"{name} is not being served: it is {', '.join(sorted(states))}.")

@@ -1,4 +1,4 @@
-"""The adapters of one base as a whole: everything that can be done with them."""
+"""The adapters of one base: every operation on them, for the HTTP API, the command line and fine-tuning jobs."""
 
 import asyncio
 import time
@@ -6,50 +6,52 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from loramux_adapters.changes import SERVER, Changes
-from loramux_adapters.effect_policy import Prover, fault
-from loramux_adapters.errors import (
-    AdapterError,
-    AdapterLoadingFailed,
-    AdapterNotFound,
-    AdapterRejected,
-    SourceUnavailable,
-    VersionNotFound,
-)
-from loramux_adapters.intake.ingest import Intake
-from loramux_adapters.intake.sources import Source, Tell
-from loramux_adapters.models import AdapterName, Proof, VersionId, VersionState
+from loramux_adapters.background_tasks import BackgroundTasks
+from loramux_adapters.effect_policy import EffectChecker
+from loramux_adapters.errors import AdapterError, AdapterNotFound
+from loramux_adapters.intake.ingest import AdapterIngest
+from loramux_adapters.intake.sources import ReportProgress, Source
+from loramux_adapters.models import AdapterName, EffectCheck, VersionId, VersionState
 from loramux_adapters.registry.registry import AdapterRecord, AuditRecord, Registry, VersionRecord
-from loramux_adapters.registry.transaction import Targets
+from loramux_adapters.registry.transaction import AliasTargets
+from loramux_adapters.registry_sync import RegistrySync
 from loramux_adapters.residency.pool import AdapterPool
-from loramux_adapters.resolver import Catalogue
+from loramux_adapters.resolver import AdapterResolver
+from loramux_adapters.version_adder import VersionAdder
+
+_CLOSE_TIMEOUT_SECONDS = 1.0
 
 
-def silent(_: str) -> None:
-    """Tell nobody."""
+def ignore_progress(_: str) -> None:
+    """Discard a progress message."""
 
 
 @dataclass
-class Library:
-    """What operators can do. Everything slow (disk, database, network, proofs) runs in threads or in the engine.
+class AdapterService:
+    """Adds, promotes, splits, rolls back, pins, removes and quarantines adapters.
 
-    Requests read the catalogue meanwhile. What has begun is finished, whether or not who asked for it still waits.
+    Disk, database, network and engine work runs in threads or in the engine; requests read the resolver meanwhile. An
+    operation that has started is completed even if its caller is cancelled. All of them raise AdapterError.
     """
 
-    intake: Intake
+    ingest: AdapterIngest
     registry: Registry
-    catalogue: Catalogue
+    resolver: AdapterResolver
     pool: AdapterPool
-    prover: Prover | None = None
-    """None if versions serve without a proof."""
+    effect_checker: EffectChecker | None = None
+    """None if versions are served without an effect check."""
     now: Callable[[], float] = time.time
     on_quarantine: Callable[[VersionId, str], None] = lambda _version, _reason: None
-    """Told of each version that is taken out of service, and why: once, however many requests found it out."""
-    changes: Changes = field(init=False)
-    _is_closing: bool = False
+    """Called once for each version that is quarantined, with the reason."""
+    _tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
+    _sync: RegistrySync = field(init=False)
+    _adder: VersionAdder = field(init=False)
 
     def __post_init__(self) -> None:
-        self.changes = Changes(self.registry, self.catalogue, self.pool, self.intake.store, self.now)
+        store = self.ingest.store
+        self._sync = RegistrySync(self.registry, self.resolver, self.pool, store, self._tasks, self.now)
+        self._adder = VersionAdder(self.ingest, self._sync, self.effect_checker)
+        self.pool.on_corrupt_files(self.quarantine)
 
     async def add(
         self,
@@ -57,177 +59,145 @@ class Library:
         source: Source,
         *,
         actor: str,
-        tell: Tell = silent,
+        report_progress: ReportProgress = ignore_progress,
         promote: bool = True,
-        renew: bool = True,
+        skip_existing: bool = False,
     ) -> VersionRecord:
-        """Accept what `source` holds as a version of `name`, and let `name` lead to it unless told otherwise.
+        """Add the files of `source` as a version of `name`, and point `name` at it if it is to be promoted.
 
-        What is registered already is left as it is unless it is to be renewed: promoted again, or given another chance.
+        Existing content is promoted again, or checked again if it was rejected or quarantined; with `skip_existing` it
+        is left as it is.
 
-        Raises AdapterError; AdapterRejected if the files are sound and the proof failed: the version is listed then.
+        Raises:
+            AdapterRejected: the files are valid, but the effect check failed; the version is listed as rejected.
+            AdapterError: any other reason.
         """
-        return await self.changes.finished(self._add(name, source, actor, tell, promote=promote, renew=renew))
+        added = self._adder.add(name, source, actor, report_progress, promote=promote, skip_existing=skip_existing)
+        return await self._tasks.run(added)
 
-    async def resume(self) -> None:
-        """Prove what an ended process left unproven; what can't be proven now stays so until the next time."""
-        versions = [version for record in self.catalogue.adapters() for version in record.versions]
-        for version in versions:
-            if version.is_proving:
-                with suppress(AdapterError):
-                    await self.changes.finished(self._settle(version.id, SERVER))
+    async def resume_checks(self) -> None:
+        """Check the versions that an earlier process left unchecked; those that can't be checked now stay unchecked."""
+        await self._adder.resume_checks()
 
-    def show(self, name: AdapterName) -> AdapterRecord:
-        """One adapter; raises AdapterNotFound."""
-        record = self.catalogue.get(name)
-        if record is None:
-            raise AdapterNotFound(f"No adapter is registered as {name}.")
-        return record
+    def get(self, name: AdapterName) -> AdapterRecord:
+        """Return one adapter.
 
-    async def proof(self, version: VersionId) -> Proof | None:
-        """What the version showed when it was last proven."""
-        return await asyncio.to_thread(self.registry.proof, version)
+        Raises:
+            AdapterNotFound: no adapter of this base has this name.
+        """
+        return self.resolver.require(name)
+
+    async def effect_check(self, version: VersionId) -> EffectCheck | None:
+        """Return the result of the version's last effect check, None if it was never checked."""
+        return await asyncio.to_thread(self.registry.effect_check, version)
 
     async def audit(self, name: AdapterName | None, limit: int) -> list[AuditRecord]:
-        """The newest changes first, of one adapter or of all."""
+        """Return the latest changes of one adapter or of all, newest first."""
         return await asyncio.to_thread(self.registry.audit, name, limit)
 
-    async def set_alias(self, name: AdapterName, targets: Targets, *, actor: str) -> AdapterRecord:
-        """Let the bare name lead to `targets`: one version, or several with their shares.
+    async def set_alias(self, name: AdapterName, targets: AliasTargets, *, actor: str) -> AdapterRecord:
+        """Point the bare name at `targets`: one version, or several with their weights.
 
-        Requests that came before run on what it led to before. Raises AdapterNotFound, VersionNotFound,
-        VersionNotReady, PinLimit.
+        Requests that have been resolved already keep their version.
+
+        Raises:
+            AdapterNotFound, VersionNotFound, VersionNotReady: a target does not exist, or can't be served.
+            PinLimit: the adapter is pinned, and all targets can't be pinned together.
         """
+        await self._sync.set_alias(name, targets, actor)
+        return self.get(name)
 
-        def change() -> None:
-            if self.show(name).pinned:
-                self.pool.check_pins(self.changes.pins({name: targets}))
-            action = "promote" if len(targets) == 1 else "split"
-            self.registry.set_alias(name, targets, self.changes.by(actor), action)
+    async def roll_back(self, name: AdapterName, *, actor: str) -> AdapterRecord:
+        """Point the bare name at its previous targets.
 
-        await self.changes.make(name, change)
-        return self.show(name)
-
-    async def rollback(self, name: AdapterName, *, actor: str) -> AdapterRecord:
-        """Let the bare name lead to what it led to before; raises AdapterNotFound, NothingToRollBack."""
-        await self.changes.make(name, lambda: self.registry.roll_back(name, self.changes.by(actor)))
-        return self.show(name)
+        Raises:
+            AdapterNotFound: no adapter has this name.
+            NothingToRollBack: it has no previous targets that can still be served.
+        """
+        await self._sync.apply(name, lambda: self.registry.roll_back(name, self._sync.changed_by(actor)))
+        return self.get(name)
 
     async def pin(self, name: AdapterName, *, pinned: bool, actor: str) -> AdapterRecord:
-        """Keep in the engine what the bare name leads to, or let it go; raises AdapterNotFound, PinLimit."""
+        """Pin the bare name's targets in the engine, or unpin them.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+            PinLimit: too many versions would be pinned.
+        """
 
         def change() -> None:
             if pinned:
-                self.pool.check_pins(self.changes.pins({name: self.show(name).targets}))
-            self.registry.set_pinned(name, self.changes.by(actor), pinned=pinned)
+                self.pool.check_pins(self._sync.pinned_versions({name: self.get(name).targets}))
+            self.registry.set_pinned(name, self._sync.changed_by(actor), pinned=pinned)
 
-        await self.changes.make(name, change)
-        return self.show(name)
+        await self._sync.apply(name, change)
+        return self.get(name)
 
     async def prefetch(self, name: str) -> list[VersionId]:
-        """Bring what NAME leads to, or NAME@DIGEST, into the engine's host memory, and wait until it is there."""
-        record = self.catalogue.get(name)
-        found = self.catalogue.resolve(name)
-        if found is None:
+        """Load the targets of a bare name, or one NAME@DIGEST, into the engine's host memory; returns the versions.
+
+        Raises:
+            AdapterNotFound: `name` resolves to nothing.
+            AdapterError: a version can't be loaded now; see `AdapterPool.prefetch`.
+        """
+        record = self.resolver.get(name)
+        resolved = self.resolver.resolve(name)
+        if resolved is None:
             raise AdapterNotFound(f"No adapter is registered as {name[:200]}.")
-        wanted = [VersionId(record.name, digest) for digest in record.targets] if record else [found]
+        wanted = [VersionId(record.name, digest) for digest in record.targets] if record else [resolved]
         for version in wanted:
             await self.pool.prefetch(version)
         return wanted
 
     async def remove(self, name: AdapterName, *, actor: str) -> AdapterRecord:
-        """Forget the adapter: new requests find no such model, those in flight finish. Raises AdapterNotFound."""
-        record = await self.changes.registered(name)
-        await self.changes.make(name, lambda: self.registry.remove(name, self.changes.by(actor)))
+        """Remove the adapter and return its last record; requests in flight finish.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
+        record = await self._sync.record(name)
+        await self._sync.apply(name, lambda: self.registry.remove(name, self._sync.changed_by(actor)))
         return record
 
     async def remove_version(self, version: VersionId, *, actor: str) -> AdapterRecord:
-        """Forget one version; returns what is left. Raises AdapterNotFound, VersionNotFound, VersionInUse."""
-        record = await self.changes.registered(version.name)
-        await self.changes.make(version.name, lambda: self.registry.remove_version(version, self.changes.by(actor)))
+        """Remove one version, and return the adapter's record without it.
+
+        Raises:
+            AdapterNotFound, VersionNotFound: there is no such version.
+            VersionInUse: the bare name points at it.
+        """
+        record = await self._sync.record(version.name)
+        by = self._sync.changed_by(actor)
+        await self._sync.apply(version.name, lambda: self.registry.remove_version(version, by))
         return replace(record, versions=[known for known in record.versions if known.id != version])
 
     def quarantine(self, version: VersionId, reason: str) -> None:
-        """Take a version out of service: at once for requests, and in the registry in a moment."""
-        known = self.catalogue.version(str(version))
-        if known is not None and known.state is VersionState.READY:
-            self.changes.withdraw(version, reason)
+        """Take a ready version out of service: immediately for requests, shortly afterwards in the registry."""
+        record = self.resolver.version(str(version))
+        if record is not None and record.state is VersionState.READY:
+            self._sync.quarantine(version, reason)
             self.on_quarantine(version, reason)
 
-    async def flush_uses(self) -> None:
-        """Enter in the registry what the versions served since the last time."""
-        await asyncio.to_thread(self.registry.add_uses, self.pool.take_uses())
+    async def flush_use_counts(self) -> None:
+        """Add the use counts since the last flush to the registry."""
+        await asyncio.to_thread(self.registry.add_use_counts, self.pool.take_use_counts())
 
-    async def warm(self) -> None:
-        """Bring pinned adapters into the engine, and then the most used ones, as long as places are free."""
-        self.pool.pin(self.changes.pins())
-        served = [v for record in self.catalogue.adapters() for v in record.versions if v.weight and v.uses]
-        for version in sorted(served, key=lambda version: -version.uses)[: self.pool.capacity]:
-            if not self.pool.has_room:
+    async def warm_up(self) -> None:
+        """Load pinned adapters and then the most used ones, without evicting any."""
+        self.pool.pin(self._sync.pinned_versions())
+        used = [v for record in self.resolver.adapters() for v in record.versions if v.weight and v.uses]
+        for version in sorted(used, key=lambda version: -version.uses)[: self.pool.capacity]:
+            if not self.pool.has_free_capacity:
                 return
-            try:
+            with suppress(AdapterError):  # the pool backs it off, and requests for it get the error
                 await self.pool.prefetch(version.id)
-            except AdapterError:
-                continue  # the pool remembers it, and requests will be told
+
+    async def wait_until_idle(self) -> None:
+        """Wait until the operations that have started are completed."""
+        await self._tasks.wait()
 
     async def close(self) -> None:
-        """Finish what can be finished soon, and enter what was served; what is being fetched or proven is given up."""
-        self._is_closing = True
-        await self.changes.close()
-        await self.flush_uses()
-
-    async def _add(
-        self, name: AdapterName, source: Source, actor: str, tell: Tell, *, promote: bool, renew: bool
-    ) -> VersionRecord:
-        def telling(line: str) -> None:
-            if self._is_closing:  # a thread can't be cancelled, but it can be told
-                raise SourceUnavailable("The server is shutting down.")
-            tell(line)
-
-        staged = await asyncio.to_thread(self.intake.stage, name, source, telling)
-        try:
-            known = self.catalogue.version(str(staged.manifest.version_of(name)))
-            if known is not None and not renew:
-                return known
-            async with self.changes.exclusive():
-                added = await asyncio.to_thread(
-                    self.intake.accept, name, staged, self.changes.by(actor), promote=promote
-                )
-                await self.changes.follow(name)
-        finally:
-            await asyncio.to_thread(staged.discard)
-        version = self._known(added)
-        if version.state is VersionState.PROVING:
-            tell(f"trying {added} on the engine")
-            await self._settle(added, actor)
-        elif promote:
-            await self.set_alias(name, {added.digest: 1.0}, actor=actor)
-        version = self._known(added)
-        if version.state is VersionState.REJECTED:
-            raise AdapterRejected(f"{added} was rejected: {version.reason}.")
-        return version
-
-    async def _settle(self, version: VersionId, actor: str) -> None:
-        """Prove a version, and enter what came of it; one that can't be tried now stays unproven."""
-        self.pool.forgive(version)
-        try:
-            proof = await self.prover.prove(version) if self.prover else None
-            reason = fault(proof) if proof else None
-        except AdapterLoadingFailed:
-            proof, reason = None, "the engine could not load it"
-        state = VersionState.REJECTED if reason else VersionState.READY
-
-        def conclude() -> None:
-            # Not so if the same content was added twice at once: what was concluded first holds.
-            if self._known(version).is_proving:
-                self.registry.conclude(version, state, self.changes.by(actor), reason=reason, proof=proof)
-
-        await self.changes.make(version.name, conclude)
-        if self._known(version).state is VersionState.REJECTED:
-            self.pool.discard(version)
-
-    def _known(self, version: VersionId) -> VersionRecord:
-        known = self.catalogue.version(str(version))
-        if known is None:
-            raise VersionNotFound(f"{version} was removed meanwhile.")
-        return known
+        """Complete what ends within a second, cancel the rest, and write the use counts."""
+        self._adder.stop_downloads()
+        await self._tasks.close(_CLOSE_TIMEOUT_SECONDS)
+        await self.flush_use_counts()

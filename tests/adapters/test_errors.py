@@ -7,7 +7,7 @@ from loramux_adapters.errors import AdapterError, InvalidAdapter
 OWN = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AdapterError)}
 
 
-def test_the_codes_that_programs_hold_on_to_stay_as_they_are() -> None:
+def test_error_codes_are_stable() -> None:
     assert {kind.__name__: kind.code for kind in OWN} == {
         "AdapterError": "adapter_error",
         "InvalidAdapterName": "adapter_name_invalid",
@@ -27,13 +27,13 @@ def test_the_codes_that_programs_hold_on_to_stay_as_they_are() -> None:
         "PinLimit": "pin_limit_reached",
         "AdapterExists": "adapter_exists",
         "StoreError": "adapter_store_failed",
-        "PassingError": "adapter_error",
+        "TransientError": "adapter_error",
         "AdapterLoadingFailed": "adapter_loading_failed",
         "NoAdapterCapacity": "no_adapter_capacity",
     }
 
 
-def test_the_tree_at_the_top_draws_every_error() -> None:
+def test_the_module_docstring_lists_every_error() -> None:
     for kind in OWN:
         assert f"{kind.__name__} " in str(errors.__doc__)
         assert kind.code in str(errors.__doc__)
@@ -46,7 +46,7 @@ def test_an_invalid_adapter_says_where_what_was_expected_and_what_was_found() ->
 
 @settings(deadline=None)
 @given(st.text(), st.text())
-def test_what_a_hostile_file_holds_is_shown_on_one_short_line(where: str, found: str) -> None:
+def test_values_from_a_hostile_file_are_printed_on_one_short_line(where: str, found: str) -> None:
     message = InvalidAdapter("wrong", where=where, found=found).message
     assert message.isprintable()
     assert len(message) < 500

@@ -20,461 +20,465 @@ from loramux_adapters.errors import (
     VersionQuarantined,
 )
 from loramux_adapters.models import AdapterName, VersionId, VersionState, parse_adapter_name
-from loramux_adapters.resolver import Catalogue
-from loramux_adapters.service import Library
+from loramux_adapters.resolver import AdapterResolver
+from loramux_adapters.service import AdapterService
 from tests.helpers.adapter_files import BASE
-from tests.helpers.adapter_services import SILENT, CopySource, Workshop
-from tests.helpers.registry_records import INTENT, PROOF, TONE
+from tests.helpers.adapter_services import NO_EFFECT, CopySource, ServiceFactory
+from tests.helpers.registry_records import EFFECT, INTENT, TONE
 
-NAN = PROOF.model_copy(update={"finite": False})
+NAN = EFFECT.model_copy(update={"finite": False})
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
-    workshop = Workshop(tmp_path)
-    yield workshop
-    workshop.close()
+def factory(tmp_path: Path) -> Iterator[ServiceFactory]:
+    factory = ServiceFactory(tmp_path)
+    yield factory
+    factory.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nothing announces."""
+    """Poll for a condition that no event signals."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
-async def ready(library: Library, workshop: Workshop, seed: int = 0, name: AdapterName = TONE) -> VersionId:
-    return (await library.add(name, workshop.source(seed), actor="test")).id
+async def ready(service: AdapterService, factory: ServiceFactory, seed: int = 0, name: AdapterName = TONE) -> VersionId:
+    return (await service.add(name, factory.source(seed), actor="test")).id
 
 
-def state(library: Library, version: VersionId) -> VersionState | None:
-    """The state in memory, which must be the registry's."""
-    known = library.catalogue.version(str(version))
-    (stored,) = [kept for record in library.registry.snapshot() for kept in record.versions if kept.id == version]
+def state(service: AdapterService, version: VersionId) -> VersionState | None:
+    """Return the state in the resolver, which must agree with the registry."""
+    known = service.resolver.version(str(version))
+    (stored,) = [kept for record in service.registry.snapshot() for kept in record.versions if kept.id == version]
     assert known == stored
     return known.state if known else None
 
 
-async def test_an_added_adapter_is_tried_on_the_engine_and_then_served(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    told: list[str] = []
-    added = await library.add(TONE, workshop.source(0), actor="key_1", tell=told.append)
+async def test_an_added_adapter_is_checked_on_the_engine_and_then_served(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    reports: list[str] = []
+    added = await service.add(TONE, factory.source(0), actor="key_1", report_progress=reports.append)
     assert (added.state, added.weight) == (VersionState.READY, 1.0)
-    assert engine.proven == {added.id: 1}
-    assert await library.proof(added.id) == PROOF
-    assert library.catalogue.resolve(TONE) == added.id
-    assert str(added.id) in told[-1]
-    assert {change.actor for change in await library.audit(TONE, 10)} == {"key_1"}
+    assert engine.checks == {added.id: 1}
+    assert await service.effect_check(added.id) == EFFECT
+    assert service.resolver.resolve(TONE) == added.id
+    assert str(added.id) in reports[-1]
+    assert {change.actor for change in await service.audit(TONE, 10)} == {"key_1"}
 
 
-@pytest.mark.parametrize(("shown", "reason"), [(SILENT, "changes nothing"), (NAN, "no numbers")])
-async def test_what_shows_no_effect_is_rejected_and_stays_listed_with_what_it_showed(
-    workshop: Workshop, shown: Any, reason: str
+@pytest.mark.parametrize(("check", "reason"), [(NO_EFFECT, "no effect"), (NAN, "NaN or infinite")])
+async def test_a_version_without_effect_is_rejected_and_stays_listed_with_its_check(
+    factory: ServiceFactory, check: Any, reason: str
 ) -> None:
-    library, engine = workshop.open()
-    good = await ready(library, workshop, 0)
-    engine.verdict = shown
+    service, engine = factory.open()
+    good = await ready(service, factory, 0)
+    engine.outcome = check
     with pytest.raises(AdapterRejected, match=reason):
-        await library.add(TONE, workshop.source(1), actor="test")
-    (_, rejected) = library.show(TONE).versions
-    assert state(library, rejected.id) is VersionState.REJECTED
+        await service.add(TONE, factory.source(1), actor="test")
+    (_, rejected) = service.get(TONE).versions
+    assert state(service, rejected.id) is VersionState.REJECTED
     assert reason in str(rejected.reason)
-    assert await library.proof(rejected.id) == shown
-    assert library.catalogue.resolve(TONE) == good
+    assert await service.effect_check(rejected.id) == check
+    assert service.resolver.resolve(TONE) == good
     assert rejected.id not in engine.loaded
     with pytest.raises(VersionNotReady):
-        library.catalogue.resolve(str(rejected.id))
+        service.resolver.resolve(str(rejected.id))
 
 
-async def test_what_the_engine_does_not_load_is_rejected(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    engine.verdict = AdapterLoadingFailed("no")
+async def test_a_version_that_the_engine_can_t_load_is_rejected(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    engine.outcome = AdapterLoadingFailed("no")
     with pytest.raises(AdapterRejected, match="could not load"):
-        await library.add(TONE, workshop.source(0), actor="test")
+        await service.add(TONE, factory.source(0), actor="test")
 
 
-@pytest.mark.parametrize("hindrance", [NoAdapterCapacity("full"), StoreError("gone"), RuntimeError("the engine died")])
-async def test_what_can_t_be_tried_now_is_neither_served_nor_rejected_and_may_be_added_again(
-    workshop: Workshop, hindrance: Exception
+@pytest.mark.parametrize("obstacle", [NoAdapterCapacity("full"), StoreError("gone"), RuntimeError("the engine died")])
+async def test_a_version_that_can_t_be_checked_now_is_neither_served_nor_rejected_and_can_be_added_again(
+    factory: ServiceFactory, obstacle: Exception
 ) -> None:
-    library, engine = workshop.open()
-    engine.verdict = hindrance
-    with pytest.raises(type(hindrance)):
-        await library.add(TONE, workshop.source(0), actor="test")
-    (version,) = library.show(TONE).versions
-    assert state(library, version.id) is VersionState.PROVING
-    engine.verdict = PROOF
-    assert await ready(library, workshop, 0) == version.id
-    assert state(library, version.id) is VersionState.READY
+    service, engine = factory.open()
+    engine.outcome = obstacle
+    with pytest.raises(type(obstacle)):
+        await service.add(TONE, factory.source(0), actor="test")
+    (version,) = service.get(TONE).versions
+    assert state(service, version.id) is VersionState.CHECKING
+    engine.outcome = EFFECT
+    assert await ready(service, factory, 0) == version.id
+    assert state(service, version.id) is VersionState.READY
 
 
-async def test_without_proofs_a_version_serves_as_soon_as_it_is_accepted(workshop: Workshop) -> None:
-    library, engine = workshop.open(proofs=False)
-    version = await ready(library, workshop)
-    assert state(library, version) is VersionState.READY
-    assert await library.proof(version) is None
-    assert not engine.proven
+async def test_without_effect_checks_a_version_is_served_once_it_is_accepted(factory: ServiceFactory) -> None:
+    service, engine = factory.open(check_effects=False)
+    version = await ready(service, factory)
+    assert state(service, version) is VersionState.READY
+    assert await service.effect_check(version) is None
+    assert not engine.checks
 
 
-async def test_while_a_version_is_tried_it_is_known_and_not_served(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    engine.may_prove.clear()
-    adding = asyncio.create_task(ready(library, workshop))
-    await until(lambda: bool(engine.proven))
-    (version,) = library.show(TONE).versions
-    assert version.state is VersionState.PROVING
+async def test_a_version_is_listed_and_not_served_during_its_check(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    engine.may_check.clear()
+    adding = asyncio.create_task(ready(service, factory))
+    await until(lambda: bool(engine.checks))
+    (version,) = service.get(TONE).versions
+    assert version.state is VersionState.CHECKING
     with pytest.raises(VersionNotReady):
-        library.catalogue.resolve(TONE)
-    assert library.catalogue.path(version.id).is_dir()
-    engine.may_prove.set()
+        service.resolver.resolve(TONE)
+    assert service.resolver.path(version.id).is_dir()
+    engine.may_check.set()
     assert await adding == version.id
 
 
-async def test_nothing_waits_for_a_slow_proof_but_its_own_adapter(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    other = await ready(library, workshop, 1, INTENT)
-    engine.may_prove.clear()
-    adding = asyncio.create_task(ready(library, workshop))
-    await until(lambda: len(engine.proven) == 2)
+async def test_a_slow_check_delays_only_its_own_adapter(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    other = await ready(service, factory, 1, INTENT)
+    engine.may_check.clear()
+    adding = asyncio.create_task(ready(service, factory))
+    await until(lambda: len(engine.checks) == 2)
     async with asyncio.timeout(10):
-        await library.pin(INTENT, pinned=True, actor="test")
-        await library.set_alias(INTENT, {other.digest: 2.0}, actor="test")
-        await library.remove(INTENT, actor="test")
-    engine.may_prove.set()
+        await service.pin(INTENT, pinned=True, actor="test")
+        await service.set_alias(INTENT, {other.digest: 2.0}, actor="test")
+        await service.remove(INTENT, actor="test")
+    engine.may_check.set()
     await adding
 
 
-async def test_two_versions_added_at_once_both_stay_and_what_was_concluded_last_has_the_name(
-    workshop: Workshop,
+async def test_versions_added_concurrently_all_stay_and_the_last_one_checked_is_promoted(
+    factory: ServiceFactory,
 ) -> None:
-    library, engine = workshop.open()
-    engine.may_prove.clear()
-    adding = [asyncio.create_task(ready(library, workshop, seed)) for seed in range(3)]
-    await until(lambda: len(engine.proven) == 3)
-    engine.may_prove.set()
+    service, engine = factory.open()
+    engine.may_check.clear()
+    adding = [asyncio.create_task(ready(service, factory, seed)) for seed in range(3)]
+    await until(lambda: len(engine.checks) == 3)
+    engine.may_check.set()
     versions = await asyncio.gather(*adding)
-    assert {version.id for version in library.show(TONE).versions} == set(versions)
-    newest = (await library.audit(TONE, 1))[0]
-    assert newest.after == library.show(TONE).targets
+    assert {version.id for version in service.get(TONE).versions} == set(versions)
+    newest = (await service.audit(TONE, 1))[0]
+    assert newest.after == service.get(TONE).targets
     assert len(newest.after) == 1
 
 
-async def test_the_same_content_added_twice_at_once_is_one_version_and_both_succeed(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    engine.may_prove.clear()
-    adding = [asyncio.create_task(ready(library, workshop)) for _ in range(2)]
-    await until(lambda: engine.proven.total() == 2)
-    engine.may_prove.set()
+async def test_the_same_content_added_twice_concurrently_is_one_version(
+    factory: ServiceFactory,
+) -> None:
+    service, engine = factory.open()
+    engine.may_check.clear()
+    adding = [asyncio.create_task(ready(service, factory)) for _ in range(2)]
+    await until(lambda: engine.checks.total() == 2)
+    engine.may_check.set()
     one, other = await asyncio.gather(*adding)
     assert one == other
-    assert state(library, one) is VersionState.READY
-    assert len(workshop.contents()) == 1
+    assert state(service, one) is VersionState.READY
+    assert len(factory.contents()) == 1
 
 
-async def test_content_that_serves_already_is_not_tried_again_and_gets_the_name_back(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    first = await ready(library, workshop, 0)
-    await ready(library, workshop, 1)
-    engine.verdict = SILENT
-    assert await ready(library, workshop, 0) == first
-    assert library.catalogue.resolve(TONE) == first
-    assert engine.proven[first] == 1
+async def test_ready_content_that_is_added_again_is_promoted_without_another_check(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    first = await ready(service, factory, 0)
+    await ready(service, factory, 1)
+    engine.outcome = NO_EFFECT
+    assert await ready(service, factory, 0) == first
+    assert service.resolver.resolve(TONE) == first
+    assert engine.checks[first] == 1
 
 
-async def test_what_is_configured_leaves_what_an_operator_decided_as_it_is(workshop: Workshop) -> None:
-    library, _ = workshop.open()
-    await library.add(TONE, workshop.source(0), actor="configuration", renew=False)
-    second = await ready(library, workshop, 1)
-    library, engine = workshop.open()
-    await library.add(TONE, workshop.source(0), actor="configuration", renew=False)
-    assert library.catalogue.resolve(TONE) == second
-    assert not engine.proven
-    third = await library.add(TONE, workshop.source(2), actor="configuration", renew=False)
-    assert library.catalogue.resolve(TONE) == third.id
+async def test_configured_adapters_do_not_override_an_operator(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
+    await service.add(TONE, factory.source(0), actor="configuration", skip_existing=True)
+    second = await ready(service, factory, 1)
+    service, engine = factory.open()
+    await service.add(TONE, factory.source(0), actor="configuration", skip_existing=True)
+    assert service.resolver.resolve(TONE) == second
+    assert not engine.checks
+    third = await service.add(TONE, factory.source(2), actor="configuration", skip_existing=True)
+    assert service.resolver.resolve(TONE) == third.id
 
 
-async def test_a_version_that_is_not_to_be_promoted_serves_by_its_digest_alone(workshop: Workshop) -> None:
-    library, _ = workshop.open()
-    first = await ready(library, workshop, 0)
-    second = await library.add(TONE, workshop.source(1), actor="test", promote=False)
-    assert library.catalogue.resolve(TONE) == first
-    assert library.catalogue.resolve(str(second.id)) == second.id
+async def test_a_version_that_is_not_promoted_is_served_by_its_digest_only(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
+    first = await ready(service, factory, 0)
+    second = await service.add(TONE, factory.source(1), actor="test", promote=False)
+    assert service.resolver.resolve(TONE) == first
+    assert service.resolver.resolve(str(second.id)) == second.id
 
 
-async def test_what_an_ended_process_left_unproven_is_proven_at_the_next_start(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    engine.verdict = NoAdapterCapacity("full")
+async def test_versions_left_unchecked_are_checked_at_the_next_start(
+    factory: ServiceFactory,
+) -> None:
+    service, engine = factory.open()
+    engine.outcome = NoAdapterCapacity("full")
     for seed, promote in ((0, True), (1, False), (2, True)):
         with pytest.raises(NoAdapterCapacity):
-            await library.add(AdapterName(f"a{seed}"), workshop.source(seed), actor="test", promote=promote)
-    library, engine = workshop.open()
-    await library.resume()
-    assert engine.proven.total() == 3
-    states = {record.name: (record.versions[0].state, len(record.targets)) for record in library.catalogue.adapters()}
+            await service.add(AdapterName(f"a{seed}"), factory.source(seed), actor="test", promote=promote)
+    service, engine = factory.open()
+    await service.resume_checks()
+    assert engine.checks.total() == 3
+    states = {record.name: (record.versions[0].state, len(record.targets)) for record in service.resolver.adapters()}
     assert states == {"a0": (VersionState.READY, 1), "a1": (VersionState.READY, 0), "a2": (VersionState.READY, 1)}
-    await library.resume()
-    assert engine.proven.total() == 3
+    await service.resume_checks()
+    assert engine.checks.total() == 3
 
 
-async def test_a_start_does_not_fail_because_of_a_version_that_can_t_be_tried(workshop: Workshop) -> None:
-    for hindrance in (NoAdapterCapacity("full"), StoreError("gone"), AdapterLoadingFailed("no")):
-        library, engine = workshop.open()
-        engine.verdict = NoAdapterCapacity("full")
+async def test_a_start_does_not_fail_because_of_a_version_that_can_t_be_checked(factory: ServiceFactory) -> None:
+    for obstacle in (NoAdapterCapacity("full"), StoreError("gone"), AdapterLoadingFailed("no")):
+        service, engine = factory.open()
+        engine.outcome = NoAdapterCapacity("full")
         with pytest.raises(NoAdapterCapacity):
-            await library.add(TONE, workshop.source(0), actor="test")
-        library, engine = workshop.open()
-        engine.verdict = hindrance
-        await library.resume()
-    assert state(library, library.show(TONE).versions[0].id) is VersionState.REJECTED
+            await service.add(TONE, factory.source(0), actor="test")
+        service, engine = factory.open()
+        engine.outcome = obstacle
+        await service.resume_checks()
+    assert state(service, service.get(TONE).versions[0].id) is VersionState.REJECTED
 
 
-async def test_a_client_that_hangs_up_does_not_stop_what_it_asked_for(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    engine.may_prove.clear()
-    adding = asyncio.create_task(ready(library, workshop))
-    await until(lambda: bool(engine.proven))
+async def test_an_addition_is_completed_although_its_client_disconnects(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    engine.may_check.clear()
+    adding = asyncio.create_task(ready(service, factory))
+    await until(lambda: bool(engine.checks))
     adding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await adding
-    engine.may_prove.set()
-    await library.changes.settled()
-    assert [version.state for version in library.show(TONE).versions] == [VersionState.READY]
-    assert list((workshop.root / "store" / "staging").iterdir()) == []
+    engine.may_check.set()
+    await service.wait_until_idle()
+    assert [version.state for version in service.get(TONE).versions] == [VersionState.READY]
+    assert list((factory.root / "store" / "staging").iterdir()) == []
 
 
-async def test_what_is_fetched_in_vain_leaves_nothing(workshop: Workshop) -> None:
-    library, _ = workshop.open()
-    broken = CopySource(workshop.root, error=SourceUnavailable("The bucket does not answer."))
+async def test_a_failed_fetch_leaves_no_trace(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
+    broken = CopySource(factory.root, error=SourceUnavailable("The bucket does not answer."))
     with pytest.raises(SourceUnavailable):
-        await library.add(TONE, broken, actor="test")
+        await service.add(TONE, broken, actor="test")
     with pytest.raises(AdapterExists):
-        await library.add(AdapterName(BASE.name), workshop.source(0), actor="test")
-    assert workshop.contents() == set()
-    assert await library.audit(None, 10) == []
+        await service.add(AdapterName(BASE.name), factory.source(0), actor="test")
+    assert factory.contents() == set()
+    assert await service.audit(None, 10) == []
 
 
-async def test_removed_content_leaves_the_disk_when_no_version_has_it_any_more(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    old = await ready(library, workshop, 0)
-    new = await ready(library, workshop, 1)
-    twin = await ready(library, workshop, 1, INTENT)
-    await library.prefetch(str(old))
-    left = await library.remove_version(old, actor="test")
+async def test_content_is_deleted_with_the_last_version_that_refers_to_it(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    old = await ready(service, factory, 0)
+    new = await ready(service, factory, 1)
+    twin = await ready(service, factory, 1, INTENT)
+    await service.prefetch(str(old))
+    left = await service.remove_version(old, actor="test")
     assert [version.id for version in left.versions] == [new]
     await until(lambda: old not in engine.loaded)
-    assert len(workshop.contents()) == 1
-    await library.remove(TONE, actor="test")
-    assert len(workshop.contents()) == 1
-    assert library.catalogue.resolve(str(twin)) == twin
-    await library.remove(INTENT, actor="test")
-    assert workshop.contents() == set()
+    assert len(factory.contents()) == 1
+    await service.remove(TONE, actor="test")
+    assert len(factory.contents()) == 1
+    assert service.resolver.resolve(str(twin)) == twin
+    await service.remove(INTENT, actor="test")
+    assert factory.contents() == set()
     with pytest.raises(AdapterNotFound):
-        await library.remove(INTENT, actor="test")
+        await service.remove(INTENT, actor="test")
     with pytest.raises(AdapterNotFound):
-        await library.remove_version(twin, actor="test")
+        await service.remove_version(twin, actor="test")
 
 
-async def test_a_version_removed_while_it_is_tried_is_told_as_gone(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    engine.may_prove.clear()
-    adding = asyncio.create_task(ready(library, workshop))
-    await until(lambda: bool(engine.proven))
-    await library.remove(TONE, actor="test")
-    engine.may_prove.set()
+async def test_adding_a_version_that_is_removed_during_its_check_fails(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    engine.may_check.clear()
+    adding = asyncio.create_task(ready(service, factory))
+    await until(lambda: bool(engine.checks))
+    await service.remove(TONE, actor="test")
+    engine.may_check.set()
     with pytest.raises(VersionNotFound):
         await adding
-    assert library.catalogue.adapters() == library.registry.snapshot() == []
+    assert service.resolver.adapters() == service.registry.snapshot() == []
 
 
-async def test_a_quarantined_version_serves_nobody_from_that_moment_on(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    first, second = await ready(library, workshop, 0), await ready(library, workshop, 1)
-    await library.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
-    await library.prefetch(TONE)
-    library.quarantine(second, "corrupt")
-    assert {library.catalogue.resolve(TONE, str(user)) for user in range(20)} == {first}
-    library.quarantine(first, "corrupt too")
+async def test_a_quarantined_version_is_not_served_from_that_moment_on(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    first, second = await ready(service, factory, 0), await ready(service, factory, 1)
+    await service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
+    await service.prefetch(TONE)
+    service.quarantine(second, "corrupt")
+    assert {service.resolver.resolve(TONE, str(user)) for user in range(20)} == {first}
+    service.quarantine(first, "corrupt too")
     with pytest.raises(VersionQuarantined):
-        library.catalogue.resolve(TONE)
-    await library.changes.settled()
-    assert state(library, first) is state(library, second) is VersionState.QUARANTINED
+        service.resolver.resolve(TONE)
+    await service.wait_until_idle()
+    assert state(service, first) is state(service, second) is VersionState.QUARANTINED
     assert engine.loaded == set()
-    again, _ = workshop.open()
+    again, _ = factory.open()
     with pytest.raises(VersionQuarantined):
-        again.catalogue.resolve(TONE)
+        again.resolver.resolve(TONE)
 
 
-async def test_a_quarantine_is_told_once_however_often_it_is_found_out(workshop: Workshop) -> None:
-    library, _ = workshop.open()
-    told: list[tuple[VersionId, str]] = []
-    library.on_quarantine = lambda version, reason: told.append((version, reason))
-    version = await ready(library, workshop, 0)
+async def test_a_quarantine_is_reported_once_however_often_it_is_requested(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
+    reports: list[tuple[VersionId, str]] = []
+    service.on_quarantine = lambda version, reason: reports.append((version, reason))
+    version = await ready(service, factory, 0)
     for _ in range(3):
-        library.quarantine(version, "corrupt")
-    assert told == [(version, "corrupt")]
-    await library.changes.settled()
+        service.quarantine(version, "corrupt")
+    assert reports == [(version, "corrupt")]
+    await service.wait_until_idle()
 
 
-async def test_a_quarantine_holds_against_a_change_that_was_under_way(workshop: Workshop) -> None:
-    library, _ = workshop.open()
-    first, second = await ready(library, workshop, 0), await ready(library, workshop, 1)
-    reread = library.registry.get
+async def test_a_quarantine_holds_against_a_change_in_progress(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
+    first, second = await ready(service, factory, 0), await ready(service, factory, 1)
+    reread = service.registry.get
 
     def slowly(name: AdapterName) -> Any:
-        record = reread(name)  # what it says is old when it arrives
-        loop.call_soon_threadsafe(library.quarantine, first, "corrupt")
+        record = reread(name)  # outdated when it is returned
+        loop.call_soon_threadsafe(service.quarantine, first, "corrupt")
         return record
 
     loop = asyncio.get_running_loop()
-    library.registry.get = slowly  # type: ignore[method-assign]
-    changing = asyncio.create_task(library.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test"))
+    service.registry.get = slowly  # type: ignore[method-assign]
+    changing = asyncio.create_task(service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test"))
     while not changing.done():
         await asyncio.sleep(0)
-        known = library.catalogue.version(str(first))
-        if first in library.changes._withdrawn:
+        known = service.resolver.version(str(first))
+        if first in service._sync._unwritten_quarantines:
             assert known is not None
             assert known.state is VersionState.QUARANTINED
-    library.registry.get = reread  # type: ignore[method-assign]
-    await library.changes.settled()
-    assert state(library, first) is VersionState.QUARANTINED
-    assert library.show(TONE).targets == {second.digest: 1}
+    service.registry.get = reread  # type: ignore[method-assign]
+    await service.wait_until_idle()
+    assert state(service, first) is VersionState.QUARANTINED
+    assert service.get(TONE).targets == {second.digest: 1}
 
 
 async def test_a_quarantine_that_can_t_be_written_holds_in_memory_and_is_written_with_the_next_change(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    factory: ServiceFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library, _ = workshop.open()
-    first, second = await ready(library, workshop, 0), await ready(library, workshop, 1)
+    service, _ = factory.open()
+    first, second = await ready(service, factory, 0), await ready(service, factory, 1)
 
     def disk_full(*_: Any, **__: Any) -> None:
         raise StoreError("The adapter registry can't be read or written.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(library.registry, "conclude", disk_full)
-        library.quarantine(second, "corrupt")
-        await library.changes.settled()
+        patch.setattr(service.registry, "set_state", disk_full)
+        service.quarantine(second, "corrupt")
+        await service.wait_until_idle()
         with pytest.raises(StoreError):
-            await library.set_alias(TONE, {second.digest: 1}, actor="test")
+            await service.set_alias(TONE, {second.digest: 1}, actor="test")
         with pytest.raises(VersionQuarantined):
-            library.catalogue.resolve(TONE)
+            service.resolver.resolve(TONE)
     with pytest.raises(VersionNotReady):
-        await library.set_alias(TONE, {second.digest: 1}, actor="test")
-    await library.set_alias(TONE, {first.digest: 1}, actor="test")
-    assert state(library, second) is VersionState.QUARANTINED
+        await service.set_alias(TONE, {second.digest: 1}, actor="test")
+    await service.set_alias(TONE, {first.digest: 1}, actor="test")
+    assert state(service, second) is VersionState.QUARANTINED
 
 
-async def test_what_is_quarantined_can_be_rolled_back_from_and_added_again(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    first, second = await ready(library, workshop, 0), await ready(library, workshop, 1)
-    library.quarantine(second, "corrupt")
-    assert (await library.rollback(TONE, actor="test")).targets == {first.digest: 1.0}
+async def test_a_quarantined_version_can_be_rolled_back_and_added_again(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    first, second = await ready(service, factory, 0), await ready(service, factory, 1)
+    service.quarantine(second, "corrupt")
+    assert (await service.roll_back(TONE, actor="test")).targets == {first.digest: 1.0}
     with pytest.raises(NothingToRollBack):
-        await library.rollback(TONE, actor="test")
-    assert await ready(library, workshop, 1) == second
-    assert engine.proven[second] == 2
-    assert library.catalogue.resolve(TONE) == second
+        await service.roll_back(TONE, actor="test")
+    assert await ready(service, factory, 1) == second
+    assert engine.checks[second] == 2
+    assert service.resolver.resolve(TONE) == second
 
 
-async def test_quarantining_what_does_not_serve_changes_nothing(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    good = await ready(library, workshop, 0)
-    engine.verdict = SILENT
+async def test_quarantining_a_version_that_is_not_served_changes_nothing(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    good = await ready(service, factory, 0)
+    engine.outcome = NO_EFFECT
     with pytest.raises(AdapterRejected):
-        await library.add(TONE, workshop.source(1), actor="test")
-    before = await library.audit(None, 100)
-    for version in library.show(TONE).versions:
+        await service.add(TONE, factory.source(1), actor="test")
+    before = await service.audit(None, 100)
+    for version in service.get(TONE).versions:
         if version.id != good:
-            library.quarantine(version.id, "corrupt")
-    library.quarantine(VersionId(INTENT, good.digest), "corrupt")
-    await library.changes.settled()
-    assert await library.audit(None, 100) == before
+            service.quarantine(version.id, "corrupt")
+    service.quarantine(VersionId(INTENT, good.digest), "corrupt")
+    await service.wait_until_idle()
+    assert await service.audit(None, 100) == before
 
 
-async def test_a_pinned_adapter_stays_in_the_engine_and_its_new_version_takes_its_place(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    first = await ready(library, workshop, 0)
-    await library.pin(TONE, pinned=True, actor="test")
+async def test_a_pinned_adapter_stays_in_the_engine_and_its_new_version_replaces_it(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    first = await ready(service, factory, 0)
+    await service.pin(TONE, pinned=True, actor="test")
     await until(lambda: engine.pinned == {first})
-    second = await ready(library, workshop, 1)
+    second = await ready(service, factory, 1)
     await until(lambda: engine.pinned == {second})
-    await library.pin(TONE, pinned=False, actor="test")
+    await service.pin(TONE, pinned=False, actor="test")
     await until(lambda: engine.pinned == set())
 
 
-async def test_pins_never_take_the_last_slot_and_a_refused_pin_changes_nothing(workshop: Workshop) -> None:
-    library, _ = workshop.open()
-    names = [parse_adapter_name(f"a{number}") for number in range(workshop.capacity)]
-    versions = [await ready(library, workshop, seed, name) for seed, name in enumerate(names)]
+async def test_pins_never_take_the_last_slot_and_a_refused_pin_changes_nothing(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
+    names = [parse_adapter_name(f"a{number}") for number in range(factory.capacity)]
+    versions = [await ready(service, factory, seed, name) for seed, name in enumerate(names)]
     for name in names[:-1]:
-        await library.pin(name, pinned=True, actor="test")
+        await service.pin(name, pinned=True, actor="test")
     with pytest.raises(PinLimit):
-        await library.pin(names[-1], pinned=True, actor="test")
-    assert [record.pinned for record in library.registry.snapshot()] == [True] * (len(names) - 1) + [False]
-    other = await library.add(names[0], workshop.source(9), actor="test", promote=False)
+        await service.pin(names[-1], pinned=True, actor="test")
+    assert [record.pinned for record in service.registry.snapshot()] == [True] * (len(names) - 1) + [False]
+    other = await service.add(names[0], factory.source(9), actor="test", promote=False)
     with pytest.raises(PinLimit):
-        await library.set_alias(names[0], {versions[0].digest: 1, other.id.digest: 1}, actor="test")
-    assert library.catalogue.resolve(names[0]) == versions[0]
+        await service.set_alias(names[0], {versions[0].digest: 1, other.id.digest: 1}, actor="test")
+    assert service.resolver.resolve(names[0]) == versions[0]
 
 
-async def test_pins_and_the_most_used_adapters_are_brought_in_at_a_start(workshop: Workshop) -> None:
-    library, _ = workshop.open()
+async def test_pinned_and_most_used_adapters_are_loaded_at_startup(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
     names = [parse_adapter_name(f"a{number}") for number in range(6)]
-    versions = [await ready(library, workshop, seed, name) for seed, name in enumerate(names)]
-    await library.pin(names[0], pinned=True, actor="test")
+    versions = [await ready(service, factory, seed, name) for seed, name in enumerate(names)]
+    await service.pin(names[0], pinned=True, actor="test")
     for count, version in enumerate(versions[1:]):
         for _ in range(count):
-            (await library.pool.lease(version)).release()
-    await library.close()
-    library, engine = workshop.open()
-    await library.warm()
+            (await service.pool.lease(version)).release()
+    await service.close()
+    service, engine = factory.open()
+    await service.warm_up()
     await until(lambda: engine.pinned == {versions[0]})
     assert engine.loaded == {versions[0], versions[5], versions[4], versions[3]}
 
 
-async def test_prefetching_brings_in_all_that_a_name_leads_to(workshop: Workshop) -> None:
-    library, engine = workshop.open()
-    first, second = await ready(library, workshop, 0), await ready(library, workshop, 1)
-    assert await library.prefetch(str(first)) == [first]
+async def test_prefetching_loads_all_targets_of_a_name(factory: ServiceFactory) -> None:
+    service, engine = factory.open()
+    first, second = await ready(service, factory, 0), await ready(service, factory, 1)
+    assert await service.prefetch(str(first)) == [first]
     assert engine.loaded == {first}
-    await library.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
-    assert set(await library.prefetch(TONE)) == {first, second}
+    await service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
+    assert set(await service.prefetch(TONE)) == {first, second}
     assert engine.loaded == {first, second}
     for name in ("nobody", f"nobody@{first.digest}", "x" * 1000):
         with pytest.raises(AdapterNotFound):
-            await library.prefetch(name)
-    library.quarantine(second, "corrupt")
+            await service.prefetch(name)
+    service.quarantine(second, "corrupt")
     with pytest.raises(VersionQuarantined):
-        await library.prefetch(str(second))
+        await service.prefetch(str(second))
 
 
-async def test_what_was_accepted_for_another_base_can_be_removed_and_its_files_with_it(workshop: Workshop) -> None:
-    library, _ = workshop.open()
-    await ready(library, workshop)
+async def test_an_adapter_of_another_base_can_be_removed_with_its_files(factory: ServiceFactory) -> None:
+    service, _ = factory.open()
+    await ready(service, factory)
     twin = BASE.model_copy(update={"name": "another"})
-    library.catalogue = Catalogue(library.registry.snapshot(), library.intake.store, twin)
+    service.resolver = AdapterResolver(service.registry.snapshot(), service.ingest.store, twin)
     with pytest.raises(AdapterNotFound):
-        library.show(TONE)
-    await library.remove(TONE, actor="test")
-    assert library.registry.snapshot() == []
-    assert workshop.contents() == set()
+        service.get(TONE)
+    await service.remove(TONE, actor="test")
+    assert service.registry.snapshot() == []
+    assert factory.contents() == set()
 
 
-CHANGES: list[Callable[[Library, VersionId], Awaitable[object]]] = [
-    lambda library, version: library.set_alias(version.name, {version.digest: 1}, actor="x"),
-    lambda library, version: library.rollback(version.name, actor="x"),
-    lambda library, version: library.pin(version.name, pinned=True, actor="x"),
-    lambda library, version: library.remove(version.name, actor="x"),
-    lambda library, version: library.remove_version(version, actor="x"),
+CHANGES: list[Callable[[AdapterService, VersionId], Awaitable[object]]] = [
+    lambda service, version: service.set_alias(version.name, {version.digest: 1}, actor="x"),
+    lambda service, version: service.roll_back(version.name, actor="x"),
+    lambda service, version: service.pin(version.name, pinned=True, actor="x"),
+    lambda service, version: service.remove(version.name, actor="x"),
+    lambda service, version: service.remove_version(version, actor="x"),
 ]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_changes_to_an_unknown_adapter_are_refused(
-    workshop: Workshop, change: Callable[[Library, VersionId], Awaitable[object]]
+    factory: ServiceFactory, change: Callable[[AdapterService, VersionId], Awaitable[object]]
 ) -> None:
-    library, _ = workshop.open()
-    version = await ready(library, workshop)
+    service, _ = factory.open()
+    version = await ready(service, factory)
     with pytest.raises(AdapterNotFound):
-        await change(library, VersionId(INTENT, version.digest))
+        await change(service, VersionId(INTENT, version.digest))
     with pytest.raises(AdapterNotFound):
-        library.show(INTENT)
+        service.get(INTENT)

@@ -1,4 +1,4 @@
-"""Whatever operators do in whatever order: memory, registry, store and audit tell the same, and only READY serves."""
+"""Random sequences of operations: resolver, registry, store and audit log agree, and only READY versions are served."""
 
 import asyncio
 import shutil
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -24,31 +25,31 @@ from loramux_adapters.errors import (
     VersionNotReady,
 )
 from loramux_adapters.models import AdapterName, Digest, VersionId, VersionState
-from loramux_adapters.registry.transaction import shares
-from tests.helpers.adapter_services import SILENT, Workshop
-from tests.helpers.audit_replay import replayed, summary
-from tests.helpers.registry_records import PROOF
+from loramux_adapters.registry.transaction import ChangedBy, traffic_shares
+from tests.helpers.adapter_services import NO_EFFECT, ServiceFactory
+from tests.helpers.audit_replay import replay, summary
+from tests.helpers.registry_records import EFFECT
 
-PROVING, READY = VersionState.PROVING, VersionState.READY
+PROVING, READY = VersionState.CHECKING, VersionState.READY
 REJECTED, QUARANTINED = VersionState.REJECTED, VersionState.QUARANTINED
 NAMES = st.sampled_from([AdapterName("tone"), AdapterName("ft:tiny/org:intent"), AdapterName("b")])
 SEEDS = st.integers(0, 3)
 WEIGHTS = st.dictionaries(SEEDS, st.sampled_from([0.01, 1.0, 95.0]), min_size=1)
-MOST_PINS = 2
+MAX_PINS = 2
 
 
 @dataclass
 class Model:
-    """One adapter as it should be."""
+    """The expected state of one adapter."""
 
     states: dict[Digest, VersionState] = field(default_factory=dict)
-    wishes: dict[Digest, bool] = field(default_factory=dict)
+    promotions: dict[Digest, bool] = field(default_factory=dict)
     targets: dict[Digest, float] = field(default_factory=dict)
     history: list[dict[Digest, float]] = field(default_factory=list)
     pinned: bool = False
 
-    def lead_to(self, targets: Mapping[Digest, float]) -> None:
-        if self.targets and shares(self.targets) != shares(targets):
+    def set_targets(self, targets: Mapping[Digest, float]) -> None:
+        if self.targets and traffic_shares(self.targets) != traffic_shares(targets):
             self.history.append(self.targets)
         self.targets = dict(targets)
 
@@ -57,26 +58,26 @@ class Model:
 
 
 class Operators(RuleBasedStateMachine):
-    """Operators of one server, which is started again now and then."""
+    """The operations on one server, with restarts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.root = Path(tempfile.mkdtemp())
-        self.workshop = Workshop(self.root, capacity=MOST_PINS + 1)
+        self.factory = ServiceFactory(self.root, capacity=MAX_PINS + 1)
         self.digests: dict[int, Digest] = {}
         self.model: dict[AdapterName, Model] = {}
         self.open()
 
     def teardown(self) -> None:
-        self.run(self.library.close())
+        self.run(self.service.close())
         self.runner.close()
-        self.workshop.close()
+        self.factory.close()
         shutil.rmtree(self.root)
 
     def open(self) -> None:
         async def opened() -> None:
-            self.library, self.engine = self.workshop.open()
+            self.service, self.engine = self.factory.open()
 
         self.run(opened())
 
@@ -85,7 +86,7 @@ class Operators(RuleBasedStateMachine):
             try:
                 return await work
             finally:
-                await self.library.changes.settled() if hasattr(self, "library") else None
+                await self.service.wait_until_idle() if hasattr(self, "service") else None
 
         return self.runner.run(settled())
 
@@ -95,73 +96,73 @@ class Operators(RuleBasedStateMachine):
         except AdapterError as error:
             assert isinstance(error, kind), error
         else:
-            raise AssertionError(f"was not refused with {kind.__name__}")
+            raise AssertionError(f"not refused with {kind.__name__}")
 
     def digest(self, seed: int) -> Digest:
-        """The digest of a content, which is known once it was added; an unknown one until then."""
+        """Return the digest of a content, or an unknown digest before it was first added."""
         return self.digests.get(seed, Digest(f"{seed:012x}"))
 
-    def after_entering(self, name: AdapterName, seed: int, *, promote: bool) -> Model:
-        """The model once content is in, and before it is proven."""
+    def after_adding(self, name: AdapterName, seed: int, *, promote: bool) -> Model:
+        """Update the model for accepted content whose effect has not been checked yet."""
         model = self.model.setdefault(name, Model())
         self.digests.update({seed: self.newest(name, seed)})
         digest = self.digests[seed]
         before = model.states.get(digest)
         if before is not READY:
-            model.wishes[digest] = promote or (before is PROVING and model.wishes[digest])
+            model.promotions[digest] = promote or (before is PROVING and model.promotions[digest])
             model.states[digest] = PROVING
         return model
 
     def newest(self, name: AdapterName, seed: int) -> Digest:
-        """The digest that the content of `seed` was registered with."""
+        """Return the digest that the content of `seed` was registered with."""
         if seed in self.digests:
             return self.digests[seed]
         known = set(self.digests.values())
-        versions = self.library.registry.get(name).versions
+        versions = self.service.registry.get(name).versions
         return next(version.id.digest for version in versions if version.id.digest not in known)
 
-    def lead_to(self, model: Model, digest: Digest) -> None:
-        model.lead_to({digest: 1.0})
+    def set_targets(self, model: Model, digest: Digest) -> None:
+        model.set_targets({digest: 1.0})
 
     @rule(name=NAMES, seed=SEEDS, promote=st.booleans())
-    def add_a_good_one(self, name: AdapterName, seed: int, promote: bool) -> None:
-        self.engine.verdict = PROOF
-        added = self.run(self.library.add(name, self.workshop.source(seed), actor="operator", promote=promote))
-        model = self.after_entering(name, seed, promote=promote)
+    def add_a_valid_version(self, name: AdapterName, seed: int, promote: bool) -> None:
+        self.engine.outcome = EFFECT
+        added = self.run(self.service.add(name, self.factory.source(seed), actor="operator", promote=promote))
+        model = self.after_adding(name, seed, promote=promote)
         was_ready = model.states[added.id.digest] is READY
-        if promote if was_ready else model.wishes[added.id.digest]:
-            self.lead_to(model, added.id.digest)
+        if promote if was_ready else model.promotions[added.id.digest]:
+            self.set_targets(model, added.id.digest)
         model.states[added.id.digest] = READY
 
     @rule(name=NAMES, seed=SEEDS, promote=st.booleans())
-    def add_one_without_effect(self, name: AdapterName, seed: int, promote: bool) -> None:
-        self.engine.verdict = SILENT
-        if self.state(name, seed) is READY:  # what serves is not tried again
-            self.add_a_good_one(name, seed, promote)
+    def add_a_version_without_effect(self, name: AdapterName, seed: int, promote: bool) -> None:
+        self.engine.outcome = NO_EFFECT
+        if self.state(name, seed) is READY:  # READY versions are not checked again
+            self.add_a_valid_version(name, seed, promote)
             return
-        source = self.workshop.source(seed)
-        self.refused(AdapterRejected, self.library.add(name, source, actor="operator", promote=promote))
-        model = self.after_entering(name, seed, promote=promote)
+        source = self.factory.source(seed)
+        self.refused(AdapterRejected, self.service.add(name, source, actor="operator", promote=promote))
+        model = self.after_adding(name, seed, promote=promote)
         model.states[self.digests[seed]] = REJECTED
 
     @rule(name=NAMES, seed=SEEDS, promote=st.booleans())
-    def add_one_that_can_t_be_tried_now(self, name: AdapterName, seed: int, promote: bool) -> None:
-        self.engine.verdict = NoAdapterCapacity("full")
+    def add_a_version_that_can_t_be_checked_now(self, name: AdapterName, seed: int, promote: bool) -> None:
+        self.engine.outcome = NoAdapterCapacity("full")
         if self.state(name, seed) is READY:
-            self.add_a_good_one(name, seed, promote)
+            self.add_a_valid_version(name, seed, promote)
             return
-        source = self.workshop.source(seed)
-        self.refused(NoAdapterCapacity, self.library.add(name, source, actor="operator", promote=promote))
-        self.after_entering(name, seed, promote=promote)
+        source = self.factory.source(seed)
+        self.refused(NoAdapterCapacity, self.service.add(name, source, actor="operator", promote=promote))
+        self.after_adding(name, seed, promote=promote)
 
     @rule(name=NAMES, weights=WEIGHTS)
     def promote_or_split(self, name: AdapterName, weights: dict[int, float]) -> None:
         targets = {self.digest(seed): weight for seed, weight in weights.items()}
-        change = self.library.set_alias(name, targets, actor="operator")
+        change = self.service.set_alias(name, targets, actor="operator")
         model = self.model.get(name)
         if model is None:
             self.refused(AdapterNotFound, change)
-        elif model.pinned and self.pins_besides(name) + len(targets) > MOST_PINS:
+        elif model.pinned and self.other_pins(name) + len(targets) > MAX_PINS:
             self.refused(PinLimit, change)
         elif not set(targets) <= set(model.states):
             self.refused(AdapterError, change)
@@ -169,18 +170,18 @@ class Operators(RuleBasedStateMachine):
             self.refused(VersionNotReady, change)
         else:
             self.run(change)
-            model.lead_to(targets)
+            model.set_targets(targets)
 
     @rule(name=NAMES)
     def roll_back(self, name: AdapterName) -> None:
-        model, change = self.model.get(name), self.library.rollback(name, actor="operator")
+        model, change = self.model.get(name), self.service.roll_back(name, actor="operator")
         if model is None:
             self.refused(AdapterNotFound, change)
             return
         history = list(model.history)
         while history:
             targets = history.pop()
-            if shares(targets) != shares(model.targets) and model.can_serve(targets):
+            if traffic_shares(targets) != traffic_shares(model.targets) and model.can_serve(targets):
                 self.run(change)
                 model.history, model.targets = history, targets
                 return
@@ -188,10 +189,10 @@ class Operators(RuleBasedStateMachine):
 
     @rule(name=NAMES, pinned=st.booleans())
     def pin(self, name: AdapterName, pinned: bool) -> None:
-        model, change = self.model.get(name), self.library.pin(name, pinned=pinned, actor="operator")
+        model, change = self.model.get(name), self.service.pin(name, pinned=pinned, actor="operator")
         if model is None:
             self.refused(AdapterNotFound, change)
-        elif pinned and self.pins_besides(name) + len(model.targets) > MOST_PINS:
+        elif pinned and self.other_pins(name) + len(model.targets) > MAX_PINS:
             self.refused(PinLimit, change)
         else:
             self.run(change)
@@ -202,9 +203,9 @@ class Operators(RuleBasedStateMachine):
         digest = self.digest(seed)
 
         async def quarantined() -> None:
-            self.library.quarantine(VersionId(name, digest), "corrupt")
-            if and_then and self.model.get(name):  # before it can be in the registry
-                await self.library.pin(name, pinned=False, actor="operator")
+            self.service.quarantine(VersionId(name, digest), "corrupt")
+            if and_then and self.model.get(name):  # before the quarantine can be in the registry
+                await self.service.pin(name, pinned=False, actor="operator")
 
         self.run(quarantined())
         model = self.model.get(name)
@@ -216,7 +217,7 @@ class Operators(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def remove(self, name: AdapterName) -> None:
-        change = self.library.remove(name, actor="operator")
+        change = self.service.remove(name, actor="operator")
         if name in self.model:
             assert {version.id.digest for version in self.run(change).versions} == set(self.model.pop(name).states)
         else:
@@ -225,7 +226,7 @@ class Operators(RuleBasedStateMachine):
     @rule(name=NAMES, seed=SEEDS)
     def remove_version(self, name: AdapterName, seed: int) -> None:
         digest, model = self.digest(seed), self.model.get(name)
-        change = self.library.remove_version(VersionId(name, digest), actor="operator")
+        change = self.service.remove_version(VersionId(name, digest), actor="operator")
         if model is None:
             self.refused(AdapterNotFound, change)
         elif digest not in model.states:
@@ -234,51 +235,51 @@ class Operators(RuleBasedStateMachine):
             self.refused(VersionInUse, change)
         else:
             self.run(change)
-            del model.states[digest], model.wishes[digest]
+            del model.states[digest], model.promotions[digest]
             if not model.states:
                 del self.model[name]
 
-    @rule(found=st.sampled_from([PROOF, SILENT]))
+    @rule(found=st.sampled_from([EFFECT, NO_EFFECT]))
     def restart(self, found: Any) -> None:
         self.open()
-        self.engine.verdict = found
-        self.run(self.library.resume())
+        self.engine.outcome = found
+        self.run(self.service.resume_checks())
         for model in (self.model[name] for name in sorted(self.model)):
-            unproven = [version for version in model.states if model.states[version] is PROVING]
-            for digest in sorted(unproven, key=self.age):
-                model.states[digest] = READY if found is PROOF else REJECTED
-                if found is PROOF and model.wishes[digest]:
-                    self.lead_to(model, digest)
+            unchecked = [version for version in model.states if model.states[version] is PROVING]
+            for digest in sorted(unchecked, key=self.age):
+                model.states[digest] = READY if found is EFFECT else REJECTED
+                if found is EFFECT and model.promotions[digest]:
+                    self.set_targets(model, digest)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
-    def a_step_that_does_not_exist_is_refused(self, data: st.DataObject) -> None:
+    def a_transition_that_does_not_exist_is_refused(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.model)))
         digest = data.draw(st.sampled_from(sorted(self.model[name].states)))
         state = self.model[name].states[digest]
         target = data.draw(st.sampled_from([other for other in VersionState if not state.can_become(other)]))
-        by = self.library.changes.by("operator")
+        by = ChangedBy("operator", 1.0)
         try:
-            self.library.registry.conclude(VersionId(name, digest), target, by)
+            self.service.registry.set_state(VersionId(name, digest), target, by)
         except VersionNotReady:
             return
         raise AssertionError(f"{state} became {target}")
 
     @invariant()
-    def memory_tells_what_the_registry_tells(self) -> None:
-        assert self.library.catalogue.adapters() == self.library.registry.snapshot()
+    def the_resolver_agrees_with_the_registry(self) -> None:
+        assert self.service.resolver.adapters() == self.service.registry.snapshot()
 
     @invariant()
-    def the_registry_is_as_it_should_be(self) -> None:
-        found = {record.name: record for record in self.library.registry.snapshot()}
+    def the_registry_agrees_with_the_model(self) -> None:
+        found = {record.name: record for record in self.service.registry.snapshot()}
         assert found.keys() == self.model.keys()
         for name, model in self.model.items():
             assert {version.id.digest: version.state for version in found[name].versions} == model.states
             assert (found[name].targets, found[name].pinned) == (model.targets, model.pinned)
 
     @invariant()
-    def names_lead_to_what_is_ready_and_nothing_else_is_served(self) -> None:
-        for record in self.library.catalogue.adapters():
+    def only_ready_versions_are_served(self) -> None:
+        for record in self.service.resolver.adapters():
             served = {self.resolved(record.name, str(user)) for user in range(5)} - {None}
             assert served <= {VersionId(record.name, digest) for digest in record.targets}
             assert bool(served) == bool(record.targets)
@@ -287,34 +288,41 @@ class Operators(RuleBasedStateMachine):
                 assert (self.resolved(str(version.id)) is not None) == (version.state is READY)
 
     @invariant()
-    def the_store_holds_what_is_registered(self) -> None:
+    def the_store_contains_the_registered_versions(self) -> None:
         digests = {
-            version.manifest.digest for record in self.library.registry.snapshot() for version in record.versions
+            version.manifest.digest for record in self.service.registry.snapshot() for version in record.versions
         }
-        assert self.workshop.contents() == digests
+        assert self.factory.contents() == digests
 
     @invariant()
-    def the_audit_explains_everything(self) -> None:
-        found = summary(self.library.registry.snapshot())
-        assert replayed(self.library.registry.audit(None, 100_000)[::-1]) == found
+    def the_audit_log_explains_everything(self) -> None:
+        found = summary(self.service.registry.snapshot())
+        assert replay(self.service.registry.audit(None, 100_000)[::-1]) == found
 
     def state(self, name: AdapterName, seed: int) -> VersionState | None:
         model = self.model.get(name)
         return model.states.get(self.digest(seed)) if model else None
 
-    def pins_besides(self, name: AdapterName) -> int:
+    def other_pins(self, name: AdapterName) -> int:
         return sum(len(model.targets) for other, model in self.model.items() if model.pinned and other != name)
 
     def age(self, digest: Digest) -> tuple[float, Digest]:
-        found = (v for record in self.library.registry.snapshot() for v in record.versions if v.id.digest == digest)
+        found = (v for record in self.service.registry.snapshot() for v in record.versions if v.id.digest == digest)
         return next(found).created_at, digest
 
     def resolved(self, name: str, user: str | None = None) -> VersionId | None:
         try:
-            return self.library.catalogue.resolve(name, user)
+            return self.service.resolver.resolve(name, user)
         except VersionNotReady:
             return None
 
 
+class ManyOperators(Operators):
+    """The same operations in many more and longer sequences."""
+
+
 TestOperators = Operators.TestCase
-TestOperators.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+TestOperators.settings = settings(max_examples=4, stateful_step_count=20)
+
+TestManyOperators = pytest.mark.slow(ManyOperators.TestCase)
+TestManyOperators.settings = settings(max_examples=40, stateful_step_count=30)

@@ -1,4 +1,4 @@
-"""Sound adapters spoilt in any way that comes to Hypothesis' mind, or to atheris', which plays through Hypothesis."""
+"""A Hypothesis strategy of corrupted adapters, which atheris uses too."""
 
 import json
 from pathlib import Path
@@ -49,11 +49,11 @@ _no_cuts = st.just((None, None, None))
 
 
 @st.composite
-def spoilt_adapters(draw: st.DrawFn) -> Files:
-    """A sound adapter of SMALL in which nothing or anything is changed."""
+def corrupted_adapters(draw: st.DrawFn) -> Files:
+    """Draw a valid adapter of SMALL, and change nothing or anything in it."""
     config = draw(st.sampled_from(_CONFIGS)) | draw(st.dictionaries(st.sampled_from(_KEYS) | _texts, _json, max_size=2))
     header, data = draw(st.sampled_from([split_weights(_TENSORS), as_bfloat16(_TENSORS)]))
-    # Mostly at most one file is broken byte for byte: what follows would never be reached otherwise.
+    # Mostly cut none of the files: later checks would never be reached otherwise.
     cuts = draw(_no_cuts | st.tuples(_cuts, _cuts, _cuts))
     text = _cut(json.dumps(_changed(draw, header)).encode(), cuts[0])
     size = len(text) if cuts[0] is None else draw(st.just(len(text)) | st.integers(0, 2**64 - 1))
@@ -68,7 +68,7 @@ def write_files(folder: Path, files: Files) -> Path:
 
 
 def _changed(draw: st.DrawFn, header: dict[str, Any]) -> dict[str, Any]:
-    """The header with some fields of entries changed, entries renamed or left out, and others put in."""
+    """Change fields, rename and drop entries of the header, and add others."""
     changed = {name: dict(entry) for name, entry in header.items()}
     for name, field, value in draw(st.lists(st.tuples(st.sampled_from(_NAMES), _fields, _values), max_size=2)):
         changed[name][field] = value
@@ -80,7 +80,7 @@ def _changed(draw: st.DrawFn, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cut(content: bytes, cut: tuple[int, int, bytes] | None) -> bytes:
-    """The content with a piece cut out and another put in its place."""
+    """Replace a piece of the content by another one."""
     if cut is None:
         return content
     start, length, piece = cut

@@ -1,4 +1,4 @@
-"""Small adapters to put before the validator: sound ones, and any kind of broken one."""
+"""Small adapters for the validator: valid ones, and all kinds of invalid ones."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 def lora_config(**changes: Any) -> dict[str, Any]:
-    """What PEFT 0.21 writes for a LoRA of rank 4 on two modules of all layers, but for `changes`."""
+    """Return PEFT 0.21's config of a LoRA of rank 4 on two modules of all layers, with `changes`."""
     return {
         "alora_invocation_tokens": None,
         "alpha_pattern": {},
@@ -74,8 +74,8 @@ def lora_config(**changes: Any) -> dict[str, Any]:
 
 
 def _peft_configs() -> dict[str, dict[str, Any]]:
-    """What PEFT's versions write: the keys that each of them brought, as they stand in a plain LoRA's file."""
-    brought: dict[str, dict[str, Any]] = {
+    """Return the config of a plain LoRA as each version of PEFT writes it."""
+    added_keys: dict[str, dict[str, Any]] = {
         "0.3": {
             "base_model_name_or_path": "org/tiny", "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
             "init_lora_weights": True, "lora_alpha": 8, "lora_dropout": 0.05, "modules_to_save": None,
@@ -98,8 +98,8 @@ def _peft_configs() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     configs: dict[str, dict[str, Any]] = {}
     keys: dict[str, Any] = {}
-    for version, more in brought.items():
-        keys = keys | more
+    for version, added in added_keys.items():
+        keys = keys | added
         configs[version] = keys
     return configs | {"0.21": lora_config()}
 
@@ -119,18 +119,18 @@ def lora_tensors(
     base: BaseSpec = BASE,
     seed: int = 0,
 ) -> Tensors:
-    random = np.random.default_rng(seed)
-    made: Tensors = {}
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
     for layer in layers:
         for module in modules:
             inputs, outputs = base.module_shape(module)
-            made[tensor_name(layer, module, "A")] = (random.standard_normal((rank, inputs)) / 10).astype(dtype)
-            made[tensor_name(layer, module, "B")] = (random.standard_normal((outputs, rank)) / 10).astype(dtype)
-    return made
+            tensors[tensor_name(layer, module, "A")] = (rng.standard_normal((rank, inputs)) / 10).astype(dtype)
+            tensors[tensor_name(layer, module, "B")] = (rng.standard_normal((outputs, rank)) / 10).astype(dtype)
+    return tensors
 
 
 def write_adapter(folder: Path, config: dict[str, Any] | None = None, tensors: Tensors | None = None) -> Path:
-    """Write both files to `folder`, sound ones unless given, and return it."""
+    """Write both files to `folder`, valid ones by default, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(json.dumps(lora_config() if config is None else config))
     save_file(lora_tensors() if tensors is None else tensors, folder / WEIGHTS_FILE)
@@ -138,7 +138,7 @@ def write_adapter(folder: Path, config: dict[str, Any] | None = None, tensors: T
 
 
 def write_raw(folder: Path, header: bytes, data: bytes = b"", header_size: int | None = None) -> Path:
-    """Write a weights file byte for byte, and a sound config."""
+    """Write a weights file byte for byte, and a valid config."""
     write_adapter(folder)
     size = len(header) if header_size is None else header_size
     (folder / WEIGHTS_FILE).write_bytes(size.to_bytes(8, "little") + header + data)
@@ -153,7 +153,7 @@ def split_weights(tensors: Tensors) -> tuple[dict[str, Any], bytes]:
 
 
 def as_bfloat16(tensors: Tensors) -> tuple[dict[str, Any], bytes]:
-    """Return header and data of `tensors`, which are float32, cut to bfloat16: NumPy has no such type."""
+    """Return header and data of the float32 `tensors` truncated to bfloat16, which NumPy does not have."""
     upper_halves = {name: (tensor.view(np.uint32) >> 16).astype(np.uint16) for name, tensor in tensors.items()}
     header, data = split_weights(upper_halves)
     return {name: entry | {"dtype": "BF16"} for name, entry in header.items()}, data

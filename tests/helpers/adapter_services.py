@@ -1,4 +1,4 @@
-"""A whole library over a folder and a database, with an engine that takes what it is told to take."""
+"""An adapter service over a folder and a database, with a fake engine whose effect checks are scripted."""
 
 import asyncio
 import shutil
@@ -8,32 +8,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.intake.ingest import Intake
-from loramux_adapters.intake.sources import Tell
-from loramux_adapters.intake.store import Store
-from loramux_adapters.models import Proof, VersionId
+from loramux_adapters.intake.ingest import AdapterIngest
+from loramux_adapters.intake.sources import ReportProgress
+from loramux_adapters.intake.store import VersionStore
+from loramux_adapters.models import EffectCheck, VersionId
 from loramux_adapters.registry.registry import Registry
 from loramux_adapters.residency.pool import AdapterPool
-from loramux_adapters.resolver import Catalogue
-from loramux_adapters.service import Library
-from loramux_server import database as db
+from loramux_adapters.resolver import AdapterResolver
+from loramux_adapters.service import AdapterService
 from tests.helpers.adapter_files import BASE, lora_tensors, write_adapter
-from tests.helpers.registry_records import PROOF
+from tests.helpers.migrated_database import migrated_database
+from tests.helpers.registry_records import EFFECT
 
-SILENT = PROOF.model_copy(update={"difference": 0.0})
-"""What an adapter without effect shows."""
+NO_EFFECT = EFFECT.model_copy(update={"difference": 0.0})
+"""The result of checking an adapter without effect."""
 
 
 class FakeEngine:
-    """Host memory for the pool, and a prover whose verdicts are set beforehand."""
+    """A loader for the pool, and an effect checker that returns or raises `outcome`."""
 
     def __init__(self) -> None:
         self.loaded: set[VersionId] = set()
         self.pinned: set[VersionId] = set()
-        self.verdict: Proof | Exception = PROOF
-        self.proven: Counter[VersionId] = Counter()
-        self.may_prove = asyncio.Event()
-        self.may_prove.set()
+        self.outcome: EffectCheck | Exception = EFFECT
+        self.checks: Counter[VersionId] = Counter()
+        self.may_check = asyncio.Event()
+        self.may_check.set()
 
     async def load(self, version: VersionId) -> None:
         self.loaded.add(version)
@@ -47,17 +47,17 @@ class FakeEngine:
     async def slots(self) -> Set[VersionId]:
         return self.loaded
 
-    async def prove(self, version: VersionId) -> Proof:
-        verdict = self.verdict
-        self.proven[version] += 1
-        await self.may_prove.wait()
-        if isinstance(verdict, Exception):
-            raise verdict
-        return verdict
+    async def check_effect(self, version: VersionId) -> EffectCheck:
+        outcome = self.outcome
+        self.checks[version] += 1
+        await self.may_check.wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
-class Unobserved:
-    """A pool's observer that does not look."""
+class NullObserver:
+    """A pool observer that ignores all events."""
 
     def loaded(self, version: VersionId, seconds: float, *, ok: bool) -> None:
         pass
@@ -71,43 +71,40 @@ class Unobserved:
 
 @dataclass(frozen=True)
 class CopySource:
-    """Files to be copied as they are, or what goes wrong instead."""
+    """A source that copies files, or raises `error` instead."""
 
     folder: Path
     error: AdapterError | None = None
     origin: dict[str, str] = field(default_factory=lambda: {"type": "copy"})
 
-    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:
+    def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
         if self.error:
             raise self.error
-        for name in largest:
+        for name in max_bytes:
             shutil.copy(self.folder / name, into / name)
 
 
-class Workshop:
-    """Adapters to add, and a library that can be opened again and again over the same folder and database."""
+class ServiceFactory:
+    """Creates sources of valid adapters, and services over one folder and database, as after a restart."""
 
     def __init__(self, root: Path, *, capacity: int = 4) -> None:
         self.root, self.capacity = root, capacity
-        self.database = db.create_engine(f"sqlite:///{root / 'library.sqlite'}")
-        db.upgrade(self.database)
+        self.database = migrated_database(root / "registry.sqlite")
 
     def source(self, seed: int) -> CopySource:
         folder = self.root / "made" / str(seed)
         return CopySource(folder if folder.exists() else write_adapter(folder, None, lora_tensors(seed=seed)))
 
-    def open(self, *, proofs: bool = True) -> tuple[Library, FakeEngine]:
-        """A library as a process finds it at its start; needs a running event loop."""
-        engine, registry, store = FakeEngine(), Registry(self.database), Store(self.root / "store")
-        pool = AdapterPool(engine, self.capacity, Unobserved(), slots=self.capacity)
-        catalogue = Catalogue(registry.snapshot(), store, BASE)
-        intake = Intake(store, registry, BASE, max_rank=8)
-        library = Library(intake, registry, catalogue, pool, engine if proofs else None)
-        pool.on_damage = library.quarantine
-        return library, engine
+    def open(self, *, check_effects: bool = True) -> tuple[AdapterService, FakeEngine]:
+        """Return a service in the state that a new process finds, with its engine; needs a running event loop."""
+        engine, registry, store = FakeEngine(), Registry(self.database), VersionStore(self.root / "store")
+        pool = AdapterPool(engine, self.capacity, NullObserver(), slots=self.capacity)
+        resolver = AdapterResolver(registry.snapshot(), store, BASE)
+        ingest = AdapterIngest(store, registry, BASE, max_rank=8)
+        return AdapterService(ingest, registry, resolver, pool, engine if check_effects else None), engine
 
     def contents(self) -> set[str]:
-        """The digests of what lies in the store."""
+        """Return the digests of the versions in the store."""
         return {path.name for path in (self.root / "store" / "versions").iterdir()}
 
     def close(self) -> None:

@@ -1,25 +1,25 @@
-"""What is registered, told by nothing but the audit: the two must agree."""
+"""Rebuilds the registry's state from its audit log; the two must agree."""
 
 from collections.abc import Iterable
 
 from loramux_adapters.models import AdapterName, Digest, VersionState
 from loramux_adapters.registry.registry import AdapterRecord, AuditRecord
 
-PROVING, READY = VersionState.PROVING, VersionState.READY
+PROVING, READY = VersionState.CHECKING, VersionState.READY
 
 Adapters = dict[AdapterName, tuple[dict[Digest, VersionState], dict[Digest, float], bool]]
 
 
 def summary(records: Iterable[AdapterRecord]) -> Adapters:
-    """The versions' states, the targets and whether it is pinned, of each adapter."""
+    """Return the states of the versions, the targets and the pin of each adapter."""
     return {
         record.name: ({v.id.digest: v.state for v in record.versions}, record.targets, record.pinned)
         for record in records
     }
 
 
-def replayed(changes: list[AuditRecord]) -> Adapters:
-    """The same, from the changes alone, the oldest first."""
+def replay(changes: list[AuditRecord]) -> Adapters:
+    """Return the same from the changes alone, oldest first."""
     adapters: Adapters = {}
     for change in changes:
         states, targets, pinned = adapters.pop(change.adapter, ({}, {}, False))
@@ -46,7 +46,7 @@ def replayed(changes: list[AuditRecord]) -> Adapters:
                 assert change.before == targets
                 states = {}
             case other:
-                raise AssertionError(f"an unknown action: {other}")
+                raise AssertionError(f"unknown action {other}")
         if states:
             adapters[change.adapter] = (states, targets, pinned)
     return adapters

@@ -1,4 +1,4 @@
-"""An engine's memory, a clock and an observer for the pool, which note everything that a pool must never do."""
+"""A loader, a clock and an observer for the pool; the loader records violations of its contract."""
 
 import asyncio
 from collections import Counter
@@ -7,11 +7,11 @@ from typing import Any
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.models import AdapterName, Digest, VersionId
-from loramux_adapters.residency.backoff import FIRST_PAUSE, LONGEST_PAUSE
+from loramux_adapters.residency.backoff import INITIAL_DELAY, MAX_DELAY
 from loramux_adapters.residency.pool import AdapterPool
 
-wrongs: list[str] = []
-"""What pools did that they must never do: raised in a load, it would look to the pool like a broken adapter."""
+violations: list[str] = []
+"""Calls that a pool must never make. They are not raised: an error in a load would look like a broken adapter."""
 
 
 def version(number: int) -> VersionId:
@@ -19,7 +19,7 @@ def version(number: int) -> VersionId:
 
 
 @dataclass
-class Clock:
+class FakeClock:
     now: float = 100.0
     sleeping: list[tuple[float, asyncio.Future[None]]] = field(default_factory=list)
 
@@ -40,79 +40,79 @@ class Clock:
 
 
 @dataclass
-class EngineMemory:
-    """A loader that holds the pool to what the engine can bear."""
+class FakeLoader:
+    """A loader with the limits of the real engine."""
 
     capacity: int
     slot_count: int
-    clock: Clock = field(default_factory=Clock)
+    clock: FakeClock = field(default_factory=FakeClock)
     held: set[VersionId] = field(default_factory=set)
     pinned: set[VersionId] = field(default_factory=set)
     loads: Counter[VersionId] = field(default_factory=Counter)
     broken: set[VersionId] = field(default_factory=set)
-    damaged: set[VersionId] = field(default_factory=set)
-    rests: dict[VersionId, tuple[float, float]] = field(default_factory=dict)
-    """The pause of each version that failed, and when it is over."""
-    pardoned: set[VersionId] = field(default_factory=set)
-    """What is being loaded and may fail without being left alone."""
+    corrupt: set[VersionId] = field(default_factory=set)
+    backoffs: dict[VersionId, tuple[float, float]] = field(default_factory=dict)
+    """The delay of each version that failed, and when it ends."""
+    forgiven: set[VersionId] = field(default_factory=set)
+    """Versions whose current load may fail without a backoff."""
     gate: asyncio.Event | None = None
     calls: asyncio.Lock = field(default_factory=asyncio.Lock)
-    steps: int = 1
-    """How many turns of the event loop everything takes."""
+    turns: int = 1
+    """The number of event loop iterations per call."""
 
     async def load(self, version: VersionId) -> None:
         self.loads[version] += 1
         _expect(version not in self.held, "loaded twice")
-        _expect(self.rests.get(version, (0, 0))[1] <= self.clock.now, "not left alone after it failed")
+        _expect(self.backoffs.get(version, (0, 0))[1] <= self.clock.now, "loaded during its backoff")
         await self._work()
-        if version in self.damaged:
+        if version in self.corrupt:
             raise StoreError("changed")
-        if version in self.broken and version in self.pardoned:
-            self.pardoned.remove(version)
+        if version in self.broken and version in self.forgiven:
+            self.forgiven.remove(version)
             raise OSError("unreadable")
         if version in self.broken:
-            pause = min(self.rests[version][0] * 2, LONGEST_PAUSE) if version in self.rests else FIRST_PAUSE
-            self.rests[version] = (pause, self.clock.now + pause)
+            delay = min(self.backoffs[version][0] * 2, MAX_DELAY) if version in self.backoffs else INITIAL_DELAY
+            self.backoffs[version] = (delay, self.clock.now + delay)
             raise OSError("unreadable")
-        self.rests.pop(version, None)
+        self.backoffs.pop(version, None)
         self.held.add(version)
-        _expect(len(self.held) <= self.capacity, "the engine would evict by itself")
+        _expect(len(self.held) <= self.capacity, "loaded beyond the capacity")
 
     async def unload(self, version: VersionId) -> None:
         await self._call()
-        _expect(version in self.held, "only what is there can leave")
+        _expect(version in self.held, "unloaded without being loaded")
         self.held.discard(version)
         self.pinned.discard(version)
 
     async def pin(self, version: VersionId, *, pinned: bool) -> None:
         await self._call()
-        _expect(version in self.held, "only what is there can be pinned")
-        _expect((version in self.pinned) != pinned, "pinned twice, or let go without being pinned")
+        _expect(version in self.held, "pinned without being loaded")
+        _expect((version in self.pinned) != pinned, "pinned twice, or unpinned without being pinned")
         (self.pinned.add if pinned else self.pinned.discard)(version)
-        _expect(len(self.pinned) < self.slot_count, "the next adapter finds no slot: the engine would die")
+        _expect(len(self.pinned) < self.slot_count, "all slots pinned, so that the engine could run no other adapter")
 
     async def slots(self) -> set[VersionId]:
         return set(sorted(self.held)[:1])
 
     async def _call(self) -> None:
-        """Take as long as the engine's other calls before this one take: it answers one after the other."""
+        """Run the call after earlier ones: the engine handles one at a time."""
         async with self.calls:
             await self._work()
 
     async def _work(self) -> None:
         if self.gate:
             await self.gate.wait()
-        for _ in range(self.steps):
+        for _ in range(self.turns):
             await asyncio.sleep(0)
 
 
-def _expect(is_so: bool, otherwise: str) -> None:
-    if not is_so:
-        wrongs.append(otherwise)
+def _expect(condition: bool, violation: str) -> None:
+    if not condition:
+        violations.append(violation)
 
 
 @dataclass
-class Observed:
+class RecordingObserver:
     loads: list[tuple[VersionId, bool]] = field(default_factory=list)
     evictions: list[tuple[VersionId, str]] = field(default_factory=list)
     count: int = 0
@@ -128,12 +128,13 @@ class Observed:
         self.count = count
 
 
-def pool_of(capacity: int, slots: int = 9, **options: Any) -> tuple[AdapterPool, EngineMemory, Observed]:
-    clock = Clock()
-    memory, observed = EngineMemory(capacity, slots, clock), Observed()
-    return AdapterPool(memory, capacity, observed, slots, clock=clock, sleep=clock.sleep, **options), memory, observed
+def pool_of(capacity: int, slots: int = 9, **options: Any) -> tuple[AdapterPool, FakeLoader, RecordingObserver]:
+    clock = FakeClock()
+    loader, observer = FakeLoader(capacity, slots, clock), RecordingObserver()
+    return AdapterPool(loader, capacity, observer, slots, clock=clock, sleep=clock.sleep, **options), loader, observer
 
 
 async def settle() -> None:
+    """Run the event loop until nothing changes any more."""
     for _ in range(60):
         await asyncio.sleep(0)

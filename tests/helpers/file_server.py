@@ -1,4 +1,4 @@
-"""A file server on loopback that can be slow, cut transfers, lie about sizes and send for ever."""
+"""A file server on loopback that can be silent, interrupt transfers, announce wrong sizes and send forever."""
 
 import re
 import threading
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
-PATIENCE = 30.0
-"""How long a silent server waits to be stopped, in seconds."""
+MAX_WAIT_SECONDS = 30.0
+"""How long a silent server waits to be stopped."""
 
 Headers = dict[str, str]
 
 
 @dataclass
-class Served:
-    """What the server has by its paths, how it answers, and what it was asked."""
+class FileServer:
+    """The server's files by path, its behavior, and the requests it received."""
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
-    announced: dict[str, int] = field(default_factory=dict)
-    """Sizes that are told before a file is sent, where they are not the true ones."""
+    announced_sizes: dict[str, int] = field(default_factory=dict)
+    """Wrong sizes that are announced before a file is sent."""
     cuts: list[int] = field(default_factory=list)
-    """After how many bytes the connection breaks, for each of the next answers with a file."""
+    """The number of bytes after which the connection breaks, for each of the next file responses."""
     silent: bool = False
     endless: bool = False
     status: int = 200
@@ -32,14 +32,14 @@ class Served:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def size(self, path: str) -> int:
-        return self.announced.get(path, len(self.files[path]))
+        return self.announced_sizes.get(path, len(self.files[path]))
 
 
-S = TypeVar("S", bound=Served)
+S = TypeVar("S", bound=FileServer)
 
 
 @contextmanager
-def serving(kind: type[S], handler: "type[Handler]") -> Iterator[S]:
+def run_file_server(kind: type[S], handler: "type[FileHandler]") -> Iterator[S]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     served = kind(url=f"http://127.0.0.1:{server.server_port}")
@@ -55,8 +55,8 @@ def serving(kind: type[S], handler: "type[Handler]") -> Iterator[S]:
         server.server_close()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers with a file, or with what `other` says; a subclass knows more paths."""
+class FileHandler(BaseHTTPRequestHandler):
+    """Responds with a file or with `other`; a subclass may serve more paths."""
 
     protocol_version = "HTTP/1.1"
 
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.served  # type: ignore[attr-defined]
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # a client that has had enough
+        with suppress(ConnectionError):  # a client that disconnects
             super().handle()
 
     def do_GET(self) -> None:
@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         self.served.requests.append(" ".join(filter(None, (self.command, self.path, self.headers.get("Range")))))
 
     def file_at(self, path: str) -> str | None:
-        """Return which of the files is at `path`."""
+        """Return the name of the file at `path`."""
         return path.removeprefix("/") if path.removeprefix("/") in self.served.files else None
 
     def file_headers(self, name: str) -> Headers:
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = self.path.partition("?")[0]
         if self.served.silent:
-            self.served.stopped.wait(PATIENCE)
+            self.served.stopped.wait(MAX_WAIT_SECONDS)
             self.close_connection = True
         elif self.served.status != 200:
             self._send(self.served.status, self.served.headers, b"")

@@ -1,4 +1,4 @@
-"""A small Hub on loopback: the endpoints that the real client asks, for one repository."""
+"""A fake Hugging Face Hub on loopback with one repository: the endpoints that huggingface_hub uses."""
 
 import hashlib
 import json
@@ -6,30 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.helpers.file_server import Handler, Headers, Served, serving
+from tests.helpers.file_server import FileHandler, FileServer, Headers, run_file_server
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
-class Hub(Served):
-    """Its repository, and who may read it."""
+class HubServer(FileServer):
+    """The repository, and who may read it."""
 
     repository: str = "org/name"
     revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT, COMMIT: COMMIT})
     token: str | None = None
     gated: bool = False
     answer: bytes | None = None
-    """What is said about a revision, instead of the truth."""
+    """The response about a revision, instead of the correct one."""
 
 
 @contextmanager
-def hub_server() -> Iterator[Hub]:
-    with serving(Hub, _Handler) as hub:
+def run_hub_server() -> Iterator[HubServer]:
+    with run_file_server(HubServer, _Handler) as hub:
         yield hub
 
 
-class _Handler(Handler):
+class _Handler(FileHandler):
     def file_at(self, path: str) -> str | None:
         beginning = f"/{self.served.repository}/resolve/{COMMIT}/"
         may_read = path.startswith(beginning) and not self._refusal()

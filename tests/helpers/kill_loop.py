@@ -1,6 +1,6 @@
-"""Operators in a process that is killed at any moment, again and again: `python killing.py FOLDER KILLS SEED`.
+"""Kills a process that changes adapters, at random moments: `python -m tests.helpers.kill_loop FOLDER KILLS SEED`.
 
-A program of its own, because it forks: what is imported once need not be imported for each kill.
+It is a program of its own because it forks, so that modules are imported once and not for each kill.
 """
 
 import asyncio
@@ -13,100 +13,100 @@ from contextlib import suppress
 from pathlib import Path
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.intake.store import Store
+from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.models import AdapterName, VersionState
 from loramux_adapters.registry.registry import Registry
-from loramux_adapters.resolver import Catalogue
-from loramux_adapters.service import Library
+from loramux_adapters.resolver import AdapterResolver
+from loramux_adapters.service import AdapterService
 from tests.helpers.adapter_files import BASE
-from tests.helpers.adapter_services import SILENT, FakeEngine, Workshop
-from tests.helpers.audit_replay import replayed, summary
-from tests.helpers.registry_records import PROOF
+from tests.helpers.adapter_services import NO_EFFECT, FakeEngine, ServiceFactory
+from tests.helpers.audit_replay import replay, summary
+from tests.helpers.registry_records import EFFECT
 
 NAMES = [AdapterName("tone"), AdapterName("intent")]
-LONGEST_LIFE = 0.15
+MAX_LIFE_SECONDS = 0.15
 
 
 def main(root: Path, kills: int, seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 - which moments are tried should be known
-    workshop = Workshop(root)
+    rng = random.Random(seed)  # noqa: S311 - reproducible
+    factory = ServiceFactory(root)
     for content in range(4):
-        workshop.source(content)
-    in_between = 0
+        factory.source(content)
+    between_commit_and_response = 0
     for number in range(kills):
-        acknowledged, reader = live_and_die(workshop, chance.uniform(0, LONGEST_LIFE), seed * kills + number)
-        in_between += acknowledged < check(workshop, acknowledged)
+        acknowledged, reader = run_and_kill(factory, rng.uniform(0, MAX_LIFE_SECONDS), seed * kills + number)
+        between_commit_and_response += acknowledged < check(factory, acknowledged)
         os.close(reader)
-    print(f"{kills} kills, {in_between} of them between a change and its answer")  # noqa: T201 - what it found out
+    print(f"{kills} kills, {between_commit_and_response} of them between a commit and its response")  # noqa: T201
 
 
-def live_and_die(workshop: Workshop, life: float, seed: int) -> tuple[int, int]:
-    """Let a process work for `life` seconds; returns how many audit rows it had been told of at its end."""
-    workshop.database.dispose()
+def run_and_kill(factory: ServiceFactory, life: float, seed: int) -> tuple[int, int]:
+    """Let a process work for `life` seconds; returns the number of audit rows that it last acknowledged."""
+    factory.database.dispose()
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        asyncio.run(operate(workshop, writer, random.Random(seed)))  # noqa: S311
+        asyncio.run(operate(factory, writer, random.Random(seed)))  # noqa: S311
     os.close(writer)
-    told = [int.from_bytes(os.read(reader, 8))]  # it has begun
+    acknowledged = [int.from_bytes(os.read(reader, 8))]  # it has started
     time.sleep(life)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     while row := os.read(reader, 8):
-        told.append(int.from_bytes(row))
-    return told[-1], reader
+        acknowledged.append(int.from_bytes(row))
+    return acknowledged[-1], reader
 
 
-async def operate(workshop: Workshop, writer: int, chance: random.Random) -> None:
-    """Start, and change one thing after the other until the end."""
-    Store(workshop.root / "store").sweep()
-    library, engine = workshop.open()
-    rows = len(library.registry.audit(None, 1_000_000))
+async def operate(factory: ServiceFactory, writer: int, rng: random.Random) -> None:
+    """Start up, then make one change after the other until the process is killed."""
+    VersionStore(factory.root / "store").clean_staging()
+    service, engine = factory.open()
+    rows = len(service.registry.audit(None, 1_000_000))
     os.write(writer, rows.to_bytes(8))
-    await library.resume()
+    await service.resume_checks()
     while True:
-        await library.changes.settled()
-        os.write(writer, len(library.registry.audit(None, 1_000_000)).to_bytes(8))
+        await service.wait_until_idle()
+        os.write(writer, len(service.registry.audit(None, 1_000_000)).to_bytes(8))
         with suppress(AdapterError):
-            await change(library, engine, workshop, chance)
+            await change(service, engine, factory, rng)
 
 
-async def change(library: Library, engine: FakeEngine, workshop: Workshop, chance: random.Random) -> None:
-    """Do something, possible or not."""
-    name, seed = chance.choice(NAMES), chance.randrange(4)
-    record = library.catalogue.get(name)
+async def change(service: AdapterService, engine: FakeEngine, factory: ServiceFactory, rng: random.Random) -> None:
+    """Make a random change, valid or not."""
+    name, seed = rng.choice(NAMES), rng.randrange(4)
+    record = service.resolver.get(name)
     versions = [version.id for version in record.versions] if record else []
-    match chance.choice(["add", "add", "alias", "rollback", "remove", "remove version", "quarantine", "pin"]):
+    match rng.choice(["add", "add", "alias", "rollback", "remove", "remove version", "quarantine", "pin"]):
         case "add":
-            engine.verdict = chance.choice([PROOF, PROOF, SILENT])
-            await library.add(name, workshop.source(seed), actor="operator")
+            engine.outcome = rng.choice([EFFECT, EFFECT, NO_EFFECT])
+            await service.add(name, factory.source(seed), actor="operator")
         case "alias" if versions:
-            chosen = chance.sample(versions, chance.randint(1, len(versions)))
-            await library.set_alias(name, {version.digest: 1.0 for version in chosen}, actor="operator")
+            targets = rng.sample(versions, rng.randint(1, len(versions)))
+            await service.set_alias(name, {version.digest: 1.0 for version in targets}, actor="operator")
         case "rollback":
-            await library.rollback(name, actor="operator")
-        case "remove" if chance.random() < 0.5:
-            await library.remove(name, actor="operator")
+            await service.roll_back(name, actor="operator")
+        case "remove" if rng.random() < 0.5:
+            await service.remove(name, actor="operator")
         case "remove version" if versions:
-            await library.remove_version(chance.choice(versions), actor="operator")
+            await service.remove_version(rng.choice(versions), actor="operator")
         case "quarantine" if versions:
-            library.quarantine(chance.choice(versions), "corrupt")
+            service.quarantine(rng.choice(versions), "corrupt")
         case "pin":
-            await library.pin(name, pinned=chance.random() < 0.5, actor="operator")
+            await service.pin(name, pinned=rng.random() < 0.5, actor="operator")
 
 
-def check(workshop: Workshop, acknowledged: int) -> int:
-    """All of it must be sound, and nothing that was acknowledged lost; returns the number of audit rows."""
-    registry, store = Registry(workshop.database), Store(workshop.root / "store")
-    store.sweep()
-    assert list((workshop.root / "store" / "staging").iterdir()) == []
+def check(factory: ServiceFactory, acknowledged: int) -> int:
+    """Check that everything is consistent and no acknowledged change lost; returns the number of audit rows."""
+    registry, store = Registry(factory.database), VersionStore(factory.root / "store")
+    store.clean_staging()
+    assert list((factory.root / "store" / "staging").iterdir()) == []
     records, audit = registry.snapshot(), registry.audit(None, 1_000_000)
     assert len(audit) >= acknowledged
-    assert summary(records) == replayed(audit[::-1])
-    catalogue = Catalogue(records, store, BASE)
+    assert summary(records) == replay(audit[::-1])
+    resolver = AdapterResolver(records, store, BASE)
     for version in (version for record in records for version in record.versions):
         store.verify(version.manifest.digest)
-        catalogue.verify(version.id)
+        resolver.verify(version.id)
         assert version.state is VersionState.READY or not version.weight
     return len(audit)
 

@@ -1,30 +1,30 @@
-"""Adapters to put into a registry, made of nothing but records."""
+"""Registry records without files."""
 
 from typing import Any
 
 from loramux_adapters.models import (
     AdapterName,
     BaseSpec,
-    FileFacts,
+    EffectCheck,
+    FileInfo,
     Manifest,
     ProbeAnswer,
-    Proof,
     VersionId,
     VersionState,
     parse_adapter_name,
 )
 from loramux_adapters.registry.registry import Registry
-from loramux_adapters.registry.transaction import Change
+from loramux_adapters.registry.transaction import ChangedBy
 from loramux_server import database as db
 from tests.helpers.adapter_files import BASE
 
 SOURCE = {"type": "folder", "path": "somewhere"}
 TONE, INTENT = parse_adapter_name("tone"), parse_adapter_name("intent")
-PROOF = Proof(answers=(ProbeAnswer(prompt="Hi", base="a", adapter="b"),), difference=0.5, noise=0.0, finite=True)
+EFFECT = EffectCheck(answers=(ProbeAnswer(prompt="Hi", base="a", adapter="b"),), difference=0.5, noise=0.0, finite=True)
 
 
-def at(now: float, actor: str = "key_1") -> Change:
-    return Change(actor, now)
+def at(now: float, actor: str = "key_1") -> ChangedBy:
+    return ChangedBy(actor, now)
 
 
 def manifest(digest: str, base: BaseSpec = BASE) -> Manifest:
@@ -35,19 +35,19 @@ def manifest(digest: str, base: BaseSpec = BASE) -> Manifest:
         target_modules=("q_proj",),
         layers=(0,),
         dtypes=("F32",),
-        files={"adapter_config.json": FileFacts(bytes=1, sha256="0" * 64)},
+        files={"adapter_config.json": FileInfo(bytes=1, sha256="0" * 64)},
         **facts,
     )
 
 
 def ready(registry: Registry, name: AdapterName, digest: str, now: float = 1.0, *, promote: bool = True) -> VersionId:
     version = registry.add_version(name, manifest(digest), SOURCE, at(now), promote=promote)
-    registry.conclude(version, VersionState.READY, at(now), proof=PROOF)
+    registry.set_state(version, VersionState.READY, at(now), effect_check=EFFECT)
     return version
 
 
 def fill(registry: Registry, count: int, base: BaseSpec = BASE) -> None:
-    """Register `count` adapters of one version each, by the shortest way."""
+    """Insert `count` adapters of one version each directly into the tables."""
     rows: dict[str, list[dict[str, Any]]] = {"adapters": [], "versions": [], "aliases": []}
     facts = {"source": SOURCE, "state": "ready", "created_at": 1.0}
     for number in range(count):

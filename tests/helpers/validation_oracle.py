@@ -1,4 +1,4 @@
-"""What must hold of every verdict of the validator, whatever it is given."""
+"""Properties that hold for every result of the validator, whatever the files."""
 
 import json
 import time
@@ -23,17 +23,18 @@ MAX_MESSAGE = 1000
 def accepted(folder: Path, base: BaseSpec = BASE) -> bool:
     """Whether the validator accepts the adapter in `folder`.
 
-    AssertionError if it was slow, told what no log should hold, or accepted what others would read differently.
+    Raises:
+        AssertionError: it was slow, its message is unsafe for a log, or other parsers read the files differently.
     """
-    began = time.process_time()
+    started = time.process_time()
     try:
         manifest = validate(folder, base, MAX_RANK)
-    except InvalidAdapter as refusal:
-        assert refusal.message.isprintable()
-        assert len(refusal.message) < MAX_MESSAGE
+    except InvalidAdapter as error:
+        assert error.message.isprintable()
+        assert len(error.message) < MAX_MESSAGE
         return False
     finally:
-        assert time.process_time() - began < MAX_CPU_SECONDS
+        assert time.process_time() - started < MAX_CPU_SECONDS
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
     _check_weights(folder / WEIGHTS_FILE)
     return True
@@ -46,7 +47,7 @@ def _check_weights(path: Path) -> None:
     header = json.loads(raw[8:end])
     header.pop("__metadata__", None)
     with safe_open(path, "np") as file:
-        read = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        read = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         assert {name: (tensor.get_dtype(), tensor.get_shape()) for name, tensor in read.items()} == {
             name: (entry["dtype"], entry["shape"]) for name, entry in header.items()
         }

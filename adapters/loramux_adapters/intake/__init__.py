@@ -1,1 +1,1 @@
-"""How adapter files come in: sources, validation, and the content-addressed store."""
+"""Intake of adapter files: sources, validation, and the content-addressed store."""

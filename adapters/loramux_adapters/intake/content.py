@@ -1,4 +1,4 @@
-"""An adapter's two files: how they are opened, chosen from a folder, and named by their content."""
+"""The two files of an adapter: opening, copying and hashing them."""
 
 import errno
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.models import FileFacts
+from loramux_adapters.models import FileInfo
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -19,13 +19,17 @@ _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _COPY_BYTES = 1 << 20
 
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors that say nothing about a file: it may be opened a moment later."""
+"""Error numbers that are not the file's fault: it may be opened successfully later."""
 
 
 def open_regular(path: str | Path, *, folder: int | None = None) -> BufferedReader:
-    """Open a regular file for reading, in the open folder `folder` if given; raises InvalidAdapter, OSError.
+    """Open a regular file for reading, relative to the folder descriptor `folder` if given.
 
-    A symbolic link is not followed, and a pipe or device, on which a reader may wait for ever, is refused.
+    Symbolic links are not followed; pipes and devices are refused, because reading them may block forever.
+
+    Raises:
+        InvalidAdapter: the file does not exist, is not a regular file or can't be opened.
+        OSError: the system has run out of resources.
     """
     name = Path(path).name
     try:
@@ -41,50 +45,64 @@ def open_regular(path: str | Path, *, folder: int | None = None) -> BufferedRead
     return os.fdopen(descriptor, "rb")
 
 
-def copy_bounded(source: BinaryIO, target: Path, most: int) -> None:
-    """Copy all of `source` to the new file `target`; raises InvalidAdapter beyond `most` bytes, and OSError."""
+def copy_bounded(source: BinaryIO, target: Path, max_bytes: int) -> None:
+    """Copy all of `source` to the new file `target`.
+
+    Raises:
+        InvalidAdapter: `source` has more than `max_bytes` bytes.
+        OSError: the disk failed.
+    """
     size = source.seek(0, os.SEEK_END)
     source.seek(0)
     with target.open("xb") as copy:
-        # Counted as well, because the file may grow meanwhile.
-        while size <= most and (piece := source.read(_COPY_BYTES)):
+        # Count while copying as well, because the file may grow.
+        while size <= max_bytes and (piece := source.read(_COPY_BYTES)):
             copy.write(piece)
             size = max(size, copy.tell())
-    if size > most:
-        raise too_large(target.name, most, size)
+    if size > max_bytes:
+        raise file_too_large(target.name, max_bytes, size)
 
 
-def too_large(name: str, most: int, size: int) -> InvalidAdapter:
-    """The refusal of a file that no adapter of this base could need."""
-    return InvalidAdapter("the file is too large", where=name, expected=f"at most {most} bytes", found=size)
+def file_too_large(name: str, max_bytes: int, size: int) -> InvalidAdapter:
+    """Return the error for a file that is larger than any adapter of this base."""
+    return InvalidAdapter("the file is too large", where=name, expected=f"at most {max_bytes} bytes", found=size)
 
 
 def check_listing(names: Iterable[str]) -> None:
-    """Refuse a folder without an adapter's two files, by the names in it: no other file is ever opened."""
+    """Check that the file names of a folder include the two files of an adapter; other files are ignored.
+
+    Raises:
+        InvalidAdapter: a file is missing, or the weights are a pickle.
+    """
     present = set(names)
     missing = [name for name in ADAPTER_FILES if name not in present]
     if not missing:
         return
     pickles = sorted(name for name in present if name.endswith(_PICKLE_SUFFIXES))
     if missing == [WEIGHTS_FILE] and pickles:
-        raise InvalidAdapter("can run code when it is read; only safetensors are accepted", where=pickles[0])
+        raise InvalidAdapter("can run code when it is read; save the weights as safetensors", where=pickles[0])
     raise InvalidAdapter("the file is missing", where=missing[0])
 
 
-def file_facts(folder: Path) -> dict[str, FileFacts]:
-    """Return size and SHA-256 of the adapter's files in `folder`; raises InvalidAdapter and OSError."""
-    facts = {}
+def hash_files(folder: Path) -> dict[str, FileInfo]:
+    """Return size and SHA-256 of the adapter's files in `folder`, by name.
+
+    Raises:
+        InvalidAdapter: a file does not exist or is not a regular file.
+        OSError: a file can't be read.
+    """
+    files = {}
     for name in ADAPTER_FILES:
         with open_regular(folder / name) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            facts[name] = FileFacts(bytes=file.tell(), sha256=sha256)
-    return facts
+            files[name] = FileInfo(bytes=file.tell(), sha256=sha256)
+    return files
 
 
-def content_digest(files: Mapping[str, FileFacts]) -> str:
-    """Return the SHA-256 that names a version: that of the lines which `sha256sum` prints for its files, by name.
+def content_digest(files: Mapping[str, FileInfo]) -> str:
+    """Return the SHA-256 of a version: that of the output of `sha256sum` for its files, sorted by name.
 
-    So anyone can check it: `sha256sum adapter_config.json adapter_model.safetensors | sha256sum`.
+    To verify it: `sha256sum adapter_config.json adapter_model.safetensors | sha256sum`.
     """
     lines = (f"{files[name].sha256}  {name}\n" for name in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

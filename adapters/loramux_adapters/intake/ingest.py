@@ -1,4 +1,4 @@
-"""How a version gets in: source, staging, validation, store, registry."""
+"""Ingests versions: source, staging, validation, store, registry."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -9,19 +9,19 @@ from tempfile import TemporaryDirectory
 
 from loramux_adapters.errors import AdapterError, AdapterExists
 from loramux_adapters.intake.content import CONFIG_FILE
-from loramux_adapters.intake.sources import Source, Tell
-from loramux_adapters.intake.store import Store
-from loramux_adapters.intake.validation import largest_file, validate
+from loramux_adapters.intake.sources import ReportProgress, Source
+from loramux_adapters.intake.store import VersionStore
+from loramux_adapters.intake.validation import max_file_sizes, validate
 from loramux_adapters.intake.validation.config import read_config
 from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
 from loramux_adapters.models import AdapterName, BaseSpec, Manifest, VersionId
 from loramux_adapters.registry.registry import Registry
-from loramux_adapters.registry.transaction import Change
+from loramux_adapters.registry.transaction import ChangedBy
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
-    """Checked files that are not accepted yet; `discard` must be called in the end, also after they were."""
+class StagedAdapter:
+    """Valid files that are not accepted yet; call `discard` in any case, also after they were accepted."""
 
     folder: Path
     manifest: Manifest
@@ -30,40 +30,49 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
-    """The one way into the store and the registry, for adapters of `base` up to `max_rank`.
+class AdapterIngest:
+    """Puts adapters of `base` up to `max_rank` into the store and the registry.
 
-    What fails leaves no trace, except that the store may hold a version which no adapter has: harmless, reused when the
-    same content comes again, and swept some day.
+    A failed attempt leaves no trace, except perhaps a version in the store that no adapter refers to. It is harmless,
+    and reused when the same content is added again.
     """
 
-    store: Store
+    store: VersionStore
     registry: Registry
     base: BaseSpec
     max_rank: int
     refuse_other_base: bool = False
 
-    def stage(self, name: AdapterName, source: Source, tell: Tell) -> Staged:
-        """Fetch and check what `source` holds; raises AdapterError."""
+    def stage(self, name: AdapterName, source: Source, report_progress: ReportProgress) -> StagedAdapter:
+        """Fetch the files of `source` into a staging folder and validate them.
+
+        Raises:
+            AdapterExists: `name` is the name of the base.
+            AdapterError: the files can't be fetched, or are invalid.
+        """
         if name == self.base.name:
-            raise AdapterExists(f"{name} is the name of the base.")
+            raise AdapterExists(f"{name} is the name of the base model: choose another name for the adapter.")
         with ExitStack() as stack:
             folder = stack.enter_context(self.store.staging())
-            source.fetch(folder, largest_file(self.base, self.max_rank), tell)
+            source.fetch(folder, max_file_sizes(self.base, self.max_rank), report_progress)
             manifest = validate(folder, self.base, self.max_rank, refuse_other_base=self.refuse_other_base)
-            return Staged(folder, manifest, source.origin, stack.pop_all().close)
+            return StagedAdapter(folder, manifest, source.origin, stack.pop_all().close)
 
-    def accept(self, name: AdapterName, staged: Staged, by: Change, *, promote: bool = True) -> VersionId:
-        """Move checked files in as a version of `name`, which has yet to prove itself; raises AdapterError.
+    def accept(self, name: AdapterName, staged: StagedAdapter, by: ChangedBy, *, promote: bool = True) -> VersionId:
+        """Move staged files into the store, and register them as a version of `name` in the state CHECKING.
 
-        With `promote` the bare name will lead to it then.
+        With `promote`, the bare name will point at the version once it is READY.
+
+        Raises:
+            StoreError: the disk or the database failed.
+            AdapterExists: a version with other content has the same short digest.
         """
         self.store.put(staged.folder, staged.manifest)
         return self.registry.add_version(name, staged.manifest, staged.origin, by, promote=promote)
 
 
 def declared_rank(source: Source) -> int | None:
-    """Return the rank that the config in `source` declares; None where there is none, as a later `stage` will tell."""
+    """Return the rank that the config in `source` declares, None if it can't be read: `stage` will report why."""
     with TemporaryDirectory() as folder:
         try:
             source.fetch(Path(folder), {CONFIG_FILE: MAX_CONFIG_BYTES}, lambda _: None)

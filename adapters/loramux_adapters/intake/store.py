@@ -1,14 +1,13 @@
-"""The accepted versions on disk, named by their content and never changed in place.
+"""The store of accepted versions on disk, content-addressed and never changed in place.
 
     ROOT/versions/SHA256/    adapter_config.json, adapter_model.safetensors, manifest.json (read-only)
-    ROOT/staging/RANDOM/     what is being fetched and checked, or removed
+    ROOT/staging/RANDOM/     files that are being fetched and checked, or removed
 
-A version appears by one rename of a complete, flushed folder, and goes by one rename: after a crash it is there in full
-or not at all.
+A version is added by one rename of a complete, flushed folder, and removed by one rename: after a crash it is complete
+or absent.
 """
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -20,7 +19,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loramux_adapters.errors import InvalidAdapter, StoreError
-from loramux_adapters.intake.content import ADAPTER_FILES, OUT_OF_RESOURCES, content_digest, file_facts, open_regular
+from loramux_adapters.file_lock import FileLock
+from loramux_adapters.intake.content import ADAPTER_FILES, OUT_OF_RESOURCES, content_digest, hash_files, open_regular
 from loramux_adapters.models import Manifest
 
 MANIFEST_FILE = "manifest.json"
@@ -36,132 +36,129 @@ _ADVICE = {
 }
 
 
-class Store:
-    """The store in the folder `root`, which is made if need be; several processes may share it. Raises StoreError."""
+class VersionStore:
+    """The store in the folder `root`, which is created if need be; several processes may share it.
+
+    Every method raises StoreError if the disk fails.
+    """
 
     def __init__(self, root: Path) -> None:
         self._versions, self._staging = root / "versions", root / "staging"
-        with _translated("made"):
+        with _store_errors("created"):
             for folder in (self._versions, self._staging):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Lend an empty folder of the store's own; what is still in it at the end is removed."""
-        with _translated("written"), self._locked_staging() as folder:
+        """Create an empty folder on the store's disk, and remove it with its content at the end of the context."""
+        with _store_errors("written"), self._locked_staging() as folder:
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, staged: Path, manifest: Manifest) -> Path:
-        """Move the checked folder `staged` in as the version that `manifest` describes, and return its path.
+        """Move the valid folder `staged` into the store as the version of `manifest`, and return its path.
 
-        The same content put again is the same version: what is there stays if it is still sound, else it is replaced.
+        A version of the same content is kept if its files are intact, and replaced otherwise.
         """
         target = self.path(manifest.digest)
-        with _translated("written"):
+        with _store_errors("written"):
             (staged / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
             for name in (*ADAPTER_FILES, MANIFEST_FILE):
                 (staged / name).chmod(0o444)
-                _flush(staged / name)
-            _flush(staged)
+                _fsync(staged / name)
+            _fsync(staged)
             try:
                 staged.rename(target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 self._repair(staged, manifest.digest)
-            _flush(self._versions)
+            _fsync(self._versions)
         return target
 
     def remove(self, digest: str) -> None:
-        """Remove the version of the full SHA-256 `digest`, if it is there; a crash leaves all of it or nothing."""
+        """Remove the version of the full SHA-256 `digest`, if it exists; a crash leaves it complete or absent."""
         with self.staging() as aside, suppress(FileNotFoundError):
             self.path(digest).rename(aside / "removed")
-            _flush(self._versions)
+            _fsync(self._versions)
 
     def path(self, digest: str) -> Path:
-        """Return the folder of the version of the full SHA-256 `digest`, whether it is there or not."""
+        """Return the folder of the version of the full SHA-256 `digest`, which need not exist.
+
+        Raises:
+            StoreError: `digest` is not a SHA-256.
+        """
         if not _SHA256.fullmatch(digest):
-            raise StoreError("A version in the store is named by 64 lower-case hex characters.")
+            raise StoreError("A version in the store must be named by 64 lower-case hex characters.")
         return self._versions / digest
 
     def verify(self, digest: str) -> Manifest:
-        """Read all of a version and return its manifest; raises StoreError unless it is exactly what was accepted.
+        """Read all files of a version, compare them with what was accepted, and return its manifest.
 
-        OSError means that it can't be read now and nothing else, as with too many open files.
+        Raises:
+            StoreError: the version is missing, or its files were changed.
+            OSError: it can't be read now, for example because of too many open files.
         """
         folder = self.path(digest)
         try:
             with open_regular(folder / MANIFEST_FILE) as file:
                 manifest = Manifest.model_validate_json(file.read(_MAX_MANIFEST_BYTES))
-            found = content_digest(file_facts(folder))
+            found = content_digest(hash_files(folder))
         except (OSError, ValidationError, InvalidAdapter) as error:
             if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
                 raise
-            raise StoreError(f"The version {digest[:12]} is missing from the store or damaged.") from error
+            raise StoreError(f"The version {digest[:12]} is missing from the store or corrupt.") from error
         if not found == manifest.digest == digest:
             raise StoreError(f"The version {digest[:12]} in the store was changed after it was accepted.")
         return manifest
 
     def _repair(self, staged: Path, digest: str) -> None:
-        """Replace the version that is there by the files of `staged`, unless it is sound."""
+        """Replace the stored version by the files of `staged`, unless it is intact."""
         try:
             self.verify(digest)
         except StoreError:
             with self.staging() as aside:
-                self.path(digest).rename(aside / "damaged")
+                self.path(digest).rename(aside / "corrupt")
                 staged.rename(self.path(digest))
 
-    def sweep(self) -> int:
-        """Remove what ended processes left half-written, and return how many folders that were.
+    def clean_staging(self) -> int:
+        """Remove the staging folders of processes that have exited, and return their number.
 
-        What can't be removed now stays until the next time. A complete version stays in any case: only whoever knows
-        all the registries that may share this store could say that nobody needs it.
+        A folder that can't be removed stays until the next call. Versions are never removed here, because another
+        registry that shares the store may refer to them.
         """
-        swept = 0
-        with _translated("swept"), _locked(self._staging, fcntl.LOCK_EX):
+        removed = 0
+        with _store_errors("cleaned up"), FileLock(self._staging, folder=True):
             for folder in self._staging.iterdir():
-                with suppress(OSError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    shutil.rmtree(folder)
-                    swept += 1
-        return swept
+                with suppress(OSError):
+                    removed += self._remove_if_abandoned(folder)
+        return removed
+
+    @staticmethod
+    def _remove_if_abandoned(folder: Path) -> bool:
+        lock = FileLock(folder, folder=True)
+        if not lock.acquire(blocking=False):
+            return False
+        with lock:
+            shutil.rmtree(folder)
+        return True
 
     @contextmanager
     def _locked_staging(self) -> Iterator[Path]:
-        """Make a staging folder and hold its lock, by which a sweep knows it from a dead process's."""
-        with _locked(self._staging, fcntl.LOCK_EX):  # No sweep comes between making the folder and locking it.
+        """Create a staging folder and hold its lock, which `clean_staging` takes as a sign that it is in use."""
+        with FileLock(self._staging, folder=True):  # no clean-up between creating the folder and locking it
             folder = Path(tempfile.mkdtemp(dir=self._staging))
-            lock = _lock(folder, fcntl.LOCK_EX)
-        try:
+            lock = FileLock(folder, folder=True)
+            lock.acquire()
+        with lock:
             yield folder
-        finally:
-            os.close(lock)
-
-
-def _lock(folder: Path, operation: int) -> int:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, operation)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 @contextmanager
-def _locked(folder: Path, operation: int) -> Iterator[None]:
-    descriptor = _lock(folder, operation)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _translated(verb: str) -> Iterator[None]:
-    """Turn the system's errors into the store's, with what to do."""
+def _store_errors(verb: str) -> Iterator[None]:
+    """Raise operating system errors as StoreError, with advice on how to fix them."""
     try:
         yield
     except OSError as error:
@@ -170,7 +167,7 @@ def _translated(verb: str) -> Iterator[None]:
         raise StoreError(f"The adapter store can't be {verb}: {reason}.") from error
 
 
-def _flush(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

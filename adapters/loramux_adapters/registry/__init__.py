@@ -1,1 +1,1 @@
-"""The database of adapters, their versions, aliases and audit log."""
+"""The database of adapters, versions and aliases, with its audit log."""

@@ -1,6 +1,6 @@
-"""What is registered: adapters, their versions, and what each bare name leads to; the one place that changes it.
+"""The registry: adapters, their versions, and the targets of each bare name, in the database.
 
-Every change is one transaction, and leaves an audit row in it: who, when, from what, to what.
+Every change is one transaction, which includes its row in the audit log: actor, time, before and after.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,20 +27,28 @@ from loramux_adapters.models import (
     AdapterName,
     BaseSpec,
     Digest,
+    EffectCheck,
     Manifest,
-    Proof,
     VersionId,
     VersionState,
 )
 from loramux_adapters.registry.tables import adapters, aliases, audit, versions
-from loramux_adapters.registry.transaction import Change, Targets, Transaction, insert_new, is_version, shares
+from loramux_adapters.registry.transaction import (
+    AliasTargets,
+    ChangedBy,
+    Transaction,
+    insert_if_missing,
+    matches_version,
+    traffic_shares,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
-    """A registered version. `weight` is its share of the bare name's requests, 0 if the name does not lead to it.
+    """A registered version.
 
-    `reason` says why it is rejected or quarantined; `uses` counts the requests that it served.
+    `weight` is its share of the bare name's requests relative to the other targets', 0 if it is not a target; `reason`
+    says why it was rejected or quarantined; `uses` is the number of requests that it served.
     """
 
     id: VersionId
@@ -53,14 +61,14 @@ class VersionRecord:
     uses: int
 
     @property
-    def is_proving(self) -> bool:
-        """Whether its proof is still to come."""
-        return self.state is VersionState.PROVING
+    def is_checking(self) -> bool:
+        """Whether its effect has not been checked yet."""
+        return self.state is VersionState.CHECKING
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterRecord:
-    """A registered adapter and its versions, the oldest first; times are Unix seconds."""
+    """A registered adapter with its versions, oldest first; times are Unix seconds."""
 
     name: AdapterName
     created_at: float
@@ -69,13 +77,13 @@ class AdapterRecord:
 
     @property
     def targets(self) -> dict[Digest, float]:
-        """What the bare name leads to."""
+        """The targets of the bare name, with their weights."""
         return {version.id.digest: version.weight for version in self.versions if version.weight}
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One change: who made it, when, and what was before and after; `before` and `after` are JSON."""
+    """A row of the audit log; `at` is in Unix seconds, `before` and `after` are JSON values."""
 
     at: float
     actor: str
@@ -86,7 +94,7 @@ class AuditRecord:
 
 
 class Registry:
-    """The registered adapters in the database `engine`, which must hold the tables and enforce foreign keys.
+    """The adapters in the database `engine`, which must have the tables and enforce foreign keys.
 
     Every method raises StoreError if the database fails.
     """
@@ -95,171 +103,199 @@ class Registry:
         self._engine = engine
 
     def add_version(
-        self, name: AdapterName, manifest: Manifest, source: Mapping[str, str], by: Change, *, promote: bool = True
+        self, name: AdapterName, manifest: Manifest, source: Mapping[str, str], by: ChangedBy, *, promote: bool = True
     ) -> VersionId:
-        """Register a version, and the adapter if it is new.
+        """Register a version in the state CHECKING, and the adapter if it is new.
 
-        It has yet to prove itself before it serves, and before the bare name leads to it if it is to `promote`.
+        With `promote`, the bare name will point at it once it becomes READY. The same content is the same version: a
+        READY one keeps its state, a rejected or quarantined one returns to CHECKING.
 
-        The same content again is the same version: one that serves goes on serving, one that was rejected or
-        quarantined gets another chance. Raises AdapterExists if other content has the same short digest.
+        Raises:
+            AdapterExists: a version with other content has the same short digest.
         """
-        version = manifest.version_of(name)
-        with self._changing(name, by, create=True) as change:
-            facts = {"manifest": manifest.model_dump_json(), "source": dict(source), "created_at": by.now}
+        version = manifest.version_id(name)
+        with self._transaction(name, by, create=True) as change:
+            values = {"manifest": manifest.model_dump_json(), "source": dict(source), "created_at": by.at}
             key = {"name": name, "digest": version.digest}
-            insert_new(change.connection, versions, key | facts | {"state": VersionState.PROVING, "promote": False})
-            row = change.version(version)
-            if Manifest.model_validate_json(row["manifest"]).digest != manifest.digest:
-                # The whole digest is compared because its short form can be made to collide.
+            insert_if_missing(
+                change.connection, versions, key | values | {"state": VersionState.CHECKING, "promote": False}
+            )
+            known = change.version_row(version)
+            if Manifest.model_validate_json(known["manifest"]).digest != manifest.digest:
+                # The full digest is compared because collisions of the short one can be constructed.
                 raise AdapterExists(f"Another version of {name} has the same short digest, {version.digest}.")
-            if row["state"] is not VersionState.READY:
-                # Added again before it is proven, it is promoted if anyone wants it to be.
-                wanted = promote or (row["state"] is VersionState.PROVING and row["promote"])
-                change.move(version, VersionState.PROVING, promote=wanted)
-            change.note("add", None, {"version": str(version), "source": dict(source)})
+            if known["state"] is not VersionState.READY:
+                # Of several additions before the check, one with `promote` is enough.
+                promote = promote or (known["state"] is VersionState.CHECKING and known["promote"])
+                change.set_state(version, VersionState.CHECKING, promote=promote)
+            change.write_audit("add", None, {"version": str(version), "source": dict(source)})
         return version
 
-    def conclude(
+    def set_state(
         self,
         version: VersionId,
         state: VersionState,
-        by: Change,
+        by: ChangedBy,
         *,
         reason: str | None = None,
-        proof: Proof | None = None,
+        effect_check: EffectCheck | None = None,
     ) -> None:
-        """Enter what came of a version; if it was added to be promoted and is ready, the bare name leads to it.
+        """Change a version's state, and promote it if it becomes READY and was added with `promote`.
 
-        One that leaves service loses its share of the bare name to the others.
+        A version that leaves service is removed from the bare name's targets.
 
-        Raises VersionNotFound, and VersionNotReady where no step leads from its state to this one.
+        Raises:
+            AdapterNotFound, VersionNotFound: there is no such version.
+            VersionNotReady: there is no transition from its state to `state`.
         """
-        with self._changing(version.name, by) as change:
-            row = change.version(version)
+        with self._transaction(version.name, by) as change:
+            row = change.version_row(version)
             before = row["state"]
             if not before.can_become(state):
                 raise VersionNotReady(f"The version {version} is {before} and can't become {state}.")
-            shown = None if proof is None else proof.model_dump_json()
-            change.move(version, state, reason, **({} if proof is None else {"proof": shown}))
-            change.connection.execute(delete(aliases).where(is_version(aliases, version)))
-            change.note(state.value, {"state": before}, {"version": str(version), "state": state, "reason": reason})
+            values = {} if effect_check is None else {"proof": effect_check.model_dump_json()}
+            change.set_state(version, state, reason, **values)
+            change.connection.execute(delete(aliases).where(matches_version(aliases, version)))
+            change.write_audit(
+                state.value, {"state": before}, {"version": str(version), "state": state, "reason": reason}
+            )
             if state is VersionState.READY and row["promote"]:
-                change.lead_to({version.digest: 1.0}, "promote")
+                change.set_targets({version.digest: 1.0}, "promote")
 
-    def set_alias(self, name: AdapterName, targets: Targets, by: Change, action: str = "promote") -> None:
-        """Let the bare name lead to `targets` from now on; raises InvalidAlias, VersionNotFound, VersionNotReady."""
+    def set_alias(self, name: AdapterName, targets: AliasTargets, by: ChangedBy, action: str = "promote") -> None:
+        """Point the bare name at `targets`.
+
+        Raises:
+            InvalidAlias: there is no target, or a weight is not finite and positive.
+            AdapterNotFound, VersionNotFound, VersionNotReady: a target does not exist, or is not READY.
+        """
         _check_weights(targets)
-        with self._changing(name, by) as change:
+        with self._transaction(name, by) as change:
             for digest in targets:
                 change.require_ready(VersionId(name, digest))
-            change.lead_to(targets, action)
+            change.set_targets(targets, action)
 
-    def roll_back(self, name: AdapterName, by: Change) -> None:
-        """Let the bare name lead to what it led to before, as far back as all of that can still serve.
+    def roll_back(self, name: AdapterName, by: ChangedBy) -> None:
+        """Point the bare name at its latest previous targets that are all READY and differ from the current ones.
 
-        Raises AdapterNotFound, NothingToRollBack.
+        Raises:
+            AdapterNotFound: no adapter has this name.
+            NothingToRollBack: there are no such targets.
         """
-        with self._changing(name, by) as change:
+        with self._transaction(name, by) as change:
             before = change.targets()
-            while (targets := change.recall()) is not None:
-                if shares(targets) != shares(before) and change.all_ready(targets):
-                    change.point(targets)
-                    change.note("rollback", before, targets)
+            while (targets := change.pop_history()) is not None:
+                if traffic_shares(targets) != traffic_shares(before) and change.all_ready(targets):
+                    change.replace_aliases(targets)
+                    change.write_audit("rollback", before, targets)
                     return
-            raise NothingToRollBack(f"{name} led to nothing else before that could serve now.")
+            raise NothingToRollBack(f"{name} has no previous targets that can still be served.")
 
-    def set_pinned(self, name: AdapterName, by: Change, *, pinned: bool) -> None:
-        """Mark the adapter as one that stays in the engine, or not; raises AdapterNotFound."""
-        with self._changing(name, by) as change:
+    def set_pinned(self, name: AdapterName, by: ChangedBy, *, pinned: bool) -> None:
+        """Mark the adapter as pinned in the engine, or not.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
+        with self._transaction(name, by) as change:
             before = change.connection.execute(select(adapters.c.pinned).where(adapters.c.name == name)).scalar_one()
             change.connection.execute(update(adapters).where(adapters.c.name == name).values(pinned=pinned))
-            change.note("pin" if pinned else "unpin", before, pinned)
+            change.write_audit("pin" if pinned else "unpin", before, pinned)
 
-    def remove(self, name: AdapterName, by: Change) -> None:
-        """Forget the adapter and all its versions; raises AdapterNotFound."""
-        with self._changing(name, by) as change:
-            change.note("remove", change.targets(), None)
+    def remove(self, name: AdapterName, by: ChangedBy) -> None:
+        """Remove the adapter and all its versions.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
+        with self._transaction(name, by) as change:
+            change.write_audit("remove", change.targets(), None)
             change.connection.execute(delete(adapters).where(adapters.c.name == name))
 
-    def remove_version(self, version: VersionId, by: Change) -> None:
-        """Forget one version, and with the last one the adapter.
+    def remove_version(self, version: VersionId, by: ChangedBy) -> None:
+        """Remove one version, and the adapter with its last version.
 
-        Raises VersionNotFound, and VersionInUse if the bare name leads to it.
+        Raises:
+            AdapterNotFound, VersionNotFound: there is no such version.
+            VersionInUse: the bare name points at it.
         """
-        with self._changing(version.name, by) as change:
-            change.version(version)
+        with self._transaction(version.name, by) as change:
+            change.version_row(version)
             if version.digest in change.targets():
-                raise VersionInUse(f"{version.name} leads to {version}: promote another version first.")
-            change.connection.execute(delete(versions).where(is_version(versions, version)))
+                raise VersionInUse(f"{version.name} points at {version}: promote another version first.")
+            change.connection.execute(delete(versions).where(matches_version(versions, version)))
             others = select(versions.c.digest).where(versions.c.name == version.name)
             change.connection.execute(delete(adapters).where(adapters.c.name == version.name, ~others.exists()))
-            change.note("remove_version", {"version": str(version)}, None)
+            change.write_audit("remove_version", {"version": str(version)}, None)
 
     def get(self, name: AdapterName) -> AdapterRecord:
-        """Return one adapter; raises AdapterNotFound."""
+        """Return one adapter.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
         records = self._read(_SELECT.where(adapters.c.name == name))
         if not records:
             raise _not_found(name)
         return records[0]
 
     def snapshot(self) -> list[AdapterRecord]:
-        """Return all adapters as they are at one moment, by name."""
+        """Return a consistent snapshot of all adapters, sorted by name."""
         return self._read(_SELECT)
 
-    def proof(self, version: VersionId) -> Proof | None:
-        """Return what the version showed when it was last proven."""
-        with _translated(), self._engine.connect() as connection:
-            found = connection.execute(select(versions.c.proof).where(is_version(versions, version))).scalar()
-        return None if found is None else Proof.model_validate_json(found)
+    def effect_check(self, version: VersionId) -> EffectCheck | None:
+        """Return the result of the version's last effect check, None if there is none."""
+        with _store_errors(), self._engine.connect() as connection:
+            found = connection.execute(select(versions.c.proof).where(matches_version(versions, version))).scalar()
+        return None if found is None else EffectCheck.model_validate_json(found)
 
     def audit(self, name: AdapterName | None, limit: int) -> list[AuditRecord]:
-        """Return the newest changes first, of one adapter or of all."""
+        """Return the latest `limit` changes of one adapter or of all, newest first."""
         statement = select(audit).order_by(audit.c.id.desc()).limit(limit)
-        with _translated(), self._engine.connect() as connection:
+        with _store_errors(), self._engine.connect() as connection:
             rows = connection.execute(statement if name is None else statement.where(audit.c.adapter == name))
             return [AuditRecord(*row[1:]) for row in rows]
 
-    def is_known(self, sha256: str) -> bool:
-        """Whether any version has this content."""
+    def has_content(self, sha256: str) -> bool:
+        """Whether any version has the content of this full SHA-256."""
         short = select(versions.c.manifest).where(versions.c.digest == sha256[:DIGEST_LENGTH])
-        with _translated(), self._engine.connect() as connection:
+        with _store_errors(), self._engine.connect() as connection:
             found = connection.execute(short).scalars().all()
         return any(Manifest.model_validate_json(manifest).digest == sha256 for manifest in found)
 
-    def add_uses(self, uses: Mapping[VersionId, int]) -> None:
-        """Add to what the versions served; those that are gone are passed over."""
+    def add_use_counts(self, uses: Mapping[VersionId, int]) -> None:
+        """Add to the versions' use counts; removed versions are ignored."""
         if not uses:
             return
         statement = (
             update(versions)
             .where(versions.c.name == bindparam("of_name"), versions.c.digest == bindparam("of_digest"))
-            .values(uses=versions.c.uses + bindparam("more"))
+            .values(uses=versions.c.uses + bindparam("added_uses"))
         )
-        rows = [{"of_name": v.name, "of_digest": v.digest, "more": count} for v, count in uses.items()]
-        with _translated(), self._engine.begin() as connection:
+        rows = [{"of_name": v.name, "of_digest": v.digest, "added_uses": count} for v, count in uses.items()]
+        with _store_errors(), self._engine.begin() as connection:
             connection.execute(statement, rows)
 
     @contextmanager
-    def _changing(self, name: AdapterName, by: Change, *, create: bool = False) -> Iterator[Transaction]:
-        """One transaction on one adapter; raises AdapterNotFound unless it is there or to be made."""
-        with _translated(), self._engine.begin() as connection:
-            # The first statement writes: SQLite takes its lock at once, and can't find the database changed later.
+    def _transaction(self, name: AdapterName, by: ChangedBy, *, create: bool = False) -> Iterator[Transaction]:
+        """Open a transaction on one adapter; raises AdapterNotFound if it does not exist and is not to be created."""
+        with _store_errors(), self._engine.begin() as connection:
+            # The first statement writes, so that SQLite takes its write lock before anything is read.
             if create:
-                insert_new(connection, adapters, {"name": name, "created_at": by.now})
+                insert_if_missing(connection, adapters, {"name": name, "created_at": by.at})
             touched = update(adapters).where(adapters.c.name == name).values(name=name)
             if not connection.execute(touched).rowcount:
                 raise _not_found(name)
             yield Transaction(connection, name, by)
 
     def _read(self, statement: Select[Any]) -> list[AdapterRecord]:
-        with _translated(), self._engine.connect() as connection:
+        with _store_errors(), self._engine.connect() as connection:
             rows = connection.execute(statement).mappings().all()
         shared: dict[BaseSpec, BaseSpec] = {}
         return [_adapter(list(group), shared) for _, group in groupby(rows, key=lambda row: row["name"])]
 
 
-# One statement, so that what it returns was true at one moment.
+# One statement, so that its result is consistent.
 _SELECT = (
     select(
         adapters.c.created_at.label("adapter_created_at"),
@@ -282,7 +318,7 @@ def _adapter(rows: Sequence[RowMapping], shared: dict[BaseSpec, BaseSpec]) -> Ad
 
 def _version(row: RowMapping, shared: dict[BaseSpec, BaseSpec]) -> VersionRecord:
     manifest = Manifest.model_validate_json(row["manifest"])
-    # Ten thousand versions have one base: it is kept once.
+    # Thousands of versions share one base: it is kept in memory once.
     manifest = manifest.model_copy(update={"base": shared.setdefault(manifest.base, manifest.base)})
     return VersionRecord(
         id=VersionId(row["name"], Digest(row["digest"])),
@@ -296,15 +332,15 @@ def _version(row: RowMapping, shared: dict[BaseSpec, BaseSpec]) -> VersionRecord
     )
 
 
-def _check_weights(targets: Targets) -> None:
-    # Their sum is checked too: shares are parts of it.
+def _check_weights(targets: AliasTargets) -> None:
+    # The sum is checked too, because shares are fractions of it.
     if not targets or not all(weight > 0 for weight in targets.values()) or not isfinite(sum(targets.values())):
-        raise InvalidAlias("A name leads to one version or several, each with a weight that is finite and above 0.")
+        raise InvalidAlias("A bare name needs at least one target version, each with a finite weight above 0.")
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Keep the database's words, which may name hosts and files, from clients; the log has them as the cause."""
+def _store_errors() -> Iterator[None]:
+    """Replace the database's messages, which may contain hosts and files; the log has them as the cause."""
     try:
         yield
     except SQLAlchemyError as error:

@@ -1,4 +1,4 @@
-"""The adapters' tables: what is registered, what each bare name leads to and led to, and who changed what."""
+"""The tables of the registry: adapters, versions, aliases, alias history and audit log."""
 
 from sqlalchemy import (
     JSON,
@@ -44,20 +44,20 @@ versions = Table(
     metadata,
     Column("name", ForeignKey(adapters.c.name, ondelete="CASCADE"), primary_key=True),
     Column("digest", String(DIGEST_LENGTH), primary_key=True),
-    # JSON as text: pydantic reads ten thousand at once, in half the time that a JSON column and pydantic need in turn.
+    # JSON as text: pydantic parses it in half the time of a JSON column that pydantic validates afterwards.
     Column("manifest", Text, nullable=False),
     Column("source", JSON, nullable=False),
-    # Stored as text without a constraint: a new state then needs no migration.
+    # Text without a constraint, so that a new state needs no migration.
     Column("state", Enum(VersionState, native_enum=False, length=32, values_callable=list), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("reason", Text),
     Column("proof", Text),
-    # Whether the bare name is to lead to it once it is proven; the proof may have to wait for another start.
+    # Whether it is promoted when its effect check passes, which may only happen after a restart.
     Column("promote", Boolean, nullable=False, server_default=true()),
     Column("uses", BigInteger, nullable=False, server_default=text("0")),
 )
 
-# A row for each version that the bare name leads to, and its share of the requests relative to the others'.
+# One row per target of a bare name; the weight is relative to the other targets'.
 aliases = Table(
     "aliases",
     metadata,
@@ -68,7 +68,7 @@ aliases = Table(
     ForeignKeyConstraint(["name", "digest"], [versions.c.name, versions.c.digest], ondelete="CASCADE"),
 )
 
-# What the bare name led to before, the newest with the highest position: {digest: weight}.
+# Previous targets of a bare name as {digest: weight}; the latest has the highest position.
 alias_history = Table(
     "alias_history",
     metadata,
@@ -77,11 +77,11 @@ alias_history = Table(
     Column("targets", JSON, nullable=False),
 )
 
-# Outlives the adapters that it speaks of, so it refers to none.
+# Rows outlive the adapters they name, so there is no foreign key.
 audit = Table(
     "audit",
     metadata,
-    # SQLite counts up by itself only in a column of exactly this type.
+    # SQLite autoincrements only a column of exactly this type.
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("at", Double, nullable=False),
     Column("actor", Text, nullable=False),

@@ -1,1 +1,1 @@
-"""Which adapter versions are in the engine's memory: loads, leases, eviction, pins."""
+"""Residency: the versions in the engine's memory, with loads, leases, evictions and pins."""

@@ -1,4 +1,4 @@
-"""Versions that did not get into the engine, remembered so that not every request tries again."""
+"""Exponential backoff for versions that failed to load, so that not every request retries the load."""
 
 import time
 from collections.abc import Callable
@@ -7,50 +7,56 @@ from dataclasses import dataclass, field
 from loramux_adapters.errors import AdapterLoadingFailed
 from loramux_adapters.models import VersionId
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 300.0
+INITIAL_DELAY = 1.0
+MAX_DELAY = 300.0
+"""Seconds before the first retry, and the limit up to which the delay doubles with each failure."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """How long a version is left alone (until `retry_at` on the clock) after it failed; the pause doubles each time."""
+class Backoff:
+    """The current delay of a version in seconds, and the clock time from which a load may be retried."""
 
-    pause: float
+    delay: float
     retry_at: float
 
 
 @dataclass
-class Failures:
-    """What failed and when it may be tried again; times are seconds of `clock`."""
+class LoadBackoff:
+    """The versions whose last load failed, and when each may be retried; times are seconds of `clock`."""
 
     clock: Callable[[], float] = time.monotonic
-    _known: dict[VersionId, Failure] = field(default_factory=dict)
+    _backoffs: dict[VersionId, Backoff] = field(default_factory=dict)
 
-    def remember(self, version: VersionId) -> None:
-        """Note that a load failed just now."""
-        before = self._known.get(version)
-        pause = min(before.pause * 2, LONGEST_PAUSE) if before else FIRST_PAUSE
-        self._known[version] = Failure(pause, self.clock() + pause)
+    def record_failure(self, version: VersionId) -> None:
+        """Start the version's next delay: twice the one before, up to MAX_DELAY."""
+        before = self._backoffs.get(version)
+        delay = min(before.delay * 2, MAX_DELAY) if before else INITIAL_DELAY
+        self._backoffs[version] = Backoff(delay, self.clock() + delay)
 
-    def forget(self, version: VersionId) -> None:
-        """It was loaded, or deserves a new chance."""
-        self._known.pop(version, None)
+    def reset(self, version: VersionId) -> None:
+        """End the version's backoff, after a successful load or before a forced retry."""
+        self._backoffs.pop(version, None)
 
     def check(self, version: VersionId) -> None:
-        """Raise AdapterLoadingFailed while the version is left alone."""
-        if (wait := self.pause(version)) > 0:
-            raise failed(version, wait)
+        """Refuse a version during its backoff.
 
-    def pause(self, version: VersionId) -> float:
-        """Seconds until the version may be tried again; 0 if it may now."""
-        failure = self._known.get(version)
-        return max(0.0, failure.retry_at - self.clock()) if failure else 0.0
+        Raises:
+            AdapterLoadingFailed: the version's delay has not passed yet.
+        """
+        if (retry_after := self.retry_after(version)) > 0:
+            raise loading_failed(version, retry_after)
 
-    def pauses(self) -> dict[VersionId, float]:
-        """The same of each that failed."""
-        return {version: self.pause(version) for version in self._known}
+    def retry_after(self, version: VersionId) -> float:
+        """Seconds until the version may be loaded again; 0 if it may be loaded now."""
+        backoff = self._backoffs.get(version)
+        return max(0.0, backoff.retry_at - self.clock()) if backoff else 0.0
+
+    def backed_off(self) -> dict[VersionId, float]:
+        """Seconds until each failed version may be loaded again."""
+        return {version: self.retry_after(version) for version in self._backoffs}
 
 
-def failed(version: VersionId, wait: float) -> AdapterLoadingFailed:
-    """The error for requests to a version that failed."""
-    return AdapterLoadingFailed(f"The adapter {version} could not be loaded; it is tried again in {wait:.0f} s.", wait)
+def loading_failed(version: VersionId, retry_after: float) -> AdapterLoadingFailed:
+    """Return the error for a request to a version that failed to load."""
+    message = f"The adapter {version} could not be loaded; it will be retried in {retry_after:.0f} s."
+    return AdapterLoadingFailed(message, retry_after)

@@ -1,79 +1,83 @@
-"""The versions that stay in the engine: brought in in the background, and kept in their slots."""
+"""Pinned versions: loaded in the background, and pinned to their slots in the engine."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from loramux_adapters.errors import AdapterError, PassingError, PinLimit
+from loramux_adapters.errors import AdapterError, PinLimit, TransientError
 from loramux_adapters.models import VersionId
 from loramux_adapters.residency.ports import Loader
 
 
 @dataclass(eq=False)
-class Pins:
-    """Which versions are `wanted`, at most `most` of them, and what the engine was told of it.
+class PinnedVersions:
+    """The versions that should be pinned (`desired`, at most `max_pins`), and those pinned in the engine so far.
 
-    `bring` waits for a version's turn and loads it. One that can't be had is asked for again after the pause that the
-    error tells, for as long as it is wanted.
+    `load` waits for room and loads a version. A load that fails with a TransientError is retried after the error's
+    `retry_after`, for as long as the version is desired.
     """
 
     loader: Loader
-    bring: Callable[[VersionId], Awaitable[None]]
+    load: Callable[[VersionId], Awaitable[None]]
     is_resident: Callable[[VersionId], bool]
-    most: int
+    max_pins: int
     sleep: Callable[[float], Awaitable[None]]
-    wanted: frozenset[VersionId] = frozenset()
-    _kept: set[VersionId] = field(default_factory=set)
-    _telling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    desired: frozenset[VersionId] = frozenset()
+    _pinned: set[VersionId] = field(default_factory=set)
+    _sync_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def check(self, versions: Set[VersionId]) -> None:
-        """Raise PinLimit if not all of these can be pinned: what is not pinned needs a slot and a place too."""
-        if len(versions) > self.most:
+        """Check that all of these can be pinned together: unpinned versions need a slot and host memory too.
+
+        Raises:
+            PinLimit: there are more than `max_pins`.
+        """
+        if len(versions) > self.max_pins:
             raise PinLimit(
-                f"{len(versions)} versions would be pinned, and at most {self.most} can be: unpin another adapter, or "
-                "raise LORAMUX_ENGINE__MAX_LORAS and LORAMUX_ENGINE__MAX_CPU_LORAS."
+                f"{len(versions)} versions would be pinned, but at most {self.max_pins} can be: unpin another adapter, "
+                "or raise LORAMUX_ENGINE__MAX_LORAS and LORAMUX_ENGINE__MAX_CPU_LORAS."
             )
 
-    def want(self, versions: Set[VersionId]) -> None:
-        """Keep exactly these from now on, as many as can be."""
-        before, self.wanted = self.wanted, frozenset(sorted(versions)[: self.most])
-        for version in self.wanted - before:
-            self._start(self._bring_in(version))
-        if self.wanted != before:
-            self._start(self._tell())
+    def set_desired(self, versions: Set[VersionId]) -> None:
+        """Replace the desired pins, up to `max_pins`; missing versions are loaded in the background."""
+        before, self.desired = self.desired, frozenset(sorted(versions)[: self.max_pins])
+        for version in self.desired - before:
+            self._start(self._load_until_resident(version))
+        if self.desired != before:
+            self._start(self._sync_engine())
 
-    def arrived(self, version: VersionId) -> None:
-        """Note that the version has been loaded."""
-        if version in self.wanted:
-            self._start(self._tell())
+    def on_loaded(self, version: VersionId) -> None:
+        """Pin a version that has just been loaded, if it is desired."""
+        if version in self.desired:
+            self._start(self._sync_engine())
 
-    def left(self, version: VersionId) -> None:
-        """Note that the version has left the engine, where its pin has ended with it."""
-        if version in self._kept:
-            self._kept.discard(version)
-            self._start(self._tell())
+    def on_unloaded(self, version: VersionId) -> None:
+        """Record that a version has left the engine, and its pin with it."""
+        if version in self._pinned:
+            self._pinned.discard(version)
+            self._start(self._sync_engine())
 
-    async def _bring_in(self, version: VersionId) -> None:
-        while version in self.wanted and not self.is_resident(version):
+    async def _load_until_resident(self, version: VersionId) -> None:
+        while version in self.desired and not self.is_resident(version):
             try:
-                await self.bring(version)
-            except PassingError as error:
+                await self.load(version)
+            except TransientError as error:
                 await self.sleep(error.retry_after)
             except AdapterError:
-                return  # removed or damaged, and whoever saw to that changes the pins as well
+                return  # removed or corrupt: the removal or quarantine changes the pins as well
 
-    async def _tell(self) -> None:
-        """Tell the engine, first what to let go: if it ever kept all its slots, the next adapter would be its end."""
-        async with self._telling:
-            for version in self._kept - self.wanted:
-                if version in self._kept and self.is_resident(version):  # else it left meanwhile
+    async def _sync_engine(self) -> None:
+        """Unpin first, then pin: with all its slots pinned, the engine could not run another adapter at all."""
+        async with self._sync_lock:
+            for version in self._pinned - self.desired:
+                if version in self._pinned and self.is_resident(version):  # else it left during the last await
                     await self.loader.pin(version, pinned=False)
-                    self._kept.discard(version)
-            for version in self.wanted - self._kept:
-                if self.is_resident(version) and len(self._kept) < self.most:
-                    self._kept.add(version)
+                    self._pinned.discard(version)
+            for version in self.desired - self._pinned:
+                if self.is_resident(version) and len(self._pinned) < self.max_pins:
+                    self._pinned.add(version)
                     await self.loader.pin(version, pinned=True)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -1,7 +1,7 @@
-"""Which version gives up its place in the engine: the policy alone, with no clock, no I/O and no engine.
+"""Eviction policy of the engine's host memory: a pure function without clock, I/O or engine.
 
-The engine's host memory holds at most `capacity` versions. The least recently used goes first; what is pinned, what a
-request leases or what is still being loaded stays.
+Host memory holds at most `capacity` versions. The least recently used one is evicted first; pinned, leased and loading
+versions stay.
 """
 
 from collections.abc import Mapping
@@ -11,40 +11,40 @@ from loramux_adapters.models import VersionId
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
-    """What the policy has to know of a version that holds a place.
+class ResidentState:
+    """The state of a resident version as far as eviction depends on it.
 
-    `used` is a sequence number that grows with every lease, so that no clock is needed to order the uses.
+    `last_used` is a sequence number that grows with every lease, so that no clock is needed to order the uses.
     """
 
-    used: int
+    last_used: int
     leases: int = 0
     loading: bool = False
     pinned: bool = False
 
     @property
     def is_evictable(self) -> bool:
-        """Whether its place may be given to another version."""
+        """Whether another version may replace this one."""
         return not self.leases and not self.loading and not self.pinned
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """There is a place, once `evict` (if any) has left the engine."""
+class LoadNow:
+    """The version can be loaded, once `evict` (if any) has left the engine."""
 
     evict: VersionId | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """Every place is leased or loading: somebody has to release one first."""
+class WaitForRelease:
+    """No resident is evictable: a lease must be released or a load must end first."""
 
 
-def plan(residents: Mapping[VersionId, Resident], capacity: int) -> Load | Wait:
-    """How one more version can become resident without there ever being more than `capacity`."""
+def plan_eviction(residents: Mapping[VersionId, ResidentState], capacity: int) -> LoadNow | WaitForRelease:
+    """Decide how one more version can become resident without ever exceeding `capacity`."""
     if len(residents) < capacity:
-        return Load()
+        return LoadNow()
     evictable = [version for version, resident in residents.items() if resident.is_evictable]
     if not evictable:
-        return Wait()
-    return Load(evict=min(evictable, key=lambda version: residents[version].used))
+        return WaitForRelease()
+    return LoadNow(evict=min(evictable, key=lambda version: residents[version].last_used))

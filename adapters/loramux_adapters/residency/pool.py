@@ -1,8 +1,8 @@
-"""The versions that are in the engine now: single-flight loads, leases, and the residency plan carried out.
+"""The pool of versions in the engine's host memory: single-flight loads, leases, evictions and pins.
 
-Decisions are taken between two awaits of one event loop, which is the lock; loading and unloading happen outside it.
-A load belongs to the pool and not to the request that asked first, so a client that hangs up does not take the
-adapter away from those who wait for the same one.
+All decisions are made between two awaits of one event loop, which serves as the lock; loads and unloads run outside it.
+A load belongs to the pool, not to the request that triggered it: when that client disconnects, the load continues for
+the other requests that wait for the same version.
 """
 
 import asyncio
@@ -13,259 +13,273 @@ from dataclasses import dataclass, field
 
 from loramux_adapters.errors import AdapterError, NoAdapterCapacity, StoreError
 from loramux_adapters.models import VersionId
-from loramux_adapters.residency import policy as residency
-from loramux_adapters.residency.backoff import Failures, failed
-from loramux_adapters.residency.pins import Pins
+from loramux_adapters.residency.backoff import LoadBackoff, loading_failed
+from loramux_adapters.residency.pins import PinnedVersions
+from loramux_adapters.residency.policy import LoadNow, ResidentState, WaitForRelease, plan_eviction
 from loramux_adapters.residency.ports import Lease, Loader, PoolObserver, PoolView, ResidentView
-from loramux_adapters.residency.wait_queue import Turns
+from loramux_adapters.residency.wait_queue import WaitQueue
 
-_FULL = "Every place for adapters in the engine is in use; try again later."
+_FULL = (
+    "The engine's host memory is full of adapters that are in use: retry later, or raise LORAMUX_ENGINE__MAX_CPU_LORAS."
+)
+
+CorruptFilesCallback = Callable[[VersionId, str], None]
+"""Called with a version whose stored files are not what was accepted, and the reason."""
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
-    """One version's place in the engine's host memory."""
+class Resident:
+    """A version that is in the engine's host memory, or being loaded into it."""
 
-    arrival: asyncio.Task[None]
+    load_task: asyncio.Task[None]
     leases: int = 0
-    used: int = 0
-    is_filled: bool = False
-    is_doomed: bool = False
+    last_used: int = 0
+    is_loaded: bool = False
+    evict_on_release: bool = False
 
 
 @dataclass(eq=False)
 class AdapterPool:
-    """Hands out leases on versions, and keeps no more than `capacity` of them in the engine, which has `slots` slots.
+    """Grants leases on versions, and keeps at most `capacity` of them in the engine, which has `slots` slots.
 
-    Requests that find every place leased wait in the order they came. One that finds `max_waiting` before it, or that
-    waited `max_wait` seconds, is refused (`NoAdapterCapacity`): overload is told, not queued.
+    While all residents are leased, requests wait first come, first served. A request is refused with NoAdapterCapacity
+    if `max_waiting` requests wait already, or once it has waited for `max_wait` seconds.
 
-    A version that failed is left alone for a while. One whose files are not what was accepted is told to `on_damage`.
+    A version that failed to load is backed off. One with corrupt files is reported to `on_corrupt_files` instead.
     """
 
     loader: Loader
     capacity: int
     observer: PoolObserver
     slots: int
-    on_damage: Callable[[VersionId, str], None] = lambda _version, _reason: None
     max_waiting: int = 256
     max_wait: float = 60.0
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    failures: Failures = field(init=False)
-    pins: Pins = field(init=False)
-    _served: Counter[VersionId] = field(default_factory=Counter)
-    _places: dict[VersionId, _Place] = field(default_factory=dict)
-    _leaving: set[asyncio.Task[None]] = field(default_factory=set)
-    _waiting: Turns[_Place] = field(default_factory=Turns)
-    _uses: int = 0
+    backoff: LoadBackoff = field(init=False)
+    pinned: PinnedVersions = field(init=False)
+    _corrupt_files_callbacks: list[CorruptFilesCallback] = field(default_factory=list)
+    _use_counts: Counter[VersionId] = field(default_factory=Counter)
+    _residents: dict[VersionId, Resident] = field(default_factory=dict)
+    _unloading: set[asyncio.Task[None]] = field(default_factory=set)
+    _queue: WaitQueue[Resident] = field(default_factory=WaitQueue)
+    _use_sequence: int = 0
 
     def __post_init__(self) -> None:
-        most = max(0, min(self.slots, self.capacity) - 1)
-        self.failures = Failures(self.clock)
-        self.pins = Pins(self.loader, self._bring, self.is_resident, most, self.sleep)
+        max_pins = max(0, min(self.slots, self.capacity) - 1)
+        self.backoff = LoadBackoff(self.clock)
+        self.pinned = PinnedVersions(self.loader, self._bring_in, self.is_resident, max_pins, self.sleep)
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more version could be loaded without another one leaving."""
-        return len(self._places) < self.capacity
+    def has_free_capacity(self) -> bool:
+        """Whether one more version could be loaded without an eviction."""
+        return len(self._residents) < self.capacity
+
+    def on_corrupt_files(self, callback: CorruptFilesCallback) -> None:
+        """Register `callback` for versions whose files turn out to be corrupt when they are loaded."""
+        self._corrupt_files_callbacks.append(callback)
 
     def is_resident(self, version: VersionId) -> bool:
         """Whether the version is in the engine's host memory now."""
-        place = self._places.get(version)
-        return place is not None and place.is_filled
+        resident = self._residents.get(version)
+        return resident is not None and resident.is_loaded
 
     def check(self, version: VersionId) -> None:
-        """Refuse what could not even wait for a place.
+        """Check that a request for `version` could be served or could wait.
 
         Raises:
-            AdapterLoadingFailed: the version failed a moment ago.
-            NoAdapterCapacity: the version is not resident, and as many requests wait already as may.
-
+            AdapterLoadingFailed: the version is backed off.
+            NoAdapterCapacity: the version is not resident, and the queue is full.
         """
-        self.failures.check(version)
-        if version not in self._places and len(self._waiting) >= self.max_waiting:
+        self.backoff.check(version)
+        if version not in self._residents and len(self._queue) >= self.max_waiting:
             raise NoAdapterCapacity(_FULL)
 
-    async def lease(self, version: VersionId, *, served: bool = True) -> Lease:
-        """Hold `version` in the engine; load it first if it is not there. Counts as a use if a request is `served`.
+    async def lease(self, version: VersionId, *, count_use: bool = True) -> Lease:
+        """Lease `version`, after loading it if necessary; `count_use` adds to its use count.
 
         Raises:
-            AdapterLoadingFailed: the engine refused it, now or a moment ago.
-            StoreError, VersionNotFound: its files are not what was accepted, or it was removed.
-            NoAdapterCapacity: every place stayed leased for too long, or too many wait already.
-
+            AdapterLoadingFailed: the engine failed to load it, or it is backed off.
+            StoreError: its files are not what was accepted.
+            VersionNotFound: it was removed.
+            NoAdapterCapacity: all residents stayed leased for `max_wait` seconds, or the queue is full.
         """
         lease = await self._lease(version)
-        if served:
-            self._served[version] += 1
+        if count_use:
+            self._use_counts[version] += 1
         return lease
 
     async def prefetch(self, version: VersionId) -> None:
-        """Bring the version in without holding it; raises as `lease` does, but at once if every place is held."""
-        if version not in self._places and isinstance(self._plan(), residency.Wait):
+        """Load the version without a lease; raises as `lease` does, but without waiting for a release."""
+        if version not in self._residents and isinstance(self._plan_eviction(), WaitForRelease):
             raise NoAdapterCapacity(_FULL)
-        await self._bring(version)
+        await self._bring_in(version)
 
     def check_pins(self, versions: Set[VersionId]) -> None:
-        """Raise PinLimit if not all of these can be pinned."""
-        self.pins.check(versions)
+        """Check that all of these can be pinned together.
+
+        Raises:
+            PinLimit: they are too many.
+        """
+        self.pinned.check(versions)
 
     def pin(self, versions: Set[VersionId]) -> None:
-        """Keep exactly these from now on, as many as can be; those that are missing are loaded in the background."""
-        for version in versions & self._places.keys():
-            self._places[version].is_doomed = False  # it was removed and is back, before its last lease was
-        self.pins.want(versions)
-        self._serve_waiting()
+        """Replace the pinned versions, up to the limit; missing ones are loaded in the background."""
+        for version in versions & self._residents.keys():
+            self._residents[version].evict_on_release = False  # removed and added again before its last lease ended
+        self.pinned.set_desired(versions)
+        self._grant_waiting()
 
-    def forgive(self, version: VersionId) -> None:
-        """Forget that the version failed: it is tried again at once."""
-        self.failures.forget(version)
+    def reset_backoff(self, version: VersionId) -> None:
+        """Allow the version to be loaded again now, although its last load failed."""
+        self.backoff.reset(version)
 
-    def take_uses(self) -> dict[VersionId, int]:
-        """How many leases each version was given since this was asked last."""
-        uses, self._served = dict(self._served), Counter()
-        return uses
+    def take_use_counts(self) -> dict[VersionId, int]:
+        """Return the number of counted leases per version since the last call, and reset the counts."""
+        use_counts, self._use_counts = dict(self._use_counts), Counter()
+        return use_counts
 
     async def view(self) -> PoolView:
-        """What is in the engine now, and what is not let in."""
-        in_slots = await self.loader.slots()
+        """Return the residents, their slots, and the versions that are backed off."""
+        in_slots, pinned = await self.loader.slots(), self.pinned.desired
         residents = tuple(
-            ResidentView(version, place.leases, not place.is_filled, version in self.pins.wanted, version in in_slots)
-            for version, place in self._places.items()
+            ResidentView(version, resident.leases, not resident.is_loaded, version in pinned, version in in_slots)
+            for version, resident in self._residents.items()
         )
-        return PoolView(self.capacity, self.slots, len(self._waiting), residents, self.failures.pauses())
+        return PoolView(self.capacity, self.slots, len(self._queue), residents, self.backoff.backed_off())
 
     def discard(self, version: VersionId) -> None:
-        """Take the version out of the engine: now, or when its last lease is released. It is not pinned any more."""
-        self.failures.forget(version)
-        self._served.pop(version, None)
-        self.pins.want(self.pins.wanted - {version})
-        place = self._places.get(version)
-        if place is not None:
-            place.is_doomed = True
-            self._freed(version, place)
+        """Unpin the version and evict it: now, or when its last lease is released."""
+        self.backoff.reset(version)
+        self._use_counts.pop(version, None)
+        self.pinned.set_desired(self.pinned.desired - {version})
+        resident = self._residents.get(version)
+        if resident is not None:
+            resident.evict_on_release = True
+            self._on_released(version, resident)
 
-    async def _bring(self, version: VersionId) -> None:
+    async def _bring_in(self, version: VersionId) -> None:
         (await self._lease(version)).release()
 
     async def _lease(self, version: VersionId) -> Lease:
-        asked, cold = self.clock(), not self.is_resident(version)
-        place = self._held(version) if version in self._places else await self._turn(version)
-        release = self._release_of(version, place)
+        requested_at, cold = self.clock(), not self.is_resident(version)
+        resident = self._acquire(version) if version in self._residents else await self._wait_for_room(version)
+        release = self._release_once(version, resident)
         try:
-            await asyncio.shield(place.arrival)
+            await asyncio.shield(resident.load_task)
         except (asyncio.CancelledError, AdapterError):
             release()
             raise
         except Exception as error:
             release()
-            raise failed(version, self.failures.pause(version)) from error
-        return Lease(version, cold, self.clock() - asked, release)
+            raise loading_failed(version, self.backoff.retry_after(version)) from error
+        return Lease(version, cold, self.clock() - requested_at, release)
 
-    async def _turn(self, version: VersionId) -> _Place:
-        """Wait until there is a place for the version, with a hold on it; its load has begun then."""
+    async def _wait_for_room(self, version: VersionId) -> Resident:
+        """Wait until the version's load has started; the returned resident is acquired."""
         self.check(version)
-        turn = self._waiting.join(version)
-        self._serve_waiting()
+        waiter = self._queue.enqueue(version)
+        self._grant_waiting()
         try:
             async with asyncio.timeout(self.max_wait):
-                return await self._waiting.wait(turn, give_back=lambda place: self._let_go(version, place))
+                return await self._queue.wait(waiter, release=lambda resident: self._release(version, resident))
         except TimeoutError:
             raise NoAdapterCapacity(_FULL) from None
 
-    def _serve_waiting(self) -> None:
-        """Begin the loads that are waited for, as far as there are places: to be called whenever one may be free."""
-        while (version := self._waiting.first) and isinstance(action := self._plan(), residency.Load):
-            self._begin_load(version, action.evict)
-            self._waiting.serve(version, lambda: self._held(version))
+    def _grant_waiting(self) -> None:
+        """Start the loads at the head of the queue, as far as there is room: to be called whenever some may be free."""
+        while (version := self._queue.first_waiting) and isinstance(action := self._plan_eviction(), LoadNow):
+            self._start_load(version, action.evict)
+            self._queue.grant(version, lambda: self._acquire(version))
 
-    def _plan(self) -> residency.Load | residency.Wait:
-        pinned = self.pins.wanted
+    def _plan_eviction(self) -> LoadNow | WaitForRelease:
+        pinned = self.pinned.desired
         residents = {
-            version: residency.Resident(place.used, place.leases, not place.is_filled, version in pinned)
-            for version, place in self._places.items()
+            version: ResidentState(resident.last_used, resident.leases, not resident.is_loaded, version in pinned)
+            for version, resident in self._residents.items()
         }
-        return residency.plan(residents, self.capacity)
+        return plan_eviction(residents, self.capacity)
 
-    def _begin_load(self, version: VersionId, victim: VersionId | None) -> None:
-        if victim is not None:
-            self._evict(victim, "capacity")
-        arrival = asyncio.create_task(self._load(version, set(self._leaving)))
-        arrival.add_done_callback(_retrieved)
-        self._places[version] = _Place(arrival)
-        self.observer.resident(len(self._places))
+    def _start_load(self, version: VersionId, evict: VersionId | None) -> None:
+        if evict is not None:
+            self._evict(evict, "capacity")
+        load_task = asyncio.create_task(self._load(version, set(self._unloading)))
+        load_task.add_done_callback(_consume_exception)
+        self._residents[version] = Resident(load_task)
+        self.observer.resident(len(self._residents))
 
-    async def _load(self, version: VersionId, leaving: set[asyncio.Task[None]]) -> None:
-        """Load when all that leave have left: the engine never holds more than `capacity`."""
-        place, began = self._places[version], self.clock()
+    async def _load(self, version: VersionId, unloading: set[asyncio.Task[None]]) -> None:
+        """Load after the running unloads: the engine never holds more than `capacity`."""
+        resident, started_at = self._residents[version], self.clock()
         try:
-            if leaving:
-                await asyncio.wait(leaving)
+            if unloading:
+                await asyncio.wait(unloading)
             await self.loader.load(version)
         except BaseException as error:
-            self.observer.loaded(version, self.clock() - began, ok=False)
-            self._failed(version, place, error)
+            self.observer.loaded(version, self.clock() - started_at, ok=False)
+            self._on_load_failed(version, resident, error)
             raise
         else:
-            self.observer.loaded(version, self.clock() - began, ok=True)
-            self._arrived(version, place)
+            self.observer.loaded(version, self.clock() - started_at, ok=True)
+            self._on_loaded(version, resident)
         finally:
-            self._freed(version, place)
+            self._on_released(version, resident)
 
-    def _arrived(self, version: VersionId, place: _Place) -> None:
-        place.is_filled = True
-        self.failures.forget(version)
-        self.pins.arrived(version)
+    def _on_loaded(self, version: VersionId, resident: Resident) -> None:
+        resident.is_loaded = True
+        self.backoff.reset(version)
+        self.pinned.on_loaded(version)
 
-    def _failed(self, version: VersionId, place: _Place, error: BaseException) -> None:
-        del self._places[version]
-        self.observer.resident(len(self._places))
+    def _on_load_failed(self, version: VersionId, resident: Resident, error: BaseException) -> None:
+        del self._residents[version]
+        self.observer.resident(len(self._residents))
         if isinstance(error, StoreError):
-            self.on_damage(version, error.message)
-        elif isinstance(error, Exception) and not isinstance(error, AdapterError) and not place.is_doomed:
-            self.failures.remember(version)
+            for callback in self._corrupt_files_callbacks:
+                callback(version, error.message)
+        elif isinstance(error, Exception) and not isinstance(error, AdapterError) and not resident.evict_on_release:
+            self.backoff.record_failure(version)
 
     def _evict(self, version: VersionId, reason: str) -> None:
-        del self._places[version]
+        del self._residents[version]
         self.observer.evicted(version, reason)
-        self.observer.resident(len(self._places))
+        self.observer.resident(len(self._residents))
         task = asyncio.create_task(self.loader.unload(version))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-        task.add_done_callback(lambda _: self.pins.left(version))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+        task.add_done_callback(lambda _: self.pinned.on_unloaded(version))
 
-    def _held(self, version: VersionId) -> _Place:
-        """The version's place, with one more hold on it."""
-        place = self._places[version]
-        self._uses += 1
-        place.used = self._uses
-        place.leases += 1
-        return place
+    def _acquire(self, version: VersionId) -> Resident:
+        """Add a lease to the version's resident."""
+        resident = self._residents[version]
+        self._use_sequence += 1
+        resident.last_used = self._use_sequence
+        resident.leases += 1
+        return resident
 
-    def _release_of(self, version: VersionId, place: _Place) -> Callable[[], None]:
-        is_held = True
+    def _release_once(self, version: VersionId, resident: Resident) -> Callable[[], None]:
+        is_released = False
 
         def release() -> None:
-            nonlocal is_held
-            if is_held:
-                is_held = False
-                self._let_go(version, place)
+            nonlocal is_released
+            if not is_released:
+                is_released = True
+                self._release(version, resident)
 
         return release
 
-    def _let_go(self, version: VersionId, place: _Place) -> None:
-        place.leases -= 1
-        self._freed(version, place)
+    def _release(self, version: VersionId, resident: Resident) -> None:
+        resident.leases -= 1
+        self._on_released(version, resident)
 
-    def _freed(self, version: VersionId, place: _Place) -> None:
-        """Take out what was only waiting to be idle, and see to those who wait for a place."""
-        if place.is_doomed and place.is_filled and not place.leases and self._places.get(version) is place:
+    def _on_released(self, version: VersionId, resident: Resident) -> None:
+        """Evict a discarded version once it is idle, and grant room to waiting requests."""
+        is_idle = resident.is_loaded and not resident.leases and self._residents.get(version) is resident
+        if resident.evict_on_release and is_idle:
             self._evict(version, "removed")
-        self._serve_waiting()
+        self._grant_waiting()
 
 
-def _retrieved(load: asyncio.Task[None]) -> None:
-    """Keep asyncio from reporting an error that nobody waits for any more: the observer was told of it."""
+def _consume_exception(load: asyncio.Task[None]) -> None:
+    """Keep asyncio from logging an unretrieved error: the observer has recorded it."""
     if not load.cancelled():
         load.exception()

@@ -1,4 +1,4 @@
-"""What the pool needs, and what it hands out and shows."""
+"""The interfaces that the pool depends on, and the values that it returns."""
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -11,29 +11,34 @@ class Loader(Protocol):
     """Moves versions into and out of the engine's host memory."""
 
     async def load(self, version: VersionId) -> None:
-        """Bring the version in; raises StoreError if its files are not what was accepted, or what the engine raises."""
+        """Load the version into host memory.
+
+        Raises:
+            StoreError: its files are not what was accepted.
+            Exception: any error of the engine.
+        """
 
     async def unload(self, version: VersionId) -> None:
-        """Take the version out; it has no lease."""
+        """Remove the version from host memory; it has no lease."""
 
     async def pin(self, version: VersionId, *, pinned: bool) -> None:
-        """Keep a version that is in host memory in its slot, or let it go again."""
+        """Pin a version that is in host memory to its slot, or unpin it."""
 
     async def slots(self) -> Set[VersionId]:
-        """The versions that hold a slot now."""
+        """Return the versions that occupy a slot now."""
 
 
 class PoolObserver(Protocol):
-    """Told what the pool does, for metrics."""
+    """Receives the pool's events, for metrics."""
 
     def loaded(self, version: VersionId, seconds: float, *, ok: bool) -> None:
-        """A load ended, well or not."""
+        """A load ended after `seconds`, successfully or not."""
 
     def evicted(self, version: VersionId, reason: str) -> None:
-        """A version left the engine: `capacity` (another needed its place) or `removed`."""
+        """A version was evicted: `capacity` (replaced by another one) or `removed`."""
 
     def resident(self, count: int) -> None:
-        """How many versions hold a place now."""
+        """The number of versions that are resident or loading changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +47,16 @@ class Lease:
 
     version: VersionId
     cold: bool
-    """Whether the version had to be loaded, or was still loading, when it was asked for."""
+    """Whether the version had to be loaded, or was still loading, when the lease was requested."""
     waited: float
-    """Seconds from the asking until it was resident."""
+    """Seconds from the request for the lease until the version was resident."""
     release: Callable[[], None]
-    """Gives the hold back; only the first call counts."""
+    """Ends the lease; only the first call counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResidentView:
-    """A version that holds a place, as operators see it."""
+    """A version that is resident or loading, as operators see it."""
 
     version: VersionId
     leases: int
@@ -62,10 +67,10 @@ class ResidentView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """The pool at one moment; `broken` says in how many seconds each version that failed is tried again."""
+    """The pool at one moment; `backed_off` maps each version that failed to load to the seconds until its retry."""
 
     capacity: int
     slots: int
     waiting: int
     residents: tuple[ResidentView, ...]
-    broken: dict[VersionId, float]
+    backed_off: dict[VersionId, float]

@@ -1,4 +1,4 @@
-"""A line of tasks that wait for versions: first come, first served, and all who wait for the same one together."""
+"""A first-come, first-served queue of tasks that wait for versions; a grant serves all tasks that want the version."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,38 +11,38 @@ T = TypeVar("T")
 
 
 @dataclass(eq=False)
-class Turns(Generic[T]):
-    """Tasks of one event loop, in the order they came; each is handed a T that it has to give back."""
+class WaitQueue(Generic[T]):
+    """The waiting tasks of one event loop, in order of arrival; each is granted a T that it has to release."""
 
-    _waiting: dict[asyncio.Future[T], VersionId] = field(default_factory=dict)
+    _waiters: dict[asyncio.Future[T], VersionId] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return sum(not turn.done() for turn in self._waiting)
+        return sum(not waiter.done() for waiter in self._waiters)
 
     @property
-    def first(self) -> VersionId | None:
-        """The version that was waited for first, or None if nobody waits."""
-        return next((version for turn, version in self._waiting.items() if not turn.done()), None)
+    def first_waiting(self) -> VersionId | None:
+        """The version at the head of the queue, or None if the queue is empty."""
+        return next((version for waiter, version in self._waiters.items() if not waiter.done()), None)
 
-    def join(self, version: VersionId) -> asyncio.Future[T]:
-        """Go to the end of the line; `wait` has to follow before anything else is awaited."""
-        turn: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = version
-        return turn
+    def enqueue(self, version: VersionId) -> asyncio.Future[T]:
+        """Append a waiter for `version`; pass it to `wait` before anything else is awaited."""
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = version
+        return waiter
 
-    async def wait(self, turn: asyncio.Future[T], give_back: Callable[[T], None]) -> T:
-        """Wait to be served; who is cancelled between being served and waking up gives back what it was handed."""
+    async def wait(self, waiter: asyncio.Future[T], release: Callable[[T], None]) -> T:
+        """Wait for the grant; a task cancelled between grant and wake-up releases what it was granted."""
         try:
-            return await turn
+            return await waiter
         except asyncio.CancelledError:
-            if not turn.cancelled():
-                give_back(turn.result())
+            if not waiter.cancelled():
+                release(waiter.result())
             raise
         finally:
-            del self._waiting[turn]
+            del self._waiters[waiter]
 
-    def serve(self, version: VersionId, hand_out: Callable[[], T]) -> None:
-        """Hand one out to each who waits for the version."""
-        for turn, wanted in self._waiting.items():
-            if wanted == version and not turn.done():
-                turn.set_result(hand_out())
+    def grant(self, version: VersionId, acquire: Callable[[], T]) -> None:
+        """Resolve every waiter for `version` with its own `acquire()`."""
+        for waiter, wanted in self._waiters.items():
+            if wanted == version and not waiter.done():
+                waiter.set_result(acquire())

@@ -12,7 +12,7 @@ from loramux_adapters.intake.content import (
     check_listing,
     content_digest,
     copy_bounded,
-    file_facts,
+    hash_files,
     open_regular,
 )
 from tests.helpers.adapter_files import write_adapter
@@ -21,20 +21,20 @@ from tests.helpers.adapter_files import write_adapter
 def test_the_digest_is_what_sha256sum_makes_of_the_files(tmp_path: Path) -> None:
     write_adapter(tmp_path)
     listing = subprocess.run(["sha256sum", *ADAPTER_FILES], cwd=tmp_path, capture_output=True, check=True).stdout
-    assert content_digest(file_facts(tmp_path)) == hashlib.sha256(listing).hexdigest()
+    assert content_digest(hash_files(tmp_path)) == hashlib.sha256(listing).hexdigest()
 
 
 @pytest.mark.parametrize("name", ADAPTER_FILES)
 def test_one_changed_byte_in_either_file_changes_the_digest(tmp_path: Path, name: str) -> None:
     write_adapter(tmp_path)
-    before = content_digest(file_facts(tmp_path))
+    before = content_digest(hash_files(tmp_path))
     raw = bytearray((tmp_path / name).read_bytes())
     raw[-1] ^= 1
     (tmp_path / name).write_bytes(raw)
-    assert content_digest(file_facts(tmp_path)) != before
+    assert content_digest(hash_files(tmp_path)) != before
 
 
-def test_other_files_beside_an_adapter_do_not_matter() -> None:
+def test_other_files_next_to_an_adapter_are_ignored() -> None:
     check_listing([*ADAPTER_FILES, "README.md", "optimizer.pt"])
 
 
@@ -48,7 +48,7 @@ def test_other_files_beside_an_adapter_do_not_matter() -> None:
         (["adapter_config.json", "adapter_model.pt"], "adapter_model.pt"),
     ],
 )
-def test_a_missing_file_is_named_and_a_pickle_in_its_place_too(names: list[str], where: str) -> None:
+def test_a_missing_file_or_a_pickle_instead_of_it_is_named(names: list[str], where: str) -> None:
     with pytest.raises(InvalidAdapter) as caught:
         check_listing(names)
     assert caught.value.where == where
@@ -69,7 +69,7 @@ def test_a_copy_ends_at_the_limit_even_of_a_sparse_giant(tmp_path: Path) -> None
     source.touch()
     os.truncate(source, 1 << 40)
     with open_regular(source) as file, pytest.raises(InvalidAdapter, match="too large"):
-        copy_bounded(file, target, most=100)
+        copy_bounded(file, target, max_bytes=100)
     assert target.stat().st_size == 0
 
 
@@ -83,11 +83,11 @@ class _Growing(io.BytesIO):
 
 def test_a_file_that_grows_while_it_is_copied_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidAdapter, match="too large"):
-        copy_bounded(_Growing(b"x" * 101), tmp_path / "target", most=100)
+        copy_bounded(_Growing(b"x" * 101), tmp_path / "target", max_bytes=100)
 
 
 def test_a_file_of_just_the_limit_is_copied_whole(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"x" * 100)
     with open_regular(tmp_path / "source") as file:
-        copy_bounded(file, tmp_path / "target", most=100)
+        copy_bounded(file, tmp_path / "target", max_bytes=100)
     assert (tmp_path / "target").read_bytes() == b"x" * 100

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 OWN_MOUNTS = ["unshare", "--map-root-user", "--mount"]
 
 
-def test_a_full_and_a_read_only_disk_are_told_and_what_was_accepted_stays_whole(tmp_path: Path) -> None:
+def test_a_full_and_a_read_only_disk_are_reported_and_versions_stay_intact(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run([*OWN_MOUNTS, "mount", "-t", "tmpfs", "none", disk], check=False, capture_output=True).returncode:

@@ -13,7 +13,7 @@ import pytest
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.intake.content import ADAPTER_FILES, WEIGHTS_FILE
-from loramux_adapters.intake.store import MANIFEST_FILE, Store
+from loramux_adapters.intake.store import MANIFEST_FILE, VersionStore
 from loramux_adapters.intake.validation import validate
 from loramux_adapters.models import Manifest
 from tests.helpers.adapter_files import BASE, lora_tensors, write_adapter
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def refusing(code: int) -> Callable[..., NoReturn]:
-    """A function of the system's that fails."""
+    """Return a system call that fails with `code`."""
 
     def fails(*_: object, **__: object) -> NoReturn:
         raise OSError(code, os.strerror(code))
@@ -31,11 +31,11 @@ def refusing(code: int) -> Callable[..., NoReturn]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(tmp_path: Path) -> VersionStore:
+    return VersionStore(tmp_path / "store")
 
 
-def put(store: Store, seed: int = 0) -> Manifest:
+def put(store: VersionStore, seed: int = 0) -> Manifest:
     with store.staging() as staged:
         manifest = validate(write_adapter(staged, tensors=lora_tensors(seed=seed)), BASE, max_rank=8)
         store.put(staged, manifest)
@@ -46,7 +46,7 @@ def staged_folders(tmp_path: Path) -> list[Path]:
     return list((tmp_path / "store" / "staging").iterdir())
 
 
-def test_a_version_lies_under_its_digest_and_reads_back_as_accepted(store: Store, tmp_path: Path) -> None:
+def test_a_version_is_stored_under_its_digest_as_it_was_accepted(store: VersionStore, tmp_path: Path) -> None:
     manifest = put(store)
     folder = store.path(manifest.digest)
     assert folder == tmp_path / "store" / "versions" / manifest.digest
@@ -56,12 +56,12 @@ def test_a_version_lies_under_its_digest_and_reads_back_as_accepted(store: Store
     assert not staged_folders(tmp_path)
 
 
-def test_a_version_s_files_are_read_only(store: Store) -> None:
+def test_a_version_s_files_are_read_only(store: VersionStore) -> None:
     folder = store.path(put(store).digest)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o444}
 
 
-def test_the_same_content_twice_is_one_version(store: Store, tmp_path: Path) -> None:
+def test_the_same_content_twice_is_one_version(store: VersionStore, tmp_path: Path) -> None:
     first = put(store)
     inode = (store.path(first.digest) / WEIGHTS_FILE).stat().st_ino
     assert put(store) == first
@@ -70,17 +70,17 @@ def test_the_same_content_twice_is_one_version(store: Store, tmp_path: Path) -> 
     assert not staged_folders(tmp_path)
 
 
-def test_other_content_is_another_version(store: Store) -> None:
+def test_other_content_is_another_version(store: VersionStore) -> None:
     assert put(store, seed=1).digest != put(store, seed=2).digest
 
 
 @pytest.mark.parametrize("name", [*ADAPTER_FILES, MANIFEST_FILE])
-def test_a_version_with_one_file_changed_or_gone_is_noticed(store: Store, name: str) -> None:
+def test_a_changed_or_missing_file_is_detected(store: VersionStore, name: str) -> None:
     manifest = put(store)
     file = store.path(manifest.digest) / name
-    sound = file.read_bytes()
+    intact = file.read_bytes()
     file.chmod(0o644)
-    file.write_bytes(sound[:-2] + bytes([sound[-2] ^ 1]) + sound[-1:])
+    file.write_bytes(intact[:-2] + bytes([intact[-2] ^ 1]) + intact[-1:])
     with pytest.raises(StoreError):
         store.verify(manifest.digest)
     file.unlink()
@@ -88,7 +88,7 @@ def test_a_version_with_one_file_changed_or_gone_is_noticed(store: Store, name: 
         store.verify(manifest.digest)
 
 
-def test_a_version_under_another_one_s_digest_is_noticed(store: Store) -> None:
+def test_a_version_under_another_digest_is_detected(store: VersionStore) -> None:
     one, other = put(store, seed=1), put(store, seed=2)
     shutil.rmtree(store.path(one.digest))
     store.path(other.digest).rename(store.path(one.digest))
@@ -97,7 +97,9 @@ def test_a_version_under_another_one_s_digest_is_noticed(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", [*ADAPTER_FILES, MANIFEST_FILE])
-def test_damaged_content_is_repaired_by_the_same_content_put_again(store: Store, tmp_path: Path, name: str) -> None:
+def test_corrupt_content_is_repaired_by_putting_the_same_content_again(
+    store: VersionStore, tmp_path: Path, name: str
+) -> None:
     manifest = put(store)
     (store.path(manifest.digest) / name).unlink()
     assert put(store) == manifest
@@ -105,21 +107,21 @@ def test_damaged_content_is_repaired_by_the_same_content_put_again(store: Store,
     assert not staged_folders(tmp_path)
 
 
-def test_a_manifest_that_became_a_link_or_a_giant_is_damage(store: Store) -> None:
+def test_a_manifest_that_became_a_link_or_a_huge_file_is_corrupt(store: VersionStore) -> None:
     manifest = put(store)
     file = store.path(manifest.digest) / MANIFEST_FILE
     file.rename(file.with_name("elsewhere"))
     file.symlink_to("elsewhere")
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match="corrupt"):
         store.verify(manifest.digest)
     file.unlink()
     file.touch()
     os.truncate(file, 1 << 40)
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match="corrupt"):
         store.verify(manifest.digest)
 
 
-def test_that_no_more_files_can_be_opened_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_file_descriptors_is_not_corruption(store: VersionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = put(store)
     monkeypatch.setattr(os, "open", refusing(errno.EMFILE))
     with pytest.raises(OSError, match="Too many open files"):
@@ -128,7 +130,7 @@ def test_that_no_more_files_can_be_opened_is_no_damage(store: Store, monkeypatch
     assert store.verify(manifest.digest) == manifest
 
 
-def test_a_removed_version_is_gone_and_can_be_put_again(store: Store, tmp_path: Path) -> None:
+def test_a_removed_version_is_gone_and_can_be_put_again(store: VersionStore, tmp_path: Path) -> None:
     manifest = put(store)
     store.remove(manifest.digest)
     assert not store.path(manifest.digest).exists()
@@ -139,12 +141,12 @@ def test_a_removed_version_is_gone_and_can_be_put_again(store: Store, tmp_path: 
     assert store.verify(manifest.digest) == manifest
 
 
-def test_removing_what_is_not_there_is_done_already(store: Store) -> None:
+def test_removing_a_missing_version_does_nothing(store: VersionStore) -> None:
     store.remove("0" * 64)
 
 
-def test_a_version_that_can_t_be_removed_is_still_there_in_full(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_version_that_can_t_be_removed_is_still_complete(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = put(store)
     monkeypatch.setattr(Path, "rename", refusing(errno.EROFS))
@@ -155,19 +157,19 @@ def test_a_version_that_can_t_be_removed_is_still_there_in_full(
 
 
 @pytest.mark.parametrize("digest", ["", "..", "../../etc", "A" * 64, "a" * 63, "a" * 65, f"{'a' * 64}\n", "a" * 12])
-def test_what_is_no_digest_never_becomes_a_path(store: Store, digest: str) -> None:
+def test_an_invalid_digest_is_never_made_into_a_path(store: VersionStore, digest: str) -> None:
     with pytest.raises(StoreError):
         store.path(digest)
 
 
-def test_staging_is_removed_when_what_it_was_lent_for_fails(store: Store, tmp_path: Path) -> None:
+def test_staging_is_removed_after_an_error(store: VersionStore, tmp_path: Path) -> None:
     with pytest.raises(KeyError), store.staging() as staged:
         (staged / "half").write_text("x")
         raise KeyError
     assert not staged_folders(tmp_path)
 
 
-def test_a_full_disk_is_the_store_s_error_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_full_disk_is_the_store_s_error_and_leaves_nothing(store: VersionStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No space left on device; free space") as caught, store.staging():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/path")
     assert "secret" not in caught.value.message
@@ -179,8 +181,8 @@ STEPS = ["pathlib.Path.write_text", "pathlib.Path.chmod", "os.fsync", "pathlib.P
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("step", STEPS)
-def test_wherever_putting_fails_nothing_is_half_there_and_the_store_works_again_afterwards(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
+def test_wherever_putting_fails_nothing_is_left_and_the_store_works_again_afterwards(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
 ) -> None:
     other = put(store, seed=1)
     monkeypatch.setattr(step, refusing(code))
@@ -194,39 +196,13 @@ def test_wherever_putting_fails_nothing_is_half_there_and_the_store_works_again_
     assert store.verify(manifest.digest) == manifest
 
 
-FILLED = """
-import resource, signal, sys
-from pathlib import Path
-from loramux_adapters.errors import StoreError
-from loramux_adapters.intake.sources.folder import FolderSource
-from loramux_adapters.intake.store import Store
-from loramux_adapters.intake.validation import largest_file, validate
-from tests.helpers.adapter_files import BASE, write_adapter
-
-root = Path(sys.argv[1])
-store, source = Store(root / "store"), FolderSource(write_adapter(root / "tone"), [root])
-
-def put():
-    with store.staging() as staged:
-        source.fetch(staged, largest_file(BASE, 8), lambda _: None)
-        manifest = validate(staged, BASE, 8)
-        store.put(staged, manifest)
-    return store.verify(manifest.digest).digest
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
-try:
-    put()
-except StoreError as error:
-    print(error)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(put())
-"""
-
-
 def test_a_write_that_the_system_cuts_short_leaves_nothing_and_later_ones_succeed(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FILLED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tests.helpers.processes.cut_write", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     refusal, digest = done.stdout.splitlines()
     assert refusal == "The adapter store can't be written: File too large."
@@ -234,33 +210,24 @@ def test_a_write_that_the_system_cuts_short_leaves_nothing_and_later_ones_succee
     assert not staged_folders(tmp_path)
 
 
-def test_a_store_that_can_t_be_made_says_so(tmp_path: Path) -> None:
+def test_a_store_that_can_t_be_created_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="made"):
-        Store(tmp_path / "file")
+    with pytest.raises(StoreError, match="created"):
+        VersionStore(tmp_path / "file")
 
 
-def test_a_sweep_leaves_versions_and_folders_in_use_alone(store: Store, tmp_path: Path) -> None:
+def test_cleaning_leaves_versions_and_staging_folders_in_use(store: VersionStore, tmp_path: Path) -> None:
     manifest = put(store)
     with store.staging() as staged:
-        assert Store(tmp_path / "store").sweep() == 0
+        assert VersionStore(tmp_path / "store").clean_staging() == 0
         assert staged.exists()
     assert store.verify(manifest.digest)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from loramux_adapters.intake.store import Store
-with Store(Path(sys.argv[1])).staging() as staged:
-    (staged / "half").write_text("x")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_what_a_killed_process_left_half_written_is_swept(store: Store, tmp_path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "store")], check=False)
+def test_staging_folders_of_killed_processes_are_removed(store: VersionStore, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.helpers.processes.killed_while_staging", str(tmp_path / "store")]
+    killed = subprocess.run(command, cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(staged_folders(tmp_path)) == 1
-    assert store.sweep() == 1
+    assert store.clean_staging() == 1
     assert not staged_folders(tmp_path)

@@ -19,10 +19,10 @@ from loramux_adapters.errors import (
 from loramux_adapters.models import AdapterName, Digest, VersionId, VersionState, parse_adapter_name
 from loramux_adapters.registry.registry import Registry
 from loramux_server import database as db
-from tests.helpers.registry_records import INTENT, PROOF, SOURCE, TONE, at, fill, manifest, ready
+from tests.helpers.registry_records import EFFECT, INTENT, SOURCE, TONE, at, fill, manifest, ready
 
 
-def leads_to(registry: Registry, name: AdapterName) -> dict[Digest, float]:
+def targets_of(registry: Registry, name: AdapterName) -> dict[Digest, float]:
     return registry.get(name).targets
 
 
@@ -34,62 +34,62 @@ def actions(registry: Registry, name: AdapterName | None = None) -> list[str]:
     return [change.action for change in reversed(registry.audit(name, 1000))]
 
 
-def test_a_new_version_has_to_prove_itself_before_the_name_leads_to_it(registry: Registry) -> None:
+def test_a_new_version_is_not_a_target_before_its_effect_is_checked(registry: Registry) -> None:
     version = registry.add_version(TONE, manifest("a1"), SOURCE, at(10.0))
-    assert version == manifest("a1").version_of(TONE)
+    assert version == manifest("a1").version_id(TONE)
     record = registry.get(TONE)
     assert (record.name, record.created_at, record.pinned, record.targets) == (TONE, 10.0, False, {})
     (stored,) = record.versions
     assert (stored.id, stored.manifest, stored.source) == (version, manifest("a1"), SOURCE)
-    assert (stored.state, stored.created_at, stored.weight) == (VersionState.PROVING, 10.0, 0.0)
+    assert (stored.state, stored.created_at, stored.weight) == (VersionState.CHECKING, 10.0, 0.0)
     assert (stored.reason, stored.uses) == (None, 0)
 
 
-def test_a_proven_version_is_what_the_name_leads_to_and_its_proof_is_kept(registry: Registry) -> None:
+def test_a_checked_version_is_promoted_and_its_check_is_kept(registry: Registry) -> None:
     version = ready(registry, TONE, "a1")
-    assert leads_to(registry, TONE) == {version.digest: 1.0}
+    assert targets_of(registry, TONE) == {version.digest: 1.0}
     assert state_of(registry, version) is VersionState.READY
-    assert registry.proof(version) == PROOF
+    assert registry.effect_check(version) == EFFECT
 
 
-def test_a_version_that_is_not_promoted_serves_by_its_digest_alone(registry: Registry) -> None:
+def test_a_version_that_is_not_promoted_is_served_by_its_digest_only(registry: Registry) -> None:
     first = ready(registry, TONE, "a1")
     second = ready(registry, TONE, "a2", promote=False)
     assert state_of(registry, second) is VersionState.READY
-    assert leads_to(registry, TONE) == {first.digest: 1.0}
+    assert targets_of(registry, TONE) == {first.digest: 1.0}
 
 
-def test_content_added_twice_before_it_is_proven_is_promoted_if_anyone_wants_it(registry: Registry) -> None:
-    for name, wishes in ((TONE, (True, False)), (INTENT, (False, True))):
-        for wish in wishes:
-            version = registry.add_version(name, manifest("a1"), SOURCE, at(1.0), promote=wish)
-        registry.conclude(version, VersionState.READY, at(2.0))
-        assert leads_to(registry, name) == {version.digest: 1.0}
+def test_content_added_twice_before_its_check_is_promoted_if_one_addition_promotes(registry: Registry) -> None:
+    for name, promotions in ((TONE, (True, False)), (INTENT, (False, True))):
+        for promote in promotions:
+            version = registry.add_version(name, manifest("a1"), SOURCE, at(1.0), promote=promote)
+        registry.set_state(version, VersionState.READY, at(2.0))
+        assert targets_of(registry, name) == {version.digest: 1.0}
 
 
-def test_what_was_rejected_once_is_promoted_only_if_it_is_asked_for_this_time(registry: Registry) -> None:
+def test_a_rejected_version_is_promoted_only_if_its_latest_addition_promotes(registry: Registry) -> None:
     version = registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0))
-    registry.conclude(version, VersionState.REJECTED, at(1.0), reason="no effect")
+    registry.set_state(version, VersionState.REJECTED, at(1.0), reason="no effect")
     registry.add_version(TONE, manifest("a1"), SOURCE, at(2.0), promote=False)
-    registry.conclude(version, VersionState.READY, at(2.0))
-    assert leads_to(registry, TONE) == {}
+    registry.set_state(version, VersionState.READY, at(2.0))
+    assert targets_of(registry, TONE) == {}
 
 
-def test_a_rejected_version_is_listed_with_its_reason_and_the_name_stays_where_it_was(registry: Registry) -> None:
+def test_a_rejected_version_is_listed_with_its_reason_and_the_targets_are_unchanged(registry: Registry) -> None:
     good = ready(registry, TONE, "a1")
     bad = registry.add_version(TONE, manifest("a2"), SOURCE, at(2.0))
-    proof = PROOF.model_copy(update={"difference": 0.0})
-    registry.conclude(bad, VersionState.REJECTED, at(2.0), reason="no effect", proof=proof)
-    assert leads_to(registry, TONE) == {good.digest: 1.0}
+    check = EFFECT.model_copy(update={"difference": 0.0})
+    registry.set_state(bad, VersionState.REJECTED, at(2.0), reason="no effect", effect_check=check)
+    assert targets_of(registry, TONE) == {good.digest: 1.0}
     (_, listed) = registry.get(TONE).versions
     assert (listed.state, listed.reason) == (VersionState.REJECTED, "no effect")
-    assert registry.proof(bad) == proof
+    assert registry.effect_check(bad) == check
 
 
-def test_a_later_version_takes_the_name_over_and_the_older_stays(registry: Registry) -> None:
+def test_a_later_version_replaces_the_target_and_the_older_one_stays(registry: Registry) -> None:
     first, second = ready(registry, TONE, "a1", 10.0), ready(registry, TONE, "a2", 20.0)
     assert [version.id for version in registry.get(TONE).versions] == [first, second]
-    assert leads_to(registry, TONE) == {second.digest: 1.0}
+    assert targets_of(registry, TONE) == {second.digest: 1.0}
     assert registry.get(TONE).created_at == 10.0
 
 
@@ -98,61 +98,61 @@ def test_the_same_content_again_is_the_same_version_in_the_same_state(registry: 
     second = ready(registry, TONE, "a2")
     assert registry.add_version(TONE, manifest("a1"), SOURCE, at(30.0)) == first
     assert state_of(registry, first) is VersionState.READY
-    assert leads_to(registry, TONE) == {second.digest: 1.0}
+    assert targets_of(registry, TONE) == {second.digest: 1.0}
     assert len(registry.get(TONE).versions) == 2
 
 
 @pytest.mark.parametrize("ended", [VersionState.REJECTED, VersionState.QUARANTINED])
-def test_what_was_taken_out_gets_another_chance_when_it_is_added_again(registry: Registry, ended: VersionState) -> None:
+def test_a_rejected_or_quarantined_version_can_be_added_again(registry: Registry, ended: VersionState) -> None:
     version = registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0))
     if ended is VersionState.QUARANTINED:
-        registry.conclude(version, VersionState.READY, at(1.0))
-    registry.conclude(version, ended, at(2.0), reason="bad")
-    assert leads_to(registry, TONE) == {}
+        registry.set_state(version, VersionState.READY, at(1.0))
+    registry.set_state(version, ended, at(2.0), reason="bad")
+    assert targets_of(registry, TONE) == {}
     registry.add_version(TONE, manifest("a1"), SOURCE, at(3.0))
     (again,) = registry.get(TONE).versions
-    assert (again.state, again.reason, again.weight) == (VersionState.PROVING, None, 0.0)
+    assert (again.state, again.reason, again.weight) == (VersionState.CHECKING, None, 0.0)
 
 
 LEGAL = {
-    (VersionState.PROVING, VersionState.READY),
-    (VersionState.PROVING, VersionState.REJECTED),
+    (VersionState.CHECKING, VersionState.READY),
+    (VersionState.CHECKING, VersionState.REJECTED),
     (VersionState.READY, VersionState.QUARANTINED),
-    (VersionState.REJECTED, VersionState.PROVING),
-    (VersionState.QUARANTINED, VersionState.PROVING),
+    (VersionState.REJECTED, VersionState.CHECKING),
+    (VersionState.QUARANTINED, VersionState.CHECKING),
 }
 
 
-def test_the_steps_between_states_are_these_and_no_others() -> None:
+def test_these_are_the_only_transitions_between_states() -> None:
     assert {(one, other) for one in VersionState for other in VersionState if one.can_become(other)} == LEGAL
 
 
 @pytest.mark.parametrize("target", [VersionState.READY, VersionState.REJECTED, VersionState.QUARANTINED])
 @pytest.mark.parametrize("state", list(VersionState))
-def test_a_conclusion_that_is_no_step_is_refused_and_changes_nothing(
+def test_a_transition_that_does_not_exist_is_refused_and_changes_nothing(
     registry: Registry, state: VersionState, target: VersionState
 ) -> None:
     version = registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0))
     if state in (VersionState.READY, VersionState.QUARANTINED):
-        registry.conclude(version, VersionState.READY, at(1.0))
+        registry.set_state(version, VersionState.READY, at(1.0))
     if state in (VersionState.REJECTED, VersionState.QUARANTINED):
-        registry.conclude(version, state, at(1.0), reason="bad")
+        registry.set_state(version, state, at(1.0), reason="bad")
     assert state_of(registry, version) is state
     if (state, target) in LEGAL:
-        registry.conclude(version, target, at(2.0))
+        registry.set_state(version, target, at(2.0))
         assert state_of(registry, version) is target
     else:
         before = (registry.snapshot(), actions(registry))
         with pytest.raises(VersionNotReady):
-            registry.conclude(version, target, at(2.0))
+            registry.set_state(version, target, at(2.0))
         assert (registry.snapshot(), actions(registry)) == before
 
 
-def test_the_same_content_may_serve_under_two_names(registry: Registry) -> None:
+def test_the_same_content_can_be_served_under_two_names(registry: Registry) -> None:
     version = ready(registry, TONE, "a1")
     ready(registry, INTENT, "a1")
     assert [record.name for record in registry.snapshot()] == [INTENT, TONE]
-    assert leads_to(registry, TONE) == leads_to(registry, INTENT) == {version.digest: 1.0}
+    assert targets_of(registry, TONE) == targets_of(registry, INTENT) == {version.digest: 1.0}
 
 
 def test_other_content_with_the_same_short_digest_is_refused_and_changes_nothing(registry: Registry) -> None:
@@ -163,15 +163,15 @@ def test_other_content_with_the_same_short_digest_is_refused_and_changes_nothing
     assert (registry.snapshot(), actions(registry)) == before
 
 
-def test_a_canary_gets_its_share_and_dies_alone(registry: Registry) -> None:
+def test_a_quarantined_canary_leaves_the_other_targets_unchanged(registry: Registry) -> None:
     stable, canary = ready(registry, TONE, "a1"), ready(registry, TONE, "a2", promote=False)
     registry.set_alias(TONE, {stable.digest: 95, canary.digest: 5}, at(3.0), "split")
-    assert leads_to(registry, TONE) == {stable.digest: 95, canary.digest: 5}
-    registry.conclude(canary, VersionState.QUARANTINED, at(4.0), reason="corrupt")
-    assert leads_to(registry, TONE) == {stable.digest: 95}
+    assert targets_of(registry, TONE) == {stable.digest: 95, canary.digest: 5}
+    registry.set_state(canary, VersionState.QUARANTINED, at(4.0), reason="corrupt")
+    assert targets_of(registry, TONE) == {stable.digest: 95}
 
 
-def test_a_name_leads_to_ready_versions_of_its_own_only(registry: Registry) -> None:
+def test_targets_must_be_ready_versions_of_the_same_adapter(registry: Registry) -> None:
     good = ready(registry, TONE, "a1")
     proving = registry.add_version(TONE, manifest("a2"), SOURCE, at(2.0))
     other = ready(registry, INTENT, "b1")
@@ -187,7 +187,7 @@ def test_a_name_leads_to_ready_versions_of_its_own_only(registry: Registry) -> N
 @pytest.mark.parametrize(
     "weights", [[], [0.0], [-1.0], [math.nan], [math.inf], [1.0, 0.0], [1.0, math.nan], [1e308, 1e308]]
 )
-def test_weights_that_make_no_shares_are_refused(registry: Registry, weights: list[float]) -> None:
+def test_invalid_weights_are_refused(registry: Registry, weights: list[float]) -> None:
     versions = [ready(registry, TONE, digest) for digest in ("a1", "a2")]
     before = (registry.snapshot(), actions(registry))
     targets = {version.digest: weight for version, weight in zip(versions, weights, strict=False)}
@@ -204,47 +204,47 @@ def test_rolling_back_goes_back_step_by_step_and_then_there_is_nothing(registry:
     expected = [{first.digest: 9, second.digest: 1}, {second.digest: 1}, {first.digest: 1}]
     for targets in expected:
         registry.roll_back(TONE, at(5.0))
-        assert leads_to(registry, TONE) == targets
+        assert targets_of(registry, TONE) == targets
     with pytest.raises(NothingToRollBack):
         registry.roll_back(TONE, at(6.0))
-    assert leads_to(registry, TONE) == expected[-1]
+    assert targets_of(registry, TONE) == expected[-1]
 
 
-def test_rolling_back_passes_over_what_can_t_serve_any_more(registry: Registry) -> None:
+def test_rolling_back_skips_targets_that_can_t_be_served_any_more(registry: Registry) -> None:
     first, second, third = (ready(registry, TONE, digest) for digest in ("a1", "a2", "a3"))
-    registry.conclude(second, VersionState.QUARANTINED, at(2.0), reason="corrupt")
+    registry.set_state(second, VersionState.QUARANTINED, at(2.0), reason="corrupt")
     registry.roll_back(TONE, at(3.0))
-    assert leads_to(registry, TONE) == {first.digest: 1.0}
+    assert targets_of(registry, TONE) == {first.digest: 1.0}
     registry.set_alias(TONE, {third.digest: 1.0}, at(4.0))
     registry.remove_version(first, at(5.0))
     with pytest.raises(NothingToRollBack):
         registry.roll_back(TONE, at(6.0))
-    assert leads_to(registry, TONE) == {third.digest: 1.0}
+    assert targets_of(registry, TONE) == {third.digest: 1.0}
 
 
-def test_after_a_canary_died_there_is_nothing_to_roll_back(registry: Registry) -> None:
+def test_after_the_quarantine_of_a_canary_there_is_nothing_to_roll_back(registry: Registry) -> None:
     stable, canary = ready(registry, TONE, "a1"), ready(registry, TONE, "a2", promote=False)
     registry.set_alias(TONE, {stable.digest: 95, canary.digest: 5}, at(3.0), "split")
-    registry.conclude(canary, VersionState.QUARANTINED, at(4.0), reason="corrupt")
+    registry.set_state(canary, VersionState.QUARANTINED, at(4.0), reason="corrupt")
     with pytest.raises(NothingToRollBack):
         registry.roll_back(TONE, at(5.0))
 
 
-def test_what_changes_nothing_is_nothing_to_roll_back_to(registry: Registry) -> None:
+def test_promoting_the_current_target_is_not_a_step_to_roll_back(registry: Registry) -> None:
     first = ready(registry, TONE, "a1")
     second = ready(registry, TONE, "a2")
     registry.set_alias(TONE, {second.digest: 7}, at(3.0))
     registry.roll_back(TONE, at(4.0))
-    assert leads_to(registry, TONE) == {first.digest: 1.0}
+    assert targets_of(registry, TONE) == {first.digest: 1.0}
     assert len(registry.audit(TONE, 100)) == 8
 
 
 def test_when_the_only_version_is_quarantined_the_name_can_be_rolled_back(registry: Registry) -> None:
     first, second = ready(registry, TONE, "a1"), ready(registry, TONE, "a2")
-    registry.conclude(second, VersionState.QUARANTINED, at(2.0), reason="corrupt")
-    assert leads_to(registry, TONE) == {}
+    registry.set_state(second, VersionState.QUARANTINED, at(2.0), reason="corrupt")
+    assert targets_of(registry, TONE) == {}
     registry.roll_back(TONE, at(3.0))
-    assert leads_to(registry, TONE) == {first.digest: 1.0}
+    assert targets_of(registry, TONE) == {first.digest: 1.0}
 
 
 def test_a_pin_is_kept_with_the_adapter(registry: Registry) -> None:
@@ -257,7 +257,7 @@ def test_a_pin_is_kept_with_the_adapter(registry: Registry) -> None:
     assert not registry.get(TONE).pinned
 
 
-def test_a_removed_adapter_is_gone_with_its_versions_and_can_come_back(registry: Registry) -> None:
+def test_an_adapter_is_removed_with_its_versions_and_can_be_added_again(registry: Registry) -> None:
     ready(registry, TONE, "a1")
     ready(registry, TONE, "a2")
     ready(registry, INTENT, "b1")
@@ -267,10 +267,10 @@ def test_a_removed_adapter_is_gone_with_its_versions_and_can_come_back(registry:
     assert [known.manifest for known in registry.get(TONE).versions] == [manifest("a3")]
     with pytest.raises(NothingToRollBack):
         registry.roll_back(TONE, at(4.0))
-    assert leads_to(registry, TONE) == {version.digest: 1.0}
+    assert targets_of(registry, TONE) == {version.digest: 1.0}
 
 
-def test_a_version_is_removed_alone_unless_the_name_leads_to_it(registry: Registry) -> None:
+def test_a_version_can_be_removed_unless_it_is_a_target(registry: Registry) -> None:
     old, new = ready(registry, TONE, "a1"), ready(registry, TONE, "a2")
     with pytest.raises(VersionInUse):
         registry.remove_version(new, at(2.0))
@@ -280,41 +280,41 @@ def test_a_version_is_removed_alone_unless_the_name_leads_to_it(registry: Regist
         registry.remove_version(old, at(3.0))
 
 
-def test_the_last_version_of_a_name_that_leads_nowhere_takes_the_adapter_with_it(registry: Registry) -> None:
+def test_removing_the_last_version_removes_the_adapter(registry: Registry) -> None:
     version = registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0))
-    registry.conclude(version, VersionState.REJECTED, at(1.0), reason="no effect")
+    registry.set_state(version, VersionState.REJECTED, at(1.0), reason="no effect")
     registry.remove_version(version, at(2.0))
     assert registry.snapshot() == []
     with pytest.raises(AdapterNotFound):
         registry.set_pinned(TONE, at(3.0), pinned=True)
 
 
-def test_content_is_known_by_its_whole_digest_while_a_version_has_it(registry: Registry) -> None:
+def test_content_is_known_by_its_full_digest_while_a_version_refers_to_it(registry: Registry) -> None:
     ready(registry, TONE, "a" * 12)
     ready(registry, INTENT, "a" * 12)
-    assert registry.is_known(manifest("a" * 12).digest)
-    assert not registry.is_known(manifest("a" * 13).digest)
+    assert registry.has_content(manifest("a" * 12).digest)
+    assert not registry.has_content(manifest("a" * 13).digest)
     registry.remove(TONE, at(2.0))
-    assert registry.is_known(manifest("a" * 12).digest)
+    assert registry.has_content(manifest("a" * 12).digest)
     registry.remove(INTENT, at(2.0))
-    assert not registry.is_known(manifest("a" * 12).digest)
+    assert not registry.has_content(manifest("a" * 12).digest)
 
 
-def test_uses_add_up_and_those_of_removed_versions_are_passed_over(registry: Registry) -> None:
+def test_use_counts_add_up_and_those_of_removed_versions_are_ignored(registry: Registry) -> None:
     version = ready(registry, TONE, "a1")
     gone = VersionId(INTENT, version.digest)
-    registry.add_uses({})
-    registry.add_uses({version: 2, gone: 7})
-    registry.add_uses({version: 3_000_000_000})
+    registry.add_use_counts({})
+    registry.add_use_counts({version: 2, gone: 7})
+    registry.add_use_counts({version: 3_000_000_000})
     assert [known.uses for known in registry.get(TONE).versions] == [3_000_000_002]
 
 
-def test_every_change_says_who_when_from_what_to_what(registry: Registry) -> None:
+def test_every_change_is_audited_with_actor_time_before_and_after(registry: Registry) -> None:
     first, second = ready(registry, TONE, "a1", 1.0), ready(registry, TONE, "a2", 2.0)
     registry.set_alias(TONE, {first.digest: 3, second.digest: 1}, at(3.0, "key_2"), "split")
     registry.roll_back(TONE, at(4.0))
     registry.set_pinned(TONE, at(5.0), pinned=True)
-    registry.conclude(first, VersionState.QUARANTINED, at(6.0, "server"), reason="corrupt")
+    registry.set_state(first, VersionState.QUARANTINED, at(6.0, "server"), reason="corrupt")
     registry.remove_version(first, at(7.0))
     registry.remove(TONE, at(8.0))
     ready(registry, INTENT, "b1", 9.0)
@@ -335,33 +335,33 @@ def test_every_change_says_who_when_from_what_to_what(registry: Registry) -> Non
 
 
 def test_an_unknown_adapter_is_an_error_that_names_it(registry: Registry) -> None:
-    asks: list[Callable[[], object]] = [
+    calls: list[Callable[[], object]] = [
         lambda: registry.get(TONE),
         lambda: registry.remove(TONE, at(1.0)),
         lambda: registry.roll_back(TONE, at(1.0)),
         lambda: registry.set_pinned(TONE, at(1.0), pinned=True),
-        lambda: registry.conclude(VersionId(TONE, Digest("a" * 12)), VersionState.READY, at(1.0)),
+        lambda: registry.set_state(VersionId(TONE, Digest("a" * 12)), VersionState.READY, at(1.0)),
     ]
-    for ask in asks:
+    for call in calls:
         with pytest.raises(AdapterNotFound, match="tone"):
-            ask()
+            call()
     assert registry.audit(None, 10) == []
 
 
-def test_names_are_told_apart_by_case(registry: Registry) -> None:
+def test_names_are_case_sensitive(registry: Registry) -> None:
     ready(registry, TONE, "a1")
     with pytest.raises(AdapterNotFound):
         registry.get(parse_adapter_name("Tone"))
 
 
-def test_versions_added_at_once_all_stay_and_the_name_leads_to_one(registry: Registry) -> None:
+def test_versions_added_concurrently_all_stay_and_one_is_the_target(registry: Registry) -> None:
     with ThreadPoolExecutor(8) as pool:
         added = set(pool.map(lambda number: ready(registry, TONE, f"{number:012x}", float(number)), range(40)))
     assert {version.id for version in registry.get(TONE).versions} == added
-    assert len(leads_to(registry, TONE)) == 1
+    assert len(targets_of(registry, TONE)) == 1
 
 
-def test_promotions_and_roll_backs_at_once_leave_one_target_and_a_row_each(registry: Registry) -> None:
+def test_concurrent_promotions_and_rollbacks_leave_one_target_and_one_audit_row_each(registry: Registry) -> None:
     versions = [ready(registry, TONE, f"{number:012x}") for number in range(4)]
     before = len(actions(registry))
 
@@ -377,30 +377,31 @@ def test_promotions_and_roll_backs_at_once_leave_one_target_and_a_row_each(regis
 
     with ThreadPoolExecutor(8) as pool:
         made = sum(pool.map(change, range(60)))
-    assert len(leads_to(registry, TONE)) == 1
+    assert len(targets_of(registry, TONE)) == 1
     assert len(actions(registry)) == before + made
 
 
-def test_a_database_that_fails_is_an_error_that_names_no_detail_of_it(tmp_path: Path) -> None:
+def test_a_database_failure_is_reported_without_details(tmp_path: Path) -> None:
     engine = db.create_engine(f"sqlite:///{tmp_path / 'without-tables'}")
     registry = Registry(engine)
-    version = manifest("a1").version_of(TONE)
-    asks: list[Callable[[], object]] = [
+    version = manifest("a1").version_id(TONE)
+    calls: list[Callable[[], object]] = [
         registry.snapshot,
         lambda: registry.get(TONE),
-        lambda: registry.proof(version),
+        lambda: registry.effect_check(version),
         lambda: registry.audit(None, 1),
-        lambda: registry.is_known("a" * 64),
-        lambda: registry.add_uses({version: 1}),
+        lambda: registry.has_content("a" * 64),
+        lambda: registry.add_use_counts({version: 1}),
         lambda: registry.remove(TONE, at(1.0)),
         lambda: registry.add_version(TONE, manifest("a1"), SOURCE, at(1.0)),
     ]
-    for ask in asks:
+    for call in calls:
         with pytest.raises(StoreError, match=r"^The adapter registry can't be read or written\.$"):
-            ask()
+            call()
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_ten_thousand_adapters_are_listed_within_seconds(registry: Registry) -> None:
     fill(registry, 10_000)
     started = time.process_time()

@@ -1,19 +1,26 @@
-"""Where weights come from, one module a kind of source."""
+"""The sources of adapter files, one module per kind."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-Tell = Callable[[str], None]
-"""Gets a line of words for people while something long goes on, about twice a second at most."""
+ReportProgress = Callable[[str], None]
+"""Called with a line of text about the progress of a long operation, at most about twice per second."""
 
 
 class Source(Protocol):
-    """Where an adapter's files come from."""
+    """A place from which an adapter's files are fetched."""
 
     @property
     def origin(self) -> dict[str, str]:
-        """What to remember of it, known once the files were fetched; it holds no secret."""
+        """The origin to record in the registry, complete after `fetch`; it contains no secrets."""
 
-    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:
-        """Copy the files named in `largest`, each of at most so many bytes, to the folder `into`; runs in a thread."""
+    def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
+        """Copy the files named in `max_bytes` to the folder `into`; `max_bytes` maps each to its size limit.
+
+        It blocks, and is called in a thread.
+
+        Raises:
+            AdapterError: the source is unavailable or not allowed, or a file is missing or too large.
+            OSError: the disk failed.
+        """

@@ -1,4 +1,4 @@
-"""Adapters from a folder of this machine, which must lie in one of the allowed roots."""
+"""Adapters from a local folder, which must be inside one of the allowed roots."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,29 +8,33 @@ from pathlib import Path
 
 from loramux_adapters.errors import PathNotAllowed
 from loramux_adapters.intake.content import check_listing, copy_bounded, open_regular
-from loramux_adapters.intake.sources import Tell
+from loramux_adapters.intake.sources import ReportProgress
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """The folder `path`, which counts only inside one of `roots`."""
+    """The folder `path`, which must be inside one of `roots`."""
 
     path: Path
     roots: Sequence[Path]
 
     @property
     def origin(self) -> dict[str, str]:
-        """What the registry remembers of where a version came from."""
+        """The origin to record in the registry."""
         return {"type": "folder", "path": str(self.path)}
 
-    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:  # noqa: ARG002 - a copy takes no time
-        """Copy the files named in `largest`, each of at most so many bytes, to `into`.
+    def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:  # noqa: ARG002 - copying is fast
+        """Copy the files named in `max_bytes` to `into`.
 
-        Every folder on the way and each file is opened without following links and read through that same
-        descriptor, so that nothing swapped in after the check of the path is ever read.
-        Raises PathNotAllowed, InvalidAdapter, OSError.
+        Each folder of the path and each file is opened without following links, and read through that descriptor, so
+        that a folder replaced by a link after the check of the path is never read.
+
+        Raises:
+            PathNotAllowed: the folder is outside the roots, or does not exist.
+            InvalidAdapter: a file is missing, too large or not a regular file.
+            OSError: the disk failed.
         """
         root, inside = self._locate()
         with ExitStack() as stack:
@@ -39,12 +43,12 @@ class FolderSource:
             except OSError as error:
                 raise _not_allowed() from error
             check_listing(os.listdir(folder))  # noqa: PTH208 - a Path can't be made of a descriptor
-            for name, most in largest.items():
+            for name, limit in max_bytes.items():
                 with open_regular(name, folder=folder) as file:
-                    copy_bounded(file, into / name, most)
+                    copy_bounded(file, into / name, limit)
 
     def _locate(self) -> tuple[Path, Path]:
-        """Return the root that holds the folder, and the way from there, both free of links."""
+        """Return the root that contains the folder, and the path relative to it, with all links resolved."""
         try:
             path = self.path.resolve(strict=True)
         except (OSError, ValueError, RuntimeError) as error:
@@ -66,5 +70,5 @@ def _open_folder(stack: ExitStack, root: Path, inside: Path) -> int:
 
 
 def _not_allowed() -> PathNotAllowed:
-    """One answer whether the folder is outside or missing: the server does not tell what lies on its disk."""
-    return PathNotAllowed("The folder is in none of the folders that adapters may come from, or does not exist.")
+    """Return one error for both cases, so that clients can't find out what exists on the server's disk."""
+    return PathNotAllowed("The folder does not exist, or is outside the allowed folders (LORAMUX_ALLOWED_ROOTS).")

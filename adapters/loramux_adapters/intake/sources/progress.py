@@ -1,4 +1,4 @@
-"""How a download counts what arrives: for people to see, and for an end to be put to it."""
+"""Progress bars for download libraries that report to a callback and enforce a size limit."""
 
 import io
 from collections.abc import Callable
@@ -6,29 +6,31 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from loramux_adapters.intake.content import too_large
-from loramux_adapters.intake.sources import Tell
+from loramux_adapters.intake.content import file_too_large
+from loramux_adapters.intake.sources import ReportProgress
 
-Check = Callable[[int], None]
-"""Is given a number of bytes, announced or arrived, and raises what ends the download."""
+SizeCheck = Callable[[int], None]
+"""Called with the announced or received number of bytes; it raises an error to end the download."""
 
 
-def at_most(name: str, most: int) -> Check:
-    """Return what refuses more than `most` bytes of the file `name`, by InvalidAdapter."""
+def size_check(name: str, max_bytes: int) -> SizeCheck:
+    """Return a check that raises InvalidAdapter if the file `name` has more than `max_bytes` bytes."""
 
     def check(size: int) -> None:
-        if size > most:
-            raise too_large(name, most, size)
+        if size > max_bytes:
+            raise file_too_large(name, max_bytes, size)
 
     return check
 
 
-def progress_bar(label: str, tell: Tell, check: Check = lambda _: None) -> "type[tqdm[Any]]":
-    """A class of progress bars that tell instead of drawing, about twice a second, and ask `check` at each step."""
+def progress_bar_class(
+    label: str, report_progress: ReportProgress, check: SizeCheck = lambda _: None
+) -> "type[tqdm[Any]]":
+    """Return a tqdm class that calls `report_progress` about twice per second, and `check` at each update."""
 
-    class Bar(_Bar):
-        def tell(self, amounts: str) -> None:
-            tell(f"{label}: {amounts}")
+    class Bar(_ReportingBar):
+        def report(self, amounts: str) -> None:
+            report_progress(f"{label}: {amounts}")
 
         def check(self, size: int) -> None:
             check(size)
@@ -36,20 +38,20 @@ def progress_bar(label: str, tell: Tell, check: Check = lambda _: None) -> "type
     return Bar
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
-    """Libraries make bars of other things than bytes as well; those do nothing."""
+class _ReportingBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
+    """Reports bytes only: libraries create bars for other units as well."""
 
-    # No thread to redraw a bar that nobody sees.
+    # Start no thread that redraws stalled bars.
     monitor_interval = 0
 
-    def tell(self, amounts: str) -> None:
+    def report(self, amounts: str) -> None:
         raise NotImplementedError
 
     def check(self, size: int) -> None:
         raise NotImplementedError
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # A bar that is switched off, as a user may have told the library to do, would not count.
+        # A bar that is disabled, for example by an environment variable of the library, would not count.
         super().__init__(*args, **{**kwargs, "file": io.StringIO(), "mininterval": 0.5, "disable": False})
         self._check(self.n)
 
@@ -57,8 +59,8 @@ class _Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
         self._check(self.n + (n or 0))
         return super().update(n)
 
-    # The Hub's library tells the bytes on the wire apart from the file's to a bar that has these two. With its Xet
-    # storage they may be more than the file's, and to any other bar it would announce a guess as their total.
+    # huggingface_hub reports transferred bytes separately to a bar with these two methods. With Xet storage they may
+    # exceed the file's size, and for other bars the library would announce an estimate as the total.
     def update_transfer(self, n: float | None = 1) -> None:
         pass
 
@@ -67,8 +69,8 @@ class _Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
 
     def display(self, *_args: Any, **_kwargs: Any) -> None:
         if self.unit == "B" and self.n and self.total:
-            self.tell(f"{tqdm.format_sizeof(self.n)}B of {tqdm.format_sizeof(self.total)}B")
+            self.report(f"{tqdm.format_sizeof(self.n)}B of {tqdm.format_sizeof(self.total)}B")
 
-    def _check(self, arrived: float) -> None:
+    def _check(self, received: float) -> None:
         if self.unit == "B":
-            self.check(int(max(arrived, self.total or 0)))
+            self.check(int(max(received, self.total or 0)))

@@ -1,4 +1,4 @@
-"""Adapters from files that a client sent, which lie on disk or in memory as open files."""
+"""Adapters from uploaded files, which are open files on disk or in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,29 +7,33 @@ from typing import BinaryIO
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import ADAPTER_FILES, check_listing, copy_bounded
-from loramux_adapters.intake.sources import Tell
+from loramux_adapters.intake.sources import ReportProgress
 
 
 @dataclass(frozen=True, slots=True)
 class UploadSource:
-    """Open files by the name that the client gave them; a name is compared and never made into a path."""
+    """Open files by the names that the client gave them; a name is only compared, never made into a path."""
 
     files: Mapping[str, BinaryIO]
 
     @property
     def origin(self) -> dict[str, str]:
-        """What the registry remembers of where a version came from."""
+        """The origin to record in the registry."""
         return {"type": "upload"}
 
-    def fetch(self, into: Path, largest: Mapping[str, int], tell: Tell) -> None:
-        """Copy the files named in `largest`, each of at most so many bytes, to `into`.
+    def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
+        """Copy the files named in `max_bytes` to `into`.
 
-        A file that no adapter has is refused by its name. Raises InvalidAdapter, OSError.
+        Raises:
+            InvalidAdapter: a file is missing, too large or not part of an adapter.
+            OSError: the disk failed.
         """
         check_listing(self.files)
         for name in self.files:
             if name not in ADAPTER_FILES:
-                raise InvalidAdapter("an adapter has no such file", where=name, expected=" and ".join(ADAPTER_FILES))
-        tell("storing the upload")
-        for name, most in largest.items():
-            copy_bounded(self.files[name], into / name, most)
+                raise InvalidAdapter(
+                    "the file is not part of an adapter", where=name, expected=" and ".join(ADAPTER_FILES)
+                )
+        report_progress("storing the upload")
+        for name, limit in max_bytes.items():
+            copy_bounded(self.files[name], into / name, limit)

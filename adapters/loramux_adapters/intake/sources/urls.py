@@ -1,4 +1,4 @@
-"""URLs of object stores as text: which are well-formed, and which lie inside which."""
+"""Parsing of object-store URLs, so that they can be compared part by part."""
 
 import re
 
@@ -13,10 +13,10 @@ PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
-"""The schemes of stores elsewhere, and the package that fsspec needs for each. Whatever reads this machine (file,
-memory, zip, ...) is not among them, so that no setting can open it."""
+"""The schemes of remote stores, and the package that fsspec needs for each. Local schemes (file, memory, zip, ...) are
+left out, so that no setting can allow them."""
 
-# No user, password, query, fragment, escape or chain of URLs can be written in these characters.
+# These characters allow no user, password, query, fragment, escape or chain of URLs.
 _HOST = r"[A-Za-z0-9][\w.-]*(?::\d{1,5})?"
 _PART = r"[\w.!'()+,=@~-]+"
 _URL = re.compile(rf"(?P<scheme>[a-z0-9]+)://(?:(?P<host>{_HOST})(?P<path>(?:/{_PART})*)/?)?", re.ASCII)
@@ -26,8 +26,10 @@ _MAX_CHARACTERS = 1024
 def split_url(url: str) -> tuple[str, ...]:
     """Return the scheme, the bucket or host if there is one, and the parts of the path.
 
-    A URL is inside another one if its parts begin with the other's. Raises ValueError, in words that don't repeat the
-    URL, because it may hold a password.
+    A URL is inside another one if its parts begin with the other's.
+
+    Raises:
+        ValueError: the URL is malformed; the message does not repeat it, because it may contain a password.
     """
     match = _URL.fullmatch(url) if len(url) <= _MAX_CHARACTERS else None
     if match is None:
@@ -38,7 +40,7 @@ def split_url(url: str) -> tuple[str, ...]:
     if scheme not in PACKAGES:
         raise ValueError(f"it should begin with one of {', '.join(f'{known}://' for known in PACKAGES)}")
     if {".", ".."} & set(path):
-        raise ValueError("it holds a step upwards")
+        raise ValueError("it must not contain the parts . and ..")
     if host is None and scheme.startswith("http"):
-        raise ValueError("it names no host")  # all of the web is nothing that anyone means to allow
+        raise ValueError("it needs a host")  # to allow the whole web is never intended
     return (scheme, *([host] if host else []), *path)

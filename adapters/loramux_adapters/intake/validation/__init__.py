@@ -1,27 +1,31 @@
-"""Whether files are an adapter of the base: a manifest, or a refusal that says what and where."""
+"""Validation of adapter files against the base: returns a manifest, or an error that says what is wrong and where."""
 
 import os
 import re
 from pathlib import Path
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, content_digest, file_facts, open_regular
+from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, content_digest, hash_files, open_regular
 from loramux_adapters.intake.validation.config import LoraConfig, read_config
 from loramux_adapters.intake.validation.layout import check_layout, expected_pairs
-from loramux_adapters.intake.validation.limits import largest_file
+from loramux_adapters.intake.validation.limits import max_file_sizes
 from loramux_adapters.intake.validation.tensors import read_tensors
 from loramux_adapters.intake.validation.values import check_values
 from loramux_adapters.models import BaseSpec, Manifest
 
-__all__ = ["largest_file", "validate"]
+__all__ = ["max_file_sizes", "validate"]
 
 
 def validate(folder: Path, base: BaseSpec, max_rank: int, *, refuse_other_base: bool = False) -> Manifest:
-    """Check the adapter in `folder` against `base`, and return what was found; raises InvalidAdapter, OSError.
+    """Check the adapter in `folder` against `base`, and return its manifest.
 
-    That the config names another base is a warning in the manifest, or a refusal with `refuse_other_base`.
-    The folder must be the caller's own: whoever can write to it meanwhile can change what was checked.
-    Memory stays within tens of MiB, whatever the files claim to hold; the weights are read twice at most.
+    A config that names another base leads to a warning in the manifest, or to an error with `refuse_other_base`. Only
+    the caller may be able to write to `folder`: another writer could change files after they were checked. Memory use
+    stays within tens of MiB for any files, and the weights are read at most twice.
+
+    Raises:
+        InvalidAdapter: the files are not a valid adapter of this base.
+        OSError: the files can't be read.
     """
     with open_regular(folder / CONFIG_FILE) as file:
         config = read_config(file, max_rank)
@@ -33,7 +37,7 @@ def validate(folder: Path, base: BaseSpec, max_rank: int, *, refuse_other_base: 
         pairs = expected_pairs(config, base, tensors.keys())
         check_layout(tensors, pairs)
         check_values(file, tensors, pairs)
-    files = file_facts(folder)
+    files = hash_files(folder)
     return Manifest(
         digest=content_digest(files),
         base=base,
@@ -52,11 +56,11 @@ def validate(folder: Path, base: BaseSpec, max_rank: int, *, refuse_other_base: 
 
 
 def _other_base(config: LoraConfig, base: BaseSpec) -> InvalidAdapter | None:
-    """What is wrong if the config names another base: people move and rename folders, so it need not be fatal."""
+    """Return the error if the config names another base: folders get moved and renamed, so it need not be fatal."""
     found = config.base_model_name_or_path
     if not found or _last_part(found) == _last_part(base.name):
         return None
-    problem = "base_model_name_or_path is another base (LORAMUX_BASE_MISMATCH says whether that is refused)"
+    problem = "base_model_name_or_path names another base (LORAMUX_BASE_MISMATCH: warn or refuse)"
     return InvalidAdapter(problem, where=CONFIG_FILE, expected=base.name, found=found)
 
 

@@ -1,4 +1,4 @@
-"""The tensors that an adapter must have, given its config and the base: these, of these shapes, and no others."""
+"""The names and shapes of the tensors that an adapter must have, given its config and the base."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
@@ -6,12 +6,12 @@ from typing import NamedTuple
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE
 from loramux_adapters.intake.validation.config import LoraConfig, ends_with
-from loramux_adapters.intake.validation.tensors import Tensor
+from loramux_adapters.intake.validation.tensors import TensorInfo
 from loramux_adapters.models import LINEAR_MODULES, BaseSpec
 
 
-class Pair(NamedTuple):
-    """The A, of shape (rank, inputs), and the B, of shape (outputs, rank), of `module`, a linear module of `layer`."""
+class LoraPair(NamedTuple):
+    """The tensors A of shape (rank, inputs) and B of shape (outputs, rank) of the linear module `name` in `layer`."""
 
     layer: int
     name: str
@@ -22,7 +22,7 @@ class Pair(NamedTuple):
 
     @property
     def module(self) -> str:
-        """The module's full name, as PEFT writes it."""
+        """The module's full name in PEFT's files."""
         return f"base_model.model.{_path(self.layer, self.name)}"
 
     @property
@@ -37,21 +37,24 @@ class Pair(NamedTuple):
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Both tensors' shapes, by name."""
+        """The shapes of both tensors by name."""
         return {self.a: (self.rank, self.inputs), self.b: (self.outputs, self.rank)}
 
 
-def expected_pairs(config: LoraConfig, base: BaseSpec, present: Set[str]) -> list[Pair]:
-    """Return what PEFT saves for `config` on `base`, where tensors of the names `present` are; raises InvalidAdapter.
+def expected_pairs(config: LoraConfig, base: BaseSpec, present: Set[str]) -> list[LoraPair]:
+    """Return the tensor pairs that PEFT saves for `config` on `base`.
 
-    Where modules are chosen by a regular expression, those are taken that have a tensor: to evaluate a stranger's
-    expression may take for ever.
+    If a regular expression selects the modules, those with a tensor in `present` are taken instead: evaluating an
+    expression from an untrusted file may never end.
+
+    Raises:
+        InvalidAdapter: the config names a module or layer that the base does not have, or changes no module.
     """
     _check_names(config, base)
     pairs = []
     for layer, module, path in _modules(base):
         if config.targets(layer, path):
-            pair = Pair(layer, module, config.rank_of(path), config.scaling_of(path), *base.module_shape(module))
+            pair = LoraPair(layer, module, config.rank_of(path), config.scaling_of(path), *base.module_shape(module))
             if not config.has_expressions or pair.shapes.keys() & present:
                 pairs.append(pair)
     if not pairs:
@@ -59,11 +62,15 @@ def expected_pairs(config: LoraConfig, base: BaseSpec, present: Set[str]) -> lis
     return pairs
 
 
-def check_layout(tensors: Mapping[str, Tensor], pairs: Sequence[Pair]) -> None:
-    """Raise InvalidAdapter at the first tensor that is unexpected, missing or of another shape."""
+def check_layout(tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair]) -> None:
+    """Check that the tensors are exactly those of `pairs`.
+
+    Raises:
+        InvalidAdapter: a tensor is unexpected, missing or has another shape.
+    """
     expected = {name: shape for pair in pairs for name, shape in pair.shapes.items()}
     if unexpected := tensors.keys() - expected.keys():
-        raise InvalidAdapter("the config and the base have no place for this tensor", where=min(unexpected),
+        raise InvalidAdapter("unexpected tensor: the config and the base have no such module", where=min(unexpected),
                              expected=f"{len(expected)} tensors like {pairs[0].a}")  # fmt: skip
     for name, shape in expected.items():
         if name not in tensors:
@@ -73,7 +80,7 @@ def check_layout(tensors: Mapping[str, Tensor], pairs: Sequence[Pair]) -> None:
 
 
 def _modules(base: BaseSpec) -> Iterator[tuple[int, str, str]]:
-    """Yield layer, module and full name of each linear module of the base."""
+    """Yield layer, name and full name of each linear module of the base."""
     for layer in range(base.num_hidden_layers):
         for module in LINEAR_MODULES:
             yield layer, module, _path(layer, module)
@@ -84,7 +91,7 @@ def _path(layer: int, module: str) -> str:
 
 
 def _check_names(config: LoraConfig, base: BaseSpec) -> None:
-    """Refuse what names nothing in the base: the adapter was made for another one."""
+    """Refuse names that match no module of the base: the adapter was made for another one."""
     paths = [path for _, _, path in _modules(base)]
     for key, names in config.module_names.items():
         for name in names:

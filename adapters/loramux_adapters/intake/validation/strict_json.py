@@ -1,4 +1,4 @@
-"""JSON as two readers can't understand it differently: UTF-8, no key twice, no NaN."""
+"""Strict JSON, which all parsers read the same way: UTF-8, no duplicate keys, no NaN."""
 
 import json
 from typing import Any, NoReturn
@@ -7,7 +7,11 @@ from loramux_adapters.errors import InvalidAdapter
 
 
 def parse_object(raw: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON object in `raw`, which the caller has bounded; raises InvalidAdapter."""
+    """Parse the JSON object in `raw`, whose size the caller has limited.
+
+    Raises:
+        InvalidAdapter: it is not a JSON object, has a duplicate key or contains NaN or infinity.
+    """
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -21,8 +25,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r} stands in it twice")
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {duplicate!r}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The weights themselves: all finite, and together not so large that they drown the base."""
+"""Checks of the weights: all finite, and not so large that they drown the base."""
 
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
@@ -8,24 +8,28 @@ import numpy.typing as npt
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import WEIGHTS_FILE
-from loramux_adapters.intake.validation.layout import Pair
-from loramux_adapters.intake.validation.tensors import DType, Tensor
+from loramux_adapters.intake.validation.layout import LoraPair
+from loramux_adapters.intake.validation.tensors import DType, TensorInfo
 
-MAX_EFFECT = 100.0
-"""The most that scaling x max|A| x max|B| may be. Trained adapters stay below 10."""
+MAX_PRODUCT = 100.0
+"""The limit of scaling x max|A| x max|B|. Trained adapters stay below 10."""
 MAX_VALUE = 1e4
-"""The most that max|A| and scaling x max|B| may be: an engine that computes in float16 ends at 65504."""
+"""The limit of max|A| and of scaling x max|B|: the largest float16 is 65504."""
 
 _CHUNK_BYTES = 1 << 20
 
-# Without the sign bit, the bits of a float order as its magnitude does, infinity and NaN above all finite ones.
+# Without the sign bit, floats order like their bits as integers, with infinity and NaN above all finite values.
 _BITS: dict[DType, str] = {"F32": "<u4", "F16": "<u2", "BF16": "<u2"}
 _MAGNITUDE: dict[DType, int] = {"F32": 0x7FFF_FFFF, "F16": 0x7FFF, "BF16": 0x7FFF}
 _INFINITY: dict[DType, int] = {"F32": 0x7F80_0000, "F16": 0x7C00, "BF16": 0x7F80}
 
 
-def check_values(file: BinaryIO, tensors: Mapping[str, Tensor], pairs: Sequence[Pair]) -> None:
-    """Read every value of `tensors`, which are those of `pairs`, from `file` once; raises InvalidAdapter."""
+def check_values(file: BinaryIO, tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair]) -> None:
+    """Read every value of the tensors of `pairs` once from `file`.
+
+    Raises:
+        InvalidAdapter: a value is NaN, infinite or too large, or all modules are without effect.
+    """
     largest = {name: _largest_magnitude(file, name, tensor) for name, tensor in tensors.items()}
     for pair in pairs:
         _check_size(pair.module, largest[pair.a], pair.scaling * largest[pair.b])
@@ -34,19 +38,19 @@ def check_values(file: BinaryIO, tensors: Mapping[str, Tensor], pairs: Sequence[
 
 
 def _check_size(module: str, a: float, b: float) -> None:
-    """Refuse a module whose A, whose scaled B, or whose product of both has too large a value."""
+    """Refuse a module with too large a value in A, in the scaled B, or possibly in their product."""
     checks = {
         "max|A|": (a, MAX_VALUE),
         "scaling x max|B|": (b, MAX_VALUE),
-        "scaling x max|A| x max|B|": (a * b, MAX_EFFECT),
+        "scaling x max|A| x max|B|": (a * b, MAX_PRODUCT),
     }
-    for what, (found, most) in checks.items():
-        if found > most:
-            raise InvalidAdapter(f"the weights are too large: {what}", where=module,
-                                 expected=f"at most {most:g}", found=f"{found:.3g}")  # fmt: skip
+    for measure, (found, limit) in checks.items():
+        if found > limit:
+            raise InvalidAdapter(f"the weights are too large: {measure}", where=module,
+                                 expected=f"at most {limit:g}", found=f"{found:.3g}")  # fmt: skip
 
 
-def _largest_magnitude(file: BinaryIO, name: str, tensor: Tensor) -> float:
+def _largest_magnitude(file: BinaryIO, name: str, tensor: TensorInfo) -> float:
     """Return max|values|; raises InvalidAdapter if one is NaN or infinite."""
     file.seek(tensor.start)
     largest = np.uint32(0)

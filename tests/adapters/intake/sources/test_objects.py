@@ -5,9 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
 from concurrent.futures._base import DoneAndNotDoneFutures
-from itertools import count
 from pathlib import Path
-from threading import Semaphore
 from types import MappingProxyType
 from urllib.request import Request, urlopen
 
@@ -20,10 +18,10 @@ from loramux_adapters.errors import InvalidAdapter, PathNotAllowed, SourceUnavai
 from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.sources import objects
 from loramux_adapters.intake.sources.objects import UrlSource
-from tests.helpers.file_server import PATIENCE, Handler, Served, serving
+from tests.helpers.file_server import MAX_WAIT_SECONDS, FileHandler, FileServer, run_file_server
 
 ADAPTER = {CONFIG_FILE: b"{}", WEIGHTS_FILE: bytes(range(256)) * 1000}
-LARGEST = {CONFIG_FILE: 1000, WEIGHTS_FILE: 300_000}
+MAX_BYTES = {CONFIG_FILE: 1000, WEIGHTS_FILE: 300_000}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture
 def s3(moto: str, aws: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 server with an adapter in s3://models/tone, which the environment leads to."""
+    """An S3 server with an adapter in s3://models/tone, configured in the environment."""
     aws.setenv("AWS_ENDPOINT_URL", moto)
     _put(moto, "tone", ADAPTER)
     yield moto
@@ -46,7 +44,7 @@ def s3(moto: str, aws: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment with credentials, in which nothing of this machine's own shows."""
+    """An environment with credentials, and without this machine's own AWS settings."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "FSSPEC_S3"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -59,14 +57,14 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 
 @pytest.fixture
-def web() -> Iterator[Served]:
-    with serving(Served, Handler) as web:
+def web() -> Iterator[FileServer]:
+    with run_file_server(FileServer, FileHandler) as web:
         web.files = {f"models/tone/{name}": content for name, content in ADAPTER.items()}
         yield web
 
 
 @pytest.fixture
-def bad_s3(web: Served, aws: pytest.MonkeyPatch) -> Served:
+def bad_s3(web: FileServer, aws: pytest.MonkeyPatch) -> FileServer:
     """An S3 server that can misbehave."""
     aws.setenv("AWS_ENDPOINT_URL", web.url)
     return web
@@ -94,10 +92,10 @@ def _fetch(
     into: Path,
     url: str = "s3://models/tone",
     allowed: str = "s3://models",
-    largest: Mapping[str, int] = MappingProxyType({}),
+    max_bytes: Mapping[str, int] = MappingProxyType({}),
 ) -> list[str]:
     lines: list[str] = []
-    UrlSource(url, ["gs://other", allowed]).fetch(into, {**LARGEST, **largest}, lines.append)
+    UrlSource(url, ["gs://other", allowed]).fetch(into, {**MAX_BYTES, **max_bytes}, lines.append)
     return lines
 
 
@@ -112,15 +110,15 @@ def test_an_adapters_two_files_are_fetched_and_nothing_else(s3: str, into: Path)
     assert lines[-1] == "downloading adapter_model.safetensors: 256kB of 256kB"
 
 
-def test_a_file_of_several_blocks_arrives_in_one_stream(bad_s3: Served, into: Path) -> None:
+def test_a_file_of_several_blocks_arrives_in_one_stream(bad_s3: FileServer, into: Path) -> None:
     content = bytes(range(256)) * 240_000  # more than the store's library reads at once
     bad_s3.files[f"models/tone/{WEIGHTS_FILE}"] = content
-    _fetch(into, "s3://models/tone/", largest={WEIGHTS_FILE: len(content)})
+    _fetch(into, "s3://models/tone/", max_bytes={WEIGHTS_FILE: len(content)})
     assert _fetched(into)[WEIGHTS_FILE] == content
-    assert bad_s3.requests == [f"GET /models/tone/{name}" for name in LARGEST]
+    assert bad_s3.requests == [f"GET /models/tone/{name}" for name in MAX_BYTES]
 
 
-def test_what_was_replaced_at_the_same_address_is_read_anew(s3: str, into: Path, tmp_path: Path) -> None:
+def test_files_that_were_replaced_at_the_same_address_are_read_again(s3: str, into: Path, tmp_path: Path) -> None:
     _fetch(into)
     _send(f"{s3}/moto-api/reset", method="POST")
     _put(s3, "tone", {**ADAPTER, WEIGHTS_FILE: b"new"})
@@ -138,30 +136,30 @@ def test_the_origin_is_the_url_and_the_url_does_not_show_in_a_log() -> None:
 @pytest.mark.parametrize("name", ADAPTER_FILES)
 def test_a_file_that_is_too_large_is_refused_before_a_byte_is_written(s3: str, into: Path, name: str) -> None:
     with pytest.raises(InvalidAdapter, match=f"{name}: the file is too large"):
-        _fetch(into, largest={name: 1})
+        _fetch(into, max_bytes={name: 1})
     assert name not in _fetched(into)
 
 
 @pytest.mark.parametrize("url", ["s3://models/none", "s3://nobody-has-this-bucket/tone", "s3://models"])
-def test_a_folder_or_bucket_that_is_not_there_is_named(s3: str, into: Path, url: str) -> None:
-    with pytest.raises(SourceUnavailable, match=rf"^{url} does not exist, or holds no adapter$"):
+def test_a_missing_folder_or_bucket_is_named(s3: str, into: Path, url: str) -> None:
+    with pytest.raises(SourceUnavailable, match=rf"^{url} does not exist, or contains no adapter$"):
         _fetch(into, url, allowed="s3://")
 
 
 @pytest.mark.parametrize("name", ADAPTER_FILES)
-def test_a_file_that_is_not_there_is_missed_by_name(s3: str, into: Path, name: str) -> None:
+def test_a_missing_file_is_named(s3: str, into: Path, name: str) -> None:
     _put(s3, "half", {other: content for other, content in ADAPTER.items() if other != name})
     with pytest.raises(InvalidAdapter, match=f"{name}: the file is missing"):
         _fetch(into, "s3://models/half")
 
 
-def test_a_pickle_in_place_of_the_weights_is_refused_as_one(s3: str, into: Path) -> None:
+def test_a_pickle_instead_of_the_weights_is_refused_by_name(s3: str, into: Path) -> None:
     _put(s3, "old", {CONFIG_FILE: b"{}", "adapter_model.bin": b"pickle"})
     with pytest.raises(InvalidAdapter, match=r"adapter_model\.bin: can run code"):
         _fetch(into, "s3://models/old")
 
 
-def test_a_folder_of_the_files_name_is_not_the_file(s3: str, into: Path) -> None:
+def test_a_folder_with_the_name_of_a_file_is_not_the_file(s3: str, into: Path) -> None:
     _put(s3, f"odd/{WEIGHTS_FILE}", {"part": b"x"})
     _put(s3, "odd", {CONFIG_FILE: b"{}"})
     with pytest.raises(InvalidAdapter, match=f"{WEIGHTS_FILE}: the file is missing"):
@@ -178,7 +176,7 @@ def test_without_credentials_the_environment_is_named(s3: str, into: Path, aws: 
 def test_credentials_that_are_not_accepted_are_named_as_the_reason_and_not_shown(s3: str, into: Path) -> None:
     _send(f"{s3}/moto-api/reset-auth", b"0", method="POST")
     try:
-        with pytest.raises(SourceUnavailable, match="does not let us in: check the credentials") as caught:
+        with pytest.raises(SourceUnavailable, match="denied access: check the credentials") as caught:
             _fetch(into)
     finally:
         _send(f"{s3}/moto-api/reset-auth", b"inf", method="POST")
@@ -203,13 +201,13 @@ def test_credentials_that_are_not_accepted_are_named_as_the_reason_and_not_shown
 )
 def test_a_url_outside_of_what_is_allowed_is_refused(into: Path, url: str, allowed: str) -> None:
     with pytest.raises(PathNotAllowed, match="LORAMUX_ALLOWED_URLS"):
-        UrlSource(url, [allowed]).fetch(into, LARGEST, print)
+        UrlSource(url, [allowed]).fetch(into, MAX_BYTES, print)
 
 
 @pytest.mark.parametrize("url", ["s3://models/tone", "s3://"])
 def test_without_anything_allowed_or_without_a_bucket_nothing_is_fetched(into: Path, url: str) -> None:
     with pytest.raises(PathNotAllowed):
-        UrlSource(url, ["s3://"] if url == "s3://" else []).fetch(into, LARGEST, print)
+        UrlSource(url, ["s3://"] if url == "s3://" else []).fetch(into, MAX_BYTES, print)
 
 
 @pytest.mark.parametrize(
@@ -226,20 +224,20 @@ def test_without_anything_allowed_or_without_a_bucket_nothing_is_fetched(into: P
         "S3://models/tone",
     ],
 )
-def test_a_url_that_is_malformed_is_refused_without_being_repeated(into: Path, url: str) -> None:
-    with pytest.raises(PathNotAllowed, match="This URL can't be fetched from: it ") as caught:
-        UrlSource(url, ["s3://", "https://good.example"]).fetch(into, LARGEST, print)
+def test_a_malformed_url_is_refused_without_repeating_it(into: Path, url: str) -> None:
+    with pytest.raises(PathNotAllowed, match="This URL is invalid: it ") as caught:
+        UrlSource(url, ["s3://", "https://good.example"]).fetch(into, MAX_BYTES, print)
     assert "hunter2" not in caught.value.message
     assert "hunter2" not in str(caught.value.__cause__)
 
 
 def test_a_store_without_its_package_names_the_package(into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(SourceUnavailable, match="before the package gcsfs is installed"):
+    with pytest.raises(SourceUnavailable, match="without the package gcsfs: install it"):
         _fetch(into, "gs://other/tone")
 
 
-def test_a_transfer_that_is_cut_goes_on_where_it_was(bad_s3: Served, into: Path) -> None:
+def test_an_interrupted_transfer_is_resumed(bad_s3: FileServer, into: Path) -> None:
     bad_s3.cuts = [2, 200_000]
     _fetch(into)
     assert _fetched(into) == ADAPTER
@@ -247,15 +245,15 @@ def test_a_transfer_that_is_cut_goes_on_where_it_was(bad_s3: Served, into: Path)
 
 
 def test_a_connection_that_breaks_each_time_is_given_up(
-    bad_s3: Served, into: Path, monkeypatch: pytest.MonkeyPatch
+    bad_s3: FileServer, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad_s3.cuts = [0] * 1000
-    _hurry(monkeypatch)
+    _skip_sleeps(monkeypatch)
     with pytest.raises(SourceUnavailable, match=r"s3://models/tone can't be read \(ClientPayloadError\)"):
         _fetch(into)
 
 
-def test_a_file_that_never_ends_ends_at_the_bound(bad_s3: Served, into: Path) -> None:
+def test_an_endless_file_ends_at_the_size_limit(bad_s3: FileServer, into: Path) -> None:
     bad_s3.endless = True
     with pytest.raises(InvalidAdapter, match=f"{CONFIG_FILE}: the file is too large"):
         _fetch(into)
@@ -263,88 +261,104 @@ def test_a_file_that_never_ends_ends_at_the_bound(bad_s3: Served, into: Path) ->
 
 
 @pytest.mark.parametrize("scheme", ["s3", "http"])
-def test_total_silence_is_given_up(bad_s3: Served, into: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    monkeypatch.setattr(objects, "SILENCE_SECONDS", 0.2)
+def test_a_store_that_sends_nothing_is_given_up(bad_s3: FileServer, into: Path, scheme: str) -> None:
     bad_s3.silent = True
-    began = time.monotonic()
+    started = time.monotonic()
     url = "s3://models/tone" if scheme == "s3" else f"{bad_s3.url}/models/tone"
-    with pytest.raises(SourceUnavailable, match="silent for"):
-        _fetch(into, url, allowed=url)
-    assert time.monotonic() - began < 10
+    with pytest.raises(SourceUnavailable, match=r"sent nothing for 0\.2 seconds"):
+        UrlSource(url, [url], stall_timeout=0.2).fetch(into, MAX_BYTES, print)
+    assert time.monotonic() - started < MAX_WAIT_SECONDS / 2
+
+
+class SlowTransfer:
+    """A transfer of SIZE bytes on fsspec's event loop, which receives a byte when it is told to."""
+
+    SIZE = 3
+
+    def __init__(self, target: Path, callback: Callback) -> None:
+        self.target, self.callback, self.received = target, callback, asyncio.Event()
+
+    def receive_a_byte(self) -> None:
+        self.callback.relative_update(1)
+        if self.callback.value == self.SIZE:
+            self.target.touch()
+            self.received.set()
 
 
 def test_a_slow_transfer_is_waited_for_as_long_as_bytes_arrive(into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    over, arrived, waits = Semaphore(0), Semaphore(0), count(1)
+    store, active = fsspec.filesystem("http"), asyncio.Queue[SlowTransfer]()
 
-    async def slowly(_store: object, _path: str, target: str, callback: Callback) -> None:
-        for _ in range(3):
-            await asyncio.to_thread(over.acquire)
-            callback.relative_update(1)
-            arrived.release()
-        await asyncio.to_thread(Path(target).touch)
+    async def receive(_store: object, _path: str, target: str, callback: Callback) -> None:
+        transfer = SlowTransfer(Path(target), callback)
+        active.put_nowait(transfer)
+        await transfer.received.wait()
 
-    def wait_while_a_byte_arrives(running: list[Future[None]], timeout: float) -> DoneAndNotDoneFutures[None]:
-        if not next(waits) % 4:
-            return wait(running, PATIENCE)
-        over.release()
-        arrived.acquire()
-        return wait(running, 0)
+    async def receive_a_byte() -> bool:
+        transfer = await active.get()
+        transfer.receive_a_byte()
+        if not transfer.received.is_set():
+            active.put_nowait(transfer)
+        return transfer.received.is_set()
 
-    monkeypatch.setattr(fsspec.get_filesystem_class("http"), "_get_file", slowly)
-    monkeypatch.setattr(objects, "wait", wait_while_a_byte_arrives)
+    def time_out_after_each_byte(running: list[Future[None]], timeout: float) -> DoneAndNotDoneFutures[None]:
+        is_complete = asyncio.run_coroutine_threadsafe(receive_a_byte(), store.loop).result(MAX_WAIT_SECONDS)
+        return wait(running, MAX_WAIT_SECONDS) if is_complete else DoneAndNotDoneFutures(set(), set(running))
+
+    monkeypatch.setattr(type(store), "_get_file", receive)
+    monkeypatch.setattr(objects, "wait", time_out_after_each_byte)
     _fetch(into, "http://127.0.0.1/tone", allowed="http://127.0.0.1")
     assert _fetched(into) == dict.fromkeys(ADAPTER, b"")
 
 
-def test_a_store_out_of_reach_is_named(into: Path, aws: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store_is_named(into: Path, aws: pytest.MonkeyPatch) -> None:
     aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    _hurry(aws)
+    _skip_sleeps(aws)
     with pytest.raises(SourceUnavailable, match=r"EndpointConnectionError.*check the network"):
         _fetch(into)
 
 
 @pytest.mark.parametrize("status", [400, 403, 503])
 def test_a_store_that_answers_with_an_error_is_unavailable(
-    bad_s3: Served, into: Path, monkeypatch: pytest.MonkeyPatch, status: int
+    bad_s3: FileServer, into: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     bad_s3.status = status
-    _hurry(monkeypatch)
+    _skip_sleeps(monkeypatch)
     with pytest.raises(SourceUnavailable, match="s3://models/tone"):
         _fetch(into)
     assert _fetched(into) == {}
 
 
-def test_a_web_server_that_is_allowed_is_read(web: Served, into: Path) -> None:
+def test_a_web_server_that_is_allowed_is_read(web: FileServer, into: Path) -> None:
     lines = _fetch(into, f"{web.url}/models/tone", allowed=f"{web.url}/models")
     assert _fetched(into) == ADAPTER
     assert lines[-1] == "downloading adapter_model.safetensors: 256kB of 256kB"
 
 
-def test_a_pickle_on_a_web_server_is_refused_as_one(web: Served, into: Path) -> None:
+def test_a_pickle_on_a_web_server_is_refused_by_name(web: FileServer, into: Path) -> None:
     web.files["models/tone/adapter_model.bin"] = web.files.pop(f"models/tone/{WEIGHTS_FILE}")
     with pytest.raises(InvalidAdapter, match=r"adapter_model\.bin: can run code"):
         _fetch(into, f"{web.url}/models/tone", allowed=web.url)
 
 
-def test_a_cut_transfer_from_a_web_server_is_unavailable(web: Served, into: Path) -> None:
+def test_an_interrupted_transfer_from_a_web_server_is_unavailable(web: FileServer, into: Path) -> None:
     web.cuts = [2, 1000]
     with pytest.raises(SourceUnavailable, match="ClientPayloadError"):
         _fetch(into, f"{web.url}/models/tone", allowed=web.url)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_web_server_that_sends_elsewhere_is_not_followed(web: Served, into: Path, status: int) -> None:
-    with serving(Served, Handler) as elsewhere:
+def test_a_redirect_of_a_web_server_is_not_followed(web: FileServer, into: Path, status: int) -> None:
+    with run_file_server(FileServer, FileHandler) as elsewhere:
         web.status, web.headers = status, {"Location": f"{elsewhere.url}/models/tone/{CONFIG_FILE}"}
-        with pytest.raises(SourceUnavailable, match="sends us elsewhere, which is not followed"):
+        with pytest.raises(SourceUnavailable, match="responded with a redirect, which is not followed"):
             _fetch(into, f"{web.url}/models/tone", allowed=web.url)
         assert elsewhere.requests == []
     assert _fetched(into) == {}
 
 
-def test_a_web_servers_error_is_quoted_by_its_status(web: Served, into: Path) -> None:
+def test_a_web_servers_error_is_quoted_by_its_status(web: FileServer, into: Path) -> None:
     web.status = 503
-    with pytest.raises(SourceUnavailable, match="the server answered 503"):
+    with pytest.raises(SourceUnavailable, match="the server responded with 503"):
         _fetch(into, f"{web.url}/models/tone", allowed=web.url)
 
 
@@ -357,7 +371,7 @@ def test_a_full_disk_is_not_the_stores_fault(s3: str, into: Path, monkeypatch: p
         _fetch(into)
 
 
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the store's library wait for nothing between its attempts."""
+def _skip_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the store's library retry without waiting."""
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda _seconds, *_: sleep(0))

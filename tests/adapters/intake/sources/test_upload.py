@@ -10,7 +10,7 @@ from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_
 from loramux_adapters.intake.sources.upload import UploadSource
 
 CONTENT = {CONFIG_FILE: b"{}", WEIGHTS_FILE: b"w" * 3_000_000}
-LARGEST = {CONFIG_FILE: 10, WEIGHTS_FILE: 3_000_000}
+MAX_BYTES = {CONFIG_FILE: 10, WEIGHTS_FILE: 3_000_000}
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def _source(**changed: bytes | None) -> UploadSource:
 
 
 def _fetch(source: UploadSource, into: Path) -> None:
-    source.fetch(into, LARGEST, lambda _: None)
+    source.fetch(into, MAX_BYTES, lambda _: None)
 
 
 def _fetched(into: Path) -> dict[str, bytes]:
@@ -56,19 +56,19 @@ def test_files_are_taken_from_memory_and_from_disk_alike(into: Path) -> None:
     assert _fetched(into) == CONTENT
 
 
-def test_a_file_beyond_the_bound_is_refused_before_a_byte_is_copied(into: Path) -> None:
+def test_a_file_above_the_size_limit_is_refused_before_a_byte_is_copied(into: Path) -> None:
     with pytest.raises(InvalidAdapter, match=rf"{WEIGHTS_FILE}: the file is too large"):
         _fetch(_source(**{WEIGHTS_FILE: b"w" * 3_000_001}), into)
     assert (into / WEIGHTS_FILE).stat().st_size == 0
 
 
 @pytest.mark.parametrize("name", ADAPTER_FILES)
-def test_a_file_that_was_not_sent_is_missed_by_name(into: Path, name: str) -> None:
+def test_a_missing_file_is_named(into: Path, name: str) -> None:
     with pytest.raises(InvalidAdapter, match=f"{name}: the file is missing"):
         _fetch(_source(**{name: None}), into)
 
 
-def test_a_pickle_in_place_of_the_weights_is_refused_as_one(into: Path) -> None:
+def test_a_pickle_instead_of_the_weights_is_refused_by_name(into: Path) -> None:
     with pytest.raises(InvalidAdapter, match=r"adapter_model\.bin: can run code"):
         _fetch(_source(**{WEIGHTS_FILE: None, "adapter_model.bin": b"pickle"}), into)
 
@@ -76,8 +76,8 @@ def test_a_pickle_in_place_of_the_weights_is_refused_as_one(into: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["README.md", "../escaped", "/etc/cron.d/x", "", "a\0b", "x" * 5000, "adapter_config.json\n", "\u202egnp"]
 )
-def test_a_file_that_no_adapter_has_is_refused_and_its_name_is_never_a_path(into: Path, name: str) -> None:
-    with pytest.raises(InvalidAdapter, match="an adapter has no such file") as caught:
+def test_a_file_that_is_not_part_of_an_adapter_is_refused_and_its_name_is_never_a_path(into: Path, name: str) -> None:
+    with pytest.raises(InvalidAdapter, match="the file is not part of an adapter") as caught:
         _fetch(_source(**{name: b"x"}), into)
     assert list(into.parent.rglob("*")) == [into]
     assert caught.value.message.isprintable()

@@ -70,7 +70,7 @@ def test_a_url_is_its_scheme_its_bucket_and_the_parts_of_its_path(url: str, part
         "s3://models/" + "x" * 2000,
     ],
 )
-def test_what_a_store_could_read_otherwise_than_we_do_is_no_url(url: str) -> None:
+def test_an_ambiguous_or_malformed_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"^it "):
         split_url(url)
 
@@ -82,12 +82,12 @@ def test_what_a_store_could_read_otherwise_than_we_do_is_no_url(url: str) -> Non
         *("filecache", "reference", "generic", "asynclocal", "data", "github", "git", "hf", "sftp", "ssh", "ftp"),
     ],
 )
-def test_what_is_no_object_store_elsewhere_is_none_of_the_schemes(scheme: str) -> None:
+def test_schemes_other_than_remote_stores_are_refused(scheme: str) -> None:
     with pytest.raises(ValueError, match="it should begin with one of s3://"):
         split_url(f"{scheme}://models/tone")
 
 
-def test_a_refusal_does_not_repeat_what_may_be_a_password() -> None:
+def test_the_message_does_not_repeat_a_password() -> None:
     with pytest.raises(ValueError, match="without user") as caught:
         split_url("s3://key:hunter2@models/tone")
     assert "hunter2" not in str(caught.value)
@@ -97,7 +97,7 @@ _PARTS = st.from_regex(r"[A-Za-z0-9.~@=+-]{1,9}", fullmatch=True).filter(lambda 
 
 
 @given(st.lists(_PARTS, max_size=5))
-def test_a_url_and_its_parts_say_the_same(path: list[str]) -> None:
+def test_a_url_is_split_into_the_parts_it_was_joined_from(path: list[str]) -> None:
     assert split_url("/".join(["s3://bucket", *path])) == ("s3", "bucket", *path)
 
 

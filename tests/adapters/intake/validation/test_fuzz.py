@@ -1,4 +1,4 @@
-"""Files of any kind are accepted or refused: no other failure, no hang, nothing that others read differently."""
+"""Any files are accepted or refused: no other error, no hang, and nothing that other parsers read differently."""
 
 import json
 from pathlib import Path
@@ -11,16 +11,13 @@ from hypothesis import strategies as st
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.validation import validate
-from tests.helpers.adapter_corruption import SMALL, Files, spoilt_adapters, write_files
+from tests.helpers.adapter_corruption import SMALL, Files, corrupted_adapters, write_files
 from tests.helpers.adapter_files import BASE, lora_config, lora_tensors, split_weights, write_adapter, write_raw
 from tests.helpers.validation_oracle import accepted
 
 HEADER, DATA = split_weights(lora_tensors())
 NAMES = list(HEADER)
-pytestmark = pytest.mark.timeout(120)  # What hangs, hangs longer.
-SHARED_FOLDER = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=100
-)
+SHARED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -29,9 +26,16 @@ json_values = st.recursive(
 )
 
 
-@settings(SHARED_FOLDER, max_examples=500)
-@given(spoilt_adapters())
-def test_a_spoilt_adapter_is_judged_soundly(tmp_path: Path, files: Files) -> None:
+@SHARED_FOLDER
+@given(files=corrupted_adapters())
+def test_a_corrupted_adapter_is_accepted_or_refused_safely(tmp_path: Path, files: Files) -> None:
+    accepted(write_files(tmp_path, files), SMALL)
+
+
+@pytest.mark.slow
+@settings(SHARED_FOLDER, max_examples=2000)
+@given(files=corrupted_adapters())
+def test_the_same_holds_for_many_more_corrupted_adapters(tmp_path: Path, files: Files) -> None:
     accepted(write_files(tmp_path, files), SMALL)
 
 
@@ -82,11 +86,11 @@ def moved(name: str, by: int) -> bytes:
     return changed(name, data_offsets=[offset + by for offset in HEADER[name]["data_offsets"]])
 
 
-SOUND = json.dumps(HEADER).encode()
+VALID_HEADER = json.dumps(HEADER).encode()
 
 
-def test_the_library_s_own_header_is_accepted(tmp_path: Path) -> None:
-    assert accepted(write_raw(tmp_path, SOUND, DATA))
+def test_the_header_of_the_safetensors_library_is_accepted(tmp_path: Path) -> None:
+    assert accepted(write_raw(tmp_path, VALID_HEADER, DATA))
 
 
 def test_a_header_may_name_the_tensors_in_any_order(tmp_path: Path) -> None:
@@ -96,43 +100,43 @@ def test_a_header_may_name_the_tensors_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "data", "header_size"),
     [
-        (SOUND, DATA[:-1], None),
-        (SOUND, DATA + b"\0", None),
-        (SOUND, b"", None),
+        (VALID_HEADER, DATA[:-1], None),
+        (VALID_HEADER, DATA + b"\0", None),
+        (VALID_HEADER, b"", None),
         (b"", b"", None),
         (b"", b"", 2**64 - 1),
-        (SOUND, DATA, 2**63),
-        (SOUND, DATA, len(SOUND) + len(DATA) + 1),
-        (SOUND + b" " * (1 << 20), DATA, None),
+        (VALID_HEADER, DATA, 2**63),
+        (VALID_HEADER, DATA, len(VALID_HEADER) + len(DATA) + 1),
+        (VALID_HEADER + b" " * (1 << 20), DATA, None),
         (moved(NAMES[0], 4), DATA, None),
         (changed(NAMES[0], dtype="F16"), bytes(len(DATA)), None),
         (changed(NAMES[0], shape=[float(size) for size in HEADER[NAMES[0]]["shape"]]), DATA, None),
         (changed(NAMES[0], strides=[1, 1]), DATA, None),
         (moved(NAMES[-1], -4), DATA, None),
         (moved(NAMES[-1], 1 << 62), DATA, None),
-        (SOUND[:-1] + b"," + json.dumps({NAMES[0]: HEADER[NAMES[0]]}).encode()[1:], DATA, None),
+        (VALID_HEADER[:-1] + b"," + json.dumps({NAMES[0]: HEADER[NAMES[0]]}).encode()[1:], DATA, None),
         (json.dumps(HEADER | {"__metadata__": {"a": 1}}).encode(), DATA, None),
         (json.dumps(HEADER | {"__metadata__": []}).encode(), DATA, None),
         (b'{"a":' * 100_000, DATA, None),
         (b'{"a":' + b"9" * 5000 + b"}", DATA, None),
         (b'{"a":NaN}', DATA, None),
-        (SOUND.decode().encode("utf-16"), DATA, None),
-        (b"\xef\xbb\xbf" + SOUND, DATA, None),
+        (VALID_HEADER.decode().encode("utf-16"), DATA, None),
+        (b"\xef\xbb\xbf" + VALID_HEADER, DATA, None),
     ],
 )
-def test_a_header_that_lies_is_refused(tmp_path: Path, header: bytes, data: bytes, header_size: int | None) -> None:
+def test_an_inconsistent_header_is_refused(tmp_path: Path, header: bytes, data: bytes, header_size: int | None) -> None:
     assert not accepted(write_raw(tmp_path, header, data, header_size))
 
 
 def test_a_truncated_header_is_refused_with_the_file_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidAdapter, match=f"^{WEIGHTS_FILE}: the header is truncated"):
-        validate(write_raw(tmp_path, SOUND[:50], header_size=len(SOUND)), BASE, max_rank=8)
+        validate(write_raw(tmp_path, VALID_HEADER[:50], header_size=len(VALID_HEADER)), BASE, max_rank=8)
 
 
-def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_named(tmp_path: Path) -> None:
     write_adapter(tmp_path)
     (tmp_path / CONFIG_FILE).write_text(json.dumps(lora_config())[:-1] + ', "r": 8}')
-    with pytest.raises(InvalidAdapter, match="'r' stands in it twice"):
+    with pytest.raises(InvalidAdapter, match="duplicate key 'r'"):
         validate(tmp_path, BASE, max_rank=8)
 
 

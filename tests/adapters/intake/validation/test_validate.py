@@ -1,4 +1,4 @@
-"""Every bad adapter that stock vLLM lets in, or fails at with its internals in the answer, and the sound ones."""
+"""Valid adapters, and every invalid one that vLLM itself accepts or fails at with internals in its response."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
-from loramux_adapters.intake.validation import largest_file, validate
+from loramux_adapters.intake.validation import max_file_sizes, validate
 from loramux_adapters.models import LINEAR_MODULES, BaseSpec, Manifest
 from tests.helpers.adapter_files import (
     BASE,
@@ -37,7 +37,7 @@ def refusal(folder: Path, base: BaseSpec = BASE) -> InvalidAdapter:
     return caught.value
 
 
-def test_what_was_accepted_is_told_in_the_manifest(tmp_path: Path) -> None:
+def test_the_manifest_describes_an_accepted_adapter(tmp_path: Path) -> None:
     manifest = accept(write_adapter(tmp_path))
     assert manifest.model_dump(exclude={"digest", "base", "files"}) == {
         "rank": 4,
@@ -79,9 +79,7 @@ def test_what_was_accepted_is_told_in_the_manifest(tmp_path: Path) -> None:
         ({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}, lora_tensors()),
     ],
 )
-def test_what_peft_writes_for_a_plain_lora_is_accepted(
-    tmp_path: Path, config: dict[str, Any], tensors: Tensors
-) -> None:
+def test_a_plain_lora_written_by_peft_is_accepted(tmp_path: Path, config: dict[str, Any], tensors: Tensors) -> None:
     manifest = accept(write_adapter(tmp_path, config, tensors))
     assert manifest.parameters == sum(tensor.size for tensor in tensors.values())
 
@@ -99,7 +97,7 @@ def test_an_adapter_of_the_largest_values_that_float16_can_hold_with_room_to_spa
     accept(write_adapter(tmp_path, tensors=only_largest(10_000, 0.001)))
 
 
-def test_modules_without_an_effect_are_no_reason_to_refuse_the_others(tmp_path: Path) -> None:
+def test_modules_without_effect_are_accepted_next_to_others(tmp_path: Path) -> None:
     accept(write_adapter(tmp_path, tensors=zeroed("AB", ("q_proj",))))
 
 
@@ -118,16 +116,16 @@ def test_the_first_pattern_that_names_a_module_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scaling", [{"alpha_pattern": {"q_proj": 60_000}}, {"lora_alpha": 60_000}])
-def test_an_alpha_that_drowns_the_base_is_refused_by_its_effect(tmp_path: Path, scaling: dict[str, Any]) -> None:
+def test_an_alpha_that_drowns_the_base_is_refused(tmp_path: Path, scaling: dict[str, Any]) -> None:
     error = refusal(write_adapter(tmp_path, lora_config(**scaling)))
     assert (error.where, "scaling" in error.problem) == (FIRST_A.removesuffix(".lora_A.weight"), True)
 
 
-def test_an_expression_that_takes_for_ever_is_not_evaluated(tmp_path: Path) -> None:
+def test_an_expression_that_never_ends_is_not_evaluated(tmp_path: Path) -> None:
     accept(write_adapter(tmp_path, lora_config(target_modules=r"(.*.*.*.*)*(.+)+(a|aa)+$x")))
 
 
-def test_where_an_expression_chooses_a_tensor_without_its_other_half_is_refused(tmp_path: Path) -> None:
+def test_with_an_expression_a_tensor_without_its_other_half_is_refused(tmp_path: Path) -> None:
     error = refusal(write_adapter(tmp_path, lora_config(target_modules=".*"), without(FIRST_B)))
     assert (error.where, error.problem) == (FIRST_B, "the tensor is missing")
 
@@ -144,7 +142,7 @@ def test_an_adapter_of_the_base_by_any_path_comes_without_a_warning(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["org/other", "tiny/other", "tiny2", "x" * 100_000, "ti\nny"])
-def test_an_adapter_of_another_base_is_let_in_with_a_warning_or_refused(tmp_path: Path, name: str) -> None:
+def test_an_adapter_of_another_base_is_accepted_with_a_warning_or_refused(tmp_path: Path, name: str) -> None:
     folder = write_adapter(tmp_path, lora_config(base_model_name_or_path=name))
     (warning,) = accept(folder).warnings
     with pytest.raises(InvalidAdapter) as caught:
@@ -157,7 +155,7 @@ def test_an_adapter_of_another_base_is_let_in_with_a_warning_or_refused(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "expected_text"),
     [
         ("use_dora", True, "DoRA"),
         ("bias", "all", "bias"),
@@ -179,12 +177,12 @@ def test_an_adapter_of_another_base_is_let_in_with_a_warning_or_refused(tmp_path
         ("use_something_of_next_year", True, "use_something_of_next_year"),
     ],
 )
-def test_a_feature_that_would_silently_not_be_served_is_refused_by_name(
-    tmp_path: Path, key: str, value: object, said: str
+def test_a_feature_that_would_be_ignored_silently_is_refused_by_name(
+    tmp_path: Path, key: str, value: object, expected_text: str
 ) -> None:
     error = refusal(write_adapter(tmp_path, lora_config(**{key: value})))
     assert error.where == CONFIG_FILE
-    assert said in error.problem
+    assert expected_text in error.problem
 
 
 @pytest.mark.parametrize(
@@ -293,20 +291,20 @@ DEEPER = BASE.model_copy(update={"num_hidden_layers": 4})
 
 
 @pytest.mark.parametrize(
-    ("tensors", "where", "said"),
+    ("tensors", "where", "expected_text"),
     [
         (lora_tensors(rank=8), FIRST_A, "shape"),
         (lora_tensors(base=SMALLER), FIRST_A, "shape"),
         (lora_tensors(base=LARGER), FIRST_A, "shape"),
-        (lora_tensors(layers=(0, 1, 2, 3), base=DEEPER), tensor_name(3, "q_proj", "A"), "no place"),
+        (lora_tensors(layers=(0, 1, 2, 3), base=DEEPER), tensor_name(3, "q_proj", "A"), "unexpected tensor"),
         (lora_tensors(layers=(0,)), tensor_name(1, "q_proj", "A"), "missing"),
         (without(FIRST_A), FIRST_A, "missing"),
         (without(FIRST_B), FIRST_B, "missing"),
-        (lora_tensors(("q_proj", "v_proj", "k_proj")), tensor_name(0, "k_proj", "A"), "no place"),
+        (lora_tensors(("q_proj", "v_proj", "k_proj")), tensor_name(0, "k_proj", "A"), "unexpected tensor"),
         (lora_tensors(("q_proj",)), tensor_name(0, "v_proj", "A"), "missing"),
         ({}, FIRST_A, "missing"),
-        (lora_tensors() | {"lm_head.weight": np.ones((2, 2), np.float32)}, "lm_head.weight", "no place"),
-        (lora_tensors() | {f"{FIRST_A}\n": np.ones((2, 2), np.float32)}, f"{FIRST_A}\n", "no place"),
+        (lora_tensors() | {"lm_head.weight": np.ones((2, 2), np.float32)}, "lm_head.weight", "unexpected tensor"),
+        (lora_tensors() | {f"{FIRST_A}\n": np.ones((2, 2), np.float32)}, f"{FIRST_A}\n", "unexpected tensor"),
         (lora_tensors(dtype=np.int8), FIRST_A, "dtype"),
         (lora_tensors(dtype=np.float64), FIRST_A, "dtype"),
         (lora_tensors() | {FIRST_A: np.ones(4, np.float32)}, FIRST_A, "shape"),
@@ -326,11 +324,11 @@ DEEPER = BASE.model_copy(update={"num_hidden_layers": 4})
     ],
 )
 def test_wrong_tensors_are_refused_by_the_first_ones_name(
-    tmp_path: Path, tensors: Tensors, where: str, said: str
+    tmp_path: Path, tensors: Tensors, where: str, expected_text: str
 ) -> None:
     error = refusal(write_adapter(tmp_path, tensors=tensors))
     assert error.where == where
-    assert said in error.problem
+    assert expected_text in error.problem
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -352,7 +350,7 @@ def test_a_nan_after_the_first_mebibyte_is_found(tmp_path: Path) -> None:
     assert refusal(write_adapter(tmp_path, tensors=tensors), wide).where == FIRST_A
 
 
-def test_an_expected_shape_is_said_beside_the_found_one(tmp_path: Path) -> None:
+def test_the_expected_shape_is_reported_with_the_found_one(tmp_path: Path) -> None:
     error = refusal(write_adapter(tmp_path, tensors=lora_tensors(rank=8)))
     assert "expected (4, 16), found (8, 16)" in error.message
 
@@ -374,6 +372,6 @@ def test_a_link_in_place_of_a_file_is_refused(tmp_path: Path, linked: str) -> No
 def test_the_largest_adapter_that_is_accepted_fits_the_size_limit(tmp_path: Path) -> None:
     config = lora_config(r=8, target_modules=list(ALL))
     manifest = accept(write_adapter(tmp_path, config, lora_tensors(ALL, rank=8)))
-    limits = largest_file(BASE, max_rank=8)
+    limits = max_file_sizes(BASE, max_rank=8)
     assert limits[WEIGHTS_FILE] - (1 << 20) - 8 == manifest.weights_bytes
     assert manifest.files[WEIGHTS_FILE].bytes <= limits[WEIGHTS_FILE]
