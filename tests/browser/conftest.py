@@ -1,4 +1,4 @@
-"""A tiny server and a real browser that looks at its page."""
+"""A tiny server, and a real browser that opens its page."""
 
 import asyncio
 import contextlib
@@ -17,24 +17,24 @@ from loramux_server import database as db
 from loramux_server.base_model import ResolvedBase
 from tests.helpers.chromium import FLAGS, find_chromium
 from tests.helpers.tiny_server import TinyServer, tiny_server
-from tests.helpers.usage_history import fill
+from tests.helpers.usage_history import write_usage_history
 
 
 @dataclass
 class Look:
-    """A page in a browser, the server that it shows, and what went wrong while it did."""
+    """A page in a browser, its server, and the browser's errors and requests."""
 
     page: Page
     server: TinyServer
     complaints: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
-    async def usage(self, **question: Any) -> Any:
-        """What the API says."""
-        return (await self.server.http.get("/admin/usage", params={"limit": 10_000} | question)).json()
+    async def usage(self, **query: Any) -> Any:
+        """Return the usage report of the API."""
+        return (await self.server.http.get("/admin/usage", params={"limit": 10_000} | query)).json()
 
     async def settle(self) -> None:
-        """Wait for the charts, which come last."""
+        """Wait for the charts, which are drawn last."""
         await self.page.wait_for_selector("#ratios-chart .main-svg")
 
 
@@ -43,7 +43,7 @@ Looking = Callable[..., AbstractAsyncContextManager[Look]]
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One browser for all tests, each of which has a profile of its own."""
+    """One browser for all tests; each has its own profile."""
     chromium = find_chromium()
     if isinstance(chromium, str):
         pytest.skip(chromium)
@@ -60,7 +60,7 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
 
 @pytest.fixture
 def looking(tmp_path: Path, tiny_base: ResolvedBase, browser: Browser) -> Looking:
-    """Open the page of a server whose ledger has requests of the base and of the adapters `names`."""
+    """Return a function that opens the page of a server with usage of the base and of the adapters `names`."""
 
     @contextlib.asynccontextmanager
     async def look(
@@ -74,12 +74,12 @@ def looking(tmp_path: Path, tiny_base: ResolvedBase, browser: Browser) -> Lookin
         **context: Any,
     ) -> AsyncIterator[Look]:
         async with tiny_server(tmp_path, tiny_base, keys=keys, proof=False) as server:
-            fill(db.create_engine(server.settings.database_url), list(names), requests, priced=priced)
+            write_usage_history(db.create_engine(server.settings.database_url), list(names), requests, priced=priced)
             for name in (*registered, *used):
                 await server.add(name)
             for name in used:
                 await server.chat(name)
-            await _kept(server, requests + len(used))
+            await _wait_for_ledger(server, requests + len(used))
             page = await browser.new_page(**{"viewport": {"width": 1440, "height": 900}} | context)
             seen = Look(page, server)
             _listen(seen)
@@ -92,8 +92,8 @@ def looking(tmp_path: Path, tiny_base: ResolvedBase, browser: Browser) -> Lookin
     return look
 
 
-async def _kept(server: TinyServer, requests: int) -> None:
-    """Wait until the ledger has so many requests: what is shown must not change while it is looked at."""
+async def _wait_for_ledger(server: TinyServer, requests: int) -> None:
+    """Wait until the ledger has this many requests, so that the page does not change during the test."""
     async with asyncio.timeout(10):
         while requests:
             total = (await server.http.get("/admin/usage", headers=server.client.auth_headers)).json()["total"]
@@ -103,7 +103,7 @@ async def _kept(server: TinyServer, requests: int) -> None:
 
 
 def _listen(look: Look) -> None:
-    """Note what the browser complains of, violations of the policy among it; that there are no jobs is no complaint."""
+    """Record the browser's errors, policy violations included; a server without jobs is not an error."""
     page = look.page
     page.on("request", lambda request: look.asked.append(request.url))
     page.on("pageerror", lambda error: look.complaints.append(str(error)))

@@ -1,4 +1,4 @@
-"""The page in a real browser: its numbers are the API's, and it can be used by whoever comes."""
+"""The page in a real browser: its numbers are those of the API, and it is accessible."""
 
 import json
 import os
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_sc
 THREE = ["house-tone", "order-json", "support-intent"]
 MANY = [f"customer-{number:03d}" for number in range(500)]
 PICTURES = os.environ.get("LORAMUX_TEST_PICTURES")
-"""A folder for pictures of the page, where people want to look at it."""
+"""Folder for screenshots of the page; optional."""
 
 
 async def picture(page: Page, name: str) -> None:
@@ -27,7 +27,7 @@ async def picture(page: Page, name: str) -> None:
 
 
 async def column(page: Page, name: str, within: str = "#rows") -> list[str | None]:
-    """The exact values of a column, as far down as the table goes."""
+    """Return the exact values of a column in all shown rows."""
     cells = await page.query_selector_all(f"{within} [data-column={name}]")
     return [await cell.get_attribute("data-value") for cell in cells]
 
@@ -69,7 +69,7 @@ def told(group: dict[str, Any], path: str) -> Any:
     return value
 
 
-async def test_the_numbers_on_the_page_are_those_of_the_api(looking: Looking) -> None:
+async def test_the_pages_numbers_are_those_of_the_api(looking: Looking) -> None:
     async with looking(THREE, 2000, registered=["unused"], used=["house-tone"]) as look:
         await look.settle()
         page, report = look.page, await look.usage(group_by="adapter", since=0)
@@ -112,11 +112,11 @@ async def test_the_charts_show_the_hours_of_the_api(looking: Looking) -> None:
         groups = (await look.usage(group_by="adapter", since=0))["groups"]
         ratios = [told(group, "against_base.gpu_hour_cost_mean.ratio") for group in groups if group["against_base"]]
         assert drawn == pytest.approx(ratios[::-1])
-        await expect(look.page.locator("#requests-words")).to_contain_text("In all: base ")
+        await expect(look.page.locator("#requests-summary")).to_contain_text("Total: base ")
         await nothing_was_wrong(look)
 
 
-async def test_five_hundred_adapters_are_sorted_filtered_and_turned_page_by_page(looking: Looking) -> None:
+async def test_500_adapters_are_sorted_filtered_and_paginated(looking: Looking) -> None:
     async with looking(MANY, 6000, color_scheme="dark") as look:
         page = look.page
         await expect(page.locator("#page")).to_have_text("1–25 of 500")
@@ -144,12 +144,12 @@ async def test_five_hundred_adapters_are_sorted_filtered_and_turned_page_by_page
         await expect(page.locator("#page")).to_have_text("1–10 of 10")
         assert sorted(await names(page)) == [f"customer-{number}" for number in range(420, 430)]
         await page.locator("#filter").fill("nobody")
-        await expect(page.locator("#empty")).to_have_text("No adapter's name has this in it.")
+        await expect(page.locator("#empty")).to_have_text("No adapter matches the filter.")
         await expect(page.locator("#base-row th")).to_have_text("base")
         await nothing_was_wrong(look)
 
 
-async def test_a_range_shows_what_ended_in_it(looking: Looking) -> None:
+async def test_a_range_shows_the_requests_that_ended_in_it(looking: Looking) -> None:
     async with looking(THREE, 1200) as look:
         page, shown = look.page, look.page.locator("#tile-requests dt + dd")
         await expect(shown).to_have_text("1,200")
@@ -164,12 +164,12 @@ async def test_a_range_shows_what_ended_in_it(looking: Looking) -> None:
         await page.get_by_role("button", name="Show").click()
         await expect(page.locator("#unpriced")).to_have_text("No requests in this range.")
         await expect(shown).to_have_text("0")
-        await expect(page.locator("#requests-chart")).to_contain_text("nothing to show in this range")
+        await expect(page.locator("#requests-chart")).to_contain_text("no data in this range")
         await picture(page, "empty-light")
         await nothing_was_wrong(look)
 
 
-async def test_costs_can_be_those_of_the_price_list(looking: Looking) -> None:
+async def test_costs_can_be_shown_by_price_list(looking: Looking) -> None:
     async with looking(THREE, 600) as look:
         await expect(look.page.locator("#rows tr")).to_have_count(3)
         await look.page.get_by_role("radio", name="price list").check()
@@ -179,7 +179,7 @@ async def test_costs_can_be_those_of_the_price_list(looking: Looking) -> None:
         assert numbers(await column(look.page, "total")) == pytest.approx(expected)
 
 
-async def test_without_prices_nothing_looks_like_a_saving(looking: Looking) -> None:
+async def test_without_prices_no_savings_are_shown(looking: Looking) -> None:
     async with looking(THREE, 300, priced=False) as look:
         page = look.page
         await expect(page.locator("#unpriced")).to_contain_text("LORAMUX_PRICES__GPU_HOUR")
@@ -189,7 +189,7 @@ async def test_without_prices_nothing_looks_like_a_saving(looking: Looking) -> N
         await nothing_was_wrong(look)
 
 
-async def test_all_of_it_can_be_done_by_keys(looking: Looking) -> None:
+async def test_the_page_can_be_used_with_the_keyboard(looking: Looking) -> None:
     async with looking(MANY[:60], 600) as look:
         page = look.page
         await expect(page.locator("#page")).to_have_text("1–25 of 60")
@@ -200,24 +200,24 @@ async def test_all_of_it_can_be_done_by_keys(looking: Looking) -> None:
         await page.keyboard.press("Tab")
         await page.keyboard.type("customer-00")
         await expect(page.locator("#page")).to_have_text("1–10 of 10")
-        await expect(page.locator("#news")).to_have_text("1–10 of 10 adapters fit the filter")
+        await expect(page.locator("#announcement")).to_have_text("1–10 of 10 adapters match the filter")
         await page.locator("#by-output button").focus()
         await page.keyboard.press("Enter")
         await expect(page.locator("#by-output")).to_have_attribute("aria-sort", "descending")
-        await expect(page.locator("#news")).to_have_text("Sorted by Tokens Output, the highest first.")
+        await expect(page.locator("#announcement")).to_have_text("Sorted by Tokens Output, highest first.")
         await expect(page.locator("#by-output button")).to_be_focused()
         await page.locator("input[value=day]").focus()
         await page.keyboard.press("ArrowRight")
         await expect(page.locator("input[value=week]")).to_be_checked()
         await page.locator("#pause").focus()
         await page.keyboard.press("Space")
-        await expect(page.locator("#news")).to_have_text("Updates are paused.")
+        await expect(page.locator("#announcement")).to_have_text("Updates are paused.")
         outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"
         await nothing_was_wrong(look)
 
 
-async def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(looking: Looking) -> None:
+async def test_an_api_key_is_requested_kept_in_the_tab_and_removed(looking: Looking) -> None:
     async with looking(THREE, 300, keys=("secret",)) as look:
         page = look.page
         await expect(page.locator("#key")).to_be_focused()
@@ -236,33 +236,33 @@ async def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(looking: Looking
             0,
         ]
         assert not [url for url in look.asked if "secret" in url]
-        await page.get_by_role("button", name="Forget the key").click()
+        await page.get_by_role("button", name="Forget the API key").click()
         await expect(page.locator("#key")).to_be_focused()
         assert await page.evaluate("sessionStorage.length") == 0
 
 
-async def test_a_server_that_is_gone_leaves_its_old_numbers_marked_as_old(looking: Looking) -> None:
+async def test_numbers_are_marked_as_outdated_while_the_server_does_not_respond(looking: Looking) -> None:
     async with looking(THREE, 300) as look:
         page = look.page
         await expect(page.locator("#rows tr")).to_have_count(3)
         await page.context.set_offline(offline=True)
         await page.get_by_role("radio", name="last hour").check()
-        await expect(page.locator("#trouble")).to_contain_text("The server does not answer. The numbers are old")
+        await expect(page.locator("#error")).to_contain_text("The server does not respond. The numbers are outdated")
         await expect(page.locator("#rows tr")).to_have_count(3)
         await picture(page, "gone-light")
         await page.context.set_offline(offline=False)
         await page.get_by_role("radio", name="last day").check()
-        await expect(page.locator("#trouble")).to_be_hidden()
-        await expect(page.locator("#news")).to_contain_text("Updated.")
+        await expect(page.locator("#error")).to_be_hidden()
+        await expect(page.locator("#announcement")).to_contain_text("Updated.")
 
 
-async def test_who_wants_less_motion_gets_numbers_that_stand_still(looking: Looking) -> None:
+async def test_with_reduced_motion_updates_are_paused(looking: Looking) -> None:
     async with looking(THREE, 100, reduced_motion="reduce") as look:
         await expect(look.page.locator("#rows tr")).to_have_count(3)
         await expect(look.page.locator("#pause")).to_have_attribute("aria-pressed", "true")
 
 
-async def test_a_name_is_text_whatever_is_in_it(looking: Looking) -> None:
+async def test_a_name_is_shown_as_text_and_never_as_markup(looking: Looking) -> None:
     evil = "<img src=x onerror=alert(1)>"
     async with looking([evil], 50) as look:
         await look.settle()
@@ -271,7 +271,7 @@ async def test_a_name_is_text_whatever_is_in_it(looking: Looking) -> None:
         await nothing_was_wrong(look)
 
 
-async def test_the_page_breaks_no_rule_of_accessibility_that_a_program_can_check(looking: Looking) -> None:
+async def test_the_page_passes_the_automatic_accessibility_checks(looking: Looking) -> None:
     # A script that is put in from outside needs the policy out of its way; the other tests keep it.
     async with looking(THREE, 500, bypass_csp=True) as look:
         await look.settle()
@@ -281,10 +281,10 @@ async def test_the_page_breaks_no_rule_of_accessibility_that_a_program_can_check
             assert found.violations_count == 0, found.generate_report()
 
 
-async def test_it_can_be_read_in_a_narrow_window_in_the_dark_by_choice(looking: Looking) -> None:
+async def test_the_page_fits_a_narrow_window_in_the_dark_theme(looking: Looking) -> None:
     async with looking(MANY[:30], 900, viewport={"width": 390, "height": 800}) as look:
         await look.settle()
-        await look.page.get_by_label("Colours").select_option("dark")
+        await look.page.get_by_label("Theme").select_option("dark")
         ground = await look.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert ground == "rgb(20, 23, 28)"
         wider = await look.page.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -294,7 +294,7 @@ async def test_it_can_be_read_in_a_narrow_window_in_the_dark_by_choice(looking: 
         await nothing_was_wrong(look)
 
 
-async def test_jobs_are_shown_where_the_server_has_some(looking: Looking) -> None:
+async def test_jobs_are_listed(looking: Looking) -> None:
     async with looking(THREE, 50) as look:
         await look.settle()
         await expect(look.page.locator("#no-jobs")).to_be_visible()

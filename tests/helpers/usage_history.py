@@ -1,4 +1,4 @@
-"""Ledgers for the page to show: a base and adapters over some hours, made up but always the same."""
+"""Synthetic usage of a base and adapters over some hours; always the same."""
 
 import random
 import time
@@ -9,14 +9,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from loramux_server.metering.cost_allocation import EngineTime
-from loramux_server.metering.ledger.repository import Book
+from loramux_server.metering.ledger.repository import LedgerRepository
 
 HOUR, BATCH = 3600, 10_000
 
 
-def fill(database: sa.Engine, names: list[str], requests: int, hours: int = 6, *, priced: bool = True) -> None:
-    """Write `requests` of the base and of the adapters `names`, the first of which are used most."""
-    book, now = Book(database), time.time()
+def write_usage_history(
+    database: sa.Engine, names: list[str], requests: int, hours: int = 6, *, priced: bool = True
+) -> None:
+    """Write `requests` of the base and of the adapters `names`; the first names are used most."""
+    book, now = LedgerRepository(database), time.time()
     rows = _rows(names, requests, now - hours * HOUR, now, priced=priced)
     minutes = {
         int(now // 60) - back: EngineTime(60.0, 24.0, priced * 20 * 10**6, priced * 30 * 10**6)
@@ -28,28 +30,29 @@ def fill(database: sa.Engine, names: list[str], requests: int, hours: int = 6, *
 
 
 def _rows(names: list[str], requests: int, since: float, until: float, *, priced: bool) -> Iterator[dict[str, Any]]:
-    chance = random.Random(1)  # noqa: S311 - nothing is hidden by it
+    rng = random.Random(1)  # noqa: S311 - not for security
     weights = [1 / (place + 1) ** 0.6 for place in range(len(names))]
     for number in range(requests):
         ended = since + (until - since) * number / requests
-        adapter = "" if not names or chance.random() < 0.3 else chance.choices(names, weights)[0]
-        # Every adapter once, so that a table of 500 has 500 rows.
+        adapter = "" if not names or rng.random() < 0.3 else rng.choices(names, weights)[0]
+        # Every adapter at least once, so that 500 adapters give 500 rows.
         adapter = names[number] if number < len(names) else adapter
-        yield _row(chance, ended, adapter, priced=priced)
+        yield _row(rng, ended, adapter, priced=priced)
 
 
-def _row(chance: random.Random, ended_at: float, adapter: str, *, priced: bool) -> dict[str, Any]:
-    dear = 1 + sum(adapter.encode()) % 7 / 3
-    tokens = max(4, int(chance.gauss(60 if adapter else 700, 12)))
-    output = 1 + int(chance.expovariate(1 / 30))
-    first_token, gap = chance.lognormvariate(-2.4, 0.4), chance.lognormvariate(-4.2, 0.2)
+def _row(rng: random.Random, ended_at: float, adapter: str, *, priced: bool) -> dict[str, Any]:
+    price_factor = 1 + sum(adapter.encode()) % 7 / 3
+    tokens = max(4, int(rng.gauss(60 if adapter else 700, 12)))
+    output = 1 + int(rng.expovariate(1 / 30))
+    first_token, gap = rng.lognormvariate(-2.4, 0.4), rng.lognormvariate(-4.2, 0.2)
     return {
         "ended_at": ended_at, "request_id": "req_1", "route": "adapter" if adapter else "base", "adapter": adapter,
         "version": "3f9c2ab01d44" if adapter else "", "key_id": "key_1", "operation": "chat",
-        "outcome": chance.choices(["ok", "cancelled", "refused", "failed"], [960, 20, 15, 5])[0], "status": 200,
+        "outcome": rng.choices(["ok", "cancelled", "refused", "failed"], [960, 20, 15, 5])[0], "status": 200,
         "error": None, "finish_reason": "stop", "duration": first_token + gap * output, "first_token": first_token,
         "time_per_output_token": gap, "queue": 0.01, "lease_wait": 0.0, "input_tokens": tokens,
         "cached_tokens": tokens // 2, "output_tokens": output, "sequences": 1, "preemptions": 0, "cold": False,
-        "corrupted": False, "price_list_cost": priced * int((tokens * 50 + output * 400) * dear),
-        "gpu_hour_cost": priced * int((tokens * 100 + gap * output * 4e5) * dear), "price_version": "0123456789ab",
+        "corrupted": False, "price_list_cost": priced * int((tokens * 50 + output * 400) * price_factor),
+        "gpu_hour_cost": priced * int((tokens * 100 + gap * output * 4e5) * price_factor),
+        "price_version": "0123456789ab",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`/dashboard`: base and adapters on one screen, for people."""
+"""`/dashboard`: a web page with the base, the adapters and the jobs."""
 
 from loramux_server.dashboard.page import dashboard_router
 

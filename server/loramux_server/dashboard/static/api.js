@@ -1,8 +1,8 @@
-// What is asked of the server. The key lives in this tab's session storage and in the Authorization header only.
+// Requests to the server. The key is kept only in this tab's session storage and sent only in the Authorization header.
 
 const KEY = "loramux-key";
 
-export class Refused extends Error {
+export class ApiError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -10,33 +10,33 @@ export class Refused extends Error {
 }
 
 export const key = () => sessionStorage.getItem(KEY);
-export const keep = (text) => sessionStorage.setItem(KEY, text);
-export const forget = () => sessionStorage.removeItem(KEY);
+export const setKey = (text) => sessionStorage.setItem(KEY, text);
+export const removeKey = () => sessionStorage.removeItem(KEY);
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const headers = key() ? { authorization: `Bearer ${key()}` } : {};
-  const answer = await fetch(path, { headers, cache: "no-store", ...options });
-  if (!answer.ok) throw new Refused(answer.status, await reason(answer));
-  return answer;
+  const response = await fetch(path, { headers, cache: "no-store", ...options });
+  if (!response.ok) throw new ApiError(response.status, await errorMessage(response));
+  return response;
 }
 
-async function reason(answer) {
+async function errorMessage(response) {
   try {
-    return (await answer.json()).error.message;
+    return (await response.json()).error.message;
   } catch {
-    return `The server answered ${answer.status}.`;
+    return `The server responded with status ${response.status}.`;
   }
 }
 
-const json = async (path, options) => (await ask(path, options)).json();
+const json = async (path, options) => (await request(path, options)).json();
 
-function usage(range, question, signal) {
-  const asked = new URLSearchParams({ ...question, since: range.since, limit: 10000 });
-  if (range.until) asked.set("until", range.until);
-  return json(`admin/usage?${asked}`, { signal });
+function usage(range, query, signal) {
+  const parameters = new URLSearchParams({ ...query, since: range.since, limit: 10000 });
+  if (range.until) parameters.set("until", range.until);
+  return json(`admin/usage?${parameters}`, { signal });
 }
 
-// What the table and the tiles show.
+// Data of the table and the tiles.
 export async function figures(range, signal) {
   const [report, residency, live] = await Promise.all([
     usage(range, { group_by: "adapter" }, signal),
@@ -46,7 +46,7 @@ export async function figures(range, signal) {
   return { report, residency, live };
 }
 
-// What the charts over time show.
+// Data of the charts over time.
 export async function hours(range, signal) {
   const group_by = range.by;
   const [base, adapters] = await Promise.all([
@@ -62,29 +62,29 @@ export async function baseName(signal) {
   return (await json("v1/models", { signal })).data.find((model) => model.parent === null)?.id;
 }
 
-// Requests that run or wait, by route: from the metrics, which alone know those of the base.
+// Requests in flight by route, from the metrics: no other endpoint has those of the base.
 async function inFlight(signal) {
-  const text = await (await ask("metrics?name[]=loramux_requests_in_flight", { signal })).text();
+  const text = await (await request("metrics?name[]=loramux_requests_in_flight", { signal })).text();
   const found = text.matchAll(/^loramux_requests_in_flight\{route="(\w+)"\} (\S+)$/gm);
   return Object.fromEntries([...found].map(([, route, value]) => [route, Number(value)]));
 }
 
 export async function readiness(signal) {
   try {
-    await ask("ready", { signal });
-    return { ready: true, words: "ready" };
+    await request("ready", { signal });
+    return { ready: true, text: "ready" };
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    return { ready: false, words: error.message };
+    if (!(error instanceof ApiError)) throw error;
+    return { ready: false, text: error.message };
   }
 }
 
-// Null where the server has no such thing.
+// Null if the server has no jobs API.
 export async function jobs(signal) {
   try {
     return (await json("v1/fine_tuning/jobs?limit=20", { signal })).data;
   } catch (error) {
-    if (error instanceof Refused) return null;
+    if (error instanceof ApiError) return null;
     throw error;
   }
 }

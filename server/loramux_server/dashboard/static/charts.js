@@ -1,32 +1,32 @@
-// Charts over time and of the dearest adapters, by Plotly. Its script is large, and comes after the numbers are there.
+// Charts over time and of the most expensive adapters, with Plotly. Its script is large, so it loads after the numbers.
 
 import { count, dollars, moment, ratio, seconds } from "./format.js";
 import { saving } from "./rows.js";
 
 const SCRIPT = new URL("plotly.min.js", import.meta.url);
-const DEAREST = 12;
+const MAX_ADAPTERS = 12;
 const find = (id) => document.getElementById(id);
 let loading = null;
 let drawn = "";
 
-// Draws what changed; `facts` are the rows and the hours, `mode` which cost.
+// Draws the charts if their data changed; `mode` is the cost mode.
 export async function show({ rows, hours, by }, mode) {
-  const facts = { rows, hours, by, mode };
-  const now = JSON.stringify([charted(rows, mode).map(({ group }) => group), hours, mode, colours()]);
-  if (now === drawn) return;
-  drawn = now;
+  const data = { rows, hours, by, mode };
+  const current = JSON.stringify([charted(rows, mode).map(({ group }) => group), hours, mode, colours()]);
+  if (current === drawn) return;
+  drawn = current;
   titles(by);
-  tell(facts);
+  summarize(data);
   try {
     await (loading ??= load());
   } catch {
     [loading, drawn] = [null, ""]; // the next refresh tries again
-    find("charts-trouble").textContent = "The charts' script is not there; the numbers are in the table.";
-    find("charts-trouble").hidden = false;
+    find("charts-error").textContent = "The charts' script could not be loaded; the numbers are in the table.";
+    find("charts-error").hidden = false;
     return;
   }
-  find("charts-trouble").hidden = true;
-  draw(facts);
+  find("charts-error").hidden = true;
+  draw(data);
 }
 
 function load() {
@@ -39,7 +39,7 @@ function load() {
 function titles(by) {
   find("requests-title").textContent = `Requests by ${by}`;
   find("costs-title").textContent = `Cost by ${by}`;
-  find("latency-title").textContent = `Time to the first token by ${by}`;
+  find("latency-title").textContent = `Time to first token by ${by}`;
 }
 
 function draw({ rows, hours, by, mode }) {
@@ -61,23 +61,23 @@ function draw({ rows, hours, by, mode }) {
   paintRatios(charted(rows, mode), mode, look);
 }
 
-// Where nothing has a price, there is nothing to draw.
+// Without prices there is nothing to draw.
 const hasCosts = (hours, mode) => [...hours.base, ...hours.adapters].some((group) => group.cost[mode].nanodollars > 0);
 
 const line = (groups, by, value) => ({ x: groups.map((group) => start(group, by)), y: groups.map(value) });
-// Local time without its zone, which Plotly would not heed.
+// Local time without its zone, which Plotly would ignore.
 const start = (group, by) => (by === "day" ? group.label.day : local(new Date(group.label.hour)));
 const local = (date) => new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 
 function charted(rows, mode) {
   const total = ({ group }) => group?.cost[mode].usd ?? 0;
-  return rows.others.filter((row) => saving(row, mode)).sort((a, b) => total(b) - total(a)).slice(0, DEAREST);
+  return rows.others.filter((row) => saving(row, mode)).sort((a, b) => total(b) - total(a)).slice(0, MAX_ADAPTERS);
 }
 
-function paintRatios(dearest, mode, look) {
-  const found = dearest.map((row) => ({ name: row.title, ...saving(row, mode).ratio })).reverse();
+function paintRatios(adapters, mode, look) {
+  const found = adapters.map((row) => ({ name: row.title, ...saving(row, mode).ratio })).reverse();
   const points = {
-    type: "scatter", mode: "markers", name: "times the base's",
+    type: "scatter", mode: "markers", name: "ratio to the base",
     x: found.map((one) => one.ratio), y: found.map((one) => shorten(one.name)),
     marker: { color: look.adapters, size: 8 },
     error_x: {
@@ -101,51 +101,51 @@ function paint(id, traces, look, layout) {
   const { xaxis, yaxis, ...rest } = layout;
   const axis = { gridcolor: look.grid, zerolinecolor: look.grid, linecolor: look.grid, fixedrange: true };
   const isEmpty = traces.every((trace) => !trace.x.length);
-  const words = { text: "nothing to show in this range", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 };
+  const note = { text: "no data in this range", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 };
   window.Plotly.react(find(`${id}-chart`), traces, {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, dragmode: false,
     font: { color: look.text, family: "system-ui, sans-serif", size: 12 },
     margin: { l: 56, r: 16, t: 44, b: 40 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, showlegend: true,
     hoverlabel: { bgcolor: look.panel, font: { color: look.text } }, bargap: 0.15,
-    annotations: isEmpty ? [words] : [],
+    annotations: isEmpty ? [note] : [],
     ...rest,
     xaxis: { ...axis, visible: !isEmpty, ...xaxis },
     yaxis: { ...axis, visible: !isEmpty, rangemode: "tozero", ...yaxis },
   }, { displayModeBar: false, responsive: true });
 }
 
-// The same in words, for who does not see the charts.
-function tell({ rows, hours, by, mode }) {
+// The charts as text, for screen readers too.
+function summarize({ rows, hours, by, mode }) {
   const sum = (groups, value) => groups.reduce((total, group) => total + value(group), 0);
   const both = (value, show) => `base ${show(sum(hours.base, value))}, adapters ${show(sum(hours.adapters, value))}`;
   const requests = (group) => group.requests;
-  find("requests-words").textContent = `In all: ${both(requests, count)}. ${most(hours, by)}`;
-  const costs = `In all: ${both((group) => group.cost[mode].usd, dollars)}.`;
-  find("costs-words").textContent = hasCosts(hours, mode) ? costs : "Nothing was charged in this range.";
+  find("requests-summary").textContent = `Total: ${both(requests, count)}. ${peak(hours, by)}`;
+  const costs = `Total: ${both((group) => group.cost[mode].usd, dollars)}.`;
+  find("costs-summary").textContent = hasCosts(hours, mode) ? costs : "No costs in this range.";
   const last = (groups, name) => {
     const { p50, p95 } = groups.at(-1)?.latency.first_token ?? { p50: null, p95: null };
     return `${name} p50 ${seconds(p50)}, p95 ${seconds(p95)}`;
   };
-  find("latency-words").textContent = `In the last ${by}: ${last(hours.base, "base")}; ${last(hours.adapters, "adapters")}.`;
-  const dearest = charted(rows, mode);
-  find("ratios-words").textContent = dearest.length
-    ? `The ${dearest.length} adapters that cost most, with 95 % intervals: from ${range(dearest, mode)} times the base's.`
-    : "No adapter's cost can be compared with the base's in this range.";
+  find("latency-summary").textContent = `In the last ${by}: ${last(hours.base, "base")}; ${last(hours.adapters, "adapters")}.`;
+  const adapters = charted(rows, mode);
+  find("ratios-summary").textContent = adapters.length
+    ? `The ${adapters.length} most expensive adapters, with 95 % intervals: ${range(adapters, mode)} times the base's cost.`
+    : "No adapter is comparable with the base in this range.";
 }
 
-function most(hours, by) {
+function peak(hours, by) {
   const groups = [...hours.base, ...hours.adapters];
   if (!groups.length) return "";
   const busiest = groups.reduce((a, b) => (b.requests > a.requests ? b : a));
-  return `Most in one ${by}: ${count(busiest.requests)} at ${moment(new Date(start(busiest, by)))}.`;
+  return `Peak in one ${by}: ${count(busiest.requests)} at ${moment(new Date(start(busiest, by)))}.`;
 }
 
-function range(dearest, mode) {
-  const values = dearest.map((row) => saving(row, mode).ratio.ratio);
+function range(adapters, mode) {
+  const values = adapters.map((row) => saving(row, mode).ratio.ratio);
   return `${ratio(Math.min(...values))} to ${ratio(Math.max(...values))}`;
 }
 
-// What the style sheet makes of its colours now, light or dark.
+// The style sheet's present colours, light or dark.
 function colours() {
   const probe = document.body.appendChild(document.createElement("span"));
   const read = (name) => {

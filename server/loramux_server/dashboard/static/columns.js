@@ -1,4 +1,4 @@
-// The table's columns: what each shows of a row, and what it is sorted by.
+// The table's columns: how each displays and sorts a row.
 
 import { DASH, count, dollars, ratio, seconds, share } from "./format.js";
 import { saving } from "./rows.js";
@@ -15,7 +15,7 @@ function interval(row, mode) {
   return `${ratio(middle)} [${ratio(low)}, ${ratio(high)}]`;
 }
 
-// Cheaper or dearer only where the interval leaves no doubt.
+// Cheaper or more expensive only if the interval excludes 1.
 function verdict(row, mode) {
   const found = saving(row, mode)?.ratio;
   if (!found || (found.low <= 1 && found.high >= 1)) return "";
@@ -23,7 +23,7 @@ function verdict(row, mode) {
 }
 
 const requestCost = (mode) => (row) => figure(`cost.${mode}.usd_per_request`)(row);
-// A cost of nothing is a missing price, not a bargain.
+// A cost of 0 means a missing price.
 const priced = (value) => (value === 0 ? DASH : dollars(value));
 
 function breakEven(row, mode) {
@@ -35,22 +35,22 @@ export const columns = [
   column("requests", "Traffic", "Requests", (row) => row.group?.requests ?? 0, count),
   column("errors", "Traffic", "Errors", (row) => row.errors, share, { hint: (row) => row.outcomes }),
   column("live", "Traffic", "Live", (row) => row.live, count),
-  column("where", "Traffic", "In the engine", (row) => row.rank ?? null, (_, row) => row.where ?? "always", { words: true }),
+  column("where", "Traffic", "In the engine", (row) => row.rank ?? null, (_, row) => row.where ?? "always", { isText: true }),
   column("total", "Cost", "Total", (row, mode) => figure(`cost.${mode}.usd`)(row), priced),
   column("by_time", "Cost", "Request, by engine time", requestCost("gpu_hour"), priced),
   column("by_list", "Cost", "Request, by price list", requestCost("price_list"), priced),
-  column("saving", "Against the base", "Saving a request", (row, mode) => saving(row, mode)?.saving_usd_per_request ?? null, dollars, { verdict }),
-  column("ratio", "Against the base", "Multiple of the base's", (row, mode) => saving(row, mode)?.ratio.ratio ?? null, (_, row, mode) => interval(row, mode), { verdict }),
-  column("break_even", "Against the base", "Pays after requests", breakEven, (value) => (value === Infinity ? "never" : count(value))),
+  column("saving", "Relative to the base", "Saving per request", (row, mode) => saving(row, mode)?.saving_usd_per_request ?? null, dollars, { verdict }),
+  column("ratio", "Relative to the base", "Cost ratio", (row, mode) => saving(row, mode)?.ratio.ratio ?? null, (_, row, mode) => interval(row, mode), { verdict }),
+  column("break_even", "Relative to the base", "Break-even requests", breakEven, (value) => (value === Infinity ? "never" : count(value))),
   column("ttft50", "First token", "p50", figure("latency.first_token.p50"), seconds),
   column("ttft95", "First token", "p95", figure("latency.first_token.p95"), seconds),
   column("per_token", "Latency", "Per output token, p50", figure("latency.time_per_output_token.p50"), seconds),
   column("duration", "Latency", "Whole request, p95", figure("latency.duration.p95"), seconds),
   column("input", "Tokens", "Input", figure("tokens.input"), count),
-  column("cached", "Tokens", "of these cached", figure("tokens.cached"), count),
+  column("cached", "Tokens", "Cached", figure("tokens.cached"), count),
   column("output", "Tokens", "Output", figure("tokens.output"), count),
 ];
 
-export const name = column("name", "", "Route", (row) => row.title, (value) => value, { words: true });
+export const name = column("name", "", "Route", (row) => row.title, (value) => value, { isText: true });
 
 export const modeName = (mode) => MODES[mode];

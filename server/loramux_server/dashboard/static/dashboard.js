@@ -1,4 +1,4 @@
-// The page: asks the server now and then, and shows what it says.
+// The page: polls the server and shows its responses.
 
 import * as api from "./api.js";
 import * as charts from "./charts.js";
@@ -10,58 +10,58 @@ import * as table from "./table.js";
 import * as theme from "./theme.js";
 import * as tiles from "./tiles.js";
 
-const PAUSE = 5000;
-// A server whose ledger is large is asked less often: it spends a tenth of its time on this page at most.
-const SPARING = 10;
-const ADAPTERS_AGE = 60_000;
+const MIN_INTERVAL = 5000;
+// Slow responses are requested less often: the server spends at most a tenth of its time on this page.
+const INTERVAL_FACTOR = 10;
+const MAX_ADAPTERS_AGE = 60_000;
 
 const find = (id) => document.getElementById(id);
-const state = { isPaused: false, asked: null, timer: 0, shown: null, registered: [], registeredAt: -Infinity, trouble: "", hasJobs: true };
+const state = { isPaused: false, pending: null, timer: 0, shown: null, registered: [], registeredAt: -Infinity, failedSince: "", hasJobs: true };
 
 function start() {
   theme.watch(() => state.shown && drawCharts());
   table.build(announce);
-  watch(() => refresh("Showing another range or cost."));
+  watch(() => refresh("Selection changed."));
   find("pause").addEventListener("click", () => pause(!state.isPaused));
   find("key-form").addEventListener("submit", useKey);
   find("forget").addEventListener("click", forgetKey);
   for (const button of document.querySelectorAll("input[name=mode]")) button.addEventListener("change", () => (state.modeIsChosen = true));
-  // Numbers that change by themselves are motion, too.
+  // Numbers that change by themselves count as motion.
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) pause(true);
   document.addEventListener("visibilitychange", () => document.hidden || state.isPaused || refresh());
   refresh();
 }
 
-const announce = (words) => (find("news").textContent = words);
+const announce = (text) => (find("announcement").textContent = text);
 
-async function refresh(words) {
-  state.asked?.abort();
+async function refresh(reason) {
+  state.pending?.abort();
   clearTimeout(state.timer);
-  const asked = (state.asked = new AbortController());
-  const begun = performance.now();
+  const pending = (state.pending = new AbortController());
+  const startedAt = performance.now();
   try {
-    await update(range(), asked.signal);
-    if (words) announce(`${words} Updated.`);
+    await update(range(), pending.signal);
+    if (reason) announce(`${reason} Updated.`);
   } catch (error) {
-    if (asked.signal.aborted) return;
+    if (pending.signal.aborted) return;
     fail(error);
   }
-  const pause = Math.max(PAUSE, SPARING * (performance.now() - begun));
-  if (!state.isPaused && find("key-form").hidden) state.timer = setTimeout(nextTime, pause);
+  const pause = Math.max(MIN_INTERVAL, INTERVAL_FACTOR * (performance.now() - startedAt));
+  if (!state.isPaused && find("key-form").hidden) state.timer = setTimeout(refreshIfVisible, pause);
 }
 
-// A page that nobody looks at asks nothing.
-const nextTime = () => document.hidden || refresh();
+// A hidden page sends no requests.
+const refreshIfVisible = () => document.hidden || refresh();
 
-async function update(asked, signal) {
-  const [facts, readiness] = await Promise.all([api.figures(asked, signal), api.readiness(signal)]);
-  await lookUp(signal);
+async function update(selected, signal) {
+  const [facts, readiness] = await Promise.all([api.figures(selected, signal), api.readiness(signal)]);
+  await loadNames(signal);
   if (signal.aborted) return;
   recover();
-  state.shown = { facts, rows: rows(facts, state.registered), by: asked.by, hours: null };
+  state.shown = { facts, rows: rows(facts, state.registered), by: selected.by, hours: null };
   if (!state.modeIsChosen) chooseMode(facts.report.total);
   showFigures(readiness);
-  state.shown.hours = await api.hours(asked, signal);
+  state.shown.hours = await api.hours(selected, signal);
   if (signal.aborted) return;
   drawCharts();
   if (!state.hasJobs) return;
@@ -70,25 +70,25 @@ async function update(asked, signal) {
   jobs.show(found);
 }
 
-// What seldom changes and may be long: the names.
-async function lookUp(signal) {
-  if (performance.now() - state.registeredAt < ADAPTERS_AGE) return;
+// Names change rarely and may be many.
+async function loadNames(signal) {
+  if (performance.now() - state.registeredAt < MAX_ADAPTERS_AGE) return;
   const [base, registered] = await Promise.all([api.baseName(signal), api.adapters(signal)]);
   Object.assign(state, { registered, registeredAt: performance.now() });
   find("base").textContent = base ?? "loramux";
   document.title = `${base ?? "server"} – loramux`;
 }
 
-// Where only tokens have a price, costs are shown by it.
+// If only tokens have a price, show costs by price list.
 function chooseMode(total) {
   const costs = (name) => (total?.cost[name].nanodollars ?? 0) > 0;
   const best = !costs("gpu_hour") && costs("price_list") ? "price_list" : "gpu_hour";
   find("range").elements.mode.value = best;
 }
 
-function showFigures({ ready, words }) {
+function showFigures({ ready, text }) {
   const { facts, rows } = state.shown;
-  Object.assign(find("ready"), { textContent: words }).dataset.state = ready ? "ready" : "not-ready";
+  Object.assign(find("ready"), { textContent: text }).dataset.state = ready ? "ready" : "not-ready";
   tiles.show(facts);
   table.show(rows, mode());
   const { since, until } = facts.report;
@@ -102,52 +102,52 @@ function drawCharts() {
 }
 
 function recover() {
-  if (state.trouble) announce("The server answers again.");
-  state.trouble = "";
-  find("trouble").hidden = true;
+  if (state.failedSince) announce("The server responds again.");
+  state.failedSince = "";
+  find("error").hidden = true;
   find("key-form").hidden = true;
   find("content").hidden = false;
   find("forget").hidden = !api.key();
   document.body.classList.remove("stale");
 }
 
-// Old numbers stay, marked as old.
+// Old numbers stay, marked as outdated.
 function fail(error) {
-  if (error instanceof api.Refused && (error.status === 401 || error.status === 403)) return askForKey(error);
-  const said = error instanceof api.Refused ? error.message : "The server does not answer.";
-  const old = state.shown ? ` The numbers are old: ${find("updated").textContent.toLowerCase()}.` : "";
-  state.trouble ||= time(new Date());
-  const words = `${said}${old} (Since ${state.trouble}.)`;
-  const trouble = find("trouble");
-  if (trouble.textContent !== words) trouble.textContent = words;
-  trouble.hidden = false;
+  if (error instanceof api.ApiError && (error.status === 401 || error.status === 403)) return askForKey(error);
+  const message = error instanceof api.ApiError ? error.message : "The server does not respond.";
+  const old = state.shown ? ` The numbers are outdated: ${find("updated").textContent.toLowerCase()}.` : "";
+  state.failedSince ||= time(new Date());
+  const text = `${message}${old} (Since ${state.failedSince}.)`;
+  const element = find("error");
+  if (element.textContent !== text) element.textContent = text;
+  element.hidden = false;
   document.body.classList.toggle("stale", Boolean(state.shown));
-  Object.assign(find("ready"), { textContent: "no answer" }).dataset.state = "not-ready";
+  Object.assign(find("ready"), { textContent: "no response" }).dataset.state = "not-ready";
 }
 
 function askForKey(error) {
-  find("key-reason").textContent = api.key() ? error.message : "This server answers to administrators' keys.";
-  api.forget();
-  find("trouble").hidden = true;
+  find("key-reason").textContent = api.key() ? error.message : "This server requires an admin API key.";
+  api.removeKey();
+  find("error").hidden = true;
   find("key-form").hidden = false;
   find("content").hidden = true;
   find("forget").hidden = true;
-  Object.assign(find("ready"), { textContent: "needs a key" }).dataset.state = "unknown";
+  Object.assign(find("ready"), { textContent: "API key required" }).dataset.state = "unknown";
   find("updated").textContent = "";
   find("key").focus();
 }
 
 function useKey(event) {
   event.preventDefault();
-  api.keep(find("key").value.trim());
+  api.setKey(find("key").value.trim());
   find("key").value = "";
   state.registeredAt = -Infinity;
   refresh();
 }
 
-// All that was shown goes with the key.
+// Reload, so that no data stays on the page.
 function forgetKey() {
-  api.forget();
+  api.removeKey();
   location.reload();
 }
 
@@ -157,7 +157,7 @@ function pause(isPaused) {
   button.setAttribute("aria-pressed", String(isPaused));
   button.textContent = isPaused ? "Paused" : "Pause";
   clearTimeout(state.timer);
-  if (!isPaused) refresh("Updates go on.");
+  if (!isPaused) refresh("Updates resumed.");
   else announce("Updates are paused.");
 }
 

@@ -1,4 +1,4 @@
-// Numbers as people read them. What is not known is a dash, and zero is a zero.
+// Formatting of numbers and times. Unknown values are dashes, zero is 0.
 
 export const DASH = "–";
 
@@ -18,7 +18,7 @@ export const seconds = known((value) => {
   return value >= 0.01 || value === 0 ? `${whole.format(value * 1000)} ms` : `${two.format(value * 1000)} ms`;
 });
 
-// Three digits that matter, whatever the size: a request may cost a millionth of a dollar.
+// Three significant digits: a request may cost a millionth of a dollar.
 export const dollars = known((value) => {
   const size = Math.abs(value);
   const sign = value < 0 ? "−" : "";

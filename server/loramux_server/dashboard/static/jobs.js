@@ -1,4 +1,4 @@
-// Fine-tuning jobs.
+// The table of fine-tuning jobs.
 
 import { DASH, dollars, moment, share } from "./format.js";
 
@@ -15,10 +15,10 @@ function line(job) {
   const row = document.createElement("tr");
   const name = cell("th", job.id);
   name.scope = "row";
-  const begun = job.created_at ? moment(new Date(job.created_at * 1000)) : DASH;
-  const makes = job.fine_tuned_model ?? job.loramux?.model ?? DASH;
+  const created = job.created_at ? moment(new Date(job.created_at * 1000)) : DASH;
+  const model = job.fine_tuned_model ?? job.loramux?.model ?? DASH;
   const state = cell("td", job.error?.message ? `${job.status}: ${job.error.message}` : job.status);
-  row.append(name, state, progress(job), cell("td", cost(job)), verdict(job), cell("td", makes), cell("td", begun));
+  row.append(name, state, progress(job), cell("td", cost(job)), verdict(job), cell("td", model), cell("td", created));
   return row;
 }
 
@@ -35,7 +35,7 @@ function progress(job) {
   return found;
 }
 
-// Both ways to count it, where prices are set.
+// Cost by both modes, if prices are set.
 function cost(job) {
   const { price_list: list, gpu_hour: time } = job.loramux?.cost ?? {};
   return [list && `${dollars(list)} tokens`, time && `${dollars(time)} time`].filter(Boolean).join(", ") || DASH;
@@ -43,21 +43,21 @@ function cost(job) {
 
 const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(2);
 
-// The whole sentence is long: it is there for whoever points at it, and for screen readers.
+// The full sentence is long, so it is shown as a tooltip.
 function verdict(job) {
-  const trial = job.loramux?.trial;
-  if (!trial) return cell("td", DASH);
-  const { low, mean, high } = trial.gain;
-  const found = cell("td", `${trial.verdict}: ${signed(mean)} [${signed(low)}, ${signed(high)}]`);
-  found.title = trial.sentence;
+  const evaluation = job.loramux?.trial;
+  if (!evaluation) return cell("td", DASH);
+  const { low, mean, high } = evaluation.gain;
+  const found = cell("td", `${evaluation.verdict}: ${signed(mean)} [${signed(low)}, ${signed(high)}]`);
+  found.title = evaluation.sentence;
   return found;
 }
 
-function pace(ours) {
-  if (!ours) return [];
-  const words = [`step ${ours.step} of ${ours.steps}`];
-  if (typeof ours.loss === "number") words.push(`loss ${ours.loss.toFixed(3)}`);
-  if (typeof ours.validation_loss === "number") words.push(`validation ${ours.validation_loss.toFixed(3)}`);
-  if (ours.seconds_left > 0) words.push(`${Math.round(ours.seconds_left)} s left`);
-  return words;
+function pace(details) {
+  if (!details) return [];
+  const parts = [`step ${details.step} of ${details.steps}`];
+  if (typeof details.loss === "number") parts.push(`loss ${details.loss.toFixed(3)}`);
+  if (typeof details.validation_loss === "number") parts.push(`validation ${details.validation_loss.toFixed(3)}`);
+  if (details.seconds_left > 0) parts.push(`${Math.round(details.seconds_left)} s left`);
+  return parts;
 }

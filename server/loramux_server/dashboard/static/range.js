@@ -1,4 +1,4 @@
-// Which stretch of time is shown.
+// The selected time range and cost mode.
 
 const HOUR = 3600;
 const LENGTHS = { hour: HOUR, day: 24 * HOUR, week: 7 * 24 * HOUR, month: 30 * 24 * HOUR };
@@ -8,26 +8,26 @@ const custom = document.getElementById("custom");
 const since = document.getElementById("since");
 const until = document.getElementById("until");
 
-// Longer ranges begin with a whole hour: the server keeps sums of those, and need not add up single requests.
+// Longer ranges start at a whole hour, for which the server has hourly rollups.
 export function range(now = Date.now() / 1000) {
   const name = form.elements.range.value;
-  if (name === "custom") return chosen();
+  if (name === "custom") return customRange();
   const begin = now - LENGTHS[name];
   return { since: name === "hour" ? begin : Math.floor(begin / HOUR) * HOUR, by: name === "month" ? "day" : "hour" };
 }
 
-function chosen() {
+function customRange() {
   const [from, to] = [since, until].map((field) => new Date(field.value).getTime() / 1000);
   return { since: from, until: to, by: to - from > 10 * 24 * HOUR ? "day" : "hour" };
 }
 
 export const mode = () => form.elements.mode.value;
 
-// Calls `changed` when something else is to be shown; dates only once both are there and in order.
+// Calls `changed` when the selection changes; for custom dates, once both are valid.
 export function watch(changed) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (isWhole()) changed();
+    if (isValid()) changed();
   });
   form.addEventListener("change", (event) => {
     if (event.target.name === "range") choose(changed);
@@ -53,7 +53,7 @@ function local(milliseconds) {
   return new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 }
 
-function isWhole() {
-  until.setCustomValidity(since.value && until.value && since.value < until.value ? "" : "Must be later than the begin.");
+function isValid() {
+  until.setCustomValidity(since.value && until.value && since.value < until.value ? "" : "Must be later than the start.");
   return form.reportValidity();
 }

@@ -1,15 +1,15 @@
-// The server's answers, put together: one row for the base, one for each adapter, used or only registered.
+// Joins the server's responses: one row for the base, and one for each adapter that is registered or was used.
 
 export function rows({ report, residency, live }, registered) {
-  const places = byAdapter(residency);
+  const residents = byAdapter(residency);
   const groups = new Map(report.groups.map((group) => [group.label.adapter || group.label.route, group]));
   const pinned = new Map(registered.map((adapter) => [adapter.name, adapter.pinned]));
   const base = row("base", groups.get("base"), { name: "base", live: live.base ?? 0 });
-  const names = new Set([...pinned.keys(), ...groups.keys(), ...places.keys()]);
+  const names = new Set([...pinned.keys(), ...groups.keys(), ...residents.keys()]);
   names.delete("base");
   const others = [...names].map((name) => row(kind(name, groups), groups.get(name), {
     name,
-    ...place(places.get(name), pinned.get(name)),
+    ...location(residents.get(name), pinned.get(name)),
   }));
   return { base, others };
 }
@@ -45,21 +45,21 @@ function byAdapter(residency) {
   return found;
 }
 
-const PLACES = ["not registered", "not loaded", "failed to load", "loading", "in memory", "in a slot"];
+const LOCATIONS = ["not registered", "not loaded", "failed to load", "loading", "in memory", "in a slot"];
 
-// Where an adapter's best version is; `rank` sorts.
-function place(found, pinned) {
+// Location of an adapter's best version; `rank` is its sort order.
+function location(found, pinned) {
   const rank = Math.max(
     pinned === undefined ? 0 : 1,
     found?.broken === null || !found ? 0 : 2,
     ...(found?.residents ?? []).map((one) => (one.loading ? 3 : one.tier === "slot" ? 5 : 4)),
   );
   const isPinned = pinned || (found?.residents ?? []).some((one) => one.pinned);
-  const where = PLACES[rank] + (isPinned ? ", pinned" : "");
+  const where = LOCATIONS[rank] + (isPinned ? ", pinned" : "");
   return { live: found?.leases ?? 0, where, rank: rank + (isPinned ? 0.5 : 0) };
 }
 
-// What a comparison is worth: nothing, unless both sides cost something and were measured.
+// Cost comparison with the base, or null unless both have costs.
 export function saving(row, mode) {
   const ratio = row.group?.against_base?.[`${mode}_cost_mean`];
   const breakEven = row.group?.break_even?.[mode];

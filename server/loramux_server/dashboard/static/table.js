@@ -1,4 +1,4 @@
-// The table of routes: the base on top, adapters sorted, filtered and a page at a time.
+// The table of routes: the base at the top, then adapters, sorted, filtered and paginated.
 
 import { columns, modeName, name } from "./columns.js";
 import { count } from "./format.js";
@@ -28,15 +28,15 @@ function header(column, announce) {
   button.addEventListener("click", () => sortBy(column, announce));
   const cell = element("th", { scope: "col", id: `by-${column.id}` }, button);
   if (column.group && column.title.startsWith("p")) button.setAttribute("aria-label", `${column.group}, ${column.title}`);
-  if (!column.words) cell.classList.add("number");
+  if (!column.isText) cell.classList.add("number");
   return cell;
 }
 
 function sortBy(column, announce) {
-  view.descending = view.sort === column.id ? !view.descending : !column.words;
+  view.descending = view.sort === column.id ? !view.descending : !column.isText;
   Object.assign(view, { sort: column.id, page: 0 });
   render();
-  announce(`Sorted by ${column.group} ${column.title}, ${view.descending ? "the highest" : "the lowest"} first.`);
+  announce(`Sorted by ${column.group} ${column.title}, ${view.descending ? "highest" : "lowest"} first.`);
 }
 
 function wire(announce) {
@@ -54,7 +54,7 @@ function wire(announce) {
   find("filter").addEventListener("input", (event) => {
     Object.assign(view, { filter: event.target.value.trim().toLowerCase(), page: 0 });
     render();
-    announce(`${find("page").textContent} adapters fit the filter`);
+    announce(`${find("page").textContent} adapters match the filter`);
   });
 }
 
@@ -66,20 +66,20 @@ export function show(rows, mode) {
 function render() {
   const { base, others, mode } = shown;
   if (!base) return;
-  const fitting = sorted(others.filter((row) => row.title.toLowerCase().includes(view.filter)));
-  const pages = Math.max(1, Math.ceil(fitting.length / view.perPage));
+  const matching = sorted(others.filter((row) => row.title.toLowerCase().includes(view.filter)));
+  const pages = Math.max(1, Math.ceil(matching.length / view.perPage));
   view.page = Math.min(Math.max(view.page, 0), pages - 1);
   const first = view.page * view.perPage;
-  const page = fitting.slice(first, first + view.perPage);
+  const page = matching.slice(first, first + view.perPage);
   find("base-row").replaceChildren(rendered(base));
   find("rows").replaceChildren(...page.map(rendered));
-  describe(fitting.length, first, page.length, mode);
+  describe(matching.length, first, page.length, mode);
   for (const { id } of all) mark(id);
   disable(find("previous"), view.page === 0);
   disable(find("next"), view.page >= pages - 1);
 }
 
-// aria-disabled, not disabled: a button that has the focus would lose it.
+// aria-disabled instead of disabled, because a disabled button loses the focus.
 function disable(button, isOff) {
   button.setAttribute("aria-disabled", String(isOff));
 }
@@ -87,10 +87,10 @@ function disable(button, isOff) {
 function describe(found, first, size, mode) {
   find("page").textContent = found ? `${count(first + 1)}–${count(first + size)} of ${count(found)}` : "0 of 0";
   find("caption").textContent =
-    `The base, then adapters: costs by ${modeName(mode)}. A column's button sorts by it.`;
+    `The base, then adapters: costs by ${modeName(mode)}. Select a column heading to sort by it.`;
   const empty = find("empty");
   empty.hidden = found > 0;
-  empty.textContent = view.filter ? "No adapter's name has this in it." : "No adapters: none is registered, and none was used.";
+  empty.textContent = view.filter ? "No adapter matches the filter." : "No adapters are registered or were used.";
 }
 
 function mark(id) {
@@ -99,7 +99,7 @@ function mark(id) {
   else cell.removeAttribute("aria-sort");
 }
 
-// What is not known comes last, whichever way; equals stay in the order of their names.
+// Unknown values come last in both directions; equal values are sorted by name.
 function sorted(rows) {
   const column = all.find(({ id }) => id === view.sort);
   const keyed = rows.map((row) => ({ row, value: column.value(row, shown.mode) }));
@@ -127,8 +127,8 @@ function cell(column, row) {
   found.dataset.column = column.id;
   if (value !== null) found.dataset.value = value;
   if (column.hint?.(row)) found.title = column.hint(row);
-  else if (typeof value === "number" && !column.words) found.title = String(value);
-  if (!column.words) found.classList.add("number");
+  else if (typeof value === "number" && !column.isText) found.title = String(value);
+  if (!column.isText) found.classList.add("number");
   const verdict = column.verdict?.(row, shown.mode);
   if (verdict) found.classList.add(verdict);
   return found;

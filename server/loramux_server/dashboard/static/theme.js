@@ -1,4 +1,4 @@
-// Light or dark: as the system is, unless something else was chosen.
+// Light or dark theme: the system's, unless the user chose another.
 
 const KEY = "loramux-theme";
 const choice = document.getElementById("theme");

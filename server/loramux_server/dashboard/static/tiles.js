@@ -1,4 +1,4 @@
-// The summary: what all routes do and cost together.
+// The summary tiles: totals over all routes.
 
 import { count, dollars, DASH, share } from "./format.js";
 
@@ -11,20 +11,20 @@ export function show({ report, live }) {
   const { engine } = report;
   fill([
     tile("live", "Live requests", sum(live), count, `${count(live.base ?? 0)} base, ${count(live.adapter ?? 0)} adapters`),
-    tile("requests", "Requests", total?.requests ?? 0, count, wrong(total)),
+    tile("requests", "Requests", total?.requests ?? 0, count, failures(total)),
     tile("tokens", "Tokens", total ? total.tokens.input + total.tokens.output : 0, count, tokens(total)),
-    tile("gpu_hour", "Cost by engine time", cost("gpu_hour") || null, dollars, "what requests took of it"),
-    tile("price_list", "Cost by price list", cost("price_list") || null, dollars, "what their tokens cost"),
+    tile("gpu_hour", "Cost by engine time", cost("gpu_hour") || null, dollars, "used by requests"),
+    tile("price_list", "Cost by price list", cost("price_list") || null, dollars, "for their tokens"),
     tile("busy", "Engine busy", engine.seconds ? engine.busy_seconds / engine.seconds : null, share, "of its running time"),
-    tile("idle", "Idle cost", engine.idle_usd || null, dollars, "what no request took"),
+    tile("idle", "Idle cost", engine.idle_usd || null, dollars, "not used by requests"),
   ]);
-  advise(total, cost, engine);
+  showHint(total, cost, engine);
 }
 
 const sum = (live) => Object.values(live).reduce((a, b) => a + b, 0);
-const tile = (id, title, value, show, words) => ({ id, title, value, text: show(value), words });
+const tile = (id, title, value, show, detail) => ({ id, title, value, text: show(value), detail });
 
-function wrong(total) {
+function failures(total) {
   if (!total) return "none in this range";
   const { failed = 0, refused = 0, cancelled = 0 } = total.outcomes;
   return `${count(failed)} failed, ${count(refused)} refused, ${count(cancelled)} cancelled`;
@@ -33,16 +33,16 @@ function wrong(total) {
 const tokens = (total) =>
   total ? `${count(total.tokens.input)} in (${count(total.tokens.cached)} cached), ${count(total.tokens.output)} out` : DASH;
 
-// The elements stay, so that what reads the page is not thrown off it by a refresh.
+// Elements are reused, so that screen readers keep their position on a refresh.
 function fill(tiles) {
   if (!list.children.length) list.append(...tiles.map(empty));
-  for (const { id, title, value, text, words } of tiles) {
+  for (const { id, title, value, text, detail } of tiles) {
     const box = document.getElementById(`tile-${id}`);
     const [term, figure, more] = box.children;
     term.textContent = title;
     figure.textContent = text;
     figure.dataset.value = value ?? "";
-    more.textContent = words;
+    more.textContent = detail;
   }
 }
 
@@ -54,13 +54,13 @@ function empty({ id }) {
   return box;
 }
 
-function advise(total, cost, engine) {
+function showHint(total, cost, engine) {
   const free = [
-    cost("price_list") === 0 && "tokens (LORAMUX_PRICES__BASE__INPUT and LORAMUX_PRICES__BASE__OUTPUT, in dollars a million)",
-    cost("gpu_hour") === 0 && engine.idle_usd === 0 && "engine time (LORAMUX_PRICES__GPU_HOUR, in dollars an hour)",
+    cost("price_list") === 0 && "tokens (LORAMUX_PRICES__BASE__INPUT and LORAMUX_PRICES__BASE__OUTPUT, in dollars per million)",
+    cost("gpu_hour") === 0 && engine.idle_usd === 0 && "engine time (LORAMUX_PRICES__GPU_HOUR, in dollars per hour)",
   ].filter(Boolean);
   hint.hidden = Boolean(total && !free.length);
   hint.textContent = total
-    ? `No prices are set for ${free.join(" or for ")}, so what that costs is not known.`
+    ? `No prices are set for ${free.join(" or for ")}, so these costs are unknown.`
     : "No requests in this range.";
 }
