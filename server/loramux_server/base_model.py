@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -13,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loramux_adapters.errors import SourceUnavailable
+from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.file_lock import FileLock
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_server.errors import CannotStart
@@ -83,23 +84,23 @@ def _require_loadable(folder: Path) -> Path:
 
 
 def _missing_files(folder: Path) -> Iterator[str]:
-    if not _json_object(folder / "config.json").get("architectures"):
+    if not _read_json_object(folder / "config.json").get("architectures"):
         yield "config.json with `architectures`"
     if not any((folder / name).is_file() for name in TOKENIZERS):
         yield "a tokenizer (" + ", ".join(TOKENIZERS) + ")"
-    if isinstance(index := _json_object(folder / "model.safetensors.index.json").get("weight_map"), dict):
+    if isinstance(index := _read_json_object(folder / "model.safetensors.index.json").get("weight_map"), dict):
         shards = sorted({str(shard) for shard in index.values()})
         yield from (f"{shard} (named in the index)" for shard in shards if not (folder / shard).is_file())
     elif not any(folder.glob("*.safetensors")):
         yield "weights as *.safetensors (other formats are not supported)"
 
 
-def _json_object(path: Path) -> dict[str, object]:
+def _read_json_object(path: Path) -> dict[str, object]:
+    """Return the object in a file, an empty one if it is missing or invalid."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return parse_json_object(path.read_bytes()) or {}
+    except OSError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _demo(bases: Path, progress: ReportProgress) -> ResolvedBase:

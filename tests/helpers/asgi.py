@@ -1,4 +1,4 @@
-"""Requests to an ASGI application, message by message, and applications that answer as they are told."""
+"""Requests to an ASGI application, message by message, and applications with scripted responses."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -10,20 +10,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
 from loramux_server.metering.usage_record import Route, UsageRecord
-from loramux_server.middleware import DrainState, BodyLimits, add_middleware
+from loramux_server.middleware import BodyLimits, DrainState, add_middleware
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 @dataclass
 class SentResponse:
-    """What an application sent."""
+    """The messages that an application sent."""
 
     messages: list[Message]
 
     @property
     def status(self) -> int:
-        """The status; one start is all there may be."""
+        """The status; there must be exactly one start message."""
         (start,) = (message for message in self.messages if message["type"] == "http.response.start")
         return int(start["status"])
 
@@ -41,25 +41,25 @@ class SentResponse:
 
 @dataclass
 class RecordingMeter:
-    """A meter that keeps what it is told."""
+    """A meter that stores its calls."""
 
     begun: list[Route] = field(default_factory=list)
     records: list[UsageRecord] = field(default_factory=list)
     recorded: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begin(self, route: Route) -> None:
-        """Keep the route."""
+        """Store the route."""
         self.begun.append(route)
 
     def record(self, record: UsageRecord) -> None:
-        """Keep the record."""
+        """Store the record."""
         self.records.append(record)
         self.recorded.set()
 
 
 @dataclass
 class MiddlewareHarness:
-    """An application inside of the shell."""
+    """An application wrapped in all middleware."""
 
     app: ASGIApp
     keys: Sequence[str] = ()
@@ -69,8 +69,8 @@ class MiddlewareHarness:
     sent: list[Message] = field(default_factory=list)
 
     @property
-    def shell(self) -> ASGIApp:
-        """The application as it is served."""
+    def wrapped(self) -> ASGIApp:
+        """The wrapped application."""
         return add_middleware(
             self.app,
             drain=self.drain,
@@ -86,7 +86,7 @@ class MiddlewareHarness:
         headers: dict[str, str] | None = None,
         body: Iterable[Message] = ({"type": "http.request", "body": b"{}", "more_body": False},),
     ) -> SentResponse:
-        """Send one request; after its body, the client is gone."""
+        """Send one request; after its body, the client disconnects."""
         self.sent.clear()
         incoming = iter(body)
 
@@ -103,12 +103,12 @@ class MiddlewareHarness:
             "query_string": b"",
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
         }
-        await self.shell(scope, receive, send)
+        await self.wrapped(scope, receive, send)
         return SentResponse(list(self.sent))
 
 
 def answering(status: int, *chunks: bytes, content_type: str = "application/json", **headers: str) -> ASGIApp:
-    """Return an application that answers everybody with these pieces."""
+    """Return an application that always responds with these chunks."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raw = [(b"content-type", content_type.encode()), *((k.encode(), v.encode()) for k, v in headers.items())]
@@ -121,5 +121,5 @@ def answering(status: int, *chunks: bytes, content_type: str = "application/json
 
 
 def streaming(*events: bytes) -> ASGIApp:
-    """Return an application that answers with a stream of events."""
+    """Return an application that responds with a stream of events."""
     return answering(200, *events, content_type="text/event-stream; charset=utf-8")

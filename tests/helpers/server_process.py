@@ -21,7 +21,7 @@ LORAMUX = str(Path(sys.executable).with_name("loramux"))
 
 @dataclass
 class ServeProcess:
-    """A started command, and what it said so far."""
+    """A running command and its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -29,40 +29,40 @@ class ServeProcess:
 
     @property
     def output(self) -> str:
-        """All that it wrote to standard output and error, without terminal codes."""
+        """Everything written to standard output and error, without terminal codes."""
         return self.log.read_text(errors="replace")
 
     @property
     def url(self) -> str:
-        """Where it serves, as it says itself."""
+        """The server's URL, from its output."""
         found = re.search(r"http://127\.0\.0\.1:\d+", self.output)
         assert found, self.output
         return found.group()
 
-    def wait_for_output(self, words: str, seconds: float) -> None:
-        """Wait for these words; fail with all that it said if it ends or is silent before."""
+    def wait_for_output(self, text: str, seconds: float) -> None:
+        """Wait for `text` in the output; fail with the output if the process exits or the time is over."""
         deadline = time.monotonic() + seconds
-        while words not in self.output:
+        while text not in self.output:
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
-            assert time.monotonic() < deadline, f"not said in {seconds} s: {words}\n{self.output}"
+            assert time.monotonic() < deadline, f"not in the output after {seconds} s: {text}\n{self.output}"
             self.descendants()
             time.sleep(0.2)
 
     def wait_until_serving(self, seconds: float = 400) -> str:
-        """Wait until requests are taken, and return where."""
-        self.wait_for_output("serving; Ctrl-C ends it", seconds)
+        """Wait until requests are accepted, and return the URL."""
+        self.wait_for_output("serving; press Ctrl-C to stop", seconds)
         assert httpx.get(f"{self.url}/ready").status_code == 200
         return self.url
 
     def descendants(self) -> list[psutil.Process]:
-        """Every process that it ever started, as far as was seen."""
+        """Return all child processes seen so far."""
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 self.seen[child.pid] = child
         return list(self.seen.values())
 
     def named(self, part: str) -> list[psutil.Process]:
-        """Those of them that run now and have `part` in their name; some live for a moment only."""
+        """Return the running child processes with `part` in their name; some run only briefly."""
         found = []
         for process in self.descendants():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -71,7 +71,7 @@ class ServeProcess:
         return found
 
     def left_behind(self, seconds: float = 5) -> list[psutil.Process]:
-        """Those of them that are still running a while after its end."""
+        """Return the child processes that still run `seconds` after the end."""
         _, alive = psutil.wait_procs(self.descendants(), timeout=seconds)
         return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
@@ -80,10 +80,10 @@ class ServeProcess:
 def serving(
     command: list[str], folder: Path, working_folder: Path = REPOSITORY, **environment: str
 ) -> Iterator[ServeProcess]:
-    """Start `command` in `working_folder`, with its data in `folder`, on any free port; end it if it has not ended."""
+    """Start `command` in `working_folder`, with data in `folder`, on any free port; kill it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "said.log"
-    set_anew = {"LORAMUX_PORT": "0", "LORAMUX_DATA_DIR": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
+    log = folder / "output.log"
+    overrides = {"LORAMUX_PORT": "0", "LORAMUX_DATA_DIR": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -92,7 +92,7 @@ def serving(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | set_anew | environment,
+            env=os.environ | overrides | environment,
         )
         started = ServeProcess(process, log, {})
         try:
@@ -106,7 +106,7 @@ def serving(
 
 
 def reuse_demo_base(folder: Path) -> None:
-    """Let a server with its data in `folder` find the demo's base that the repository's own data folder has."""
+    """Link the demo's base of the repository's data folder into `folder`, so that it need not be converted again."""
     from loramux_server.base_model import resolve_base
 
     resolve_base("demo", REPOSITORY / ".loramux", progress=print)

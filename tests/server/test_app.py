@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 
 from loramux_adapters.models import AdapterName, BaseSpec
-from loramux_server.app import add_configured, engine_options, kept_up
+from loramux_server.adapter_lifecycle import maintenance
 from loramux_server.base_model import ResolvedBase
+from loramux_server.configured_adapters import add_configured, engine_options
 from loramux_server.settings import Settings
 from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
 from tests.helpers.registry_records import fill
@@ -54,7 +55,7 @@ async def test_an_adapter_has_histograms_of_its_own_while_it_is_pinned(tiny: Tin
     await tiny.add(name)
     own = 'loramux_request_duration_seconds_count{adapter="support-tone",route="adapter"}'
     for pinned, count in ((False, 0), (True, 1), (False, 1)):
-        await tiny.server.library.pin(name, pinned=pinned, actor="test")
+        await tiny.server.adapter_service.pin(name, pinned=pinned, actor="test")
         await tiny.chat(name)
         assert await metric(tiny, own) == count
     assert await metric(tiny, 'loramux_request_duration_seconds_count{adapter="_other",route="adapter"}') == 2
@@ -154,10 +155,10 @@ async def test_a_stream_that_fails_before_its_first_token_has_a_real_status(tiny
 async def test_requests_wait_for_a_place_and_those_beyond_the_queue_get_503_with_retry_after(tiny: TinyServer) -> None:
     for number in range(4):
         await tiny.add(f"a{number}", seed=number)
-    tiny.server.library.pool.max_waiting = 1
+    tiny.server.adapter_service.pool.max_waiting = 1
     tiny.engine.seconds_per_token = 0.02
     running = [asyncio.create_task(tiny.chat(f"a{number}")) for number in range(3)]
-    await until(lambda: len(tiny.server.library.pool._waiting) == 1)
+    await until(lambda: len(tiny.server.adapter_service.pool._queue) == 1)
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError) as caught:
             await tiny.chat("a3", stream=stream)
@@ -191,7 +192,7 @@ async def test_every_request_leaves_one_count_whatever_its_end(tiny: TinyServer)
     await asyncio.sleep(0.1)
     assert await metric(tiny, requests.format("cancelled")) == 2
     assert await metric(tiny, 'loramux_requests_in_flight{route="adapter"}') == 0
-    assert all(not place.leases for place in tiny.server.library.pool._places.values())
+    assert all(not place.leases for place in tiny.server.adapter_service.pool._residents.values())
 
 
 async def test_a_list_of_prompts_is_one_request_with_the_tokens_of_all(tiny: TinyServer) -> None:
@@ -251,7 +252,7 @@ async def test_a_body_of_50_mb_is_refused(tiny: TinyServer) -> None:
 async def test_draining_refuses_new_work_and_finishes_what_runs(tiny: TinyServer) -> None:
     tiny.engine.seconds_per_token = 0.05
     stream = await tiny.chat("tiny", stream=True)
-    tiny.server.drain.begin()
+    tiny.server.drain.start()
     assert (await tiny.http.get("/health")).status_code == 200
     assert (await tiny.http.get("/ready")).status_code == 503
     with pytest.raises(openai.InternalServerError) as caught:
@@ -311,23 +312,23 @@ async def test_configured_adapters_are_served_and_those_that_can_t_be_are_told_a
     good = folder_of(tiny, "good", 1)
     broken = folder_of(tiny, "broken", 2, use_dora=True)
     settings = configured(tiny, good=good, broken=broken, missing=good.parent / "missing", **{"a b": good})
-    await add_configured(tiny.server.library, settings, told.append)
+    await add_configured(tiny.server.adapter_service, settings, told.append)
     assert (await tiny.chat("good")).model.startswith("good@")
-    assert [model.name for model in tiny.server.library.catalogue.adapters()] == ["good"]
+    assert [model.name for model in tiny.server.adapter_service.resolver.adapters()] == ["good"]
     assert [line.split("'")[1] for line in told] == ["broken", "missing", "a b"]
     assert "DoRA" in told[0]
 
 
 async def test_what_is_configured_does_not_undo_what_an_operator_did(tiny: TinyServer) -> None:
     told: list[str] = []
-    settings, library = configured(tiny, tone=folder_of(tiny, "tone", 1)), tiny.server.library
+    settings, library = configured(tiny, tone=folder_of(tiny, "tone", 1)), tiny.server.adapter_service
     await add_configured(library, settings, told.append)
     operators = await tiny.add("tone", seed=7)
     await add_configured(library, settings, told.append)
     assert (await tiny.chat("tone")).model == operators
     folder_of(tiny, "tone", 2)
     await add_configured(library, settings, told.append)
-    newest = library.show(AdapterName("tone")).versions[-1].id
+    newest = library.get(AdapterName("tone")).versions[-1].id
     assert (await tiny.chat("tone")).model == str(newest) != operators
     library.quarantine(newest, "it computed values that are no numbers")
     await add_configured(library, settings, told.append)
@@ -336,7 +337,7 @@ async def test_what_is_configured_does_not_undo_what_an_operator_did(tiny: TinyS
 
 async def test_the_rank_limit_admits_what_is_registered_and_what_is_configured(tiny: TinyServer) -> None:
     await tiny.add("a")
-    catalogue = tiny.server.library.catalogue
+    catalogue = tiny.server.adapter_service.resolver
 
     def limit(settings: Settings) -> int:
         found: int = engine_options({}, catalogue, settings)["max_lora_rank"]
@@ -358,13 +359,13 @@ async def test_the_engine_is_warm_at_a_start_and_what_was_used_is_known_at_the_n
 ) -> None:
     async with tiny_server(tmp_path, tiny_base) as tiny:
         versions = [await tiny.add(f"a{number}", seed=number) for number in range(4)]
-        async with kept_up(tiny.server.library):
+        async with maintenance(tiny.server.adapter_service):
             for name in ("a1", "a3", "a1", "a3", "a0"):
                 await tiny.chat(name)
     async with tiny_server(tmp_path, tiny_base) as tiny:
-        library = tiny.server.library
-        assert [version.uses for record in library.catalogue.adapters() for version in record.versions] == [1, 2, 0, 2]
-        async with kept_up(library):
+        library = tiny.server.adapter_service
+        assert [version.uses for record in library.resolver.adapters() for version in record.versions] == [1, 2, 0, 2]
+        async with maintenance(library):
             await until(lambda: set(tiny.engine.loaded.values()) == {versions[1], versions[3]})
 
 
@@ -374,21 +375,22 @@ async def test_what_was_being_proven_when_the_server_ended_is_proven_at_the_next
     async with tiny_server(tmp_path, tiny_base) as tiny:
         tiny.engine.seconds_per_token = 10
         adding = asyncio.create_task(tiny.add("a"))
-        async with kept_up(tiny.server.library):
+        async with maintenance(tiny.server.adapter_service):
             await until(lambda: tiny.engine.running > 0)
         with pytest.raises(asyncio.CancelledError):
             await adding
     async with tiny_server(tmp_path, tiny_base) as tiny:
-        await tiny.server.library.resume()
+        await tiny.server.adapter_service.resume_checks()
         assert (await tiny.chat("a")).model.startswith("a@")
 
 
+@pytest.mark.slow
 async def test_ten_thousand_adapters_are_listed_in_much_less_than_a_second(
     tiny_base: ResolvedBase, tmp_path: Path
 ) -> None:
     async with tiny_server(tmp_path, tiny_base) as tiny:
         spec = BaseSpec.from_folder(tiny_base.path, tiny_base.name)
-        fill(tiny.server.library.registry, 10_000, spec)
+        fill(tiny.server.adapter_service.registry, 10_000, spec)
     async with tiny_server(tmp_path, tiny_base) as tiny:
         started = time.process_time()
         listed = (await tiny.http.get("/v1/models")).json()["data"]

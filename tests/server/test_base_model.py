@@ -56,42 +56,42 @@ def _resolve(name: str | Path, data_dir: Path) -> ResolvedBase:
     return resolve_base(str(name), data_dir, progress=lambda _: None)
 
 
-def test_a_folder_is_served_under_its_own_name(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_served_under_its_name(folder: Path, tmp_path: Path) -> None:
     assert _resolve(folder, tmp_path) == ResolvedBase(path=folder, name="my-model")
 
 
 @pytest.mark.parametrize(
-    ("missing", "words"),
+    ("missing", "message"),
     [
-        ("config.json", "no config.json with `architectures`"),
-        ("model.safetensors", r"no weights as \*\.safetensors"),
-        ("tokenizer.json", "no tokenizer"),
+        ("config.json", "missing config.json with `architectures`"),
+        ("model.safetensors", r"missing weights as \*\.safetensors"),
+        ("tokenizer.json", "missing a tokenizer"),
     ],
 )
-def test_a_folder_that_is_no_model_is_refused_with_what_it_lacks(folder: Path, missing: str, words: str) -> None:
+def test_a_folder_without_a_model_is_refused_with_the_missing_files(folder: Path, missing: str, message: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(BaseError, match=words):
+    with pytest.raises(BaseError, match=message):
         _resolve(folder, folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b'{"architectures": []}'])
-def test_a_config_that_describes_no_model_is_refused(folder: Path, content: bytes) -> None:
+def test_a_config_without_architectures_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(BaseError, match="architectures"):
         _resolve(folder, folder)
 
 
-def test_a_folder_that_lacks_a_shard_of_its_index_is_refused_with_the_shard_named(folder: Path) -> None:
+def test_a_folder_with_a_missing_shard_is_refused_with_the_shards_name(folder: Path) -> None:
     shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     (folder / "model-1.safetensors").write_bytes(b"weights")
-    with pytest.raises(BaseError, match=r"it has no model-2\.safetensors \(named in its index\)$"):
+    with pytest.raises(BaseError, match=r"missing model-2\.safetensors \(named in the index\)$"):
         _resolve(folder, folder)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all", "a/b/c", "../x", "a b/c", "-/\n", "\0"])
-def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(BaseError, match="neither `demo`"):
+def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match="expected `demo`, an existing folder, or a Hub id"):
         _resolve(name, tmp_path)
 
 
@@ -100,9 +100,11 @@ def test_a_hub_id_is_downloaded_at_its_revision_and_pinned_to_the_commit(
 ) -> None:
     asked: list[object] = []
 
-    def download(repository: str, patterns: tuple[str, ...], *, revision: str | None, progress: object) -> hub.Snapshot:
+    def download(
+        repository: str, patterns: tuple[str, ...], *, revision: str | None, progress: object
+    ) -> hub.HubSnapshot:
         asked.extend([repository, patterns, revision])
-        return hub.Snapshot(folder, "0123abcd")
+        return hub.HubSnapshot(folder, "0123abcd")
 
     monkeypatch.setattr(hub, "download", download)
     resolved = resolve_base("org/name", tmp_path, revision="v1", progress=lambda _: None)
@@ -110,8 +112,8 @@ def test_a_hub_id_is_downloaded_at_its_revision_and_pinned_to_the_commit(
     assert asked == ["org/name", base.HUB_FILES, "v1"]
 
 
-def test_a_hub_error_reaches_the_user_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_: object, **__: object) -> hub.Snapshot:
+def test_a_hub_error_is_reported_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> hub.HubSnapshot:
         raise SourceUnavailable("org/name is gated")
 
     monkeypatch.setattr(hub, "download", download)
@@ -127,7 +129,7 @@ def test_the_demo_is_converted_once_and_then_reused(converter: Path, tmp_path: P
     assert _runs(converter) == 1
 
 
-def test_two_servers_that_start_at_once_convert_the_demo_once(converter: Path, tmp_path: Path) -> None:
+def test_servers_that_start_at_the_same_time_convert_the_demo_once(converter: Path, tmp_path: Path) -> None:
     threads = [threading.Thread(target=_resolve, args=("demo", tmp_path)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -136,33 +138,38 @@ def test_two_servers_that_start_at_once_convert_the_demo_once(converter: Path, t
     assert _runs(converter) == 1
 
 
-def test_damaged_demo_weights_are_refused(converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrupt_demo_weights_are_refused(converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "DEMO_SHA256", "0" * 64)
-    with pytest.raises(BaseError, match="is damaged"):
+    with pytest.raises(BaseError, match="is corrupt"):
         _resolve("demo", tmp_path)
 
 
-def test_a_demo_that_is_not_installed_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_demo_package_is_reported_with_its_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(base, "DEMO_PACKAGE", "no_such_package")
     with pytest.raises(BaseError, match="run `make`"):
         _resolve("demo", tmp_path)
 
 
-def test_a_conversion_that_fails_gives_its_reason_and_leaves_nothing(
+def test_a_failed_conversion_reports_its_reason_and_leaves_no_files(
     converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _program(converter, 'mkdir "$4"; echo "first" >&2; echo "no memory" >&2; exit 3', monkeypatch)
-    with pytest.raises(BaseError, match="could not be made: no memory"):
+    with pytest.raises(BaseError, match="could not be converted: no memory"):
         _resolve("demo", tmp_path)
     assert [path.name for path in (tmp_path / "bases").iterdir()] == [".lock"]
 
 
-def test_a_start_that_was_killed_in_a_conversion_is_recovered_from_by_the_next(
+def test_a_start_recovers_from_one_that_was_killed_during_a_conversion(
     converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _program(converter, 'mkdir "$4"; touch "$0.began"; sleep 0.5; touch "$0.ended"', monkeypatch)
-    killed = subprocess.Popen([sys.prefix + "/bin/python", "-c", _start(converter, tmp_path)])
+    program = [sys.prefix + "/bin/python", "-m", "tests.helpers.processes.convert_demo"]
+    arguments = [str(converter.parent / "site"), base.DEMO_SHA256, str(converter), str(tmp_path)]
+    killed = subprocess.Popen([*program, *arguments], cwd=Path(__file__).parents[2])
     while not (began := converter.with_name("python.began")).exists():
+        assert killed.poll() is None
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -174,20 +181,8 @@ def test_a_start_that_was_killed_in_a_conversion_is_recovered_from_by_the_next(
     assert sorted(path.name for path in resolved.path.parent.iterdir()) == [".lock", resolved.path.name]
 
 
-def _start(converter: Path, data_dir: Path) -> str:
-    return f"""
-import sys
-from pathlib import Path
-from loramux_server import base
-sys.path.insert(0, {str(converter.parent / "site")!r})
-base.DEMO_SHA256 = {base.DEMO_SHA256!r}
-sys.executable = {str(converter)!r}
-base.resolve_base("demo", Path({str(data_dir)!r}), progress=print)
-"""
-
-
 @pytest.mark.engine
-def test_the_real_demo_becomes_a_model_that_passes_for_a_base(tmp_path: Path) -> None:
+def test_the_real_demo_is_converted_to_a_valid_base(tmp_path: Path) -> None:
     made = _resolve("demo", tmp_path)
     assert _resolve(made.path, tmp_path).path == made.path
     config = json.loads((made.path / "config.json").read_text())

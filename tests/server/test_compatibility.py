@@ -33,7 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def tiny(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
     root = tmp_path_factory.mktemp("old")
     shutil.copytree(FIXTURE / "data", root / "data")
-    kept: dict[str, Any] = {"usage_record_days": FOREVER, "usage_sum_days": FOREVER}
+    kept: dict[str, Any] = {"usage_record_days": FOREVER, "usage_rollup_days": FOREVER}
     async with tiny_server(root, tiny_base, keys=(KEY,), prices=PRICES, **kept) as server:
         server.http.headers["authorization"] = f"Bearer {KEY}"
         yield server

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from loramux_adapters import errors as adapter_errors
-from loramux_adapters.errors import AdapterError, NoAdapterCapacity, PassingError
+from loramux_adapters.errors import AdapterError, NoAdapterCapacity, TransientError
 from loramux_server import errors
-from loramux_server.errors import LoramuxError, envelope, from_adapter_error, response
+from loramux_server.errors import LoramuxError, envelope, error_response, from_adapter_error
 
 
 class UnknownAdapterError(AdapterError):
@@ -17,7 +17,7 @@ class UnknownAdapterError(AdapterError):
 def adapter_error(kind: type[AdapterError]) -> AdapterError:
     error = kind.__new__(kind)
     error.message = "support-tone: no"
-    if isinstance(error, PassingError):
+    if isinstance(error, TransientError):
         error.retry_after = 2.5
     return error
 
@@ -54,7 +54,7 @@ def test_a_version_out_of_service_is_not_asked_for_again_by_itself() -> None:
 
 
 def test_the_rendered_error_is_openais_and_carries_its_headers() -> None:
-    answer = response(errors.RateLimited("Slowly.", retry_after=7))
+    answer = error_response(errors.RateLimited("Slowly.", retry_after=7))
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "7"
     assert json.loads(bytes(answer.body)) == {
@@ -65,7 +65,7 @@ def test_the_rendered_error_is_openais_and_carries_its_headers() -> None:
 def test_a_message_of_any_length_and_any_characters_can_be_rendered() -> None:
     error = LoramuxError("\ud800" + "x" * 10_000_000)
     assert len(envelope(error)["error"]["message"]) == errors.MAX_MESSAGE_LENGTH
-    assert len(bytes(response(error).body)) < 3000
+    assert len(bytes(error_response(error).body)) < 3000
 
 
 @pytest.mark.parametrize(("status", "refused"), [(400, True), (429, True), (503, True), (500, False), (502, False)])

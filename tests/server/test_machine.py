@@ -12,8 +12,8 @@ from loramux_server.machine import (
     Machine,
     engine_defaults,
     engine_environment,
+    find_problems,
     installed_backend,
-    obstacles,
     this_machine,
 )
 
@@ -34,19 +34,19 @@ H100 = Gpu(name="NVIDIA H100", memory_bytes=80 * GIB, driver=580)
 
 def test_a_linux_laptop_runs_the_cpu_engine() -> None:
     assert LAPTOP.backend == "cpu"
-    assert obstacles(LAPTOP, "cpu") == []
+    assert find_problems(LAPTOP, "cpu") == []
 
 
 def test_a_gpu_with_a_new_driver_gets_the_cuda_engine() -> None:
     machine = replace(LAPTOP, gpus=(H100,), instructions=frozenset(), libnuma=False)
     assert machine.backend == "cuda"
-    assert obstacles(machine, "cuda") == []
+    assert find_problems(machine, "cuda") == []
 
 
 def test_a_gpu_with_an_old_driver_gets_the_cpu_engine() -> None:
     machine = replace(LAPTOP, gpus=(replace(H100, driver=579),))
     assert machine.backend == "cpu"
-    assert "driver 580 or newer" in obstacles(machine, "cuda")[0]
+    assert "driver 580 or newer" in find_problems(machine, "cuda")[0]
 
 
 @pytest.mark.parametrize(
@@ -63,20 +63,20 @@ def test_a_gpu_with_an_old_driver_gets_the_cpu_engine() -> None:
     ],
 )
 def test_a_machine_that_can_not_run_it_is_told_why_and_what_to_do(change: dict[str, object], words: str) -> None:
-    [reason] = obstacles(replace(LAPTOP, **change), "cpu")  # type: ignore[arg-type]
+    [reason] = find_problems(replace(LAPTOP, **change), "cpu")  # type: ignore[arg-type]
     assert words in reason
 
 
 def test_every_obstacle_is_told_at_once() -> None:
-    assert len(obstacles(replace(LAPTOP, instructions=frozenset(), libnuma=False, libc=("", ())), "cpu")) == 3
+    assert len(find_problems(replace(LAPTOP, instructions=frozenset(), libnuma=False, libc=("", ())), "cpu")) == 3
 
 
 def test_the_oldest_c_library_that_vllm_names_is_new_enough() -> None:
-    assert obstacles(replace(LAPTOP, libc=("glibc", (2, 31))), "cpu") == []
+    assert find_problems(replace(LAPTOP, libc=("glibc", (2, 31))), "cpu") == []
 
 
 def test_an_arm_server_needs_no_avx2() -> None:
-    assert obstacles(replace(LAPTOP, processor="aarch64", instructions=frozenset()), "cpu") == []
+    assert find_problems(replace(LAPTOP, processor="aarch64", instructions=frozenset()), "cpu") == []
 
 
 def test_a_cpu_gets_bounded_settings_and_a_gpu_those_of_vllm() -> None:
@@ -108,7 +108,7 @@ def test_the_machine_of_this_test_is_seen_as_it_is(tmp_path: Path) -> None:
     assert machine.cores == len(os.sched_getaffinity(0))
     assert machine.memory_bytes > GIB
     assert machine.libc[0] == "glibc"
-    assert obstacles(machine, installed_backend()) == []
+    assert find_problems(machine, installed_backend()) == []
 
 
 @pytest.mark.parametrize(

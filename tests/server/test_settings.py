@@ -151,8 +151,8 @@ def test_an_invalid_value_is_reported_in_one_line(environ: dict[str, str], messa
     [
         ("s3://a,/srv", "it should look like s3://bucket/folder"),
         ("s3://a,file://srv", "it should begin with one of s3://, "),
-        ("s3://a/../b", "it holds a step upwards"),
-        ("https://", "it names no host"),
+        ("s3://a/../b", "it must not contain the parts . and .."),
+        ("https://", "it needs a host"),
     ],
 )
 def test_a_prefix_that_is_not_a_url_of_an_object_store_is_refused(urls: str, problem: str) -> None:

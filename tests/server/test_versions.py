@@ -31,10 +31,11 @@ async def two_versions(tiny: TinyServer) -> tuple[VersionId, VersionId]:
     return VersionId.parse(first), VersionId.parse(second)
 
 
+@pytest.mark.slow
 async def test_promotions_and_rollbacks_under_load_fail_no_request_and_mix_no_answer(tiny: TinyServer) -> None:
     first, second = await two_versions(tiny)
     tiny.engine.seconds_per_token = 0.001
-    library, seen = tiny.server.library, Counter[str]()
+    library, seen = tiny.server.adapter_service, Counter[str]()
 
     async def ask(number: int) -> None:
         await asyncio.sleep(number / 100)  # so that they begin between all the flips
@@ -52,7 +53,7 @@ async def test_promotions_and_rollbacks_under_load_fail_no_request_and_mix_no_an
     async def flip() -> None:
         for number in range(50):
             if number % 2:
-                await library.rollback(TONE, actor="test")
+                await library.roll_back(TONE, actor="test")
             else:
                 await library.set_alias(TONE, {first.digest: 1.0}, actor="test")
             await asyncio.sleep(0.02)
@@ -61,12 +62,12 @@ async def test_promotions_and_rollbacks_under_load_fail_no_request_and_mix_no_an
     await asyncio.gather(*(ask(number) for number in range(200)))
     await flipping
     assert seen.keys() == {str(first), str(second)}
-    assert library.catalogue.resolve(TONE) == second
+    assert library.resolver.resolve(TONE) == second
 
 
 async def test_a_canary_gets_its_share_and_each_user_one_version(tiny: TinyServer) -> None:
     first, second = await two_versions(tiny)
-    await tiny.server.library.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
+    await tiny.server.adapter_service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
     users = [f"user-{number}" for number in range(20)]
     rounds = [[(await tiny.chat(TONE, user=user)).model for user in users] for _ in range(2)]
     assert rounds[0] == rounds[1]
@@ -96,26 +97,26 @@ async def test_a_user_is_known_by_every_name_that_clients_have_for_them(
     tiny: TinyServer, path: str, named: dict[str, Any]
 ) -> None:
     first, second = await two_versions(tiny)
-    await tiny.server.library.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
+    await tiny.server.adapter_service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
     for user in ("ann", "bob", "eve", "mallory"):
         said = {key: user if value == "USER" else {"user_id": user} for key, value in named.items()}
         answers = [await tiny.http.post(path, json=asking(path, TONE) | said) for _ in range(3)]
         assert {answer.status_code for answer in answers} == {200}, answers[0].text
-        expected = tiny.server.library.catalogue.resolve(TONE, user)
+        expected = tiny.server.adapter_service.resolver.resolve(TONE, user)
         assert {answer.json()["model"] for answer in answers} == {str(expected)}
 
 
 async def test_without_a_user_the_key_decides(tiny_base: ResolvedBase, tmp_path: Path) -> None:
     async with tiny_server(tmp_path, tiny_base, keys=("secret-1",)) as tiny:
         first, second = await two_versions(tiny)
-        await tiny.server.library.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
+        await tiny.server.adapter_service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
         assert len({(await tiny.chat(TONE)).model for _ in range(10)}) == 1
 
 
 @pytest.mark.parametrize("user", [None, 7, "", [], {"id": "x"}, "\ud800", "x" * 100_000])
 async def test_an_odd_user_is_answered_or_refused_and_never_a_fault(tiny: TinyServer, user: Any) -> None:
     first, second = await two_versions(tiny)
-    await tiny.server.library.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
+    await tiny.server.adapter_service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages"):
         for field in ("user", "safety_identifier", "metadata"):
             content = json.dumps(asking(path, TONE) | {field: user}).encode()
@@ -133,7 +134,7 @@ async def test_a_body_that_is_no_object_is_a_400(tiny: TinyServer, body: bytes) 
 async def test_a_quarantined_version_is_told_as_such_and_the_others_serve(tiny: TinyServer, stream: bool) -> None:
     first, second = await two_versions(tiny)
     other = await tiny.add("other", seed=3)
-    tiny.server.library.quarantine(second, "it computed values that are no numbers")
+    tiny.server.adapter_service.quarantine(second, "it computed values that are no numbers")
     for name in (TONE, str(second)):
         with pytest.raises(openai.InternalServerError) as caught:
             await tiny.chat(name, stream=stream)
@@ -144,14 +145,14 @@ async def test_a_quarantined_version_is_told_as_such_and_the_others_serve(tiny: 
         assert (await tiny.chat(name)).model == model
     listed = [model["id"] for model in (await tiny.http.get("/v1/models")).json()["data"]]
     assert listed == ["tiny", "other"]
-    await tiny.server.library.rollback(TONE, actor="test")
+    await tiny.server.adapter_service.roll_back(TONE, actor="test")
     assert (await tiny.chat(TONE)).model == str(first)
 
 
 async def test_a_version_that_is_not_ready_is_told_from_one_that_is_not_there(tiny: TinyServer) -> None:
     version = VersionId.parse(await tiny.add(TONE))
-    library = tiny.server.library
-    library.registry.conclude(version, VersionState.QUARANTINED, library.changes.by("test"), reason="x")
+    library = tiny.server.adapter_service
+    library.registry.set_state(version, VersionState.QUARANTINED, ChangedBy("test", 1.0), reason="x")
     await library.pin(TONE, pinned=False, actor="test")  # any change, so that memory learns it
     rereads = await tiny.http.get(f"/v1/models/{version}")
     assert rereads.status_code == 404
@@ -168,7 +169,7 @@ async def test_requests_that_wait_for_a_version_which_is_removed_get_404(tiny: T
     await asyncio.sleep(0.2)
     waiting = [asyncio.create_task(tiny.chat("a2", stream=stream)) for stream in (False, True)]
     await asyncio.sleep(0.05)
-    await tiny.server.library.remove(AdapterName("a2"), actor="test")
+    await tiny.server.adapter_service.remove(AdapterName("a2"), actor="test")
     for task in waiting:
         with pytest.raises(openai.NotFoundError) as caught:
             await task
@@ -179,13 +180,13 @@ async def test_requests_that_wait_for_a_version_which_is_removed_get_404(tiny: T
 @pytest.mark.parametrize("damage", ["changed", "deleted"])
 async def test_weights_that_changed_on_disk_never_run_and_cost_nobody_else(tiny: TinyServer, damage: str) -> None:
     first, second = await two_versions(tiny)
-    weights = tiny.server.library.catalogue.path(second) / WEIGHTS_FILE
+    weights = tiny.server.adapter_service.resolver.path(second) / WEIGHTS_FILE
     if damage == "deleted":
         weights.unlink()
     else:
         weights.chmod(0o644)
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
-    tiny.server.library.pool.discard(second)
+    tiny.server.adapter_service.pool.discard(second)
     with pytest.raises(openai.APIStatusError) as caught:
         await tiny.chat(TONE)
     assert caught.value.status_code >= 500

@@ -5,14 +5,14 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.testclient import TestClient
 
-from loramux_server.api.health import ops_router
+from loramux_server.api.health import health_router
 from loramux_server.middleware import add_error_handlers
 
 
 class Engine:
     reason: str | None = None
 
-    async def why_not_ready(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         return self.reason
 
 
@@ -27,7 +27,7 @@ def client(engine: Engine) -> TestClient:
     Counter("seen", "Seen.", registry=registry).inc()
     app = FastAPI()
     add_error_handlers(app)
-    app.include_router(ops_router(engine.why_not_ready, registry))
+    app.include_router(health_router(engine.not_ready_reason, registry))
     return TestClient(app)
 
 

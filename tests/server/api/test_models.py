@@ -14,7 +14,7 @@ from loramux_server.auth import Authenticator
 from loramux_server.base_model import ResolvedBase
 from loramux_server.errors import ModelNotFound
 from loramux_server.metering.usage_record import Route, UsageRecord
-from loramux_server.middleware import Drain, Limits, add_error_handlers, shell
+from loramux_server.middleware import BodyLimits, DrainState, add_error_handlers, add_middleware
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 BASE = ModelEntry("org/base", 1)
@@ -44,7 +44,9 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     app = FastAPI()
     add_error_handlers(app)
     app.include_router(models_router(Names()))
-    served = shell(app, drain=Drain(), authenticator=Authenticator([]), limits=Limits(1000), meter=NoMeter())
+    served = add_middleware(
+        app, drain=DrainState(), authenticator=Authenticator([]), limits=BodyLimits(1000), meter=NoMeter()
+    )
     transport = httpx2.AsyncClient(transport=httpx2.ASGITransport(served))
     async with openai.AsyncOpenAI(
         base_url="http://localhost/v1", api_key="none", max_retries=0, http_client=transport

@@ -36,7 +36,7 @@ def digest(version: str) -> str:
     return version.partition("@")[2]
 
 
-async def test_a_folder_here_is_sent_up_and_served(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
+async def test_a_local_folder_is_uploaded_and_served(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "mine")
     result = await run("add", "tone", str(folder), "--upload", "--json")
     assert result.exit_code == 0, result.output
@@ -56,12 +56,14 @@ async def test_a_folder_on_the_server_is_added_and_shown_in_a_table(tiny: TinySe
     assert "[tone@" in (await run("show", version[:9])).stdout
 
 
-async def test_what_is_refused_ends_with_the_reason_and_exit_code_1(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
+async def test_a_refused_adapter_ends_with_the_reason_and_exit_code_1(
+    tiny: TinyServer, run: Run, tmp_path: Path
+) -> None:
     folder = write_adapter(tmp_path / "dora", lora_config(use_dora=True))
     result = await run("add", "tone", str(folder), "--upload")
     assert result.exit_code == 1
     assert "DoRA" in result.stderr
-    assert "can't be read" in (await run("add", "tone", str(tmp_path), "--upload")).stderr
+    assert "can't read" in (await run("add", "tone", str(tmp_path), "--upload")).stderr
     assert "in none of the folders" in (await run("add", "tone", "/etc")).stderr
     assert "should begin with one of" in (await run("add", "tone", "ftp://host/x")).stderr
     assert "LORAMUX_ALLOWED_URLS" in (await run("add", "tone", "https://host/x")).stderr
@@ -69,26 +71,26 @@ async def test_what_is_refused_ends_with_the_reason_and_exit_code_1(tiny: TinySe
     assert "No adapter" in (await run("show", "nobody")).stderr
 
 
-async def test_a_canary_is_split_promoted_rolled_back_and_told(tiny: TinyServer, run: Run) -> None:
+async def test_split_promote_rollback_and_history(tiny: TinyServer, run: Run) -> None:
     old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
     result = await run("split", "team/tone", f"{digest(old)[:6]}=95", f"{digest(new)}=5")
     assert [row.split()[1:3] for row in result.stdout.splitlines()[1:]] == [["ready", "0.95"], ["ready", "0.05"]]
     await run("promote", "team/tone", digest(old)[:5])
     assert (await tiny.chat("team/tone")).model == old
     assert "0.95" in (await run("rollback", "team/tone")).stdout
-    told = await run("history", "team/tone")
-    assert "anonymous" in told.stdout
-    assert told.stdout.index("rollback") < told.stdout.index("promote") < told.stdout.index("split")
+    history = await run("history", "team/tone")
+    assert "anonymous" in history.stdout
+    assert history.stdout.index("rollback") < history.stdout.index("promote") < history.stdout.index("split")
     for share in ("x", "3f9c=", "3f9c=-1", "3f9c=nan", "3f9c=inf"):
         assert (await run("split", "team/tone", share)).exit_code == 2
 
 
-async def test_a_digest_that_means_no_one_version_is_told_with_those_there_are(tiny: TinyServer, run: Run) -> None:
+async def test_an_unknown_digest_is_refused_with_the_known_ones(tiny: TinyServer, run: Run) -> None:
     version = await tiny.add("tone")
     for text in ("zzzzzz", digest(version)[:3], f"other@{digest(version)}", ""):
         result = await run("promote", "tone", text)
         assert result.exit_code == 1
-        assert "no one version of tone" in result.stderr
+        assert f"unknown version {text!r} of tone" in " ".join(result.stderr.split())
         assert digest(version) in result.stderr
     assert (await run("promote", "tone", version)).exit_code == 0
 
@@ -96,15 +98,15 @@ async def test_a_digest_that_means_no_one_version_is_told_with_those_there_are(t
 async def test_pins_and_residency(tiny: TinyServer, run: Run) -> None:
     version = await tiny.add("tone")
     assert (await run("pin", "tone")).exit_code == 0
-    shown = await run("residency")
-    assert "1 of 2 places, 2 slots" in shown.stdout
-    assert version in shown.stdout
+    residency = await run("residency")
+    assert "1 of 2 versions in host memory, 2 slots" in residency.stdout
+    assert version in residency.stdout
     assert (await run("unpin", "tone")).exit_code == 0
     assert (await run("prefetch", version)).exit_code == 0
     assert json.loads((await run("residency", "--json")).stdout)["resident"][0]["pinned"] is False
 
 
-async def test_a_version_or_all_of_an_adapter_is_removed(tiny: TinyServer, run: Run) -> None:
+async def test_a_version_or_a_whole_adapter_is_removed(tiny: TinyServer, run: Run) -> None:
     old, new = await tiny.add("tone", 1), await tiny.add("tone", 2)
     result = await run("remove", old)
     assert new in result.stdout
@@ -114,8 +116,8 @@ async def test_a_version_or_all_of_an_adapter_is_removed(tiny: TinyServer, run: 
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:9", "http://[", "ftp://127.0.0.1:9/[red]x[/]"])
-def test_no_server_is_told_with_what_to_do(url: str) -> None:
+def test_a_missing_server_is_reported_with_the_command_that_starts_one(url: str) -> None:
     result = CliRunner().invoke(app, ["adapter", "list", "--url", url])
     assert result.exit_code == 1
-    assert f"answers at {url}" in result.stderr
+    assert f"responds at {url}" in result.stderr
     assert "loramux serve" in result.stderr

@@ -1,4 +1,4 @@
-"""`loramux calibrate`: what is measured, and what is made of it."""
+"""`loramux calibrate`: the measurement, and the weight computed from it."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from loramux_server.base_model import ResolvedBase
-from loramux_server.cli.calibrate import Load
+from loramux_server.cli.calibrate import ConcurrentRequests
 from loramux_server.cli.main import main as app
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
@@ -19,16 +19,16 @@ async def calibrated(tiny: TinyServer, *words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-async def test_an_output_token_weighs_what_it_takes_beside_an_input_token(
+async def test_the_weight_is_the_time_of_an_output_token_relative_to_an_input_token(
     tiny_base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Load.seconds
+    real_seconds = ConcurrentRequests.seconds
 
-    async def seconds(load: Load, prompt: int, output: int) -> float:
-        assert await asked(load, prompt, output) > 0  # the server really answers such requests
-        return load.streams * (0.01 + prompt * 0.001 + output * 0.0035)
+    async def seconds(requests: ConcurrentRequests, prompt: int, output: int) -> float:
+        assert await real_seconds(requests, prompt, output) > 0  # the server really serves such requests
+        return requests.streams * (0.01 + prompt * 0.001 + output * 0.0035)
 
-    monkeypatch.setattr(Load, "seconds", seconds)
+    monkeypatch.setattr(ConcurrentRequests, "seconds", seconds)
     async with tiny_server(tmp_path, tiny_base) as tiny:
         code, output = await calibrated(tiny, "--json")
         assert code == 0, output
@@ -38,20 +38,20 @@ async def test_an_output_token_weighs_what_it_takes_beside_an_input_token(
         assert "LORAMUX_PRICES__DECODE_WEIGHT=3.5" in (await calibrated(tiny))[1]
 
 
-async def test_what_can_not_be_told_apart_is_not_told(
+async def test_equal_times_give_an_error(
     tiny_base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def seconds(_load: Load, _prompt: int, _output: int) -> float:
+    async def seconds(_requests: ConcurrentRequests, _prompt: int, _output: int) -> float:
         return 1.0
 
-    monkeypatch.setattr(Load, "seconds", seconds)
+    monkeypatch.setattr(ConcurrentRequests, "seconds", seconds)
     async with tiny_server(tmp_path, tiny_base) as tiny:
         code, output = await calibrated(tiny)
     assert code == 1
-    assert "try longer prompts" in output
+    assert "set a larger --prompt-tokens" in output
 
 
-def test_no_server_is_told() -> None:
+def test_a_missing_server_is_reported() -> None:
     result = CliRunner().invoke(app, ["calibrate", "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 1
-    assert "no loramux server answers" in result.output
+    assert "no loramux server responds" in result.output

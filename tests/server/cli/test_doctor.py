@@ -17,13 +17,13 @@ def app() -> typer.Typer:
     return app
 
 
-def test_a_machine_that_can_run_it_is_described_and_passes(app: typer.Typer) -> None:
+def test_a_supported_machine_is_described_with_exit_code_0(app: typer.Typer) -> None:
     result = CliRunner().invoke(app)
     assert result.exit_code == 0
     assert "this machine can run loramux" in result.stdout
 
 
-def test_programs_get_the_same_as_json(app: typer.Typer, tmp_path: Path) -> None:
+def test_json_has_the_same_content(app: typer.Typer, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--json"])
     report = json.loads(result.stdout)
     assert (report["can_run"], report["obstacles"]) == (True, [])
@@ -31,7 +31,7 @@ def test_programs_get_the_same_as_json(app: typer.Typer, tmp_path: Path) -> None
     assert set(report["machine"]["instructions"]) == this_machine(tmp_path).instructions
 
 
-def test_a_machine_that_can_not_run_it_fails_with_the_reason(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_machine_is_reported_with_exit_code_1(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "this_machine", lambda folder: replace(this_machine(folder), system="Windows"))
     result = CliRunner().invoke(app)
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""`loramux finetune` against a server on the fake engine; its base has no weights, so the trainer gives up."""
+"""`loramux finetune` against a server on the fake engine; its base has no weights, so the trainer fails."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def data(tmp_path: Path) -> str:
     return str(path)
 
 
-async def test_a_job_is_made_listed_shown_paused_resumed_and_cancelled(run: Run, data: str) -> None:
+async def test_a_job_is_created_listed_shown_paused_resumed_and_cancelled(run: Run, data: str) -> None:
     made = await run("create", data, "--suffix", "tone", "--epochs", "2", "--json")
     assert made.exit_code == 0, made.output
     job = json.loads(made.stdout)
@@ -55,26 +55,26 @@ async def test_a_job_is_made_listed_shown_paused_resumed_and_cancelled(run: Run,
     assert "tone" in (await run("show", job["id"])).stdout
 
 
-@pytest.mark.engine  # as slow as it: the trainer imports torch
-async def test_waiting_ends_with_the_job_and_tells_why_it_failed(run: Run, data: str) -> None:
+@pytest.mark.engine  # as slow as the engine: the trainer imports torch
+async def test_waiting_ends_with_the_job_and_reports_why_it_failed(run: Run, data: str) -> None:
     waited = await run("create", data, "--wait")
     assert waited.exit_code == 1, waited.output
     assert "failed" in waited.stdout, waited.output
     assert "can't be loaded as a base model" in waited.stdout
 
 
-async def test_an_estimate_tells_what_a_job_would_be_and_leaves_nothing(run: Run, tiny: TinyServer, data: str) -> None:
-    told = await run("estimate", data, "--validation", data, "--epochs", "3")
-    assert told.exit_code == 0, told.output
-    assert "steps" in told.stdout
-    assert "epochs 3" in " ".join(told.stdout.split())
-    assert "validation prompts are in the training file too" in " ".join(told.stdout.split())
+async def test_an_estimate_describes_a_job_and_leaves_no_files(run: Run, tiny: TinyServer, data: str) -> None:
+    estimate = await run("estimate", data, "--validation", data, "--epochs", "3")
+    assert estimate.exit_code == 0, estimate.output
+    assert "steps" in estimate.stdout
+    assert "epochs 3" in " ".join(estimate.stdout.split())
+    assert "validation prompts are also in the training file" in " ".join(estimate.stdout.split())
     assert (await tiny.client.files.list()).data == []
     assert json.loads((await run("list", "--json")).stdout)["data"] == []
     assert json.loads((await run("estimate", data, "--json")).stdout)["recipe"]["rank"] == 8
 
 
-async def test_an_estimate_whose_validation_file_is_refused_leaves_nothing(
+async def test_an_estimate_with_an_invalid_validation_file_leaves_no_files(
     run: Run, tiny: TinyServer, data: str, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.jsonl"
@@ -84,7 +84,7 @@ async def test_an_estimate_whose_validation_file_is_refused_leaves_nothing(
     assert (await tiny.client.files.list()).data == []
 
 
-async def test_a_broken_file_is_refused_with_its_line(run: Run, tmp_path: Path) -> None:
+async def test_an_invalid_file_is_refused_with_its_line(run: Run, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"prompt": "a", "completion": "b"}\n')
     refused = await run("create", str(broken))
@@ -92,13 +92,13 @@ async def test_a_broken_file_is_refused_with_its_line(run: Run, tmp_path: Path) 
     assert "line 1: it is a completion" in refused.output
 
 
-async def test_an_unknown_job_is_told_and_ends_with_1(run: Run) -> None:
+async def test_an_unknown_job_is_reported_with_exit_code_1(run: Run) -> None:
     refused = await run("show", "ftjob-nothing")
     assert (refused.exit_code, "No fine-tuning job has this id" in refused.output) == (1, True)
 
 
-def test_a_job_that_succeeded_ends_with_a_command_that_asks_it(capsys: pytest.CaptureFixture[str]) -> None:
-    ours = dict.fromkeys(("loss", "validation_loss", "tokens_per_second", "seconds_left", "trained_share"))
+def test_a_succeeded_job_is_shown_with_a_command_that_tries_it(capsys: pytest.CaptureFixture[str]) -> None:
+    details = dict.fromkeys(("loss", "validation_loss", "tokens_per_second", "seconds_left", "trained_share"))
     job: dict[str, Any] = {
         "id": "ftjob-1",
         "status": "succeeded",
@@ -106,10 +106,10 @@ def test_a_job_that_succeeded_ends_with_a_command_that_asks_it(capsys: pytest.Ca
         "hyperparameters": {"n_epochs": 1},
         "result_files": [],
         "error": None,
-        "loramux": ours | {"model": "ft:a:b:c:d", "cost": {}, "trial": {"sentence": "Keep [prompting]."}},
+        "loramux": details | {"model": "ft:a:b:c:d", "cost": {}, "trial": {"sentence": "Keep [prompting]."}},
     }
-    job_tables.created(job, "http://127.0.0.1:8000")
-    said = capsys.readouterr().out
-    assert "Keep [prompting]." in said
-    assert "curl -s http://127.0.0.1:8000/v1/chat/completions" in said
-    assert '"model": "ft:a:b:c:d"' in said
+    job_tables.job(job, "http://127.0.0.1:8000")
+    output = capsys.readouterr().out
+    assert "Keep [prompting]." in output
+    assert "curl -s http://127.0.0.1:8000/v1/chat/completions" in output
+    assert '"model": "ft:a:b:c:d"' in output

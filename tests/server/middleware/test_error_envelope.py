@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from loramux_server.errors import SERVER_FAULT, ModelNotFound, RateLimited, ServerOverloaded
 from loramux_server.metering.usage_record import Outcome
 from loramux_server.request_context import current_request
-from tests.helpers.asgi import Answer, Server, answering, streaming
+from tests.helpers.asgi import MiddlewareHarness, SentResponse, answering, streaming
 
 EVENT = b'data: {"id": "1"}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -19,7 +19,7 @@ def vllm_error(message: str = "No.", code: int = 500, param: str | None = None) 
     return json.dumps({"error": {"message": message, "type": "SomeError", "param": param, "code": code}}).encode()
 
 
-def told(answer: Answer) -> dict[str, Any]:
+def told(answer: SentResponse) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/json"
     assert int(answer.headers["content-length"]) == len(answer.body)
     content = json.loads(answer.body)
@@ -31,7 +31,7 @@ def told(answer: Answer) -> dict[str, Any]:
 
 async def test_vllms_unknown_model_becomes_openais() -> None:
     message = "The model `nobody` does not exist. Valid aliases: base."
-    answer = await Server(answering(404, vllm_error(message, 404, "model"))).ask()
+    answer = await MiddlewareHarness(answering(404, vllm_error(message, 404, "model"))).ask()
     assert answer.status == 404
     assert told(answer) == {
         "message": "The model `nobody` does not exist.",
@@ -43,12 +43,12 @@ async def test_vllms_unknown_model_becomes_openais() -> None:
 
 async def test_an_error_body_in_pieces_is_read_as_one() -> None:
     body = vllm_error("The request is odd.", 400, "tools")
-    answer = await Server(answering(400, body[:10], body[10:])).ask()
+    answer = await MiddlewareHarness(answering(400, body[:10], body[10:])).ask()
     assert (answer.status, told(answer)["message"], told(answer)["param"]) == (400, "The request is odd.", "tools")
 
 
 async def test_a_fault_of_the_server_is_told_without_its_words() -> None:
-    server = Server(answering(500, vllm_error("EngineCore died at /usr/lib/secret.py")))
+    server = MiddlewareHarness(answering(500, vllm_error("EngineCore died at /usr/lib/secret.py")))
     answer = await server.ask()
     assert (answer.status, told(answer)["message"], told(answer)["type"]) == (500, SERVER_FAULT, "server_error")
     assert server.meter.records[0].outcome is Outcome.FAILED
@@ -57,13 +57,13 @@ async def test_a_fault_of_the_server_is_told_without_its_words() -> None:
 @pytest.mark.parametrize("body", [b"", b"Internal Server Error", b"[]", b"\xff", b"[" * 100_000, b'{"error": "x"}'])
 async def test_an_error_with_any_body_gets_the_shape(body: bytes) -> None:
     for status in (400, 404, 500, 599):
-        answer = await Server(answering(status, body, content_type="text/plain")).ask()
+        answer = await MiddlewareHarness(answering(status, body, content_type="text/plain")).ask()
         assert answer.status == status
         assert told(answer)["type"] == ("invalid_request_error" if status < 500 else "server_error")
 
 
 async def test_a_wrong_method_keeps_what_is_allowed_and_names_what_was_asked() -> None:
-    answer = await Server(answering(405, b'{"detail":"Method Not Allowed"}', allow="POST")).ask(method="PUT")
+    answer = await MiddlewareHarness(answering(405, b'{"detail":"Method Not Allowed"}', allow="POST")).ask(method="PUT")
     assert answer.headers["allow"] == "POST"
     assert told(answer)["message"] == "Method Not Allowed: PUT /v1/chat/completions."
 
@@ -75,7 +75,7 @@ async def test_the_reason_that_was_noted_goes_before_what_vllm_made_of_it(starte
         inner = streaming(b"data: " + vllm_error() + b"\n\n", DONE) if started else answering(429, vllm_error())
         await inner(scope, receive, send)
 
-    server = Server(app)
+    server = MiddlewareHarness(app)
     answer = await server.ask()
     assert (answer.status, answer.headers["retry-after"]) == (429, "3")
     assert (told(answer)["message"], told(answer)["code"]) == ("Slowly.", "rate_limit_exceeded")
@@ -85,13 +85,13 @@ async def test_the_reason_that_was_noted_goes_before_what_vllm_made_of_it(starte
 
 async def test_a_stream_that_begins_with_an_error_is_no_stream() -> None:
     message = "This model's maximum context length is 2048 tokens."
-    answer = await Server(streaming(b"data: " + vllm_error(message, 400) + b"\n\n", DONE)).ask()
+    answer = await MiddlewareHarness(streaming(b"data: " + vllm_error(message, 400) + b"\n\n", DONE)).ask()
     assert (answer.status, told(answer)["code"]) == (400, "context_length_exceeded")
     assert len(answer.messages) == 2
 
 
 async def test_an_error_within_a_stream_is_told_in_it() -> None:
-    server = Server(streaming(EVENT, b"data: " + vllm_error("at 0x1", 500) + b"\n\n", DONE))
+    server = MiddlewareHarness(streaming(EVENT, b"data: " + vllm_error("at 0x1", 500) + b"\n\n", DONE))
     answer = await server.ask()
     event, error, done = answer.body.removesuffix(b"\n\n").split(b"\n\n")
     assert (answer.status, event + b"\n\n", done + b"\n\n") == (200, EVENT, DONE)
@@ -106,7 +106,7 @@ async def test_an_error_within_a_stream_is_told_in_it() -> None:
 
 async def test_an_error_in_anthropics_stream_keeps_its_name() -> None:
     error = b'event: error\ndata: {"type": "error", "error": {"type": "internal_error", "message": "at 0x1"}}\n\n'
-    server = Server(streaming(b"event: message_start\ndata: {}\n\n", error))
+    server = MiddlewareHarness(streaming(b"event: message_start\ndata: {}\n\n", error))
     answer = await server.ask("/v1/messages")
     name, data = answer.body.split(b"\n\n")[1].split(b"\n")
     content = json.loads(data.removeprefix(b"data: "))
@@ -116,7 +116,7 @@ async def test_an_error_in_anthropics_stream_keeps_its_name() -> None:
 
 async def test_what_looks_like_an_error_in_a_plain_answer_is_content() -> None:
     body = b'data: {"error": "this is what the user asked for"}'
-    answer = await Server(answering(200, body, content_type="text/plain")).ask()
+    answer = await MiddlewareHarness(answering(200, body, content_type="text/plain")).ask()
     assert (answer.status, answer.body) == (200, body)
 
 
@@ -135,25 +135,25 @@ FIRST = {"type": "http.response.body", "body": EVENT, "more_body": True}
 
 @pytest.mark.parametrize("before", [(), (START,)])
 async def test_our_own_error_is_rendered_where_it_is_raised(before: tuple[Message, ...]) -> None:
-    answer = await Server(raising(ModelNotFound("nobody"), *before)).ask()
+    answer = await MiddlewareHarness(raising(ModelNotFound("nobody"), *before)).ask()
     assert (answer.status, told(answer)["code"]) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("before", [(), (START,)])
 async def test_an_unforeseen_error_is_answered_and_left_for_the_servers_log(before: tuple[Message, ...]) -> None:
-    server = Server(raising(ZeroDivisionError("secret"), *before))
+    server = MiddlewareHarness(raising(ZeroDivisionError("secret"), *before))
     with pytest.raises(ZeroDivisionError):
         await server.ask()
-    answer = Answer(server.sent)
+    answer = SentResponse(server.sent)
     assert (answer.status, told(answer)["message"]) == (500, SERVER_FAULT)
     assert server.meter.records[0].outcome is Outcome.FAILED
 
 
 async def test_a_stream_in_which_the_handler_breaks_ends_with_an_error() -> None:
-    server = Server(raising(ZeroDivisionError("secret"), START, FIRST))
+    server = MiddlewareHarness(raising(ZeroDivisionError("secret"), START, FIRST))
     with pytest.raises(ZeroDivisionError):
         await server.ask()
-    answer = Answer(server.sent)
+    answer = SentResponse(server.sent)
     event, error, end = answer.body.split(b"\n\n")
     assert (event + b"\n\n", end) == (EVENT, b"")
     assert json.loads(error.removeprefix(b"data: "))["error"]["message"] == SERVER_FAULT
@@ -164,5 +164,5 @@ async def test_a_complete_answer_stays_what_it_was_when_the_handler_breaks_after
         await streaming(EVENT)(scope, receive, send)
         raise ServerOverloaded("Too late.")
 
-    answer = await Server(app).ask()
+    answer = await MiddlewareHarness(app).ask()
     assert answer.body == EVENT

@@ -81,7 +81,7 @@ def test_a_body_that_does_not_fit_names_the_field(
 
 def test_a_validator_that_stumbles_over_a_wrong_type_is_the_clients_fault(client: TestClient) -> None:
     message = error(client, '{"messages": [], "n": null}')["message"]
-    assert message == "A field of the body has a wrong type: object of type 'NoneType' has no len()."
+    assert message == "A field of the body has the wrong type: object of type 'NoneType' has no len()."
 
 
 @pytest.mark.parametrize("content", ["{", '{"messages": [', "nonsense"])

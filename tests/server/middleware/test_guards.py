@@ -8,12 +8,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from loramux_server.metering.usage_record import Outcome
 from loramux_server.request_context import current_request
-from tests.helpers.asgi import Answer, Server, answering
+from tests.helpers.asgi import MiddlewareHarness, SentResponse, answering
 
 OK = answering(200, b"{}")
 
 
-def error(answer: Answer) -> tuple[int, str]:
+def error(answer: SentResponse) -> tuple[int, str]:
     return answer.status, json.loads(answer.body)["error"]["code"]
 
 
@@ -25,8 +25,8 @@ def pieces(*bodies: bytes) -> list[Message]:
 
 
 async def test_a_draining_server_takes_no_new_work_and_says_when_to_come_back() -> None:
-    server = Server(OK)
-    server.drain.begin()
+    server = MiddlewareHarness(OK)
+    server.drain.start()
     answer = await server.ask()
     assert error(answer) == (503, "server_overloaded")
     assert (answer.headers["retry-after"], answer.headers["connection"]) == ("5", "close")
@@ -35,8 +35,8 @@ async def test_a_draining_server_takes_no_new_work_and_says_when_to_come_back() 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_a_load_balancer_gets_answers_without_a_key_and_during_the_drain(path: str) -> None:
-    server = Server(OK, keys=["key"])
-    server.drain.begin()
+    server = MiddlewareHarness(OK, keys=["key"])
+    server.drain.start()
     assert (await server.ask(path, "GET")).status == 200
 
 
@@ -55,7 +55,7 @@ async def test_a_load_balancer_gets_answers_without_a_key_and_during_the_drain(p
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
 async def test_everything_else_needs_a_key(path: str, method: str) -> None:
-    server = Server(OK, keys=["key"])
+    server = MiddlewareHarness(OK, keys=["key"])
     answer = await server.ask(path, method)
     assert error(answer) == (401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -64,7 +64,7 @@ async def test_everything_else_needs_a_key(path: str, method: str) -> None:
 
 @pytest.mark.parametrize("path", ["/dashboard", "/dashboard/dashboard.js"])
 async def test_the_page_needs_no_key_because_it_holds_no_data(path: str) -> None:
-    assert (await Server(OK, keys=["key"]).ask(path, "GET")).status == 200
+    assert (await MiddlewareHarness(OK, keys=["key"]).ask(path, "GET")).status == 200
 
 
 async def test_the_handler_knows_who_asks_and_so_does_the_record() -> None:
@@ -74,7 +74,7 @@ async def test_the_handler_knows_who_asks_and_so_does_the_record() -> None:
         principals.append(current_request.get().principal)
         await OK(scope, receive, send)
 
-    server = Server(app, keys=["key"])
+    server = MiddlewareHarness(app, keys=["key"])
     await server.ask(headers={"authorization": "Bearer key"})
     await server.ask()
     assert len(principals) == 1
@@ -87,7 +87,7 @@ async def test_a_body_that_declares_to_be_too_large_is_refused_unread(length: st
     def unread() -> Message:
         raise AssertionError("The body was read.")
 
-    answer = await Server(OK).ask(headers={"content-length": length}, body=(unread() for _ in range(1)))
+    answer = await MiddlewareHarness(OK).ask(headers={"content-length": length}, body=(unread() for _ in range(1)))
     assert error(answer) == (413, "body_too_large")
 
 
@@ -109,7 +109,9 @@ async def test_a_body_that_grows_too_large_is_refused_where_it_does(headers: dic
         return [read.append(part) or part for part in pieces(b"x" * 600, b"x" * 600, b"x" * 600)]  # type: ignore[func-returns-value]
 
     for path in ("/v1/chat/completions", "/v1/completions"):
-        answer = await Server(app).ask(path, headers={"content-type": "application/json", **headers}, body=body())
+        answer = await MiddlewareHarness(app).ask(
+            path, headers={"content-type": "application/json", **headers}, body=body()
+        )
         assert error(answer) == (413, "body_too_large")
 
 
@@ -120,19 +122,21 @@ async def test_a_body_of_exactly_the_limit_is_read() -> None:
     async def chat(request: Request) -> int:
         return len(await request.body())
 
-    answer = await Server(app).ask(headers={"content-length": "1000"}, body=pieces(b"x" * 500, b"x" * 500))
+    answer = await MiddlewareHarness(app).ask(headers={"content-length": "1000"}, body=pieces(b"x" * 500, b"x" * 500))
     assert (answer.status, answer.body) == (200, b"1000")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "10.0.0.1"])
 async def test_an_open_server_does_not_answer_to_names_that_a_web_page_made_up_for_this_machine(host: str) -> None:
-    assert error(await Server(OK).ask(headers={"host": host})) == (403, "not_permitted")
-    assert (await Server(OK, keys=["key"]).ask(headers={"host": host, "authorization": "Bearer key"})).status == 200
+    assert error(await MiddlewareHarness(OK).ask(headers={"host": host})) == (403, "not_permitted")
+    assert (
+        await MiddlewareHarness(OK, keys=["key"]).ask(headers={"host": host, "authorization": "Bearer key"})
+    ).status == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000"])
 async def test_an_open_server_answers_to_this_machines_own_names(host: str) -> None:
-    assert (await Server(OK).ask(headers={"host": host})).status == 200
+    assert (await MiddlewareHarness(OK).ask(headers={"host": host})).status == 200
 
 
 @pytest.mark.parametrize(
@@ -142,10 +146,12 @@ async def test_an_open_server_answers_to_this_machines_own_names(host: str) -> N
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions"])
 async def test_an_open_server_takes_no_form_that_a_web_page_from_elsewhere_sends(path: str, origin: str) -> None:
     headers = {"host": "127.0.0.1:8000", "origin": origin}
-    assert error(await Server(OK).ask(path, headers=headers)) == (403, "not_permitted")
-    assert (await Server(OK, keys=["key"]).ask(path, headers=headers | {"authorization": "Bearer key"})).status == 200
+    assert error(await MiddlewareHarness(OK).ask(path, headers=headers)) == (403, "not_permitted")
+    assert (
+        await MiddlewareHarness(OK, keys=["key"]).ask(path, headers=headers | {"authorization": "Bearer key"})
+    ).status == 200
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "http://localhost:3000", "https://[::1]"])
 async def test_an_open_server_answers_to_the_pages_of_this_machine_such_as_its_dashboard(origin: str) -> None:
-    assert (await Server(OK).ask(headers={"host": "127.0.0.1:8000", "origin": origin})).status == 200
+    assert (await MiddlewareHarness(OK).ask(headers={"host": "127.0.0.1:8000", "origin": origin})).status == 200

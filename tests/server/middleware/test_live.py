@@ -12,10 +12,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from loramux_server.metering.usage_record import Outcome, Route, RunFacts
+from loramux_server.metering.usage_record import Outcome, Route, RunStats
 from loramux_server.middleware import add_error_handlers
 from loramux_server.request_context import current_request
-from tests.helpers.asgi import Server
+from tests.helpers.asgi import MiddlewareHarness
 
 CHUNK = (
     'data: {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", '
@@ -52,14 +52,14 @@ class Handlers:
                 yield CHUNK
             yield "data: [DONE]\n\n"
         finally:
-            run.finish(RunFacts(output_tokens=1))
+            run.finish(RunStats(output_tokens=1))
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[tuple[Server, str]]:
+async def server() -> AsyncIterator[tuple[MiddlewareHarness, str]]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(Handlers().app, max_body_bytes=1 << 20)
-    uvicorn_server = uvicorn.Server(uvicorn.Config(server.shell, lifespan="off", log_config=None))
+    server = MiddlewareHarness(Handlers().app, max_body_bytes=1 << 20)
+    uvicorn_server = uvicorn.Server(uvicorn.Config(server.wrapped, lifespan="off", log_config=None))
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
     while not uvicorn_server.started:  # noqa: ASYNC110 - it offers nothing to wait for
         await asyncio.sleep(0.01)
@@ -69,7 +69,7 @@ async def server() -> AsyncIterator[tuple[Server, str]]:
 
 
 @pytest.fixture
-async def client(server: tuple[Server, str]) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(server: tuple[MiddlewareHarness, str]) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=server[1], api_key="none", max_retries=0) as client:
         yield client
 
@@ -81,13 +81,15 @@ async def pieces(client: openai.AsyncOpenAI, model: str) -> list[str | None]:
     return [chunk.choices[0].delta.content async for chunk in stream]
 
 
-async def outcomes(server: Server) -> list[Outcome]:
+async def outcomes(server: MiddlewareHarness) -> list[Outcome]:
     """Wait for the first record: a server notices its clients' leaving a little later."""
     await asyncio.wait_for(server.meter.recorded.wait(), 5)
     return [record.outcome for record in server.meter.records]
 
 
-async def test_a_stream_arrives_and_is_recorded(server: tuple[Server, str], client: openai.AsyncOpenAI) -> None:
+async def test_a_stream_arrives_and_is_recorded(
+    server: tuple[MiddlewareHarness, str], client: openai.AsyncOpenAI
+) -> None:
     assert await pieces(client, "base") == ["x"]
     assert await outcomes(server[0]) == [Outcome.OK]
 
@@ -102,7 +104,7 @@ async def test_the_client_raises_what_was_meant(client: openai.AsyncOpenAI) -> N
 
 
 async def test_an_error_within_a_stream_is_raised_by_the_client(
-    server: tuple[Server, str], client: openai.AsyncOpenAI
+    server: tuple[MiddlewareHarness, str], client: openai.AsyncOpenAI
 ) -> None:
     with pytest.raises(openai.APIError) as caught:
         await pieces(client, "broken")
@@ -110,16 +112,20 @@ async def test_an_error_within_a_stream_is_raised_by_the_client(
     assert await outcomes(server[0]) == [Outcome.FAILED]
 
 
-async def test_a_client_that_hangs_up_has_cancelled(server: tuple[Server, str], client: openai.AsyncOpenAI) -> None:
+async def test_a_client_that_hangs_up_has_cancelled(
+    server: tuple[MiddlewareHarness, str], client: openai.AsyncOpenAI
+) -> None:
     stream = await client.chat.completions.create(model="endless", messages=[], stream=True)
     await anext(aiter(stream))
     await stream.close()
     assert await outcomes(server[0]) == [Outcome.CANCELLED]
-    assert [record.facts.output_tokens for record in server[0].meter.records] == [1]
+    assert [record.stats.output_tokens for record in server[0].meter.records] == [1]
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_body_of_50_megabytes_is_refused_in_words(server: tuple[Server, str], is_chunked: bool) -> None:
+async def test_a_body_of_50_megabytes_is_refused_in_words(
+    server: tuple[MiddlewareHarness, str], is_chunked: bool
+) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(50):
             yield b"x" * (1 << 20)
@@ -139,7 +145,7 @@ async def test_a_body_of_50_megabytes_is_refused_in_words(server: tuple[Server, 
     ("method", "path", "status"), [("HEAD", "/chat/completions", 405), ("OPTIONS", "/nowhere", 404)]
 )
 async def test_other_methods_and_paths_are_answered_in_shape(
-    server: tuple[Server, str], method: str, path: str, status: int
+    server: tuple[MiddlewareHarness, str], method: str, path: str, status: int
 ) -> None:
     async with aiohttp.ClientSession() as session, session.request(method, server[1] + path) as answer:
         assert (answer.status, answer.content_type) == (status, "application/json")

@@ -190,7 +190,7 @@ async def test_a_fault_of_the_server_is_logged_and_not_told(
     async def add(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(tiny.server.library, "add", add)
+    monkeypatch.setattr(tiny.server.adapter_service, "add", add)
     answer = await tiny.http.post(PATH, json=folder_body(Path("/etc")), headers=LINES)
     assert json.loads(answer.text)["error"]["type"] == "server_error"
     assert "secret" not in answer.text
@@ -210,7 +210,7 @@ async def test_what_a_client_began_is_finished_without_it(
         async for line in answer.aiter_lines():
             if "trying" in line:
                 break
-    await tiny.server.library.changes.settled()
+    await tiny.server.adapter_service.changes.settled()
     shown = (await tiny.http.get(f"{PATH}/up")).json()["versions"][0]
     assert shown["state"] == ("ready" if has_effect else "rejected")
     gc.collect()

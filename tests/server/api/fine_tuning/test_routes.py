@@ -33,7 +33,7 @@ async def file(tiny: TinyServer) -> str:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model": "gpt-4o-mini"}, "only the base can be fine-tuned here, which is `tiny`"),
+        ({"model": "gpt-4o-mini"}, "only the base `tiny` can be fine-tuned"),
         ({"training_file": "file-nothing"}, "No file has the id given as training_file"),
         ({"validation_file": "file-nothing"}, "No file has the id given as validation_file"),
         ({"method": {"type": "dpo"}}, "only the method `supervised`"),

@@ -8,10 +8,10 @@ import pytest
 from loramux_adapters.finetuning.jobs.models import JobRecord
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_server.api.fine_tuning.schemas import JobViews
+from loramux_server.api.fine_tuning.schemas import JobSerializer
 from tests.helpers.fine_tuning_jobs import job_record
 
-VIEWS = JobViews("local", lambda *_: {})
+VIEWS = JobSerializer("local", lambda *_: {})
 
 
 def asked(recipe: dict[str, Any] | None = None, **hyperparameters: Any) -> JobRecord:
@@ -47,4 +47,4 @@ def test_the_end_is_estimated_from_now_however_long_ago_the_job_began(
     state: JobState, left: float | None, finish: int | None
 ) -> None:
     job = replace(job_record(state, seconds=5, seconds_left=left), started_at=100.0)
-    assert JobViews("local", lambda *_: {}, lambda: 10_000.0).job(job)["estimated_finish"] == finish
+    assert JobSerializer("local", lambda *_: {}, lambda: 10_000.0).job(job)["estimated_finish"] == finish

@@ -1,4 +1,4 @@
-"""/admin/usage and `loramux usage`: what was asked is what is counted."""
+"""/admin/usage and `loramux usage`: counts, costs and comparisons."""
 
 import asyncio
 import csv
@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
 
+from loramux_server.api.usage.schemas import BreakEven
 from loramux_server.base_model import ResolvedBase
 from loramux_server.cli.main import main as app
 from tests.helpers.tiny_server import TinyServer, tiny_server
@@ -32,7 +33,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
 
 
 async def usage(tiny: TinyServer, requests: int, **query: Any) -> dict[str, Any]:
-    """What the ledger tells as soon as it has so many requests."""
+    """Return the usage report once the ledger has this many requests."""
     async with asyncio.timeout(10):
         while True:
             answer = (await tiny.http.get("/admin/usage", params=query)).json()
@@ -42,7 +43,7 @@ async def usage(tiny: TinyServer, requests: int, **query: Any) -> dict[str, Any]
             await asyncio.sleep(0.02)
 
 
-async def test_the_base_or_all_adapters_can_be_asked_for_alone(tiny: TinyServer) -> None:
+async def test_a_report_can_be_limited_to_the_base_or_to_adapters(tiny: TinyServer) -> None:
     await tiny.add("tone")
     for model in ("tiny", "tone", "tone"):
         await tiny.chat(model)
@@ -54,7 +55,7 @@ async def test_the_base_or_all_adapters_can_be_asked_for_alone(tiny: TinyServer)
     assert (await tiny.http.get("/admin/usage", params={"route": "other"})).status_code == 400
 
 
-async def test_each_route_is_told_with_its_tokens_latency_and_cost_beside_the_base(tiny: TinyServer) -> None:
+async def test_each_route_has_tokens_latency_and_cost_relative_to_the_base(tiny: TinyServer) -> None:
     version = await tiny.add("tone")
     answers = [await tiny.chat("tiny", "x" * 60), await tiny.chat("tone")]
     report = await usage(tiny, 2)
@@ -74,24 +75,36 @@ async def test_each_route_is_told_with_its_tokens_latency_and_cost_beside_the_ba
     expected = answers[1].usage.prompt_tokens / answers[0].usage.prompt_tokens
     assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
     assert ratio["ratio"] == pytest.approx(expected, rel=0.03)
-    assert tone["break_even"]["price_list"]["to_earn_usd"] > 3
+    assert tone["break_even"]["price_list"]["fixed_cost_usd"] > 3
     assert tone["break_even"]["price_list"]["requests"] > 1
     assert by_name["base"]["against_base"] is None
     versions = await usage(tiny, 1, group_by="version", adapter="tone")
     assert [group["label"]["version"] for group in versions["groups"]] == [version.partition("@")[2]]
 
 
-async def test_what_requests_owe_and_idle_make_up_what_the_time_costs(tiny: TinyServer) -> None:
+async def test_the_old_name_of_the_fixed_cost_is_still_sent_and_marked_as_deprecated(tiny: TinyServer) -> None:
+    await tiny.add("tone")
+    for model in ("tiny", "tone"):
+        await tiny.chat(model)
+    [tone] = (await usage(tiny, 1, adapter="tone"))["groups"]
+    for mode in ("price_list", "gpu_hour"):
+        assert tone["break_even"][mode]["to_earn_usd"] == tone["break_even"][mode]["fixed_cost_usd"]
+    properties = BreakEven.model_json_schema()["properties"]
+    assert properties["to_earn_usd"]["deprecated"] is True
+    assert "deprecated" not in properties["fixed_cost_usd"]
+
+
+async def test_costs_of_requests_and_idle_time_add_up_to_the_engines_cost(tiny: TinyServer) -> None:
     await asyncio.gather(*(tiny.chat("tiny", f"{number}") for number in range(8)))
     report = await usage(tiny, 8)
     engine = report["engine"]
-    # A dollar a second. The report was read while a minute's row grew, so its own numbers are what must agree.
+    # One dollar per second. The present minute's row grows meanwhile, so only the report's own numbers must agree.
     assert engine["requests_usd"] + engine["idle_usd"] == pytest.approx(engine["seconds"], rel=1e-6, abs=1e-8)
     assert report["total"]["cost"]["gpu_hour"]["usd"] == pytest.approx(engine["requests_usd"], rel=1e-6)
     assert 0 < engine["busy_seconds"] < engine["seconds"]
 
 
-async def test_refused_and_unknown_requests_are_rows_too(tiny: TinyServer) -> None:
+async def test_refused_requests_are_counted_without_a_route(tiny: TinyServer) -> None:
     await tiny.http.post("/v1/chat/completions", json={"model": "nobody", "messages": []})
     report = await usage(tiny, 1, group_by="route")
     (group,) = report["groups"]
@@ -99,7 +112,7 @@ async def test_refused_and_unknown_requests_are_rows_too(tiny: TinyServer) -> No
     assert group["latency"]["duration"]["p50"] is None
 
 
-async def test_a_table_for_spreadsheets_has_a_column_for_each_figure(tiny: TinyServer) -> None:
+async def test_csv_has_a_column_per_figure(tiny: TinyServer) -> None:
     await tiny.chat("tiny")
     await usage(tiny, 1)
     answer = await tiny.http.get("/admin/usage", params={"format": "csv"})
@@ -122,18 +135,18 @@ async def test_a_table_for_spreadsheets_has_a_column_for_each_figure(tiny: TinyS
         {"format": "xml"},
     ],
 )
-async def test_a_question_that_makes_no_sense_is_a_400(tiny: TinyServer, query: dict[str, str]) -> None:
+async def test_an_invalid_query_is_a_400(tiny: TinyServer, query: dict[str, str]) -> None:
     answer = await tiny.http.get("/admin/usage", params=query)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_nothing_in_a_range_is_told_as_such(tiny: TinyServer) -> None:
+async def test_an_empty_time_range_gives_an_empty_report(tiny: TinyServer) -> None:
     report = (await tiny.http.get("/admin/usage", params={"since": 0, "until": 1})).json()
     assert (report["groups"], report["total"], report["count"]) == ([], None, 0)
 
 
-async def test_people_get_a_table_and_programs_the_answer(tiny: TinyServer) -> None:
+async def test_the_command_prints_a_table_json_or_csv(tiny: TinyServer) -> None:
     await tiny.add("tone")
     for model in ("tiny", "tone"):
         await tiny.chat(model)
@@ -145,9 +158,9 @@ async def test_people_get_a_table_and_programs_the_answer(tiny: TinyServer) -> N
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    shown = await run()
-    assert "tone" in shown
-    assert "pays after" in shown
+    table = await run()
+    assert "tone" in table
+    assert "break-even" in table
     assert json.loads(await run("--json"))["count"] == 2
     assert (await run("--csv")).startswith("label.route,label.adapter,requests")
-    assert "no request ended" in await run("--until", str(time.time() - 1e6))
+    assert "no request finished" in await run("--until", str(time.time() - 1e6))
