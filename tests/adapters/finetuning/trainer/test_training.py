@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 from safetensors import safe_open
 
 from loramux_adapters.finetuning.events import Finished, Started, Step
 from tests.helpers.real_trainer import RECIPE, make_inputs, train, training_run
 
 
+@pytest.mark.slow
 def test_the_real_trainer_trains_an_adapter(tmp_path: Path) -> None:
     run = training_run(make_inputs(tmp_path), recipe=RECIPE.model_copy(update={"epochs": 2}))
     started, *steps, finished = train(run)
