@@ -1,39 +1,60 @@
-"""What tokens cost."""
+"""Reading of price lists, and the cost of requests by them."""
 
-from typing import Annotated, Protocol
+from typing import Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import ValidationError
 
-Dollars = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+from loramux_adapters.evaluation.token_prices import PriceList, TokenPrices
+
+PriceListT = TypeVar("PriceListT", bound=PriceList)
 
 
-class Counted(Protocol):
-    """A request whose tokens were counted; `input_tokens` include the cached ones."""
+class TokenCounts(Protocol):
+    """The token counts of a request; `input_tokens` include the cached ones."""
 
     @property
     def input_tokens(self) -> int:
-        """Of the prompt."""
+        """Tokens of the prompt."""
 
     @property
     def cached_tokens(self) -> int:
-        """Of the prompt, those that the server had already."""
+        """Tokens of the prompt that the server found in its prefix cache."""
 
     @property
     def output_tokens(self) -> int:
-        """Of the answer."""
+        """Tokens of the answer."""
 
 
-class TokenPrices(BaseModel):
-    """US dollars for a million tokens; cached ones cost what any input costs, where that is left open."""
+def parse_price_list(text: str, model: type[PriceListT]) -> PriceListT:
+    """Read a price list from YAML, at its top level or under `prices`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        ValueError: `text` is not YAML, or not a price list.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"invalid YAML: {error}") from error
+    try:
+        return model.model_validate(data.get("prices", data) if isinstance(data, dict) else data)
+    except ValidationError as error:
+        raise ValueError(_first_problem(error)) from error
 
-    input: Dollars = 0.0
-    cached: Dollars | None = None
-    output: Dollars = 0.0
 
-    def usd(self, request: Counted) -> float:
-        """What one request costs; a failed one costs the tokens that were counted."""
-        cached = self.input if self.cached is None else self.cached
-        new = request.input_tokens - request.cached_tokens
-        return (new * self.input + request.cached_tokens * cached + request.output_tokens * self.output) / 1e6
+def _first_problem(error: ValidationError) -> str:
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    path = ".".join(map(str, first["loc"]))
+    return f"{path}: {first['msg']}" if path else first["msg"]
+
+
+def token_usd(prices: TokenPrices, request: TokenCounts) -> float:
+    """Return the cost of a request by these token prices; a failed one costs the tokens that were counted."""
+    return float(prices.nanodollars(request.input_tokens, request.cached_tokens, request.output_tokens)) / 1e9
+
+
+def request_usd(prices: PriceList, model: str | None, request: TokenCounts) -> float:
+    """Return the cost of a request to an adapter (NAME or NAME@VERSION), or to the base where `model` is None."""
+    adapter = None if model is None else model.partition("@")[0]
+    counts = request.input_tokens, request.cached_tokens, request.output_tokens
+    return float(prices.token_nanodollars(adapter, *counts)) / 1e9

@@ -5,7 +5,8 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from loramux_server.metering.pricing import AdapterPrices, Prices, TokenPrices
+from loramux_adapters.evaluation.token_prices import AdapterPrices, TokenPrices
+from loramux_server.metering.pricing import Prices
 
 BASE = TokenPrices(input=Decimal("0.15"), cached=Decimal("0.075"), output=Decimal("0.60"))
 PRICES = Prices(
@@ -17,29 +18,30 @@ PRICES = Prices(
 
 def test_tokens_cost_what_the_list_says_to_the_nanodollar() -> None:
     assert (
-        PRICES.cost(None, input_tokens=1000, cached_tokens=400, output_tokens=100) == 600 * 150 + 400 * 75 + 100 * 600
+        PRICES.token_cost(None, input_tokens=1000, cached_tokens=400, output_tokens=100)
+        == 600 * 150 + 400 * 75 + 100 * 600
     )
 
 
 def test_an_adapter_costs_the_base_s_prices_times_its_factor_or_its_own() -> None:
-    assert PRICES.cost("any", 1000, 0, 0) == 300_000
-    assert PRICES.cost("own", 1000, 1000, 7) == 1_000_000
+    assert PRICES.token_cost("any", 1000, 0, 0) == 300_000
+    assert PRICES.token_cost("own", 1000, 1000, 7) == 1_000_000
 
 
 def test_cached_tokens_cost_what_input_costs_where_nothing_else_is_said() -> None:
-    assert Prices(base=TokenPrices(input=Decimal(1))).cost(None, 10, 10, 0) == 10_000
+    assert Prices(base=TokenPrices(input=Decimal(1))).token_cost(None, 10, 10, 0) == 10_000
 
 
 def test_fractions_of_a_nanodollar_are_rounded_once_a_request() -> None:
     prices = Prices(base=TokenPrices(input=Decimal("0.0375")))
-    assert prices.cost(None, 2, 0, 0) == 75
-    assert prices.cost(None, 3, 0, 0) == 112
+    assert prices.token_cost(None, 2, 0, 0) == 75
+    assert prices.token_cost(None, 3, 0, 0) == 112
 
 
 def test_nothing_costs_anything_where_nothing_is_said() -> None:
-    assert Prices().cost("any", 10**9, 0, 10**9) == 0
+    assert Prices().token_cost("any", 10**9, 0, 10**9) == 0
     assert Prices().nanodollars_per_hour == 0
-    assert Prices().training("any") is None
+    assert Prices().stated_training_cost("any") is None
 
 
 def test_all_gpus_cost() -> None:
