@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loramux_adapters.errors import SourceUnavailable
 from loramux_adapters.evaluation.json_objects import parse_json_object

@@ -1,10 +1,10 @@
 """Translation of vLLM's and FastAPI's error bodies to API errors."""
 
-import json
 import re
 from http.client import responses
 from typing import Any
 
+from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_server.errors import (
     SERVER_FAULT,
     ContextLengthExceeded,
@@ -21,7 +21,7 @@ _TOO_LONG = re.compile(r"maximum (context|model) length")
 
 def from_body(status: int, body: bytes, request_line: str) -> LoramuxError:
     """Return the error of a response with `status` >= 400 and any body; `request_line` is METHOD /path."""
-    content = _parse_object(body)
+    content = parse_json_object(body) or {}
     detail = content.get("detail")
     if isinstance(detail, str):
         is_reason_phrase = detail == responses.get(status)
@@ -44,7 +44,7 @@ def from_vllm(status: int, content: dict[str, Any]) -> LoramuxError:
 
 def from_event(event: bytes) -> LoramuxError:
     """Return the error of a stream's event `data: {"error": ...}`, whose code is the HTTP status."""
-    content = _parse_object(event.partition(b"data: ")[2])
+    content = parse_json_object(event.partition(b"data: ")[2]) or {}
     error = content.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     return from_vllm(code if isinstance(code, int) and 400 <= code < 600 else 500, content)
@@ -64,11 +64,3 @@ def _from_parts(status: int, message: str, param: str | None, code: str | None) 
         return LoramuxError(message if code else SERVER_FAULT, status=status, code=code)
     # vLLM's 501 means an unsupported request; clients would retry it as a fault of the server.
     return InvalidRequest(message, status=400 if status in (422, 501) else status, param=param, code=code)
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
