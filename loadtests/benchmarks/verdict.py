@@ -1,4 +1,4 @@
-"""Is a fine-tune worth it? Asked of the three examples, on a server of its own: `make verdict`."""
+"""Compare the three example adapters with the prompted base, on a server started for it: `make verdict`."""
 
 import asyncio
 import signal
@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.benchmark_parts import setup_of
+from benchmarks.benchmark_parts import server_setup
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.markdown import write_tables
-from loramux_loadtests.compare.runner import Settings
-from loramux_loadtests.compare.session import Asked, compare_all, words
-from loramux_loadtests.compare.summary import Summary
-from loramux_loadtests.servers import ServerFailedError, loramux, register, running
+from loramux_loadtests.compare.reading import CompareOptions
+from loramux_loadtests.compare.runner import RunSettings
+from loramux_loadtests.compare.session import compare_all, stderr
+from loramux_loadtests.compare.summary import ComparisonSummary
+from loramux_loadtests.servers import ServerFailedError, loramux_spec, register_adapters, running
 
 EXAMPLES = Path(__file__).parents[2] / "adapters" / "loramux_adapters" / "examples"
 NAMES = ("support-intent", "order-json", "house-tone")
@@ -24,49 +25,57 @@ PRICES = Path(__file__).with_name("prices.yaml")
 
 
 def main(
-    url: Annotated[str | None, typer.Option(help="A server that has the examples.", show_default="starts one")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items; nothing is recorded.")] = None,
-    output: Annotated[Path, typer.Option(file_okay=False, help="Reports go to OUTPUT/NAME.")] = Path("comparisons"),
+    url: Annotated[str | None, typer.Option(help="Server with the examples.", show_default="starts one")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Limit to N items; nothing is recorded.")] = None,
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for reports; each goes to OUTPUT/NAME.")] = Path(
+        "comparisons"
+    ),
 ) -> None:
     """Compare each example's adapter with the prompted base, and write the tables of the READMEs.
 
-    An interrupted run goes on when it is started again.
+    Run it again to resume an interrupted run.
     """
-    # Whoever ends us politely must not leave our server running, which Ctrl-C's way out stops.
+    # SIGTERM must stop our server too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    settings = Settings(passes=("cold", "warm"), at_once=8)
-    asked = Asked(url=url or "", server="loramux", prices=PRICES, limit=limit, output=output, settings=settings)
+    settings = RunSettings(passes=("cold", "warm"), concurrency=8)
+    options = CompareOptions(
+        url=url or "", server="loramux", prices=PRICES, limit=limit, output=output, settings=settings
+    )
     sources = [EXAMPLES / name for name in NAMES]
     try:
-        code, found = compare_all(sources, asked) if url else asyncio.run(_on_own_server(sources, asked))
+        code, summaries = compare_all(sources, options) if url else asyncio.run(_on_own_server(sources, options))
         if not code and limit is None:
-            record(found)
+            record(summaries)
     except (ServerFailedError, ComparisonError) as error:
-        words.print(str(error), style="red", markup=False)
+        stderr.print(str(error), style="red", markup=False)
         code = 2
     raise typer.Exit(code)
 
 
-async def _on_own_server(sources: list[Path], asked: Asked) -> tuple[int, list[Summary]]:
-    setup = setup_of(None, ())
+async def _on_own_server(sources: list[Path], options: CompareOptions) -> tuple[int, list[ComparisonSummary]]:
+    setup = server_setup(None, ())
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loramux-verdict-")))
-        words.print("starting loramux")
-        allowed = replace(setup, adapters={path.name: path for path in sources})
-        server = await stack.enter_async_context(running(loramux(allowed, scratch / "data"), scratch / "log"))
-        await register(server.url, allowed.adapters)
+        stderr.print("starting loramux")
+        setup = replace(setup, adapters={path.name: path for path in sources})
+        server = await stack.enter_async_context(running(loramux_spec(setup, scratch / "data"), scratch / "log"))
+        await register_adapters(server.url, setup.adapters)
         # The comparison has an event loop of its own.
-        return await asyncio.to_thread(compare_all, sources, replace(asked, url=server.url))
+        return await asyncio.to_thread(compare_all, sources, replace(options, url=server.url))
 
 
-def record(found: list[Summary]) -> None:
-    """Write each example's results.json and README, and all tables to the READMEs above; raises ComparisonError."""
-    for summary in found:
+def record(summaries: list[ComparisonSummary]) -> None:
+    """Write each example's results.json and README, and all tables to the READMEs above.
+
+    Raises:
+        ComparisonError: a README can't be read, or has no result marks.
+    """
+    for summary in summaries:
         folder = EXAMPLES / summary.name
         (folder / "results.json").write_text(summary.model_dump_json(indent=2) + "\n")
         write_tables(folder / "README.md", [summary])
     for path in (EXAMPLES / "README.md", EXAMPLES.parents[2] / "README.md"):
-        write_tables(path, found, brief=True)
+        write_tables(path, summaries, brief=True)
 
 
 if __name__ == "__main__":

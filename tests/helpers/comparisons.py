@@ -1,4 +1,4 @@
-"""Comparisons without a server, and a server that knows the lights."""
+"""Comparisons without a server, and a server that labels traffic lights."""
 
 import asyncio
 import json
@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from loramux_adapters.evaluation.items import Item
 from loramux_adapters.evaluation.scorers.texts import LabelScorer
-from loramux_loadtests.compare.costs import Prices
-from loramux_loadtests.compare.items import Item
+from loramux_loadtests.compare.answer_log import MeasuredAnswer, ScoredAnswer
+from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.plan import Arm, Comparison
-from loramux_loadtests.compare.rows import Answer, Row
 
 RIGHT = {"red": "stop", "green": "go"}
 SCORER = LabelScorer(type="label", labels=frozenset(RIGHT.values()))
@@ -25,7 +25,7 @@ def chat(*contents: str) -> list[dict[str, str]]:
     return [dict(zip(("role", "content"), content.split(": ", 1), strict=True)) for content in contents]
 
 
-def comparison(url: str = "http://127.0.0.1:1", count: int = 12, prices: Prices | None = None) -> Comparison:
+def comparison(url: str = "http://127.0.0.1:1", count: int = 12, prices: ComparisonPrices | None = None) -> Comparison:
     colours = [*RIGHT] * (count // 2)
     items = [Item(chat(f"user: {colour} {number}"), RIGHT[colour]) for number, colour in enumerate(colours)]
     arms = [
@@ -35,20 +35,20 @@ def comparison(url: str = "http://127.0.0.1:1", count: int = 12, prices: Prices 
     return Comparison("lights", items, "data", arms, TUNED, PROMPTED, SCORER, 4, prices)
 
 
-def row(arm: str, item: int, score: float = 1.0, **changes: Any) -> Row:
+def row(arm: str, item: int, score: float = 1.0, **changes: Any) -> ScoredAnswer:
     values: dict[str, Any] = {
         "pass_": "warm", "arm": arm, "item": item, "text": "stop", "scores": {"accuracy": score, "exact": score},
         "input_tokens": 10 if arm == TUNED else 500, "cached_tokens": 0, "output_tokens": 2, "ttft": 0.1, "tpot": 0.01,
         "seconds": 0.2,
     }  # fmt: skip
-    return Row(**values | changes)
+    return ScoredAnswer(**values | changes)
 
 
-def answer(arm: str, item: int, **changes: Any) -> Answer:
-    return Answer(**row(arm, item, **changes).model_dump(exclude={"scores", "error"}))
+def answer(arm: str, item: int, **changes: Any) -> MeasuredAnswer:
+    return MeasuredAnswer(**row(arm, item, **changes).model_dump(exclude={"scores", "error"}))
 
 
-def rows(tuned: Sequence[float], prompted: Sequence[float]) -> list[Row]:
+def rows(tuned: Sequence[float], prompted: Sequence[float]) -> list[ScoredAnswer]:
     return [
         row(arm, item, score)
         for arm, scores in ((TUNED, tuned), (PROMPTED, prompted))

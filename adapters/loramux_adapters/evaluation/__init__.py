@@ -1,1 +1,1 @@
-"""At a job's end: is its adapter better than the base, also than the base with a good prompt?"""
+"""Scorers, statistics and verdicts: pure functions and values, shared by fine-tuning jobs and `loramux compare`."""

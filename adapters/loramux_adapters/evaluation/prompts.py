@@ -1,102 +1,103 @@
-"""What is asked in a trial: questions that nobody learned from, and a prompt that gives the base its best chance."""
+"""Questions for an evaluation that are not in the training data, and a few-shot prompt for the base."""
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from pathlib import Path
 
-from loramux_adapters.finetuning.datasets.conversations import Row, conversations, rows
-from loramux_adapters.finetuning.datasets.report import ChatTokens
+from loramux_adapters.evaluation.items import Chat, Item
 
-Chat = list[dict[str, str]]
+CountTokens = Callable[[Chat], int]
 
-MOST_SHOTS = 50
-_MOST_LABELS = 40
-"""Answers of so few kinds are listed in the prompt."""
+MAX_SHOTS = 50
+_MAX_LABELS = 40
+"""Up to this many distinct answers are listed in the prompt."""
 _SPARE_TOKENS = 8
-_BETWEEN = "\n\n"
+_SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked, and how long an answer may be; `left_out` were in the training file too."""
+    """Held-out items to ask, with the token counts of the longest prompt and of the longest answer to allow.
 
-    rows: Sequence[Row]
+    `left_out` is the number of items that were dropped because the training data have the same prompt.
+    """
+
+    items: Sequence[Item]
     left_out: int
-    longest_prompt: int
-    most_tokens: int
+    max_prompt_tokens: int
+    max_answer_tokens: int
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Put before a question: what the system's message says more, and examples as earlier turns."""
+    """What is put before a question: an addition to the system message, and examples as earlier turns."""
 
     instruction: str
     shots: Sequence[Chat]
 
-    def before(self, question: Chat) -> Chat:
+    def add_to(self, question: Chat) -> Chat:
         """Return the question with the prompt before it."""
-        system, said = _split(question)
-        words = _BETWEEN.join(part for part in (system, self.instruction) if part)
-        return [*([{"role": "system", "content": words}] if words else []), *chain(*self.shots), *said]
+        system, turns = _split_system_message(question)
+        content = _SEPARATOR.join(part for part in (system, self.instruction) if part)
+        return [*([{"role": "system", "content": content}] if content else []), *chain(*self.shots), *turns]
 
 
-def questions(training: Path, validation: Path, tokens: ChatTokens, most: int) -> Questions:
-    """Choose up to `most` answers to ask for; raises InvalidDataset, OSError."""
-    known = {_key(row["prompt"]) for row in _rows(training)}
-    held_out = _rows(validation)
-    fresh = [row for row in held_out if _key(row["prompt"]) not in known]
-    chosen = random.Random(0).sample(fresh, min(most, len(fresh)))  # noqa: S311 - a choice, not a secret
-    prompts = [tokens.prompt(row["prompt"]) for row in chosen]
-    answers = [
-        tokens.whole(row["prompt"] + row["completion"]) - prompt for row, prompt in zip(chosen, prompts, strict=True)
-    ]
+def select_questions(
+    training: Sequence[Item],
+    validation: Sequence[Item],
+    *,
+    count_prompt: CountTokens,
+    count_conversation: CountTokens,
+    max_questions: int,
+) -> Questions:
+    """Choose up to `max_questions` validation items whose prompts the training data do not have."""
+    known = {_key(item.messages) for item in training}
+    unseen = [item for item in validation if _key(item.messages) not in known]
+    chosen = random.Random(0).sample(unseen, min(max_questions, len(unseen)))  # noqa: S311 - a choice, not a secret
+    prompts = [count_prompt(item.messages) for item in chosen]
+    answers = [count_conversation(item.conversation) - prompt for item, prompt in zip(chosen, prompts, strict=True)]
     return Questions(
-        rows=chosen,
-        left_out=len(held_out) - len(fresh),
-        longest_prompt=max(prompts, default=0),
-        most_tokens=max(answers, default=0) + _SPARE_TOKENS,
+        items=chosen,
+        left_out=len(validation) - len(unseen),
+        max_prompt_tokens=max(prompts, default=0),
+        max_answer_tokens=max(answers, default=0) + _SPARE_TOKENS,
     )
 
 
-def prompt_with_examples(training: Path, tokens: ChatTokens, room: int) -> Prompt:
-    """Make a prompt of at most about `room` tokens: the kinds of answers, if they are few, and one example of each.
+def few_shot_prompt(training: Sequence[Item], count_conversation: CountTokens, max_tokens: int) -> Prompt:
+    """Build a prompt of at most about `max_tokens`: the distinct answers, if they are few, and one example of each.
 
-    After one of each kind come second ones, as many as have room. Raises InvalidDataset, OSError.
+    Second and further examples of each answer follow, as long as they fit.
     """
-    learned = _rows(training)
-    labels = sorted({row["completion"][0]["content"] for row in learned})
+    labels = sorted({item.expected for item in training})
     instruction = ""
-    if len(labels) <= _MOST_LABELS:
+    if len(labels) <= _MAX_LABELS:
         instruction = "\n- ".join(["Answer with exactly one of these and nothing else:", *labels])
-    room -= tokens.whole([{"role": "system", "content": _BETWEEN + instruction}])
+    tokens_left = max_tokens - count_conversation([{"role": "system", "content": _SEPARATOR + instruction}])
     shots: list[Chat] = []
-    for row in _spread(learned):
-        shot = [*_split(row["prompt"])[1], *row["completion"]]
-        room -= tokens.whole(shot)  # with what the template adds to it alone: rather too many than too few
-        if room < 0 or len(shots) == MOST_SHOTS:
+    for item in _diverse_first(training):
+        shot = _split_system_message(item.conversation)[1]
+        # Counted with what the template adds to each example alone: this overestimates the whole, which is safe.
+        tokens_left -= count_conversation(shot)
+        if tokens_left < 0 or len(shots) == MAX_SHOTS:
             break
         shots.append(shot)
     return Prompt(instruction, shots)
 
 
-def _rows(path: Path) -> list[Row]:
-    return rows(list(conversations(path)))
+def _diverse_first(items: Sequence[Item]) -> list[Item]:
+    """Order items so that each distinct answer occurs once before any occurs twice."""
+    shuffled = random.Random(0).sample(items, len(items))  # noqa: S311 - an order, not a secret
+    by_answer: dict[str, list[Item]] = {}
+    for item in shuffled:
+        by_answer.setdefault(item.expected, []).append(item)
+    return [item for group in zip_longest(*by_answer.values()) for item in group if item is not None]
 
 
-def _spread(learned: Sequence[Row]) -> list[Row]:
-    """Order examples so that the first ones have answers as different as can be."""
-    shuffled = random.Random(0).sample(learned, len(learned))  # noqa: S311 - an order, not a secret
-    by_answer: dict[str, list[Row]] = {}
-    for row in shuffled:
-        by_answer.setdefault(row["completion"][0]["content"], []).append(row)
-    return [row for turn in zip_longest(*by_answer.values()) for row in turn if row is not None]
-
-
-def _split(chat: Chat) -> tuple[str, Chat]:
-    """Return what the system's message says, and what is said after it."""
+def _split_system_message(chat: Chat) -> tuple[str, Chat]:
+    """Return the content of the system message ("" if there is none), and the other messages."""
     has_system = bool(chat) and chat[0]["role"] == "system"
     return (chat[0]["content"], chat[1:]) if has_system else ("", chat)
 

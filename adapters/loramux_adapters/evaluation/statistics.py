@@ -1,4 +1,4 @@
-"""The few statistics that the reports need: quantiles, bootstrap intervals, and ratios of paired measurements."""
+"""Statistics for reports: quantiles, bootstrap intervals, and ratios of paired measurements."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
 RESAMPLES = 2000
-_NORMAL = 1.959964  # of the standard normal distribution 95 % lies within this of 0
+_Z_95 = 1.959964  # 95 % of the standard normal distribution lies within this distance of 0
 
 
 class Interval(NamedTuple):
@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The middle and the ends of a few repeated measurements: too few for an interval."""
+    """Median, minimum and maximum of repeated measurements that are too few for an interval."""
 
     median: float
     minimum: float
@@ -28,21 +28,25 @@ class Spread(NamedTuple):
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The `q`-quantile, linear between neighbours. ValueError for no values or a `q` outside 0..1."""
+    """The `q`-quantile, linear between neighbours.
+
+    Raises:
+        ValueError: there are no values, one is not finite, or `q` is outside 0..1.
+    """
     return float(np.quantile(_samples(values), q))
 
 
 def quantile_interval(values: Sequence[float], q: float, *, confidence: float = 0.95) -> Interval:
-    """The interval of a quantile by order statistics, exact whatever the distribution of independent values is.
+    """The interval of a quantile by order statistics, exact for independent values of any distribution.
 
-    An end for which there are too few values is infinite. ValueError as of `quantile`.
+    A bound for which there are too few values is infinite. Raises as `quantile` does.
     """
     estimate = quantile(values, q)
     if not 0 < q < 1:
         return Interval(-np.inf, estimate, np.inf)
     samples, tail = np.sort(_samples(values)), (1 - confidence) / 2
     below = _binomial_distribution(len(samples), q)
-    # The number of values below the quantile is binomial: the r-th smallest is above it with chance P(fewer than r).
+    # The number of values below the quantile is binomial: P(the r-th smallest is above it) = P(fewer than r are below).
     low = int(np.searchsorted(below, tail, side="right"))
     high = int(np.searchsorted(below, 1 - tail, side="left")) + 1
     return Interval(
@@ -52,11 +56,11 @@ def quantile_interval(values: Sequence[float], q: float, *, confidence: float = 
     )
 
 
-def _binomial_distribution(count: int, chance: float) -> Samples:
+def _binomial_distribution(count: int, probability: float) -> Samples:
     """P(at most k) for k = 0 ... count."""
     k = np.arange(1, count + 1)
-    steps = np.log((count - k + 1) / k) + np.log(chance / (1 - chance))
-    logs = count * np.log1p(-chance) + np.concatenate([[0.0], np.cumsum(steps)])
+    steps = np.log((count - k + 1) / k) + np.log(probability / (1 - probability))
+    logs = count * np.log1p(-probability) + np.concatenate([[0.0], np.cumsum(steps)])
     return np.asarray(np.minimum(np.cumsum(np.exp(logs)), 1.0), dtype=np.float64)
 
 
@@ -70,53 +74,60 @@ def bootstrap_interval(
 ) -> Interval:
     """The percentile interval of `statistic`, a numpy reduction that takes `axis`.
 
-    For paired arms, pass the differences of the pairs. ValueError for no values.
+    For paired variants, pass the differences of the pairs.
+
+    Raises:
+        ValueError: there are no values, or one is not finite.
     """
     samples = _samples(values)
-    drawn = statistic(samples[draws(len(samples), resamples=resamples, seed=seed)], axis=1)
-    return percentile_interval(drawn, float(statistic(samples, axis=0)), confidence=confidence)
+    resampled = statistic(samples[resample_indices(len(samples), resamples=resamples, seed=seed)], axis=1)
+    return percentile_interval(resampled, float(statistic(samples, axis=0)), confidence=confidence)
 
 
-def draws(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
-    """`resamples` times which of `count` values are drawn, as many as there are; the same for the same count."""
+def resample_indices(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
+    """Indices of bootstrap resamples, shape (resamples, count), drawn with replacement; equal for an equal count."""
     return np.random.default_rng(seed).integers(count, size=(resamples, count))
 
 
-def percentile_interval(drawn: Samples, estimate: float, *, confidence: float = 0.95) -> Interval:
-    """The interval of an estimate, of which `drawn` are those of the values drawn anew."""
+def percentile_interval(resampled: Samples, estimate: float, *, confidence: float = 0.95) -> Interval:
+    """The interval of an estimate, from its values in the bootstrap resamples."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(float(low), estimate, float(high))
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The 95 % interval of a mean: Wilson's where all values are 0 or 1, else by bootstrap. ValueError for no values.
+    """The 95 % interval of a mean: Wilson's where all values are 0 or 1, else by bootstrap.
 
-    Drawing anew from values that are all equal would tell that nothing is uncertain.
+    A bootstrap of values that are all equal would claim that nothing is uncertain. Raises as `bootstrap_interval` does.
     """
     samples = _samples(values)
     if not np.isin(samples, (0.0, 1.0)).all():
         return bootstrap_interval(values)
     count, share = len(samples), float(samples.mean())
-    below = 1 + _NORMAL**2 / count
-    middle = (share + _NORMAL**2 / (2 * count)) / below
-    half = _NORMAL / below * np.sqrt(share * (1 - share) / count + (_NORMAL / (2 * count)) ** 2)
-    # At 0 and 1 rounding must not put an end on the wrong side.
+    below = 1 + _Z_95**2 / count
+    middle = (share + _Z_95**2 / (2 * count)) / below
+    half = _Z_95 / below * np.sqrt(share * (1 - share) / count + (_Z_95 / (2 * count)) ** 2)
+    # At 0 and 1, rounding must not put a bound on the wrong side of the share.
     return Interval(min(share, max(0.0, float(middle - half))), share, max(share, min(1.0, float(middle + half))))
 
 
 def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> Interval | None:
-    """The 95 % interval of the mean of `above` over that of `below`, drawn in pairs; None where the latter may be 0."""
+    """The 95 % interval of mean(above) / mean(below), resampled in pairs; None if mean(below) may be 0."""
     numerators, denominators = _samples(above), _samples(below)
-    drawn = draws(len(numerators))
-    sums = denominators[drawn].sum(axis=1)
+    indices = resample_indices(len(numerators))
+    sums = denominators[indices].sum(axis=1)
     if not sums.all() or not denominators.sum():
         return None
-    return percentile_interval(numerators[drawn].sum(axis=1) / sums, float(numerators.sum() / denominators.sum()))
+    return percentile_interval(numerators[indices].sum(axis=1) / sums, float(numerators.sum() / denominators.sum()))
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, minimum and maximum of `values`. ValueError for none."""
+    """Median, minimum and maximum of `values`.
+
+    Raises:
+        ValueError: there are no values, or one is not finite.
+    """
     samples = _samples(values)
     return Spread(float(np.median(samples)), float(samples.min()), float(samples.max()))
 
@@ -124,13 +135,14 @@ def spread(values: Sequence[float]) -> Spread:
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """The spread of `ours[i] / theirs[i]`: dividing pair by pair cancels what slowed both, such as a busy machine.
 
-    ValueError for different lengths, none, or a pair whose second is not positive.
+    Raises:
+        ValueError: the lengths differ, there are no values, or one of `theirs` is not positive.
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} measurements can't be paired with {len(theirs)}")
     numerator, denominator = _samples(ours), _samples(theirs)
     if (denominator <= 0).any():
-        raise ValueError("a ratio needs positive measurements below the line")
+        raise ValueError("a ratio needs positive measurements in its denominator")
     return spread((numerator / denominator).tolist())
 
 

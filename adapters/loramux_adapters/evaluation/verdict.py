@@ -1,117 +1,80 @@
-"""What a trial found, and what that means in a sentence."""
+"""The verdict on a challenger: its scores against a reference's on the same items, as an interval and a sentence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from loramux_adapters.evaluation.statistics import Interval, bootstrap_interval, mean_interval
 
-from loramux_adapters.evaluation.measures import Mean
-
-ADAPTER, BASE = "adapter", "base"
-Verdict = Literal["better", "no difference shown", "worse", "too few questions"]
-FEWEST_QUESTIONS = 10
-"""With fewer, an interval by drawing anew is too narrow to rest a verdict on."""
+Verdict = Literal["better", "no difference shown", "worse", "too few items"]
+MIN_ITEMS = 10
+"""With fewer, a bootstrap interval is too narrow to base a verdict on."""
 
 
-class Row(NamedTuple):
-    """One answer of one arm to one question; `scores` by the names of the measures, `seconds` until its end."""
+class ScoreComparison(NamedTuple):
+    """The challenger's mean score minus the reference's, and what the interval allows to say."""
 
-    arm: str
-    question: int
-    expected: str
-    answer: str
-    scores: Mapping[str, float]
-    input_tokens: int
-    output_tokens: int
-    seconds: float
-
-
-class Arm(BaseModel):
-    """One way of answering: means over all questions, of scores and of a request's tokens and seconds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    scores: dict[str, Mean]
-    input_tokens: float
-    output_tokens: float
-    seconds: float
-
-
-class Trial(BaseModel):
-    """What came of a trial. `rival` is the better of the arms without the adapter, `gain` the adapter's score over it.
-
-    `left_out` are the validation examples that the training file has too: a gain on those would prove nothing.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    questions: int
-    left_out: int
-    measure: str
-    arms: dict[str, Arm]
-    rival: str
-    gain: Mean
+    items: int
+    difference: Interval
     verdict: Verdict
-    sentence: str
 
 
-def summed_up(rows: Sequence[Row], measure: str, left_out: int) -> Trial:
-    """Compare the arms, question by question; every arm must have answered each."""
-    arms: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.question):
-        arms.setdefault(row.arm, []).append(row)
-    shown = {name: _arm(answers) for name, answers in arms.items()}
-    rival = max((name for name in shown if name != ADAPTER), key=lambda name: shown[name].scores[measure].mean)
-    pairs = zip(arms[ADAPTER], arms[rival], strict=True)
-    gain = Mean.of([ours.scores[measure] - theirs.scores[measure] for ours, theirs in pairs])
-    verdict = _verdict(gain, len(arms[ADAPTER]))
-    return Trial(
-        questions=len(arms[ADAPTER]),
-        left_out=left_out,
-        measure=measure,
-        arms=shown,
-        rival=rival,
-        gain=gain,
-        verdict=verdict,
-        sentence=_sentence(verdict, measure, gain, rival, shown, len(arms[ADAPTER])),
-    )
+def compare_scores(challenger: Sequence[float], reference: Sequence[float]) -> ScoreComparison:
+    """Compare the scores of two variants pair by pair; scores at the same position belong to the same item.
+
+    Raises:
+        ValueError: the lengths differ, or there are no scores.
+    """
+    difference = bootstrap_interval([ours - theirs for ours, theirs in zip(challenger, reference, strict=True)])
+    return ScoreComparison(len(challenger), difference, _verdict(difference, len(challenger)))
 
 
-def _verdict(gain: Mean, questions: int) -> Verdict:
-    if questions < FEWEST_QUESTIONS:
-        return "too few questions"
-    if gain.low > 0:
+def _verdict(difference: Interval, items: int) -> Verdict:
+    if items < MIN_ITEMS:
+        return "too few items"
+    if difference.low > 0:
         return "better"
-    return "worse" if gain.high < 0 else "no difference shown"
+    return "worse" if difference.high < 0 else "no difference shown"
 
 
-def _arm(answers: Sequence[Row]) -> Arm:
-    count = len(answers)
-    return Arm(
-        scores={name: Mean.of([row.scores[name] for row in answers]) for name in answers[0].scores},
-        input_tokens=sum(row.input_tokens for row in answers) / count,
-        output_tokens=sum(row.output_tokens for row in answers) / count,
-        seconds=sum(row.seconds for row in answers) / count,
-    )
+def score_intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
+    """The 95 % interval of each score's mean, by the scores' names; every answer has the same ones."""
+    return {name: mean_interval([each[name] for each in scores]) for name in scores[0]}
 
 
-def _sentence(verdict: Verdict, measure: str, gain: Mean, rival: str, arms: Mapping[str, Arm], questions: int) -> str:
-    ours, theirs = arms[ADAPTER], arms[rival]
-    scores = f"{measure} {ours.scores[measure].mean:.2f} against {theirs.scores[measure].mean:.2f}"
-    found = f"{scores} on {questions} held-out questions, a difference of {gain}, {_tokens(ours, theirs)}"
-    match verdict:
+def verdict_sentence(
+    compared: ScoreComparison,
+    challenger: str,
+    reference: str,
+    *,
+    token_ratio: float | None = None,
+    payback: str = "",
+    details: str = "",
+    items_name: str = "items",
+) -> str:
+    """Say in a sentence which of the two to use.
+
+    `token_ratio` is the challenger's mean prompt tokens over the reference's; `payback` says when the challenger has
+    paid for itself, and `details` goes into parentheses at the end.
+    """
+    gain, tokens = compared.difference, _prompt_tokens(token_ratio)
+    interval, end = f"[{gain.low:+.2f}, {gain.high:+.2f}]", f" ({details})." if details else "."
+    match compared.verdict:
         case "better":
-            return f"The adapter is better than the {rival}: {found}."
-        case "no difference shown":
-            return f"Keep prompting, unless tokens or time decide: no gain over the {rival} is shown: {found}."
-        case "too few questions":
-            return f"The questions are too few for a verdict between the adapter and the {rival}: {found}."
+            sentence = f"{challenger} is better than {reference} by {gain.estimate:.2f} {interval}{tokens}{payback}"
         case "worse":
-            return f"Keep prompting: the {rival} does better than the adapter: {found}."
+            sentence = f"Keep {reference}: {challenger} is worse by {-gain.estimate:.2f} {interval}{tokens}"
+        case "too few items":
+            difference = f"{challenger} relative to {reference} {gain.estimate:+.2f} {interval}"
+            sentence = f"{compared.items} {items_name} are too few for a verdict: {difference}"
+        case "no difference shown":
+            shown = f"for {challenger} no difference in quality is shown, {gain.estimate:+.2f} {interval}"
+            sentence = f"Keep {reference}, unless cost decides: {shown}{tokens}{payback}"
+    return sentence[0].upper() + sentence[1:] + end
 
 
-def _tokens(ours: Arm, theirs: Arm) -> str:
-    ratio = theirs.input_tokens / ours.input_tokens
-    if ratio >= 1.05:
-        return f"at 1/{ratio:.0f} of its prompt tokens" if ratio >= 1.5 else f"at {1 / ratio:.0%} of its prompt tokens"
-    return "at the same prompt tokens"
+def _prompt_tokens(ratio: float | None) -> str:
+    if not ratio:
+        return ""
+    if ratio < 1 / 3:
+        return f" at 1/{1 / ratio:.0f} of the prompt tokens"
+    return f" at {ratio:.2f} times the prompt tokens" if abs(ratio - 1) >= 0.005 else " at the same prompt tokens"

@@ -1,1 +1,1 @@
-"""Ways of answering, on the same items: quality, tokens, latency, cost, and what that means."""
+"""`loramux compare`: variants of a model and prompt (arms) on the same items, by quality, tokens, latency and cost."""

@@ -1,4 +1,4 @@
-"""`--assert`: a condition on what a comparison found, for CI. Only numbers, names, comparisons, and, or, not."""
+"""Conditions of `--assert` on the result of a comparison, for CI: numbers, variables, comparisons, and, or, not."""
 
 import ast
 import operator
@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import inf
 
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.summary import Summary
+from loramux_loadtests.compare.summary import ComparisonSummary
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
     ast.Lt: operator.lt,
@@ -24,7 +24,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
 }
 _UNARY: dict[type[ast.unaryop], Callable[[float], float]] = {ast.Not: operator.not_, ast.USub: operator.neg}
-_LONGEST = 1000
+_MAX_CONDITION_CHARS = 1000
 _RATIOS = {
     "prompt_token_ratio": "input_tokens",
     "output_token_ratio": "output_tokens",
@@ -32,20 +32,20 @@ _RATIOS = {
     "tpot_ratio": "tpot",
     "latency_ratio": "seconds",
 }
-NAMES = (
+VARIABLES = (
     "quality", "reference_quality", "quality_gain", "quality_gain_low", "quality_gain_high", *_RATIOS,
     "cost_ratio", "cost_ratio_high", "break_even_requests", "break_even_requests_high", "unscored", "items",
 )  # fmt: skip
-"""What a condition can speak of, where it was measured."""
+"""The variables of conditions; a variable that was not measured is unknown."""
 
 
-def names(summary: Summary) -> dict[str, float]:
-    """The NAMES that were measured: the challenger beside the reference in the last pass.
+def assertion_variables(summary: ComparisonSummary) -> dict[str, float]:
+    """The measured VARIABLES, of the challenger relative to the reference in the last pass.
 
-    What is about costs is by the price list where it has prices, else by the machine's time.
+    Costs are by the price list where tokens have prices, else by the machine's time.
     """
     last = summary.passes[-1]
-    known = {
+    variables = {
         "quality": last.arms[summary.challenger].scores[summary.score].estimate,
         "reference_quality": last.arms[summary.reference].scores[summary.score].estimate,
         "quality_gain": last.difference.estimate,
@@ -54,58 +54,68 @@ def names(summary: Summary) -> dict[str, float]:
         "unscored": float(summary.unscored),
         "items": float(last.items),
     }
-    known |= {name: last.ratios[measure].estimate for name, measure in _RATIOS.items() if measure in last.ratios}
-    for mode, paid in reversed(last.paid.items()):  # of the ways to count, the first one counts
+    variables |= {name: last.ratios[measure].estimate for name, measure in _RATIOS.items() if measure in last.ratios}
+    for mode, payback in reversed(last.paid.items()):  # the first mode counts
         if ratio := last.ratios.get(f"{mode}_cost"):
-            known |= {"cost_ratio": ratio.estimate, "cost_ratio_high": ratio.high}
-        _, requests, most = paid.requests
-        known["break_even_requests"] = inf if requests is None else requests
-        known["break_even_requests_high"] = inf if most is None else most
-    return known
+            variables |= {"cost_ratio": ratio.estimate, "cost_ratio_high": ratio.high}
+        _, requests, high = payback.requests
+        variables["break_even_requests"] = inf if requests is None else requests
+        variables["break_even_requests_high"] = inf if high is None else high
+    return variables
 
 
-def check(condition: str) -> None:
-    """Raise ComparisonError for what can never be a condition: before anything is asked, not after."""
+def check_condition(condition: str) -> None:
+    """Check a condition before the first request.
+
+    Raises:
+        ComparisonError: it can't be a condition, whatever is measured.
+    """
     with suppress(ZeroDivisionError):
-        _holds(condition, dict.fromkeys(NAMES, 1.0))
+        _evaluate(condition, dict.fromkeys(VARIABLES, 1.0))
 
 
-def holds(condition: str, known: Mapping[str, float]) -> bool:
-    """Whether a condition holds; raises ComparisonError for what is none, or speaks of what is not known."""
+def evaluate_condition(condition: str, variables: Mapping[str, float]) -> bool:
+    """Return whether a condition holds.
+
+    Raises:
+        ComparisonError: it is not a condition, or has an unknown variable.
+    """
     try:
-        return _holds(condition, known)
+        return _evaluate(condition, variables)
     except ZeroDivisionError as error:
         raise ComparisonError(f"--assert {condition!r:.200}: {error}") from error
 
 
-def _holds(condition: str, known: Mapping[str, float]) -> bool:
-    if len(condition) > _LONGEST:
-        raise ComparisonError(f"--assert: a condition has {_LONGEST} characters at most")
+def _evaluate(condition: str, variables: Mapping[str, float]) -> bool:
+    if len(condition) > _MAX_CONDITION_CHARS:
+        raise ComparisonError(f"--assert: a condition may have at most {_MAX_CONDITION_CHARS} characters")
     try:
-        return bool(_value(ast.parse(condition.strip(), mode="eval").body, known))
+        return bool(_value(ast.parse(condition.strip(), mode="eval").body, variables))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = "it can't be read" if isinstance(error, SyntaxError) else str(error)
-        raise ComparisonError(f"--assert {condition!r:.200}: {reason}; known are {', '.join(sorted(known))}") from error
+        reason = "invalid syntax" if isinstance(error, SyntaxError) else str(error)
+        raise ComparisonError(
+            f"--assert {condition!r:.200}: {reason}; variables are {', '.join(sorted(variables))}"
+        ) from error
 
 
-def _value(node: ast.expr, known: Mapping[str, float]) -> float:
+def _value(node: ast.expr, variables: Mapping[str, float]) -> float:
     match node:
         case ast.Constant(value=int() | float() as number):
             return float(number)
-        case ast.Name(id=name) if name in known:
-            return known[name]
+        case ast.Name(id=name) if name in variables:
+            return variables[name]
         case ast.Name(id=name):
-            raise ValueError(f"{name} is not known")
+            raise ValueError(f"unknown variable {name!r}")
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
-            return _UNARY[type(op)](_value(operand, known))
+            return _UNARY[type(op)](_value(operand, variables))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            return _ARITHMETIC[type(op)](_value(left, known), _value(right, known))
+            return _ARITHMETIC[type(op)](_value(left, variables), _value(right, variables))
         case ast.BoolOp(op=op, values=parts):
-            found = [bool(_value(part, known)) for part in parts]
+            found = [bool(_value(part, variables)) for part in parts]
             return float(all(found) if isinstance(op, ast.And) else any(found))
         case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARISONS for op in ops):
-            return _chain(ops, [_value(one, known) for one in (left, *others)])
-    raise ValueError("only numbers, names, comparisons, and, or, not are understood")
+            return _chain(ops, [_value(operand, variables) for operand in (left, *others)])
+    raise ValueError("only numbers, variables, + - * /, comparisons, and, or, not are allowed")
 
 
 def _chain(ops: Sequence[ast.cmpop], values: Sequence[float]) -> float:

@@ -1,5 +1,5 @@
-"""What keeps a comparison from being made."""
+"""The error that ends a comparison."""
 
 
 class ComparisonError(Exception):
-    """It can't be made or finished: a missing file, a wrong setting, or a server that refused a request."""
+    """A comparison can't start or finish: a file is missing, a setting is wrong, or a server refused a request."""

@@ -1,4 +1,4 @@
-"""What is compared: read from a file, or put together from the command line's words."""
+"""The plan of a comparison, from a YAML file or from command line options."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,45 +8,46 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from loramux_adapters.evaluation.scorers import Scorer
-from loramux_loadtests.compare.costs import Prices
+from loramux_adapters.evaluation.items import Chat, Item
+from loramux_loadtests.compare.answer_log import fingerprint
+from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.items import Chat, Item, read_items, read_prompt
-from loramux_loadtests.compare.rows import fingerprint
+from loramux_loadtests.compare.items import read_items, read_prompt
+from loramux_loadtests.compare.judge import ComparisonScorer
 
 Pass = Literal["cold", "warm"]
-"""Whether a request may find the prefix of an earlier one in the server's cache."""
+"""Whether requests may hit the server's prefix cache (`warm`) or not (`cold`)."""
 
 
-class _Given(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ArmPlan(_Given):
-    """One way of answering: a model, and the file of what goes before every item; `url` if it is another server."""
+class ArmConfig(_StrictModel):
+    """A variant to compare: a model, and a file with the messages to put before each item; `url` of another server."""
 
     model: Annotated[str, Field(min_length=1)]
     prompt: Path | None = None
     url: str | None = None
 
 
-class Plan(_Given):
-    """What a comparison's YAML file holds; paths are relative to it.
+class ComparisonPlan(_StrictModel):
+    """The YAML file of a comparison; paths are relative to it.
 
-    `challenger` is compared with `reference`: the last arm with the one before it, if they are not named.
+    `challenger` is compared with `reference`: by default the last arm with the one before it.
     """
 
-    scorer: Scorer
+    scorer: ComparisonScorer
     max_tokens: Annotated[int, Field(ge=1, le=1 << 20)]
     data: Path = Path("test.jsonl")
-    arms: dict[str, ArmPlan] = {}
+    arms: dict[str, ArmConfig] = {}
     challenger: str | None = None
     reference: str | None = None
-    prices: Prices | None = None
+    prices: ComparisonPrices | None = None
 
 
 class Arm(NamedTuple):
-    """One way of answering: where and what is asked, and the messages that go before every item."""
+    """A variant to compare: a model on a server, and the messages to put before each item."""
 
     name: str
     model: str
@@ -56,34 +57,42 @@ class Arm(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What is to be done, with all files read."""
+    """A comparison with all its files read."""
 
     name: str
     items: Sequence[Item]
     data: str
-    """Names all items of the file, also those beyond a limit."""
+    """Fingerprint of all items of the file, including those beyond the limit."""
     arms: Sequence[Arm]
     challenger: str
     reference: str
-    scorer: Scorer
+    scorer: ComparisonScorer
     max_tokens: int
-    prices: Prices | None
+    prices: ComparisonPrices | None
+    base_model: str | None = None
+    """The name of the base on the server, if the prices need it."""
 
 
-def read_plan(path: Path) -> Plan:
-    """Read a YAML file; raises ComparisonError."""
+def read_plan(path: Path) -> ComparisonPlan:
+    """Read a plan from a YAML file.
+
+    Raises:
+        ComparisonError: the file can't be read, or is not a plan.
+    """
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")), context={"folder": path.parent})
+        return ComparisonPlan.model_validate(
+            yaml.safe_load(path.read_text(encoding="utf-8")), context={"folder": path.parent}
+        )
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ComparisonError(f"{path.name} can't be read: {error}") from error
     except ValidationError as error:
-        raise ComparisonError(f"{path.name}: {told(error)}") from error
+        raise ComparisonError(f"{path.name}: {format_validation_error(error)}") from error
 
 
-class Server(NamedTuple):
-    """Where the arms are asked that name no server of their own.
+class DefaultServer(NamedTuple):
+    """The server of the arms that have no `url` of their own.
 
-    Such a server never gets `api_key`, which is this one's, but what `arm_keys` has for the arm.
+    `api_key` is sent to this server only; an arm with its own server gets its key from `arm_keys`.
     """
 
     url: str
@@ -91,17 +100,25 @@ class Server(NamedTuple):
     arm_keys: Mapping[str, str] = MappingProxyType({})
 
 
-def prepared(plan: Plan, folder: Path, name: str, server: Server, limit: int | None) -> Comparison:
-    """Read what a plan names, in `folder`; raises ComparisonError."""
+def build_comparison(
+    plan: ComparisonPlan, folder: Path, name: str, server: DefaultServer, limit: int | None
+) -> Comparison:
+    """Read the files that a plan names, relative to `folder`.
+
+    Raises:
+        ComparisonError: a file can't be read, or the arms make no comparison.
+    """
     if unknown := sorted(server.arm_keys.keys() - plan.arms):
-        raise ComparisonError(f"there is a key for {unknown[0]!r}, and no such arm")
-    arms = [_arm(arm_name, arm, folder, server) for arm_name, arm in plan.arms.items()]
+        raise ComparisonError(
+            f"--arm-api-key names the unknown arm {unknown[0]!r}; expected one of {', '.join(map(repr, plan.arms))}"
+        )
+    arms = [_build_arm(arm_name, arm, folder, server) for arm_name, arm in plan.arms.items()]
     if len(arms) < 2:
-        raise ComparisonError("a comparison needs two arms or more, such as --arm short=BASE:prompt.txt")
+        raise ComparisonError("a comparison needs at least two arms: repeat --arm, such as --arm short=BASE:prompt.txt")
     names = [arm.name for arm in arms]
     for wanted in filter(None, (plan.challenger, plan.reference)):
         if wanted not in names:
-            raise ComparisonError(f"there is no arm {wanted!r}: there are {', '.join(map(repr, names))}")
+            raise ComparisonError(f"unknown arm {wanted!r}; expected one of {', '.join(map(repr, names))}")
     challenger = plan.challenger or names[-1]
     others = [known for known in names if known != challenger]
     reference = plan.reference or others[-1]
@@ -109,64 +126,75 @@ def prepared(plan: Plan, folder: Path, name: str, server: Server, limit: int | N
         raise ComparisonError(f"the arm {challenger!r} can't be compared with itself")
     items = read_items(folder / plan.data)
     data = fingerprint({"items": items})
-    scorer = plan.scorer.knowing(item.expected for item in items)
+    scorer = plan.scorer.fit(item.expected for item in items)
     return Comparison(name, items[:limit], data, arms, challenger, reference, scorer, plan.max_tokens, plan.prices)
 
 
-def _arm(name: str, plan: ArmPlan, folder: Path, server: Server) -> Arm:
+def _build_arm(name: str, plan: ArmConfig, folder: Path, server: DefaultServer) -> Arm:
     key = server.arm_keys.get(name) or (None if plan.url else server.api_key)
     prompt = read_prompt(folder / plan.prompt) if plan.prompt else []
     return Arm(name, plan.model, prompt, plan.url or server.url, SecretStr(key) if key else None)
 
 
-SHORT, FEW_SHOT, ADAPTER = "base, short prompt", "base, few-shot prompt", "adapter, short prompt"
+SHORT_PROMPT_ARM, FEW_SHOT_ARM, ADAPTER_ARM = "base, short prompt", "base, few-shot prompt", "adapter, short prompt"
 
 
-def example_arms(base: str, adapter: str) -> dict[str, ArmPlan]:
-    """The three arms of an example's folder, which holds their prompts."""
+def example_arms(base: str, adapter: str) -> dict[str, ArmConfig]:
+    """The three arms of an example folder, with the names of their prompt files."""
     short, few_shot = Path("prompt_short.json"), Path("prompt_few_shot.json")
     return {
-        SHORT: ArmPlan(model=base, prompt=short),
-        FEW_SHOT: ArmPlan(model=base, prompt=few_shot),
-        ADAPTER: ArmPlan(model=adapter, prompt=short),
+        SHORT_PROMPT_ARM: ArmConfig(model=base, prompt=short),
+        FEW_SHOT_ARM: ArmConfig(model=base, prompt=few_shot),
+        ADAPTER_ARM: ArmConfig(model=adapter, prompt=short),
     }
 
 
-def parse_arm(words: str) -> tuple[str, ArmPlan]:
-    """Read NAME=MODEL or NAME=MODEL:PROMPT_FILE; a model's name may have colons, so the file must be there.
+def parse_arm(text: str) -> tuple[str, ArmConfig]:
+    """Parse NAME=MODEL or NAME=MODEL:PROMPT_FILE; as a model's name may have colons, the file must exist.
 
-    Raises ComparisonError.
+    Raises:
+        ComparisonError: the text has another form, or the file does not exist.
     """
-    name, equals, rest = words.partition("=")
+    name, equals, rest = text.partition("=")
     if not (name and equals and rest):
-        raise ComparisonError(f"{words!r} is no arm: write NAME=MODEL or NAME=MODEL:PROMPT_FILE")
+        raise ComparisonError(f"invalid --arm {text!r}; expected NAME=MODEL or NAME=MODEL:PROMPT_FILE")
     model, colon, file = rest.rpartition(":")
     if colon and Path(file).is_file():
-        return name, ArmPlan(model=model, prompt=Path(file).resolve())
+        return name, ArmConfig(model=model, prompt=Path(file).resolve())
     if file.endswith((".json", ".txt", ".md")):
-        raise ComparisonError(f"{words!r}: there is no prompt file {file}")
-    return name, ArmPlan(model=rest)
+        raise ComparisonError(f"--arm {text!r}: the prompt file {file} does not exist")
+    return name, ArmConfig(model=rest)
 
 
-def parse_keys(words: Sequence[str]) -> dict[str, str]:
-    """Read ARM=KEY, several; raises ComparisonError, which does not tell what a key is."""
-    parts = [word.partition("=") for word in words]
+def parse_keys(texts: Sequence[str]) -> dict[str, str]:
+    """Parse several ARM=KEY.
+
+    Raises:
+        ComparisonError: one has another form; the message does not contain the key.
+    """
+    parts = [text.partition("=") for text in texts]
     if not all(name and key for name, _, key in parts):
-        raise ComparisonError("a key of an arm is written ARM=KEY")
+        raise ComparisonError("invalid --arm-api-key; expected ARM=KEY")
     return {name: key for name, _, key in parts}
 
 
-def parse_arms(words: Sequence[str]) -> dict[str, ArmPlan]:
-    """Read several; raises ComparisonError, also for two of the same name."""
-    arms: dict[str, ArmPlan] = {}
-    for name, arm in map(parse_arm, words):
+def parse_arms(texts: Sequence[str]) -> dict[str, ArmConfig]:
+    """Parse several arms, by their names.
+
+    Raises:
+        ComparisonError: one is invalid, or two have the same name.
+    """
+    arms: dict[str, ArmConfig] = {}
+    for name, arm in map(parse_arm, texts):
         if name in arms:
-            raise ComparisonError(f"two arms are called {name!r}")
+            raise ComparisonError(f"two arms have the name {name!r}")
         arms[name] = arm
     return arms
 
 
-def told(error: ValidationError) -> str:
-    """What is wrong and where, in a line."""
+def format_validation_error(error: ValidationError) -> str:
+    """The first problems with their locations, in one line."""
     problems: Sequence[Mapping[str, Any]] = error.errors(include_input=False, include_url=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in problems[:5])
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ") for problem in problems[:5]
+    )

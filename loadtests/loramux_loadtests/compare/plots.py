@@ -1,4 +1,4 @@
-"""The pictures of a comparison's page, as the URLs of images that they hold themselves."""
+"""Plots of a comparison, as data URLs of SVG images."""
 
 import base64
 import io
@@ -9,52 +9,56 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from loramux_adapters.evaluation.scorers.texts import LabelScorer
+from loramux_loadtests.compare.answer_log import ScoredAnswer
 from loramux_loadtests.compare.plan import Comparison
-from loramux_loadtests.compare.rows import Row
-from loramux_loadtests.compare.summary import PassSummary, Summary
+from loramux_loadtests.compare.summary import ComparisonSummary, PassSummary
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#c2410c", "#64748b"
-_OTHER = "(none)"
-MOST_LABELS = 30
+_NO_LABEL = "(none)"
+MAX_LABELS = 30
 _plain = mpl.rc_context({"text.parse_math": False})
-"""What users call things is no formula, even with dollar signs in it."""
+"""Names that users chose are not formulas, even with dollar signs in them."""
 
 
 @_plain
-def quality(summary: Summary) -> str:
-    """Each arm's score with its interval."""
+def quality(summary: ComparisonSummary) -> str:
+    """Plot each arm's score with its interval."""
     arms = summary.passes[-1].arms
     names = list(arms)[::-1]
     figure = Figure(figsize=(8, 0.9 + 0.45 * len(names)), layout="constrained")
     axes = figure.subplots()
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         low, mean, high = arms[name].scores[summary.score]
         colour = _ORANGE if name == summary.challenger else _BLUE if name == summary.reference else _GREY
-        axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=4, linewidth=2)
+        axes.errorbar(mean, position, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=4, linewidth=2)
     axes.set(yticks=range(len(names)), yticklabels=names, xlabel=summary.score, ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="x", alpha=0.3)
     return _url(figure)
 
 
 @_plain
-def break_even(summary: Summary, found: PassSummary, mode: str) -> str:
-    """What a month costs with the challenger and with the reference, against how many requests it brings."""
-    paid = found.paid[mode]
-    challenger, reference = (found.arms[name].costs[mode].estimate for name in (summary.challenger, summary.reference))
-    fewest, estimate, most = paid.requests
+def break_even(summary: ComparisonSummary, pass_summary: PassSummary, mode: str) -> str:
+    """Plot the cost of a month with the challenger and with the reference against the requests in it."""
+    paid = pass_summary.paid[mode]
+    challenger, reference = (
+        pass_summary.arms[name].costs[mode].estimate for name in (summary.challenger, summary.reference)
+    )
+    low, estimate, high = paid.requests
     middle = estimate or 10_000
     requests = np.geomspace(max(1, middle / 100), middle * 100, 200)
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(requests, reference * requests, color=_BLUE, linewidth=2, label=summary.reference)
-    axes.plot(requests, paid.to_earn + challenger * requests, color=_ORANGE, linewidth=2, label=summary.challenger)
+    axes.plot(
+        requests, paid.fixed_cost_usd + challenger * requests, color=_ORANGE, linewidth=2, label=summary.challenger
+    )
     if estimate:
         axes.axvline(estimate, color=_GREY, linestyle="--", linewidth=1)
-        axes.axvspan(fewest or estimate, most or requests[-1], color=_GREY, alpha=0.15, linewidth=0)
-        label = f" {estimate:,.0f} requests" if most else f" {estimate:,.0f} requests, if ever"
+        axes.axvspan(low or estimate, high or requests[-1], color=_GREY, alpha=0.15, linewidth=0)
+        label = f" {estimate:,.0f} requests" if high else f" {estimate:,.0f} requests, if ever"
         axes.annotate(label, (estimate, reference * estimate), textcoords="offset points", xytext=(6, -14))
-    axes.set(xscale="log", yscale="log", xlabel="requests in the first month", ylabel="US dollars, making it included")
-    axes.xaxis.set_major_formatter("{x:,.0f}")  # a logarithmic axis' own are formulas
+    axes.set(xscale="log", yscale="log", xlabel="requests in the first month", ylabel="US dollars, including training")
+    axes.xaxis.set_major_formatter("{x:,.0f}")  # the default labels of a logarithmic axis are formulas
     axes.yaxis.set_major_formatter("{x:,g}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
@@ -63,18 +67,18 @@ def break_even(summary: Summary, found: PassSummary, mode: str) -> str:
 
 
 @_plain
-def confusion(comparison: Comparison, rows: Sequence[Row], arm: str) -> str | None:
-    """Which labels were taken for which, in the last pass; None where answers are no labels, or of too many kinds."""
+def confusion(comparison: Comparison, answers: Sequence[ScoredAnswer], arm: str) -> str | None:
+    """Plot the confusion matrix of an arm in the last pass; None without labels, or with more than MAX_LABELS."""
     scorer = comparison.scorer
-    if not isinstance(scorer, LabelScorer) or len(scorer.known) > MOST_LABELS:
+    if not isinstance(scorer, LabelScorer) or len(scorer.labels_by_casefold) > MAX_LABELS:
         return None
-    labels = [*scorer.known.values(), _OTHER]
-    last = rows[-1].pass_
+    labels = [*scorer.labels_by_casefold.values(), _NO_LABEL]
+    last = answers[-1].pass_
     counts = np.zeros((len(labels) - 1, len(labels)), int)
-    for row in rows:
-        expected = scorer.known.get(comparison.items[row.item].expected.strip().casefold())
-        if row.arm == arm and row.pass_ == last and expected:
-            counts[labels.index(expected), labels.index(scorer.named(row.text) or _OTHER)] += 1
+    for answer in answers:
+        expected = scorer.labels_by_casefold.get(comparison.items[answer.item].expected.strip().casefold())
+        if answer.arm == arm and answer.pass_ == last and expected:
+            counts[labels.index(expected), labels.index(scorer.find_label(answer.text) or _NO_LABEL)] += 1
     figure = Figure(figsize=(2.5 + 0.5 * len(labels), 1.8 + 0.42 * len(labels)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(counts, cmap="Blues", aspect="auto")
@@ -88,6 +92,6 @@ def confusion(comparison: Comparison, rows: Sequence[Row], arm: str) -> str | No
 
 
 def _url(figure: Figure) -> str:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""Every item through every arm, in turns; what has been answered already is not asked again."""
+"""Asks every item of every arm, in alternating batches; answers that the log already has are not asked again."""
 
 import asyncio
 import random
@@ -9,38 +9,42 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from loramux_loadtests.client import Client, Reply
+from loramux_loadtests.compare.answer_log import AnswerLog, Batch, MeasuredAnswer
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.plan import Arm, Comparison, Pass
-from loramux_loadtests.compare.rows import Answer, Journal, Turn
 
-Done = Callable[[], None]
+OnAnswer = Callable[[], None]
 
-ROUNDS, TURNS = 4, 8
-"""How many times `at_once` an arm's turn is long, and how many turns it has at least, if it has items for both: short
-enough to share a machine's moods and to tell how its time varies, long enough to fill it."""
+BATCH_ROUNDS, MIN_BATCHES = 4, 8
+"""A batch has BATCH_ROUNDS times `concurrency` items, or fewer so that each arm has MIN_BATCHES: short enough that all
+arms share slow periods of the machine and that the variance of its time shows, long enough to keep it busy."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a comparison is run: `at_once` requests of one arm are under way, in an order that `seed` draws."""
+class RunSettings:
+    """The settings of a run: concurrent requests, of one arm at a time, and the random seed of their order."""
 
     passes: Sequence[Pass] = ("warm",)
-    at_once: int = 4
+    concurrency: int = 4
     seed: int = 0
 
 
-def passes_of(words: str) -> tuple[Pass, ...]:
-    """Read `cold`, `warm` or both with a comma; raises ValueError for anything else."""
+def parse_passes(text: str) -> tuple[Pass, ...]:
+    """Parse `cold`, `warm` or both, separated by a comma.
+
+    Raises:
+        ValueError: a pass is unknown.
+    """
     known: dict[str, Pass] = {"cold": "cold", "warm": "warm"}
     try:
-        return tuple(known[word] for word in words.split(","))
+        return tuple(known[name] for name in text.split(","))
     except KeyError as error:
-        raise ValueError(f"{error} is no pass: cold and warm are") from error
+        raise ValueError(f"unknown pass {error}; expected cold, warm or cold,warm") from error
 
 
-def missing(comparison: Comparison, journal: Journal, name: str) -> dict[int, list[Arm]]:
-    """The arms of a pass that have not answered yet, by the items' numbers."""
-    answered = {(row.arm, row.item) for row in journal.answers if row.pass_ == name}
+def unanswered(comparison: Comparison, log: AnswerLog, name: str) -> dict[int, list[Arm]]:
+    """The arms that have not answered an item yet in this pass, by the items' numbers."""
+    answered = {(answer.arm, answer.item) for answer in log.answers if answer.pass_ == name}
     left = {
         number: [arm for arm in comparison.arms if (arm.name, number) not in answered]
         for number in range(len(comparison.items))
@@ -48,17 +52,20 @@ def missing(comparison: Comparison, journal: Journal, name: str) -> dict[int, li
     return {number: arms for number, arms in left.items() if arms}
 
 
-async def run(comparison: Comparison, settings: Settings, journal: Journal, done: Done) -> None:
-    """Fill the journal; raises ComparisonError when a request fails, and keeps what was answered before.
+async def run_comparison(comparison: Comparison, settings: RunSettings, log: AnswerLog, on_answer: OnAnswer) -> None:
+    """Ask until the log has every answer, and call `on_answer` after each.
 
-    The arms take turns on the same few items, in an order drawn anew each time: a machine that gets slower is so for
-    all, and yet no answer waits for another arm's longer prompt.
+    The arms alternate on the same few items, in a new random order each time: a machine that gets slower does so for
+    all of them, and yet no answer waits for another arm's longer prompt.
+
+    Raises:
+        ComparisonError: a request failed; the log keeps the answers before it.
     """
     async with AsyncExitStack() as stack:
         clients = {arm.name: await stack.enter_async_context(_client(arm)) for arm in comparison.arms}
-        asking = _Asking(comparison, settings, clients, journal, done)
+        runner = _Runner(comparison, settings, clients, log, on_answer)
         for name in settings.passes:
-            await asking.all_of(name)
+            await runner.run_pass(name)
 
 
 def _client(arm: Arm) -> Client:
@@ -66,37 +73,37 @@ def _client(arm: Arm) -> Client:
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """What all requests of a comparison have in common."""
+class _Runner:
+    """The state that all requests of a comparison share."""
 
     comparison: Comparison
-    settings: Settings
+    settings: RunSettings
     clients: Mapping[str, Client]
-    journal: Journal
-    done: Done
+    log: AnswerLog
+    on_answer: OnAnswer
 
-    async def all_of(self, name: Pass) -> None:
-        """A pass: turn after turn, of what is missing."""
-        draw = random.Random(self.settings.seed)  # noqa: S311 - an order, not a secret
-        arms, left = self.comparison.arms, missing(self.comparison, self.journal, name)
-        numbers, at_once = draw.sample(list(left), len(left)), self.settings.at_once
-        length = max(at_once, min(at_once * ROUNDS, len(numbers) // TURNS))
+    async def run_pass(self, name: Pass) -> None:
+        """Ask what is unanswered in a pass, batch by batch."""
+        rng = random.Random(self.settings.seed)  # noqa: S311 - an order, not a secret
+        arms, pending = self.comparison.arms, unanswered(self.comparison, self.log, name)
+        numbers, at_once = rng.sample(list(pending), len(pending)), self.settings.concurrency
+        length = max(at_once, min(at_once * BATCH_ROUNDS, len(numbers) // MIN_BATCHES))
         for start in range(0, len(numbers), length):
-            for arm in draw.sample(arms, len(arms)):
-                if asked := [number for number in numbers[start : start + length] if arm in left[number]]:
-                    await self._turn(name, arm, asked)
+            for arm in rng.sample(arms, len(arms)):
+                if asked := [number for number in numbers[start : start + length] if arm in pending[number]]:
+                    await self._run_batch(name, arm, asked)
 
-    async def _turn(self, name: Pass, arm: Arm, numbers: Sequence[int]) -> None:
-        places = asyncio.Semaphore(self.settings.at_once)
+    async def _run_batch(self, name: Pass, arm: Arm, numbers: Sequence[int]) -> None:
+        semaphore = asyncio.Semaphore(self.settings.concurrency)
 
         async def one(number: int) -> float:
-            async with places:
-                reply = await self._reply(name, arm, number)
-            self.journal.add(_answer(arm, number, name, reply))
-            self.done()
+            async with semaphore:
+                reply = await self._ask(name, arm, number)
+            self.log.add(_measured_answer(arm, number, name, reply))
+            self.on_answer()
             return reply.last
 
-        began = time.monotonic()
+        started = time.monotonic()
         tasks = [asyncio.ensure_future(one(number)) for number in numbers]
         try:
             ended = max(await asyncio.gather(*tasks))
@@ -104,11 +111,11 @@ class _Asking:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self.journal.took(name, arm.name, Turn(ended - began, len(numbers)))
+        self.log.add_batch(name, arm.name, Batch(ended - started, len(numbers)))
 
-    async def _reply(self, name: Pass, arm: Arm, number: int) -> Reply:
+    async def _ask(self, name: Pass, arm: Arm, number: int) -> Reply:
         client, comparison = self.clients[arm.name], self.comparison
-        # A salt is a part of what vLLM's prefix cache knows a prefix by, so nothing is found under a new one.
+        # The salt is part of the key of vLLM's prefix cache, so that nothing is found under a new one.
         salt = {"cache_salt": token_hex(16)} if name == "cold" else None
         messages = [*arm.prompt, *comparison.items[number].messages]
         reply = await client.chat(arm.model, messages, max_tokens=comparison.max_tokens, extra=salt)
@@ -117,8 +124,8 @@ class _Asking:
         return reply
 
 
-def _answer(arm: Arm, number: int, name: Pass, reply: Reply) -> Answer:
-    return Answer(
+def _measured_answer(arm: Arm, number: int, name: Pass, reply: Reply) -> MeasuredAnswer:
+    return MeasuredAnswer(
         pass_=name,
         arm=arm.name,
         item=number,

@@ -1,49 +1,55 @@
-"""Answers are scored when all are there: scoring takes time of its own, which must not be in any answer's."""
+"""Scoring of all answers after the last request, so that it takes no time from any of them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 from loramux_adapters.evaluation.scorers import Scores, ScoringError
+from loramux_loadtests.compare.answer_log import AnswerLog, MeasuredAnswer, ScoredAnswer
 from loramux_loadtests.compare.plan import Comparison
-from loramux_loadtests.compare.rows import Answer, Journal, Row
 
 
-async def score(
-    comparison: Comparison, answers: Sequence[Answer], journal: Journal, at_once: int, done: Callable[[], None]
-) -> list[Row]:
-    """The answers with their scores. Those that are in the journal are taken from there, others are put there.
+async def score_answers(
+    comparison: Comparison,
+    answers: Sequence[MeasuredAnswer],
+    log: AnswerLog,
+    concurrency: int,
+    on_answer: Callable[[], None],
+) -> list[ScoredAnswer]:
+    """Return the answers with their scores, from the log or newly scored and logged; calls `on_answer` after each.
 
-    An answer that the scorer fails on has none, nor has one that gets scores of other names than the first.
+    An answer that the scorer fails on has no scores, nor has one whose scores have other names than the first's.
     """
-    places = asyncio.Semaphore(at_once)  # a judge is a server, too
+    semaphore = asyncio.Semaphore(concurrency)  # a judge is a server, too
 
-    async def one(answer: Answer) -> Row:
-        async with places:
-            scores, error = journal.scores.get(answer.key), None
+    async def one(answer: MeasuredAnswer) -> ScoredAnswer:
+        async with semaphore:
+            scores, error = log.scores.get(answer.key), None
             if scores is None:
-                scores, error = await _given(comparison, answer)
-            if scores and answer.key not in journal.scores:
-                journal.scored(answer.key, scores)
-        done()
-        return Row(**answer.model_dump(), scores=scores, error=error)
+                scores, error = await _score_one(comparison, answer)
+            if scores and answer.key not in log.scores:
+                log.add_scores(answer.key, scores)
+        on_answer()
+        return ScoredAnswer(**answer.model_dump(), scores=scores, error=error)
 
-    return _alike(await asyncio.gather(*map(one, answers)))
+    return _with_same_score_names(await asyncio.gather(*map(one, answers)))
 
 
-async def _given(comparison: Comparison, answer: Answer) -> tuple[Scores, str | None]:
+async def _score_one(comparison: Comparison, answer: MeasuredAnswer) -> tuple[Scores, str | None]:
     item = comparison.items[answer.item]
     question = "\n".join(message["content"] for message in item.messages)
     try:
-        return await comparison.scorer.grade(question, answer.text, item.expected), None
+        return await comparison.scorer.score_async(question, answer.text, item.expected), None
     except ScoringError as error:
         return {}, str(error)
 
 
-def _alike(rows: Sequence[Row]) -> list[Row]:
-    """Scores can be put together only where all have the same names."""
-    names = next((list(row.scores) for row in rows if row.scores), [])
-    other = f"the scorer gave other scores here than {', '.join(names)}"
+def _with_same_score_names(answers: Sequence[ScoredAnswer]) -> list[ScoredAnswer]:
+    """Drop scores whose names differ from the first's: they can't be averaged."""
+    names = next((list(answer.scores) for answer in answers if answer.scores), [])
+    error = f"the scorer returned other scores than {', '.join(names)} for this answer"
     return [
-        row if not row.scores or list(row.scores) == names else row.model_copy(update={"scores": {}, "error": other})
-        for row in rows
+        answer
+        if not answer.scores or list(answer.scores) == names
+        else answer.model_copy(update={"scores": {}, "error": error})
+        for answer in answers
     ]

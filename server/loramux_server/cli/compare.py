@@ -41,7 +41,8 @@ def compare(
         Passes, typer.Option(help="State of the prefix cache; cold: empty for each request (vLLM's cache_salt).")
     ] = Passes.WARM,
     prices: Annotated[
-        Path | None, typer.Option(exists=True, help="YAML file with default, arms, gpu_hour, training, month.")
+        Path | None,
+        typer.Option(exists=True, help="YAML: prices as in loramux.yaml; also default, arms, training, month."),
     ] = None,
     condition: Annotated[
         list[str] | None,
@@ -102,8 +103,9 @@ def compare(
     # Its plots and statistics take a second to import, which no other command should wait for.
     from loramux_loadtests.compare.errors import ComparisonError
     from loramux_loadtests.compare.markdown import write_tables
+    from loramux_loadtests.compare.reading import CompareOptions
     from loramux_loadtests.compare.runner import RunSettings, parse_passes
-    from loramux_loadtests.compare.session import CompareOptions, compare_all
+    from loramux_loadtests.compare.session import compare_all
 
     options = CompareOptions(
         url=url,

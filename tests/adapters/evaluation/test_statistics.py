@@ -64,10 +64,10 @@ def test_pairs_that_make_no_ratio_are_refused(ours: list[float], theirs: list[fl
 
 
 def test_the_interval_of_a_quantile_holds_it_as_often_as_it_says() -> None:
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for q, count in ((0.5, 30), (0.95, 200)):
         true = -np.log(1 - q)
-        intervals = [quantile_interval(chance.exponential(size=count).tolist(), q) for _ in range(1000)]
+        intervals = [quantile_interval(rng.exponential(size=count).tolist(), q) for _ in range(1000)]
         held = sum(low <= true <= high for low, _, high in intervals) / 1000
         assert 0.94 <= held <= 0.99
         assert all(low <= estimate <= high for low, estimate, high in intervals)

@@ -1,68 +1,62 @@
-from collections.abc import Sequence
-
 import pytest
 
-from loramux_adapters.evaluation.verdict import Row, Trial, summed_up
-
-SHOTS = "base with 9 examples in its prompt"
-
-
-def arm(name: str, scores: Sequence[float], tokens: int) -> list[Row]:
-    return [Row(name, i, "yes", "no", {"exact match": score}, tokens, 2, 0.5) for i, score in enumerate(scores)]
+from loramux_adapters.evaluation.statistics import mean_interval
+from loramux_adapters.evaluation.verdict import MIN_ITEMS, compare_scores, score_intervals, verdict_sentence
 
 
-def trial(adapter: Sequence[float], base: Sequence[float], shots: Sequence[float], shot_tokens: int = 500) -> Trial:
-    rows = arm("adapter", adapter, 20) + arm("base", base, 20) + arm(SHOTS, shots, shot_tokens)
-    return summed_up(rows, "exact match", left_out=3)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict", "sentence"),
+    [
+        ([1] * 19 + [0], [0] * 20, "better", "The new is better than the old by 0.95 ["),
+        ([0] * 20, [1] * 20, "worse", "Keep the old: the new is worse by 1.00 [-1.00, -1.00]"),
+        ([1, 0] * 10, [0, 1] * 10, "no difference shown", "Keep the old, unless cost decides: for the new no differe"),
+        ([1] * 9, [0] * 9, "too few items", "9 items are too few for a verdict: the new relative to the old +1.00 ["),
+    ],
+)
+def test_the_verdict_is_what_the_interval_allows(
+    ours: list[float], theirs: list[float], verdict: str, sentence: str
+) -> None:
+    compared = compare_scores(ours, theirs)
+    assert (compared.verdict, compared.items) == (verdict, len(ours))
+    assert verdict_sentence(compared, "the new", "the old").startswith(sentence)
 
 
-def test_an_adapter_is_better_only_if_the_whole_interval_says_so() -> None:
-    found = trial([1] * 18 + [0] * 2, [0] * 20, [1] * 5 + [0] * 15)
-    assert (found.verdict, found.rival, found.questions, found.left_out) == ("better", SHOTS, 20, 3)
-    assert found.gain.mean == pytest.approx(0.65)
-    assert found.gain.low > 0
-    assert found.sentence == (
-        f"The adapter is better than the {SHOTS}: exact match 0.90 against 0.25 on 20 held-out questions, a difference "
-        f"of {found.gain}, at 1/25 of its prompt tokens."
-    )
+def test_the_difference_is_taken_item_by_item() -> None:
+    # Each alone varies widely, yet one is better by the same on every item: the interval must be a point.
+    assert compare_scores([0.5, 1.0] * 6, [0.0, 0.5] * 6).difference == (0.5, 0.5, 0.5)
 
 
-def test_where_the_interval_holds_0_no_gain_is_claimed() -> None:
-    found = trial([1] * 11 + [0] * 9, [0] * 20, [0] * 10 + [1] * 10)
-    assert found.verdict == "no difference shown"
-    assert found.sentence.startswith(f"Keep prompting, unless tokens or time decide: no gain over the {SHOTS} is shown")
-
-
-def test_a_few_questions_are_no_verdict_however_clear() -> None:
-    found = trial([1] * 9, [0] * 9, [0] * 9)
-    assert found.verdict == "too few questions"
-    assert found.sentence.startswith("The questions are too few for a verdict between the adapter and the base")
-
-
-def test_a_worse_adapter_is_called_so() -> None:
-    found = trial([0] * 20, [1] * 20, [0] * 20)
-    assert (found.verdict, found.rival) == ("worse", "base")
-    assert found.sentence.startswith("Keep prompting: the base does better than the adapter")
-    assert "at the same prompt tokens" in found.sentence
-
-
-def test_the_rival_is_the_better_of_the_arms_without_the_adapter() -> None:
-    assert trial([1] * 20, [1] * 20, [0] * 20).rival == "base"
-    assert trial([1] * 20, [0] * 20, [1] * 20).rival == SHOTS
-
-
-def test_pairs_are_compared_question_by_question_in_whatever_order_they_came() -> None:
-    rows = arm("adapter", [1, 0] * 10, 20) + arm("base", [1, 0] * 10, 20)
-    found = summed_up(rows[::-1], "exact match", 0)
-    assert (found.gain.low, found.gain.high) == (0, 0)  # unpaired, the interval would be wide
-    assert found.arms["base"].scores["exact match"].high > 0.6
-
-
-def test_arms_that_answered_different_questions_are_not_compared() -> None:
+def test_scores_of_different_items_are_not_compared() -> None:
     with pytest.raises(ValueError, match="zip"):
-        summed_up(arm("adapter", [1] * 4, 20) + arm("base", [1] * 3, 20), "exact match", 0)
+        compare_scores([1.0, 1.0], [1.0])
 
 
-def test_a_trial_survives_the_database() -> None:
-    found = trial([1, 0], [0, 0], [1, 1])
-    assert Trial.model_validate_json(found.model_dump_json()) == found
+@pytest.mark.parametrize(
+    ("ratio", "phrase"),
+    [
+        (1 / 18, " at 1/18 of the prompt tokens"),
+        (0.5, " at 0.50 times the prompt tokens"),
+        (1.0, " at the same prompt tokens"),
+        (2.0, " at 2.00 times the prompt tokens"),
+        (0.0, "."),
+        (None, "."),
+    ],
+)
+def test_the_sentence_says_how_many_prompt_tokens_it_takes(ratio: float | None, phrase: str) -> None:
+    sentence = verdict_sentence(compare_scores([1] * 10, [0] * 10), "a", "b", token_ratio=ratio)
+    assert sentence.removeprefix("A is better than b by 1.00 [+1.00, +1.00]") == f"{phrase.rstrip('.')}."
+
+
+def test_every_verdict_carries_the_details_and_only_a_winner_or_a_tie_its_payback() -> None:
+    for ours, theirs in ((1, 0), (0, 1), (1, 1)):
+        compared = compare_scores([ours] * MIN_ITEMS, [theirs] * MIN_ITEMS)
+        sentence = verdict_sentence(compared, "a", "b", payback="; it pays", details="x")
+        assert sentence.endswith(" (x).")
+        assert ("; it pays" in sentence) == (compared.verdict != "worse")
+
+
+def test_a_share_has_an_interval_even_where_all_scores_are_equal() -> None:
+    intervals = score_intervals([{"exact": 1.0, "similarity": 0.5}] * 20)
+    assert intervals["exact"] == mean_interval([1.0] * 20)
+    assert intervals["exact"].low < 1 == intervals["exact"].high
+    assert intervals["similarity"] == (0.5, 0.5, 0.5)

@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_loadtests.compare.assertions import NAMES, check, holds, names
-from loramux_loadtests.compare.costs import Prices
+from loramux_adapters.evaluation.token_prices import TokenPrices
+from loramux_loadtests.compare.assertions import VARIABLES, assertion_variables, check_condition, evaluate_condition
+from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.summary import summarize
-from loramux_loadtests.prices import TokenPrices
 from tests.helpers.comparisons import comparison, rows
 
-KNOWN = {"quality_gain": 0.4, "cost_ratio": 0.5, "break_even_requests": float("inf")}
+VALUES = {"quality_gain": 0.4, "cost_ratio": 0.5, "break_even_requests": float("inf")}
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ KNOWN = {"quality_gain": 0.4, "cost_ratio": 0.5, "break_even_requests": float("i
     ],
 )
 def test_a_condition_is_what_it_reads_as(condition: str, expected: bool) -> None:
-    assert holds(condition, KNOWN) is expected
+    assert evaluate_condition(condition, VALUES) is expected
 
 
 @pytest.mark.parametrize(
     ("condition", "reason"),
     [
-        ("quality > 1", "quality is not known; known are break_even_requests, cost_ratio, quality_gain"),
-        ("quality_gain >", "can't be read"),
-        ("", "can't be read"),
+        ("quality > 1", "unknown variable 'quality'; variables are break_even_requests, cost_ratio, quality_gain"),
+        ("quality_gain >", "invalid syntax"),
+        ("", "invalid syntax"),
         ("__import__('os').system('true')", "only numbers"),
         ("quality_gain.real > 0", "only numbers"),
         ("[1][0] > 0", "only numbers"),
@@ -42,36 +42,36 @@ def test_a_condition_is_what_it_reads_as(condition: str, expected: bool) -> None
         ("(lambda: 1)() > 0", "only numbers"),
         ("quality_gain in (1, 2)", "only numbers"),
         ("1 / 0 > 1", "division by zero"),
-        ("(" * 500, "can't be read"),
-        ("quality_gain > 0 " + "and 1 " * 5000, "1000 characters at most"),
+        ("(" * 500, "invalid syntax"),
+        ("quality_gain > 0 " + "and 1 " * 5000, "at most 1000 characters"),
     ],
 )
 def test_anything_else_is_refused(condition: str, reason: str) -> None:
     with pytest.raises(ComparisonError, match=reason):
-        holds(condition, KNOWN)
+        evaluate_condition(condition, VALUES)
 
 
 @given(condition=st.text(max_size=40) | st.text(alphabet="()<>=.01 andornotqualityg_*-+[]", max_size=60))
 def test_no_text_breaks_it(condition: str) -> None:
     try:
-        assert holds(condition, KNOWN) in (True, False)
+        assert evaluate_condition(condition, VALUES) in (True, False)
     except ComparisonError as error:
         assert "--assert" in str(error)
 
 
 @pytest.mark.parametrize("condition", ["quality_gane > 0", "quality_gain >", "[1]"])
-def test_what_can_never_hold_is_told_before_anything_is_asked(condition: str) -> None:
+def test_what_can_never_hold_is_refused_before_the_first_request(condition: str) -> None:
     with pytest.raises(ComparisonError, match="--assert"):
-        check(condition)
-    check("1 / (cost_ratio - 1) > 0")  # it depends
+        check_condition(condition)
+    check_condition("1 / (cost_ratio - 1) > 0")  # it depends
 
 
-def test_what_is_known_is_of_the_challenger_beside_the_reference() -> None:
-    prices = Prices(default=TokenPrices(input=1), training=1)
-    known = names(summarize(comparison(prices=prices), rows([1, 1, 1, 0, 1, 1, 1, 0], [0] * 8), {}))
-    assert (known["quality"], known["reference_quality"], known["quality_gain"]) == (0.75, 0, 0.75)
-    assert 0 < known["quality_gain_low"] < 0.75 < known["quality_gain_high"] <= 1
-    assert known["prompt_token_ratio"] == known["cost_ratio"] == known["cost_ratio_high"] == pytest.approx(10 / 500)
-    assert known["break_even_requests"] == known["break_even_requests_high"] == pytest.approx(1 / 490e-6)
-    assert (known["latency_ratio"], known["unscored"], known["items"]) == (1, 0, 8)
-    assert known.keys() == set(NAMES)
+def test_variables_are_of_the_challenger_relative_to_the_reference() -> None:
+    prices = ComparisonPrices(default=TokenPrices(input=1), training=1)
+    variables = assertion_variables(summarize(comparison(prices=prices), rows([1, 1, 1, 0, 1, 1, 1, 0], [0] * 8), {}))
+    assert (variables["quality"], variables["reference_quality"], variables["quality_gain"]) == (0.75, 0, 0.75)
+    assert 0 < variables["quality_gain_low"] < 0.75 < variables["quality_gain_high"] <= 1
+    assert variables["prompt_token_ratio"] == variables["cost_ratio"] == variables["cost_ratio_high"] == pytest.approx(10 / 500)
+    assert variables["break_even_requests"] == variables["break_even_requests_high"] == pytest.approx(1 / 490e-6)
+    assert (variables["latency_ratio"], variables["unscored"], variables["items"]) == (1, 0, 8)
+    assert variables.keys() == set(VARIABLES)

@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from loramux_adapters.evaluation.items import Item
 from loramux_adapters.evaluation.scorers.texts import ExactScorer
-from loramux_loadtests.compare.costs import Prices
+from loramux_loadtests.compare.answer_log import Batch
+from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.items import Item
-from loramux_loadtests.compare.markdown import BEGIN, END, overview, table, write_tables
-from loramux_loadtests.compare.page import disagreements, html, write
-from loramux_loadtests.compare.rows import Turn
+from loramux_loadtests.compare.markdown import BEGIN, END, summary_table, terminal_table, write_tables
+from loramux_loadtests.compare.page import disagreements, render_html, write_report
 from loramux_loadtests.compare.summary import summarize
 from tests.helpers.comparisons import PROMPTED, TUNED, chat, comparison, row, rows
 
 EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }} $x_$y_$ | [/b]\n`"
-PRICES = Prices(gpu_hour=1.0, training=0.01)
-TURNS = {("warm", arm): [Turn(6.0, 2)] * 6 for arm in (PROMPTED, TUNED)}
+PRICES = ComparisonPrices(gpu_hour=1.0, training=0.01)
+BATCHES = {("warm", arm): [Batch(6.0, 2)] * 6 for arm in (PROMPTED, TUNED)}
 
 
-def test_whatever_was_written_is_text_on_the_page() -> None:
+def test_text_of_models_and_users_is_escaped_on_the_page() -> None:
     evil = comparison(prices=PRICES)
     evil = evil._replace(
         name=EVIL,
@@ -33,53 +33,55 @@ def test_whatever_was_written_is_text_on_the_page() -> None:
         scorer=ExactScorer(type="exact"),
     )
     scored = {"text": EVIL, "scores": {EVIL: 1.0}}
-    answers = [one.model_copy(update={"arm": f"{EVIL} {one.arm}", **scored}) for one in rows([1] * 12, [0] * 12)]
+    answers = [answer.model_copy(update={"arm": f"{EVIL} {answer.arm}", **scored}) for answer in rows([1] * 12, [0] * 12)]
     summary = summarize(evil, answers, {})
-    page = re.sub(r"data:[^\"]*", "", html(evil, summary, answers, {"seed": EVIL}))
+    page = re.sub(r"data:[^\"]*", "", render_html(evil, summary, answers, {"seed": EVIL}))
     assert "<script" not in page
     assert "<img src=x" not in page
     assert page.count("{{ 7 * 7 }}") == page.count("&lt;script&gt;") >= 4 * 3
-    cells = [len(re.findall(r"(?<!\\)\|", line)) for line in table(summary).splitlines() if line.startswith("|")]
+    cells = [
+        len(re.findall(r"(?<!\\)\|", line)) for line in summary_table(summary).splitlines() if line.startswith("|")
+    ]
     assert (len(cells), len(set(cells))) == (4, 1)
-    told = io.StringIO()
-    Console(file=told, width=2000).print(overview(summary, summary.passes[-1]))
-    assert "[/b]" in told.getvalue()
+    printed = io.StringIO()
+    Console(file=printed, width=2000).print(terminal_table(summary, summary.passes[-1]))
+    assert "[/b]" in printed.getvalue()
 
 
-def test_the_page_needs_nothing_else() -> None:
+def test_the_page_is_self_contained() -> None:
     found = comparison(prices=PRICES)
     answers = rows([1] * 12, [0] * 12)
-    page = html(found, summarize(found, answers, TURNS), answers, {})
+    page = render_html(found, summarize(found, answers, BATCHES), answers, {})
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "default-src 'none'" in page
     assert page.count("<img") == 1 + 1 + 2  # quality, break-even, a confusion matrix each
-    assert "When it pays, by gpu hour" in page
+    assert "When it pays for itself, by gpu hour" in page
 
 
-def test_no_label_of_a_picture_is_a_formula() -> None:
+def test_no_label_of_a_plot_is_a_formula() -> None:
     found = comparison(prices=PRICES)
     answers = rows([1] * 12, [0] * 12)
-    page = html(found, summarize(found, answers, TURNS), answers, {})
-    pictures = [base64.b64decode(data).decode() for data in re.findall(r"svg\+xml;base64,([^\"]+)", page)]
-    assert any("<!-- 10,000 -->" in picture for picture in pictures)
-    assert not any("mathdefault" in picture for picture in pictures)
+    page = render_html(found, summarize(found, answers, BATCHES), answers, {})
+    plots = [base64.b64decode(data).decode() for data in re.findall(r"svg\+xml;base64,([^\"]+)", page)]
+    assert any("<!-- 10,000 -->" in plot for plot in plots)
+    assert not any("mathdefault" in plot for plot in plots)
 
 
 def test_the_worst_come_first_and_equals_do_not_come() -> None:
     answers = rows([0, 1, 1, 1], [1, 0, 1, 0.5])
     shown = disagreements(comparison(), answers)
-    assert [one.difference for one in shown] == [-1, 1, 0.5]
+    assert [item.difference for item in shown] == [-1, 1, 0.5]
     assert shown[0].answers == {TUNED: "stop", PROMPTED: "stop"}
 
 
-def test_unscored_answers_are_no_disagreement() -> None:
+def test_unscored_answers_are_not_disagreements() -> None:
     assert disagreements(comparison(), [row(TUNED, 0, scores={}, error="x"), row(PROMPTED, 0)]) == []
 
 
 def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
     found, answers = comparison(), rows([1, 0], [0, 0])
     summary = summarize(found, answers, {})
-    write(tmp_path, found, summary, answers, {"seed": 3})
+    write_report(tmp_path, found, summary, answers, {"seed": 3})
     document = json.loads((tmp_path / "report.json").read_text())
     assert (document["verdict"], document["facts"]) == (summary.verdict, {"seed": 3})
     assert document["machine"]["cores"]
@@ -87,12 +89,12 @@ def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
-    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), TURNS)
-    text = table(summary)
+    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), BATCHES)
+    text = summary_table(summary)
     assert "| tuned | 1.000 \\[0.510, 1.000\\] | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in text
-    assert "$ a 1,000, gpu hour" in text
-    assert "**4 items are too few for a verdict: “tuned” over “prompted” +1.00 \\[" in text
-    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in table(summary, brief=True)
+    assert "$ per 1,000, gpu hour" in text
+    assert "**4 items are too few for a verdict: “tuned” relative to “prompted” +1.00 \\[" in text
+    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in summary_table(summary, brief=True)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_tables(readme, [summary, summary])
@@ -104,10 +106,10 @@ def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", BEGIN, f"{END}{BEGIN}", None])
-def test_a_readme_without_a_place_is_left_alone(tmp_path: Path, content: str | None) -> None:
+def test_a_readme_without_marks_is_not_changed(tmp_path: Path, content: str | None) -> None:
     readme = tmp_path / "README.md"
     if content is not None:
         readme.write_text(content)
-    with pytest.raises(ComparisonError, match=r"README.md (has no place|can't be read)"):
+    with pytest.raises(ComparisonError, match=r"README.md (has no marks|can't be read)"):
         write_tables(readme, [])
     assert content is None or readme.read_text() == content

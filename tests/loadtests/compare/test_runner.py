@@ -4,57 +4,57 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from loramux_loadtests.compare.answer_log import AnswerLog
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.rows import Journal
-from loramux_loadtests.compare.runner import Settings, passes_of, run
+from loramux_loadtests.compare.runner import RunSettings, parse_passes, run_comparison
 from tests.helpers.comparisons import PROMPTED, TUNED, Lights, comparison
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "rows.jsonl", "a") as journal:
+def journal(tmp_path: Path) -> Iterator[AnswerLog]:
+    with AnswerLog(tmp_path / "rows.jsonl", "a") as journal:
         yield journal
 
 
-async def test_every_item_goes_through_every_arm_with_that_arms_prompt(journal: Journal) -> None:
-    lights, done = Lights(), []
+async def test_every_arm_gets_every_item_with_its_own_prompt(journal: AnswerLog) -> None:
+    lights, calls = Lights(), []
     async with lights.running() as url:
-        await run(comparison(url), Settings(), journal, lambda: done.append(1))
-    assert len(lights.asked) == len(journal.answers) == len(done) == 24
-    said = {arm: {row.text for row in journal.answers if row.arm == arm} for arm in (PROMPTED, TUNED)}
-    assert said == {PROMPTED: {"stop"}, TUNED: {"stop", "go"}}
+        await run_comparison(comparison(url), RunSettings(), journal, lambda: calls.append(1))
+    assert len(lights.asked) == len(journal.answers) == len(calls) == 24
+    texts = {arm: {row.text for row in journal.answers if row.arm == arm} for arm in (PROMPTED, TUNED)}
+    assert texts == {PROMPTED: {"stop"}, TUNED: {"stop", "go"}}
     assert {row.input_tokens for row in journal.answers if row.arm == PROMPTED} == {40}
     assert all(row.ttft is not None and row.seconds >= row.ttft for row in journal.answers)
     assert all(body["temperature"] == 0 and body["max_tokens"] == 4 for body in lights.asked)
     for arm in (PROMPTED, TUNED):
-        assert [turn.answers for turn in journal.turns["warm", arm]] == [4, 4, 4]
-        assert all(turn.seconds > 0 for turn in journal.turns["warm", arm])
+        assert [turn.answers for turn in journal.batches["warm", arm]] == [4, 4, 4]
+        assert all(turn.seconds > 0 for turn in journal.batches["warm", arm])
 
 
 async def test_the_arms_take_turns_in_going_first_and_a_seed_repeats_the_order(tmp_path: Path) -> None:
     orders = []
     for number, seed in enumerate((1, 1, 2)):
         lights = Lights()
-        with Journal(tmp_path / f"{number}.jsonl", "a") as journal:
+        with AnswerLog(tmp_path / f"{number}.jsonl", "a") as journal:
             async with lights.running() as url:
-                await run(comparison(url), Settings(at_once=1, seed=seed), journal, lambda: None)
+                await run_comparison(comparison(url), RunSettings(concurrency=1, seed=seed), journal, lambda: None)
         orders.append([(body["messages"][-1]["content"], body["model"]) for body in lights.asked])
     assert {model for _, model in orders[0][::2]} == {"tiny", "lights"}
     assert [content for content, _ in orders[0]] == [content for content, _ in orders[1]]
     assert [content for content, _ in orders[0]] != [content for content, _ in orders[2]]
 
 
-async def test_an_answer_never_waits_for_another_arms_prompt(journal: Journal) -> None:
+async def test_an_answer_never_waits_for_another_arms_prompt(journal: AnswerLog) -> None:
     lights = Lights(takes=0.01)
     async with lights.running() as url:
-        await run(comparison(url), Settings(at_once=3), journal, lambda: None)
+        await run_comparison(comparison(url), RunSettings(concurrency=3), journal, lambda: None)
     assert lights.together == {("tiny",) * n for n in (1, 2, 3)} | {("lights",) * n for n in (1, 2, 3)}
 
 
-async def test_a_cold_pass_salts_each_request_with_something_new(journal: Journal) -> None:
+async def test_a_cold_pass_salts_each_request_with_something_new(journal: AnswerLog) -> None:
     lights = Lights()
     async with lights.running() as url:
-        await run(comparison(url, count=4), Settings(passes=("cold", "warm")), journal, lambda: None)
+        await run_comparison(comparison(url, count=4), RunSettings(passes=("cold", "warm")), journal, lambda: None)
     salts = [body.get("cache_salt") for body in lights.asked]
     assert len(set(salts[:8])) == 8
     assert salts[8:] == [None] * 8
@@ -62,44 +62,44 @@ async def test_a_cold_pass_salts_each_request_with_something_new(journal: Journa
 
 
 async def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
-    for fails_after, asked in ((7, None), (1000, 24)):
+    for fails_after, total in ((7, None), (1000, 24)):
         lights = Lights(fails_after)
-        with Journal(tmp_path / "rows.jsonl", "a") as journal:
+        with AnswerLog(tmp_path / "rows.jsonl", "a") as journal:
             kept = len(journal.answers)
             async with lights.running() as url:
-                if asked is None:
+                if total is None:
                     with pytest.raises(ComparisonError, match="500"):
-                        await run(comparison(url), Settings(at_once=1), journal, lambda: None)
+                        await run_comparison(comparison(url), RunSettings(concurrency=1), journal, lambda: None)
                     assert 0 < len(journal.answers) <= 7
                 else:
-                    await run(comparison(url), Settings(at_once=1), journal, lambda: None)
-                    assert len(lights.asked) == asked - kept
-                    assert len(journal.answers) == asked
+                    await run_comparison(comparison(url), RunSettings(concurrency=1), journal, lambda: None)
+                    assert len(lights.asked) == total - kept
+                    assert len(journal.answers) == total
 
 
-async def test_a_model_that_is_not_there_is_named_with_its_arm(journal: Journal) -> None:
+async def test_a_missing_model_is_named_with_its_arm(journal: AnswerLog) -> None:
     async with Lights(fails_after=0, status=404).running() as url:
         with pytest.raises(ComparisonError, match=r"(tuned|prompted) \((lights|tiny) at .*404 .*does not exist"):
-            await run(comparison(url), Settings(), journal, lambda: None)
+            await run_comparison(comparison(url), RunSettings(), journal, lambda: None)
 
 
-async def test_a_server_that_does_not_answer_is_told(journal: Journal) -> None:
+async def test_a_server_that_does_not_answer_is_an_error(journal: AnswerLog) -> None:
     with pytest.raises(ComparisonError, match="Cannot connect"):
-        await run(comparison(), Settings(), journal, lambda: None)
+        await run_comparison(comparison(), RunSettings(), journal, lambda: None)
     assert journal.answers == []
 
 
-async def test_no_server_gets_the_key_of_another(journal: Journal) -> None:
+async def test_no_server_gets_the_key_of_another(journal: AnswerLog) -> None:
     mine, theirs = Lights(), Lights()
     async with mine.running() as url, theirs.running() as other:
         both = comparison(url)
         arms = [both.arms[0]._replace(api_key=SecretStr("mine")), both.arms[1]._replace(url=other)]
-        await run(both._replace(arms=arms), Settings(), journal, lambda: None)
+        await run_comparison(both._replace(arms=arms), RunSettings(), journal, lambda: None)
     assert (mine.keys, theirs.keys) == ({"Bearer mine"}, {None})
 
 
-@pytest.mark.parametrize("words", ["", "hot", "cold,", "cold;warm"])
-def test_passes_are_cold_and_warm(words: str) -> None:
-    assert passes_of("cold,warm") == ("cold", "warm")
-    with pytest.raises(ValueError, match="is no pass"):
-        passes_of(words)
+@pytest.mark.parametrize("text", ["", "hot", "cold,", "cold;warm"])
+def test_passes_are_cold_and_warm(text: str) -> None:
+    assert parse_passes("cold,warm") == ("cold", "warm")
+    with pytest.raises(ValueError, match="expected cold, warm"):
+        parse_passes(text)

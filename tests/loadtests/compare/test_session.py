@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.session import scorer
+from loramux_loadtests.compare.reading import parse_scorer
 from loramux_server.cli.main import main
 from tests.helpers.comparisons import Lights, example
 
@@ -55,8 +55,8 @@ class Run:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def __call__(self, *words: str, url: str | None = None) -> tuple[int, str]:
-        result = CliRunner().invoke(main, ["compare", *words, "--url", url or self.url])
+    def __call__(self, *arguments: str, url: str | None = None) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["compare", *arguments, "--url", url or self.url])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, " ".join(result.output.split())
@@ -83,7 +83,7 @@ def test_data_and_arms_can_be_given_on_the_command_line(run: Run, lights: Lights
     assert {len(body["messages"]) for body in lights.asked} == {1, 2}
 
 
-def test_a_condition_that_does_not_hold_exits_with_1_and_says_what_is(run: Run, tmp_path: Path) -> None:
+def test_a_condition_that_does_not_hold_exits_with_1_and_prints_the_variables(run: Run, tmp_path: Path) -> None:
     code, output = run(str(example(tmp_path)), "--assert", "quality_gain > 0.9", "--assert", "quality > 0")
     assert code == 1
     assert "does not hold: quality_gain > 0.9" in output
@@ -92,21 +92,21 @@ def test_a_condition_that_does_not_hold_exits_with_1_and_says_what_is(run: Run, 
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("options", "reason"),
     [
-        (["--assert", "quality_gane > 0"], "quality_gane is not known"),
-        (["--assert", "cost_ratio < 1"], "cost_ratio is not known"),  # as there are no prices
+        (["--assert", "quality_gane > 0"], "unknown variable 'quality_gane'"),
+        (["--assert", "cost_ratio < 1"], "unknown variable 'cost_ratio'"),  # as there are no prices
         (["--prices", "prices.yaml"], "prices.yaml: gpu_hour"),
-        (["--challenger", "nobody"], "there is no arm 'nobody'"),
+        (["--challenger", "nobody"], "unknown arm 'nobody'"),
     ],
 )
-def test_a_wrong_word_breaks_it_off_with_2(run: Run, tmp_path: Path, words: list[str], reason: str) -> None:
+def test_an_invalid_option_exits_with_2(run: Run, tmp_path: Path, options: list[str], reason: str) -> None:
     (tmp_path / "prices.yaml").write_text("gpu_hour: much\n")
-    code, output = run(str(example(tmp_path)), *words)
+    code, output = run(str(example(tmp_path)), *options)
     assert (code, reason in output) == (2, True), output
 
 
-def test_a_model_that_is_not_there_breaks_it_off_and_the_next_run_goes_on(
+def test_a_missing_model_exits_with_2_and_the_next_run_resumes(
     run: Run, lights: Lights, tmp_path: Path
 ) -> None:
     folder = str(example(tmp_path))
@@ -120,7 +120,7 @@ def test_a_model_that_is_not_there_breaks_it_off_and_the_next_run_goes_on(
     assert len(lights.asked) - before == 36 - kept
 
 
-def test_a_server_that_does_not_answer_is_told(run: Run, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_exits_with_2(run: Run, tmp_path: Path) -> None:
     code, output = run(str(example(tmp_path)), url="http://127.0.0.1:1")
     assert (code, "127.0.0.1:1" in output) == (2, True)
     assert run(str(tmp_path / "lights"), "--base", "tiny", url="http://127.0.0.1:1")[0] == 2
@@ -151,25 +151,25 @@ def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: Ligh
 def test_the_last_pass_is_the_last_one_asked_for(run: Run, tmp_path: Path) -> None:
     folder = str(example(tmp_path))
     assert run(folder, "--passes", "warm")[0] == run(folder, "--passes", "cold,warm")[0] == 0
-    told = json.loads((tmp_path / "comparisons" / "lights" / "report.json").read_text())
-    assert [found["pass_"] for found in told["passes"]] == ["cold", "warm"]
+    report = json.loads((tmp_path / "comparisons" / "lights" / "report.json").read_text())
+    assert [found["pass_"] for found in report["passes"]] == ["cold", "warm"]
 
 
 def test_readmes_get_their_tables(run: Run, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- results: written by loramux compare -->\n<!-- end of results -->\n")
     assert run(str(example(tmp_path)), "--readme", "README.md")[0] == 0
     assert "is better than" in (tmp_path / "README.md").read_text()
-    (tmp_path / "README.md").write_text("no place")
+    (tmp_path / "README.md").write_text("no marks")
     assert run(str(tmp_path / "lights"), "--readme", "README.md")[0] == 2
 
 
 def test_a_scorer_is_a_type_a_function_or_yaml(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def mine(answer, expected):\n    return 1\n")
-    assert scorer("chrf").type == "chrf"
-    assert scorer("json").type == "json"
-    assert scorer("label").type == "label"
-    assert scorer("{type: label, labels: [a, b]}").type == "label"
-    assert scorer(f"{tmp_path / 'mine.py'}:mine").type == "function"
+    assert parse_scorer("chrf").type == "chrf"
+    assert parse_scorer("json").type == "json"
+    assert parse_scorer("label").type == "label"
+    assert parse_scorer("{type: label, labels: [a, b]}").type == "label"
+    assert parse_scorer(f"{tmp_path / 'mine.py'}:mine").type == "function"
     for wrong in ("guess", "{type: label", "mine.py:gone", f"{tmp_path / 'mine.py'}:theirs", "json:"):
         with pytest.raises(ComparisonError, match="--scorer"):
-            scorer(wrong)
+            parse_scorer(wrong)

@@ -1,7 +1,7 @@
-"""How good an answer is, when there is one right answer to hold it against.
+"""Scorers: how good an answer is, measured against the expected one.
 
-A scorer gives every answer a few numbers between 0 and 1; the first is the one that counts, the others say why. What
-an example expects stands in its own folder (compare.yaml), so that new ones need no code here.
+A scorer gives each answer a few named scores, 0..1; the first one decides, the others explain it. Settings come from
+a plan such as an example's compare.yaml.
 """
 
 from typing import Annotated
@@ -11,12 +11,11 @@ from pydantic import Field
 from loramux_adapters.evaluation.scorers.base import Scores as Scores
 from loramux_adapters.evaluation.scorers.base import ScoringError as ScoringError
 from loramux_adapters.evaluation.scorers.function import FunctionScorer
-from loramux_adapters.evaluation.scorers.judge import JudgeScorer
 from loramux_adapters.evaluation.scorers.structured import JsonScorer
 from loramux_adapters.evaluation.scorers.style import StyleScorer
-from loramux_adapters.evaluation.scorers.texts import ExactScorer, LabelScorer, TextScorer
+from loramux_adapters.evaluation.scorers.texts import ChrfScorer, ExactScorer, LabelScorer
 
 Scorer = Annotated[
-    ExactScorer | LabelScorer | JsonScorer | StyleScorer | TextScorer | FunctionScorer | JudgeScorer,
+    ExactScorer | LabelScorer | JsonScorer | StyleScorer | ChrfScorer | FunctionScorer,
     Field(discriminator="type"),
 ]

@@ -1,4 +1,4 @@
-"""What all scorers have in common."""
+"""The base class of all scorers."""
 
 from collections.abc import Iterable
 from typing import Any, Self
@@ -9,26 +9,30 @@ Scores = dict[str, float]
 
 
 class ScoringError(Exception):
-    """An answer could not be scored: the scorer's fault and not the answer's."""
+    """The scorer failed on an answer; this says nothing about the answer."""
 
 
 class BaseScorer(BaseModel):
-    """How an answer is scored, with its settings."""
+    """A way to score answers, with its settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def knowing(self, expected: Iterable[str]) -> Self:  # noqa: ARG002 - labels do
-        """The same scorer, which now knows every answer that the data expect."""
+    def fit(self, expected: Iterable[str]) -> Self:  # noqa: ARG002 - labels need it
+        """Return the scorer with what it derives from the expected answers of all items."""
         return self
 
-    def identity(self) -> dict[str, Any]:
-        """What scores depend on, besides the answers: another identity means scores of another kind."""
+    def cache_key(self) -> dict[str, Any]:
+        """Everything that scores depend on besides the answers; scores of different keys are not comparable."""
         return self.model_dump(by_alias=True)
 
     def score(self, answer: str, expected: str) -> Scores:
-        """Score an answer."""
+        """Score an answer, 0..1 by the scores' names.
+
+        Raises:
+            ScoringError: the scorer failed.
+        """
         raise NotImplementedError
 
-    async def grade(self, question: str, answer: str, expected: str) -> Scores:  # noqa: ARG002 - judges look at it
-        """Score an answer, with the time that that takes; raises ScoringError."""
+    async def score_async(self, question: str, answer: str, expected: str) -> Scores:  # noqa: ARG002 - judges need it
+        """Score an answer to `question`, possibly by asking another server; raises as `score` does."""
         return self.score(answer, expected)

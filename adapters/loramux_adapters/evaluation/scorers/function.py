@@ -1,4 +1,4 @@
-"""A scorer of the user's own."""
+"""Scoring by a function of the user."""
 
 import hashlib
 import importlib
@@ -15,7 +15,7 @@ from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores, Scoring
 
 
 class FunctionScorer(BaseScorer):
-    """A function of the user's own: (answer, expected) -> a number, or several by their names.
+    """A function of the user: (answer, expected) -> a number, or a dict of numbers by name.
 
     `function` is FILE.py:NAME or MODULE:NAME.
     """
@@ -25,49 +25,52 @@ class FunctionScorer(BaseScorer):
 
     @field_validator("function")
     @classmethod
-    def _beside_the_plan(cls, function: str, info: ValidationInfo) -> str:
-        """A file that a plan names is looked for where the plan is."""
-        place, _, name = function.rpartition(":")
+    def _resolve_path(cls, function: str, info: ValidationInfo) -> str:
+        """Take a relative file as relative to the plan that names it."""
+        module, _, name = function.rpartition(":")
         folder = (info.context or {}).get("folder")
-        return f"{folder / place}:{name}" if folder and place.endswith(".py") else function
+        return f"{folder / module}:{name}" if folder and module.endswith(".py") else function
 
     @model_validator(mode="after")
-    def _can_be_loaded(self) -> Self:
-        _ = self._called
+    def _check_function(self) -> Self:
+        _ = self._callable
         return self
 
     @cached_property
-    def _called(self) -> Callable[[str, str], Any]:
-        return _loaded(self.function)
+    def _callable(self) -> Callable[[str, str], Any]:
+        return _load_function(self.function)
 
-    def identity(self) -> dict[str, Any]:
-        """With what is in the file: a function that was changed scores anew."""
-        place, _, name = self.function.rpartition(":")
-        if not place.endswith(".py"):
-            return super().identity()
-        return {"type": self.type, "function": name, "file": hashlib.sha256(Path(place).read_bytes()).hexdigest()}
+    def cache_key(self) -> dict[str, Any]:
+        """Include the file's content, so that a changed function scores again."""
+        module, _, name = self.function.rpartition(":")
+        if not module.endswith(".py"):
+            return super().cache_key()
+        return {"type": self.type, "function": name, "file": hashlib.sha256(Path(module).read_bytes()).hexdigest()}
 
     def score(self, answer: str, expected: str) -> Scores:
-        """What the function says; raises ScoringError if it raises, or says what is no number."""
+        """Call the function; a single number is reported as `score`.
+
+        Raises:
+            ScoringError: the function raised, or returned something else than finite numbers.
+        """
         try:
-            said = self._called(answer, expected)
-            named = said if isinstance(said, dict) else {"score": said}
+            returned = self._callable(answer, expected)
+            named = returned if isinstance(returned, dict) else {"score": returned}
             scores = {str(name): float(value) for name, value in named.items()}
         except Exception as error:
             raise ScoringError(f"{type(error).__name__}: {error}") from error
         if not scores or not all(math.isfinite(value) for value in scores.values()):
-            raise ScoringError(f"not a number: {said!r:.80}")
+            raise ScoringError(f"the function must return finite numbers, but returned {returned!r:.80}")
         return scores
 
 
-def _loaded(function: str) -> Callable[[str, str], Any]:
-    """Raises ValueError."""
-    place, _, name = function.rpartition(":")
+def _load_function(function: str) -> Callable[[str, str], Any]:
+    module, _, name = function.rpartition(":")
     try:
-        found = runpy.run_path(place) if place.endswith(".py") else vars(importlib.import_module(place))
+        names = runpy.run_path(module) if module.endswith(".py") else vars(importlib.import_module(module))
     except Exception as error:
-        raise ValueError(f"{place} can't be loaded: {type(error).__name__}: {error}") from error
-    loaded: Callable[[str, str], Any] | None = found.get(name)
+        raise ValueError(f"{module} can't be loaded: {type(error).__name__}: {error}") from error
+    loaded: Callable[[str, str], Any] | None = names.get(name)
     if loaded is None:
-        raise ValueError(f"{place} has no {name}")
+        raise ValueError(f"{module} does not define {name!r}")
     return loaded

@@ -1,4 +1,4 @@
-"""Answers that are JSON."""
+"""Scoring of JSON answers."""
 
 import json
 from collections import Counter
@@ -7,17 +7,18 @@ from typing import Any, Literal, Self
 import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
 from pydantic import Field, model_validator
 
+from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores, ScoringError
 
 
 class JsonScorer(BaseScorer):
-    """Structured output: the whole answer is one JSON object, and fits the schema if there is one."""
+    """Structured output: the whole answer must be one JSON object that fits the schema, if there is one."""
 
     type: Literal["json"]
     json_schema: dict[str, Any] = Field(default={}, alias="schema")
 
     @model_validator(mode="after")
-    def _is_a_schema(self) -> Self:
+    def _check_schema(self) -> Self:
         try:
             jsonschema.Draft202012Validator.check_schema(self.json_schema)
         except jsonschema.SchemaError as error:
@@ -25,46 +26,40 @@ class JsonScorer(BaseScorer):
         return self
 
     def score(self, answer: str, expected: str) -> Scores:
-        """`correct`: equal to the expected object; `valid`: fits the schema; `fields`: share of the right members.
+        """Score an answer as an object.
 
-        `field F1`: of all single values with their places in the object, so that what is made up counts against it.
-        Raises ScoringError if no object is expected.
+        `correct`: equal to the expected object; `valid`: fits the schema; `fields`: share of the expected members
+        that are equal; `field F1`: F1 of all leaf values with their paths, which counts invented values against it.
+
+        Raises:
+            ScoringError: the expected answer is not a JSON object.
         """
-        wanted, found = json_object(expected), self._parsed(answer)
+        wanted, found = parse_json_object(expected), self._parse_valid(answer)
         if wanted is None:
-            raise ScoringError("the expected answer is no JSON object")
+            raise ScoringError("the expected answer is not a JSON object")
         right = sum(key in found and found[key] == value for key, value in wanted.items()) if found else 0
         return {
             "correct": float(found == wanted),
             "valid": float(found is not None),
             "fields": right / len(wanted) if wanted else float(found == wanted),
-            "field F1": _f1(_leaves(found or {}), _leaves(wanted)),
+            "field F1": _f1(_leaf_values(found or {}), _leaf_values(wanted)),
         }
 
-    def _parsed(self, answer: str) -> dict[str, Any] | None:
-        value = json_object(answer)
+    def _parse_valid(self, answer: str) -> dict[str, Any] | None:
+        value = parse_json_object(answer)
         fits = value is not None and jsonschema.Draft202012Validator(self.json_schema).is_valid(value)
         return value if fits else None
 
 
-def json_object(text: str) -> dict[str, Any] | None:
-    """Return the object that a text is, None if it is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _leaves(value: object, place: str = "") -> Counter[tuple[str, str]]:
-    """Every value that has none below it, with its place; a list's places are not told apart."""
+def _leaf_values(value: object, path: str = "") -> Counter[tuple[str, str]]:
+    """Count all leaf values by their paths; positions in a list are not distinguished."""
     if isinstance(value, dict):
-        return sum((_leaves(below, f"{place}.{key}") for key, below in value.items()), Counter())
+        return sum((_leaf_values(child, f"{path}.{key}") for key, child in value.items()), Counter())
     if isinstance(value, list):
-        return sum((_leaves(below, f"{place}[]") for below in value), Counter())
-    return Counter([(place, json.dumps(value))])
+        return sum((_leaf_values(child, f"{path}[]") for child in value), Counter())
+    return Counter([(path, json.dumps(value))])
 
 
 def _f1(found: Counter[tuple[str, str]], wanted: Counter[tuple[str, str]]) -> float:
-    both = found.total() + wanted.total()
-    return 2 * (found & wanted).total() / both if both else 1.0
+    total = found.total() + wanted.total()
+    return 2 * (found & wanted).total() / total if total else 1.0

@@ -1,4 +1,4 @@
-"""House style: rules that a program can check."""
+"""Scoring of house style by rules that a program can check."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -9,10 +9,10 @@ from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores
 
 
 class Rule(BaseScorer):
-    """One rule of a style; of `match`, `avoid`, `keep` and `max_words` it has those that it is about.
+    """One rule of a style; at least one of `match`, `avoid`, `keep` and `max_words`.
 
-    `match` must be found in an answer and `avoid` must not; what `keep` finds in the expected answer must be found in
-    this one too, in the same order and nothing else.
+    `match` must be found in the answer, and `avoid` must not; `keep` must find the same texts in the answer as in the
+    expected answer, in the same order.
     """
 
     match: re.Pattern[str] | None = None
@@ -21,13 +21,13 @@ class Rule(BaseScorer):
     max_words: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _check_not_empty(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("a rule needs match, avoid, keep or max_words")
         return self
 
-    def is_kept(self, answer: str, expected: str) -> bool:
-        """Whether `answer` keeps to the rule."""
+    def is_met(self, answer: str, expected: str) -> bool:
+        """Whether `answer` meets the rule."""
         return (
             (self.match is None or self.match.search(answer) is not None)
             and (self.avoid is None or self.avoid.search(answer) is None)
@@ -37,12 +37,12 @@ class Rule(BaseScorer):
 
 
 class StyleScorer(BaseScorer):
-    """House style: rules that a program can check, each with a name."""
+    """House style: named rules that a program can check."""
 
     type: Literal["style"]
     rules: Annotated[dict[str, Rule], Field(min_length=1)]
 
     def score(self, answer: str, expected: str) -> Scores:
-        """`in style`: every rule is kept; `rules`: the share of those kept; then each rule by its name."""
-        kept = {name: float(rule.is_kept(answer.strip(), expected)) for name, rule in self.rules.items()}
-        return {"in style": float(all(kept.values())), "rules": sum(kept.values()) / len(kept)} | kept
+        """`in style`: every rule is met; `rules`: the share of rules that are met; then each rule by its name."""
+        met = {name: float(rule.is_met(answer.strip(), expected)) for name, rule in self.rules.items()}
+        return {"in style": float(all(met.values())), "rules": sum(met.values()) / len(met)} | met

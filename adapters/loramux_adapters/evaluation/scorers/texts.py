@@ -1,4 +1,4 @@
-"""Answers that are a text: the very one, a label, or one that can be nearly right."""
+"""Scoring of text answers: exact, as a label, or by similarity."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores, Scoring
 
 
 class ExactScorer(BaseScorer):
-    """The very answer that is expected, but for space around it."""
+    """Exact match, ignoring surrounding whitespace."""
 
     type: Literal["exact"]
 
@@ -21,52 +21,56 @@ class ExactScorer(BaseScorer):
 
 
 class LabelScorer(BaseScorer):
-    """Classification: the labels, by default those of the data, in whatever letters and words an answer has them.
+    """Classification: an answer must name exactly one label, the right one; case and other words are ignored.
 
-    An answer that wraps the right label in other words is still accurate, but not exact.
+    `labels` are by default the expected answers of the data.
     """
 
     type: Literal["label"]
     labels: Annotated[frozenset[Annotated[str, Field(min_length=1)]], Field(min_length=2)] = frozenset()
 
-    def knowing(self, expected: Iterable[str]) -> Self:
-        """The same, with the labels of the data if none were given."""
+    def fit(self, expected: Iterable[str]) -> Self:
+        """Take the labels from the data if none were given."""
         return self if self.labels else self.model_copy(update={"labels": frozenset(map(str.strip, expected))})
 
     def score(self, answer: str, expected: str) -> Scores:
-        """`accuracy`: the only label named is the right one; `exact`: and nothing else is said."""
-        right = self.known.get(expected.strip().casefold())
-        if right is None:
-            raise ScoringError(f"{expected.strip()!r} is expected, which is none of the labels")
-        return {"accuracy": float(self.named(answer) == right), "exact": float(answer.strip() == expected.strip())}
+        """`accuracy`: the only label named is the right one; `exact`: the answer is nothing but the label.
 
-    def named(self, answer: str) -> str | None:
-        """The only label that an answer names, None if there is none or several."""
-        named = {found.casefold() for found in self._pattern.findall(answer)} & self.known.keys()
-        return self.known[named.pop()] if len(named) == 1 else None
+        Raises:
+            ScoringError: the expected answer is not a label.
+        """
+        right = self.labels_by_casefold.get(expected.strip().casefold())
+        if right is None:
+            raise ScoringError(f"the expected answer {expected.strip()!r} is not one of the labels")
+        return {"accuracy": float(self.find_label(answer) == right), "exact": float(answer.strip() == expected.strip())}
+
+    def find_label(self, answer: str) -> str | None:
+        """The only label that an answer names, None if it names none or several."""
+        named = {found.casefold() for found in self._pattern.findall(answer)} & self.labels_by_casefold.keys()
+        return self.labels_by_casefold[named.pop()] if len(named) == 1 else None
 
     @cached_property
-    def known(self) -> Mapping[str, str]:
-        """The labels by their letters alone: those that differ in capitals only are the same one."""
+    def labels_by_casefold(self) -> Mapping[str, str]:
+        """The labels by their case-folded form; labels that differ only in case count as one."""
         return {label.casefold(): label for label in sorted(self.labels, reverse=True)}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        # The longest first: "card" is not named by "card payment", if that is a label too.
+        # Longest first: "card payment" does not name the label "card", if it is a label itself.
         longest_first = sorted(self.labels, key=len, reverse=True)
         return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE)
 
 
-class TextScorer(BaseScorer):
-    """A text that can be nearly right: chrF, the F-score of n-grams of letters (Popović, 2015), by sacrebleu."""
+class ChrfScorer(BaseScorer):
+    """Similarity of texts: chrF, the F-score of character n-grams (Popović, 2015), by sacrebleu."""
 
     type: Literal["chrf"]
     word_order: Annotated[int, Field(ge=0, le=2)] = 0
-    """2 for chrF++, which counts words too."""
+    """2 for chrF++, which also counts word n-grams."""
 
     def score(self, answer: str, expected: str) -> Scores:
         """`chrF`: 0 to 1; `exact`: the same text."""
-        # It takes a while to import, and few comparisons need it.
+        # Imported late: it is slow to import, and few comparisons need it.
         from sacrebleu.metrics.chrf import CHRF
 
         score = CHRF(word_order=self.word_order).sentence_score(answer, [expected]).score / 100

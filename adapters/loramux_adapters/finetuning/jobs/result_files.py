@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loramux_adapters.evaluation.evaluator import EvaluationResult
+from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 """The columns of OpenAI's result files."""
@@ -30,10 +30,10 @@ def write_results(folder: Path, metrics: Iterable[Mapping[str, Any]], title: str
     return [table, plot]
 
 
-def write_comparison(folder: Path, held: EvaluationResult) -> Path:
+def write_comparison(folder: Path, result: EvaluationResult) -> Path:
     """Write `comparison.json` to `folder`: the findings, and every answer of every variant."""
     path = folder / "comparison.json"
-    document = held.summary.model_dump() | {"answers": [row._asdict() for row in held.answers]}
+    document = result.summary.model_dump() | {"answers": [answer._asdict() for answer in result.answers]}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return path
 

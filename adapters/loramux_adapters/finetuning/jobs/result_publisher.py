@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loramux_adapters.errors import AdapterError, AdapterRejected, TransientError
-from loramux_adapters.evaluation.evaluator import Evaluator, EvaluationResult
+from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult, Evaluator
 from loramux_adapters.finetuning.jobs.event_log import checkpoint_metrics
 from loramux_adapters.finetuning.jobs.job_source import JobSource
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobProgress, JobRecord
@@ -97,7 +97,7 @@ class ResultPublisher:
         return evaluation
 
     async def _add_event(self, job: JobRecord, event: JobEvent, **values: Any) -> None:
-        await asyncio.to_thread(self.registry.add_events, job.id, self.now(), event, **values)
+        await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event, **values)
 
     async def _publish_missed_checkpoints(self, job: JobRecord, output: Path) -> None:
         """Add the checkpoints that were exported while no server read the trainer's events."""

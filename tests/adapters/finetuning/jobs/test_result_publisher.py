@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from loramux_adapters.errors import StoreError
-from loramux_adapters.evaluation.evaluator import Evaluator, Completion
 from loramux_adapters.finetuning.datasets.report import inspect_dataset
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
+from loramux_adapters.finetuning.jobs.evaluation import Completion, Evaluator
 from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord
 from loramux_adapters.finetuning.jobs.states import JobState
 from tests.helpers.fine_tuning_jobs import (

@@ -4,24 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loramux_loadtests.compare.answer_log import AnswerLog, Batch, fingerprint
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.rows import Journal, Turn, fingerprint
 from tests.helpers.comparisons import TUNED, answer
 
 
 def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
-    with Journal(path, "a") as journal:
+    with AnswerLog(path, "a") as journal:
         journal.add(answer(TUNED, 0, text="ünï\u2028code\n"))
-        journal.took("warm", TUNED, Turn(1.5, 8))
-    with Journal(path, "a") as again:
+        journal.add_batch("warm", TUNED, Batch(1.5, 8))
+    with AnswerLog(path, "a") as again:
         again.add(answer(TUNED, 1))
-        again.took("warm", TUNED, Turn(2.0, 4))
-        again.took("cold", TUNED, Turn(1.0, 8))
-    with Journal(path, "a") as last:
+        again.add_batch("warm", TUNED, Batch(2.0, 4))
+        again.add_batch("cold", TUNED, Batch(1.0, 8))
+    with AnswerLog(path, "a") as last:
         assert [found.item for found in last.answers] == [0, 1]
         assert last.answers[0].text == "ünï\u2028code\n"
-        assert last.turns == {("warm", TUNED): [(1.5, 8), (2.0, 4)], ("cold", TUNED): [(1.0, 8)]}
+        assert last.batches == {("warm", TUNED): [(1.5, 8), (2.0, 4)], ("cold", TUNED): [(1.0, 8)]}
 
 
 def test_a_comparison_has_the_same_fingerprint_in_every_process() -> None:
@@ -32,12 +32,12 @@ def test_a_comparison_has_the_same_fingerprint_in_every_process() -> None:
 @given(cut=st.integers(1, 400))
 def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    with Journal(path, "a") as journal:
+    with AnswerLog(path, "a") as journal:
         for item in range(3):
             journal.add(answer(TUNED, item))
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
-    with Journal(path, "a") as again:
+    with AnswerLog(path, "a") as again:
         kept = len(again.answers)
         for item in range(kept, 3):
             again.add(answer(TUNED, item))
@@ -47,10 +47,10 @@ def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPa
 
 def test_the_rows_of_another_comparison_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with Journal(path, "a") as journal:
+    with AnswerLog(path, "a") as journal:
         journal.add(answer(TUNED, 0))
     before = path.read_bytes()
-    with pytest.raises(ComparisonError, match=r"another comparison .* --output"), Journal(path, "b"):
+    with pytest.raises(ComparisonError, match=r"another comparison .* --output"), AnswerLog(path, "b"):
         pass
     assert path.read_bytes() == before
 
@@ -59,14 +59,14 @@ def test_the_rows_of_another_comparison_are_left_alone(tmp_path: Path) -> None:
 def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
-    with pytest.raises(ComparisonError, match="remove it"), Journal(path, "a"):
+    with pytest.raises(ComparisonError, match="remove it"), AnswerLog(path, "a"):
         pass
     assert path.read_bytes() == content
 
 
 def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ComparisonError, match="can't be written"), Journal(tmp_path / "file" / "rows.jsonl", "a"):
+    with pytest.raises(ComparisonError, match="can't be written"), AnswerLog(tmp_path / "file" / "rows.jsonl", "a"):
         pass
 
 
@@ -79,9 +79,9 @@ def test_scores_are_those_of_the_scorer_that_gave_them(tmp_path: Path) -> None:
     path, key = tmp_path / "rows.jsonl", ("warm", TUNED, 0)
     given = {"a": {"exact": 1.0}, "b": {"chrF": 0.5}}
     for scorer, scores in given.items():
-        with Journal(path, "x", scorer) as journal:
+        with AnswerLog(path, "x", scorer) as journal:
             assert journal.scores == {}
-            journal.scored(key, scores)
+            journal.add_scores(key, scores)
     for scorer in "abc":
-        with Journal(path, "x", scorer) as journal:
+        with AnswerLog(path, "x", scorer) as journal:
             assert journal.scores.get(key) == given.get(scorer)

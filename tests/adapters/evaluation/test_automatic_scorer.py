@@ -1,0 +1,55 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramux_adapters.evaluation.scorers.automatic import choose_scorer
+
+LONG = "The parcel is on its way and will be with you by noon tomorrow."
+
+
+def scored(answer: str, expected: str, others: tuple[str, ...] = ()) -> dict[str, float]:
+    return choose_scorer([expected, *others]).score(answer, expected)
+
+
+def test_labels_are_right_or_wrong_ignoring_surrounding_whitespace() -> None:
+    assert next(iter(scored(" refund\n", "refund").items())) == ("exact match", 1.0)
+    assert scored("a refund", "refund")["exact match"] == 0.0
+    assert choose_scorer(["refund", "card"]).measure == "exact match"
+
+
+def test_json_is_compared_as_a_value() -> None:
+    expected = '{"name": "play", "count": 2}'
+    assert scored('{"count": 2,  "name": "play"}', expected) == {"same JSON": 1, "valid JSON": 1, "members": 1}
+    assert scored('{"count": 3, "name": "play"}', expected) == {"same JSON": 0, "valid JSON": 1, "members": 0.5}
+    assert scored('Sure: {"count": 2}', expected) == {"same JSON": 0, "valid JSON": 0, "members": 0}
+
+
+def test_an_object_without_members_is_not_matched_by_any_answer() -> None:
+    assert scored('{"a": 1}', "{}")["members"] == 0
+    assert scored("{}", "{}")["members"] == 1
+
+
+def test_one_answer_that_is_not_json_makes_all_of_them_text() -> None:
+    assert "same JSON" not in scored("{}", "{}", ("none",))
+
+
+def test_long_answers_can_be_nearly_right() -> None:
+    name, similar = next(iter(scored(LONG.replace("noon", "nine"), LONG).items()))
+    assert name == "chrF"
+    assert 0.8 < similar < 1
+    assert scored("No.", LONG)[name] < 0.1
+
+
+def test_texts_in_a_script_without_spaces_can_be_nearly_right_too() -> None:
+    expected = "您的包裹正在运送途中，预计明天中午之前送达。"
+    assert 0.5 < scored(expected.replace("中午", "晚上"), expected)["chrF"] < 1
+
+
+JSON = st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
+
+
+@given(answer=st.text() | JSON, expected=st.text(min_size=1))
+def test_any_answer_has_scores_between_0_and_1(answer: str, expected: str) -> None:
+    for scores in (scored(answer, expected), scored(answer, '{"a": 1}')):
+        assert all(0 <= score <= 1 + 1e-9 for score in scores.values())
