@@ -30,4 +30,4 @@ def _busy_threads() -> list[threading.Thread]:
 
 def _is_idle(frame: object) -> bool:
     """Whether the thread waits for work in a thread pool: those end by themselves when the interpreter exits."""
-    return frame is None or getattr(frame, "f_code", None) is pool_module._worker.__code__  # type: ignore[attr-defined]
+    return frame is None or getattr(frame, "f_code", None) is pool_module._worker.__code__

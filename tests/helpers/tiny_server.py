@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import openai
+import uvicorn
 from prometheus_client import CollectorRegistry
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -115,6 +117,17 @@ def small_engine(base: ResolvedBase) -> FakeEngine:
     return FakeEngine(small_arguments(base))
 
 
+class _QuickAsyncio:
+    """asyncio for uvicorn, which checks every 0.1 s whether to stop, and waits 0.1 s more: seconds for many servers."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep a tenth of the time."""
+        await asyncio.sleep(seconds / 10)
+
+
 @contextlib.asynccontextmanager
 async def tiny_server(
     root: Path, base: ResolvedBase, *, keys: tuple[str, ...] = (), **settings: Any
@@ -139,15 +152,16 @@ async def tiny_server(
     living = asyncio.create_task(life.run(started.set))
     await started.wait()
     key = keys[0] if keys else "none"
-    async with (
-        server.usage_recorder.recording(),
-        server.job_supervisor.running(),
-        httpx.AsyncClient(base_url=url, timeout=30, verify=_tls_context()) as http,
-        openai.DefaultAsyncHttpxClient(verify=_tls_context()) as transport,
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=transport) as client,
-    ):
-        try:
-            yield TinyServer(url, server, fake, configured, http, client, living)
-        finally:
-            life.stop()
-            await living
+    with patch.object(uvicorn.server, "asyncio", _QuickAsyncio()):
+        async with (
+            server.usage_recorder.recording(),
+            server.job_supervisor.running(),
+            httpx.AsyncClient(base_url=url, timeout=30, verify=_tls_context()) as http,
+            openai.DefaultAsyncHttpxClient(verify=_tls_context()) as transport,
+            openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=transport) as client,
+        ):
+            try:
+                yield TinyServer(url, server, fake, configured, http, client, living)
+            finally:
+                life.stop()
+                await living
