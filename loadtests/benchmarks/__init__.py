@@ -1,1 +1,1 @@
-"""Scripts that measure loramux itself. Not installed; run from a checkout with `python -m benchmarks.NAME`."""
+"""Benchmarks of loramux itself, not installed: run `python -m benchmarks.NAME` in a checkout (see README.md)."""

@@ -1,10 +1,8 @@
-"""Our figures beside those of `vllm bench serve`, of the same server: `make bench-crosscheck`."""
+"""Comparison of our load test with `vllm bench serve` on the same server: `make bench-crosscheck`."""
 
 import asyncio
 import json
-import signal
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,28 +11,25 @@ from typing import Annotated
 import typer
 import uvloop
 from numpy.random import default_rng
-from rich.console import Console
-from rich.markdown import Markdown
 
-from benchmarks.bursts import SETTLE_SECONDS
-from benchmarks.overhead.command import RESULTS
+from benchmarks.bursts import settle
+from benchmarks.command import RESULTS, run_benchmark
+from benchmarks.report import BenchmarkReport, Metric
 from loramux_adapters.evaluation.statistics import paired_ratio
 from loramux_loadtests.loadtest.errors import LoadTestError
 from loramux_loadtests.loadtest.local_servers import demo_base
-from loramux_loadtests.loadtest.progress import Watch
+from loramux_loadtests.loadtest.progress import ProgressLine
 from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.loadtest.scenario import Scenario
-from loramux_loadtests.loadtest.session import Target, run_load
-from loramux_loadtests.loadtest.summary import Conditions, of_load, seconds_of, summarize
-from loramux_loadtests.loadtest.targets import serving
+from loramux_loadtests.loadtest.session import TargetServer, run_load
+from loramux_loadtests.loadtest.summary import SummaryOptions, load_seconds, summarize_rows, without_warm_up
+from loramux_loadtests.loadtest.targets import target_server
 from loramux_loadtests.loadtest.vllm_keys import vllm_result
-from loramux_loadtests.report import Finding, Report, table, write
-from loramux_loadtests.servers import ServerFailedError
 
-AGREES_WITHIN = 0.05
-FIGURES = ("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms", "total_input_tokens")
+TOLERANCE = 0.05
+COMPARED_KEYS = ("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms", "total_input_tokens")
 PROMPT_NUMBERS, OUTPUT_TOKENS = 10, 32
-# The `vllm` command is broken in some builds, so its benchmark is called by its module.
+# The `vllm` command is broken in some builds, so this calls the module of its benchmark.
 BENCHMARK = """
 from vllm.benchmarks.serve import add_cli_args, main
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -47,51 +42,52 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """What both tools send: `requests` at even gaps, `rate` a second."""
+class CrosscheckTraffic:
+    """The traffic of both tools: `requests` at equal intervals, `rate` per second."""
 
     requests: int
     rate: float
     rounds: int
 
 
-async def crosscheck(server: str, traffic: Traffic, scratch: Path, watch: Watch) -> Report:
-    """Both tools in turn on one server, never with a prompt that came before."""
-    base = await demo_base(watch.begin)
-    chance = default_rng(0)
+async def crosscheck(server: str, traffic: CrosscheckTraffic, scratch: Path, progress: ProgressLine) -> BenchmarkReport:
+    """Measure one server with both tools in turn, without repeating a prompt."""
+    base = await demo_base(progress.begin)
+    rng = default_rng(0)
     rounds: list[dict[str, Figures]] = []
-    async with serving(server, _scenario(scratch / "none", traffic), None, None, watch) as target:
+    async with target_server(server, _scenario(scratch / "none", traffic), None, None, progress) as target:
         for number in range(traffic.rounds):
             found: dict[str, Figures] = {}
             for tool in ("ours", "vllm")[:: 1 if number % 2 == 0 else -1]:
                 corpus = scratch / f"{tool}-{number}.jsonl"
-                texts = random_prompts(traffic.requests, chance, PROMPT_NUMBERS)
+                texts = random_prompts(traffic.requests, rng, PROMPT_NUMBERS)
                 corpus.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-                watch.begin(f"round {number + 1} of {traffic.rounds}: {tool}")
-                await asyncio.sleep(SETTLE_SECONDS)
+                progress.begin(f"round {number + 1} of {traffic.rounds}: {tool}")
+                await settle()
                 found[tool] = await (
-                    _ours(target, corpus, traffic, scratch, watch)
+                    _measure_loramux(target, corpus, traffic, scratch, progress)
                     if tool == "ours"
-                    else _theirs(target, corpus, traffic, base, scratch)
+                    else _measure_vllm(target, corpus, traffic, base, scratch)
                 )
             rounds.append(found)
-    return Report(
-        "Our load test beside vLLM's benchmark",
-        f"{traffic.requests} requests at even gaps, {traffic.rate:g} a second, to the base of one server ({server}), "
-        f"by each tool in turn; {OUTPUT_TOKENS} output tokens. Ratios are ours / those of `vllm bench serve`, round by "
-        "round.",
-        [_agreement(name, rounds) for name in FIGURES],
+    return BenchmarkReport(
+        "Our load test compared with vLLM's benchmark",
+        f"{traffic.requests} requests at equal intervals, {traffic.rate:g} per second, to the base of one "
+        f"server ({server}), "
+        f"by each tool in turn; {OUTPUT_TOKENS} output tokens. Ratios are ours / `vllm bench serve`, within "
+        "each round.",
+        [_ratio_metric(name, rounds) for name in COMPARED_KEYS],
         {"requests": traffic.requests, "rate": traffic.rate, "rounds": traffic.rounds},
         rounds,
     )
 
 
-def _agreement(name: str, rounds: Sequence[Mapping[str, Figures]]) -> Finding:
+def _ratio_metric(name: str, rounds: Sequence[Mapping[str, Figures]]) -> Metric:
     ratio = paired_ratio([each["ours"][name] for each in rounds], [each["vllm"][name] for each in rounds])
-    return Finding(name, ratio, at_least=1 - AGREES_WITHIN, at_most=1 + AGREES_WITHIN)
+    return Metric(name, ratio, at_least=1 - TOLERANCE, at_most=1 + TOLERANCE)
 
 
-def _scenario(corpus: Path, traffic: Traffic) -> Scenario:
+def _scenario(corpus: Path, traffic: CrosscheckTraffic) -> Scenario:
     return Scenario.model_validate(
         {
             "title": "Cross-check",
@@ -105,14 +101,18 @@ def _scenario(corpus: Path, traffic: Traffic) -> Scenario:
     )
 
 
-async def _ours(target: Target, corpus: Path, traffic: Traffic, scratch: Path, watch: Watch) -> Figures:
-    run = await run_load(_scenario(corpus, traffic), target, 0, scratch / "rows.jsonl", watch)
-    rows = of_load(run.rows)
-    figures = vllm_result(rows, summarize(rows, seconds_of(rows), Conditions()))
-    return {name: float(figures[name] or 0) for name in FIGURES}
+async def _measure_loramux(
+    target: TargetServer, corpus: Path, traffic: CrosscheckTraffic, scratch: Path, progress: ProgressLine
+) -> Figures:
+    run = await run_load(_scenario(corpus, traffic), target, 0, scratch / "rows.jsonl", progress)
+    rows = without_warm_up(run.rows)
+    figures = vllm_result(rows, summarize_rows(rows, load_seconds(rows), SummaryOptions()))
+    return {name: float(figures[name] or 0) for name in COMPARED_KEYS}
 
 
-async def _theirs(target: Target, corpus: Path, traffic: Traffic, base: Path, scratch: Path) -> Figures:
+async def _measure_vllm(
+    target: TargetServer, corpus: Path, traffic: CrosscheckTraffic, base: Path, scratch: Path
+) -> Figures:
     options: dict[str, object] = {
         "backend": "openai-chat",
         "endpoint": "/v1/chat/completions",
@@ -131,10 +131,10 @@ async def _theirs(target: Target, corpus: Path, traffic: Traffic, base: Path, sc
         "result-dir": scratch,
         "result-filename": "vllm.json",
     }
-    words = [f"--{name}={value}" for name, value in options.items()]
+    arguments = [f"--{name}={value}" for name, value in options.items()]
     flags = ["--skip-chat-template", "--ignore-eos", "--save-result", "--disable-tqdm"]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", BENCHMARK, *words, *flags),
+        *(sys.executable, "-c", BENCHMARK, *arguments, *flags),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -142,32 +142,27 @@ async def _theirs(target: Target, corpus: Path, traffic: Traffic, base: Path, sc
     output, _ = await process.communicate()
     result = scratch / "vllm.json"
     if process.returncode or not result.exists():
-        raise LoadTestError(f"vLLM's benchmark ended with {process.returncode}:\n{output.decode()[-2000:]}")
+        raise LoadTestError(f"vLLM's benchmark exited with code {process.returncode}:\n{output.decode()[-2000:]}")
     found = json.loads(result.read_text())
     if found["failed"]:
         raise LoadTestError(f"{found['failed']} requests of vLLM's benchmark failed")
-    return {name: float(found[name]) for name in FIGURES}
+    return {name: float(found[name]) for name in COMPARED_KEYS}
 
 
 def main(
-    server: Annotated[str, typer.Option(help="`stock` or `loramux`, started for this.")] = "stock",
-    requests: Annotated[int, typer.Option(min=2, help="Of each tool in each round.")] = 40,
-    rate: Annotated[float, typer.Option(min=0.01, help="Requests a second.")] = 1.0,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each tool has its turn.")] = 3,
-    results: Annotated[Path, typer.Option(help="Where the report is written.")] = RESULTS,
+    server: Annotated[str, typer.Option(help="Server to start: `stock` or `loramux`.")] = "stock",
+    requests: Annotated[int, typer.Option(min=2, help="Requests per tool and round.")] = 40,
+    rate: Annotated[float, typer.Option(min=0.01, help="Requests per second.")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; both tools are measured in each.")] = 3,
+    results: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS,
 ) -> None:
-    """Compare our figures with those of vLLM's own benchmark, and exit with 1 if they are more than 5 % apart."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="loramux-bench-") as scratch, Watch() as watch:
-            found = uvloop.run(crosscheck(server, Traffic(requests, rate, rounds), Path(scratch), watch))
-    except (ServerFailedError, LoadTestError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from error
-    write(found, results, "load-crosscheck")
-    Console().print(Markdown(table(found)))
-    if not found.met:
-        raise typer.Exit(1)
+    """Compare our results with vLLM's benchmark. Exit code: 0; 1 if they differ by over 5 %, 2 if it failed."""
+
+    def measure(scratch: Path) -> BenchmarkReport:
+        with ProgressLine() as progress:
+            return uvloop.run(crosscheck(server, CrosscheckTraffic(requests, rate, rounds), scratch, progress))
+
+    raise typer.Exit(run_benchmark("load-crosscheck", measure, results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Showing how far a long measurement is."""
+"""Progress of long measurements on standard error."""
 
 from types import TracebackType
 from typing import Self
@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
-class Steps:
-    """A line on standard error that names the present step and counts those done; plain lines where nobody watches."""
+class StepProgress:
+    """A progress bar on standard error with the current step; plain lines if it is not a terminal."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -21,7 +21,7 @@ class Steps:
         )
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._progress.add_task("starting", total=None)
-        self._begun = 0
+        self._started = 0
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -32,13 +32,13 @@ class Steps:
     ) -> None:
         self._progress.stop()
 
-    def expect(self, count: int) -> None:
-        """Say how many steps there will be."""
+    def set_total(self, count: int) -> None:
+        """Set the number of steps."""
         self._progress.update(self._task, total=count)
 
-    def begin(self, words: str) -> None:
-        """End the present step and begin the next one."""
-        self._progress.update(self._task, completed=self._begun, description=words)
-        self._begun += 1
+    def begin(self, step: str) -> None:
+        """Finish the current step and start the next one."""
+        self._progress.update(self._task, completed=self._started, description=step)
+        self._started += 1
         if not self._console.is_terminal:
-            self._console.print(words, highlight=False)
+            self._console.print(step, highlight=False)

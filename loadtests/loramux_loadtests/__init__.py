@@ -1,1 +1,1 @@
-"""Load tests and comparisons over HTTP alone: they import neither of the other two packages."""
+"""Load tests and comparisons of servers over HTTP."""

@@ -1,4 +1,4 @@
-"""Starting a server under test as a process of its own, and ending it so that nothing is left of it."""
+"""Starts the servers that are measured as processes, and stops them with all their children."""
 
 import asyncio
 import importlib.util
@@ -15,23 +15,23 @@ from pathlib import Path
 
 import aiohttp
 
-STARTS_WITHIN_S = 600.0
-STOPS_WITHIN_S = 30.0
-FOLLOWS_WITHIN_S = 5.0
-"""How much longer a server's helpers may live than itself; multiprocessing's end when they see that it is gone."""
-POLL_S = 0.05
+START_TIMEOUT_S = 600.0
+STOP_TIMEOUT_S = 30.0
+CHILDREN_TIMEOUT_S = 5.0
+"""How long child processes may outlive their server; multiprocessing's helpers exit when they notice its end."""
+POLL_INTERVAL_S = 0.05
 
 EngineArguments = Mapping[str, str | int | float | bool]
-"""vLLM's arguments by their Python names, such as {"max_loras": 4, "enforce_eager": True}."""
+"""vLLM arguments by their Python names, such as {"max_loras": 4, "enforce_eager": True}."""
 
 
 class ServerFailedError(Exception):
-    """The server ended before it was ready, was not ready in time, or left processes behind."""
+    """The server exited before it was ready, was not ready in time, or left processes behind."""
 
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """How to start one server. `port` is free when the spec is made, so make it shortly before starting."""
+    """How to start one server. `port` is free when the spec is made: make it right before the start."""
 
     name: str
     command: tuple[str, ...]
@@ -41,47 +41,47 @@ class ServerSpec:
 
     @property
     def url(self) -> str:
-        """The server's root."""
+        """The root URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that answers."""
+    """A server that is ready."""
 
     name: str
     url: str
     start_seconds: float
-    """From starting the process to the first 200 at the spec's ready path."""
+    """Seconds from starting the process to the first 200 at the spec's `ready_path`."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What two servers have in common when they are compared."""
+class ServerSetup:
+    """The common setup of the servers that are compared: base, adapters, vLLM arguments, environment."""
 
     base: Path
     adapters: Mapping[str, Path]
-    """Folders by the names under which the adapters are served."""
+    """Folders by adapter name."""
     engine: EngineArguments
     environment: Mapping[str, str]
 
 
-def stock(setup: Setup) -> ServerSpec:
-    """vLLM's own server, with LoRA on if there are adapters.
+def stock_spec(setup: ServerSetup) -> ServerSpec:
+    """Return how to start vLLM's own server, with LoRA enabled if there are adapters.
 
-    The `vllm` command is broken in some builds, so the module is named.
+    It names the module because the `vllm` command is broken in some builds.
     """
     port = free_port()
     command = [sys.executable, "-m", stock_module(), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--model", str(setup.base), "--served-model-name", setup.base.name]
     if setup.adapters:
         command += ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in setup.adapters.items())]
-    command += [word for argument, value in setup.engine.items() for word in _option(argument, value)]
+    command += [part for argument, value in setup.engine.items() for part in _command_line_option(argument, value)]
     return ServerSpec("stock", tuple(command), setup.environment, port, ready_path="/health")
 
 
-def loramux(setup: Setup, data_dir: Path) -> ServerSpec:
-    """`loramux serve`, set up by its environment variables; the adapters may be registered once it runs."""
+def loramux_spec(setup: ServerSetup, data_dir: Path) -> ServerSpec:
+    """Return how to start `loramux serve`. It may read the adapters' folders; register them when it is ready."""
     port = free_port()
     roots = sorted({str(path.parent) for path in setup.adapters.values()})
     environment = {
@@ -98,35 +98,43 @@ def loramux(setup: Setup, data_dir: Path) -> ServerSpec:
 
 
 def stock_module() -> str:
-    """The module that is vLLM's server: where 0.32 has it, or 0.26."""
-    found = importlib.util.find_spec("vllm")  # which does not import it
+    """Return the module of vLLM's server, for vLLM 0.32 or 0.26."""
+    found = importlib.util.find_spec("vllm")  # does not import it
     roots = [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
     old = roots and not any((root / "entrypoints/launchers/api_server/entry.py").exists() for root in roots)
     return "vllm.entrypoints." + ("openai.api_server" if old else "launchers.api_server.entry")
 
 
-async def register(url: str, adapters: Mapping[str, Path], at_once: int = 1) -> None:
-    """Register folders with a running loramux, `at_once` at a time; ServerFailedError if it refuses one."""
+async def register_adapters(url: str, adapters: Mapping[str, Path], concurrency: int = 1) -> None:
+    """Register adapters with a running loramux, `concurrency` at a time.
+
+    Raises:
+        ServerFailedError: loramux rejects one.
+    """
     waiting = iter(adapters.items())
 
-    async def one_after_the_other(session: aiohttp.ClientSession) -> None:
+    async def worker(session: aiohttp.ClientSession) -> None:
         for name, path in waiting:
             body = {"name": name, "source": {"type": "folder", "path": str(path)}}
             async with session.post("/admin/adapters", json=body) as response:
                 if response.status != 201:
-                    raise ServerFailedError(f"{name} was refused: {await response.text()}")
+                    raise ServerFailedError(f"loramux rejected the adapter {name}: {await response.text()}")
 
     async with aiohttp.ClientSession(url) as session:
-        await asyncio.gather(*(one_after_the_other(session) for _ in range(at_once)))
+        await asyncio.gather(*(worker(session) for _ in range(concurrency)))
 
 
 @asynccontextmanager
 async def running(spec: ServerSpec, log: Path) -> AsyncIterator[RunningServer]:
-    """The server of `spec` from ready to gone, its output in `log`. ServerFailedError if it doesn't get or go there."""
+    """Start a server, wait until it is ready, and stop it at the end. Its output goes to the file `log`.
+
+    Raises:
+        ServerFailedError: it did not start, or left processes behind.
+    """
     started = time.monotonic()
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            # `env` adds to the environment that this process has, which only the server's configuration reads.
+            # `env` adds variables to the environment of this process.
             *("env", *(f"{name}={value}" for name, value in spec.environment.items()), *spec.command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
@@ -134,42 +142,42 @@ async def running(spec: ServerSpec, log: Path) -> AsyncIterator[RunningServer]:
             start_new_session=True,
         )
     try:
-        await _ready(spec, process, log)
+        await _wait_until_ready(spec, process, log)
         yield RunningServer(spec.name, spec.url, time.monotonic() - started)
     except BaseException:
-        await _stop(process)  # why we stop matters more than what had to be killed
+        await _stop(process)  # this error matters more than processes that had to be killed
         raise
     if left := await _stop(process):
         raise ServerFailedError(f"{spec.name} left {len(left)} processes behind, which were killed: {', '.join(left)}")
 
 
-async def _ready(spec: ServerSpec, process: asyncio.subprocess.Process, log: Path) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN_S
+async def _wait_until_ready(spec: ServerSpec, process: asyncio.subprocess.Process, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         while time.monotonic() < deadline:
             if process.returncode is not None:
                 raise ServerFailedError(
-                    f"{spec.name} ended with {process.returncode} before it was ready:\n{_tail(log)}"
+                    f"{spec.name} exited with code {process.returncode} before it was ready:\n{_tail(log)}"
                 )
             with suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(spec.url + spec.ready_path) as response:
                     if response.status == 200:
                         return
-            await asyncio.sleep(POLL_S)
-    raise ServerFailedError(f"{spec.name} was not ready within {STARTS_WITHIN_S:.0f} s:\n{_tail(log)}")
+            await asyncio.sleep(POLL_INTERVAL_S)
+    raise ServerFailedError(f"{spec.name} was not ready within {START_TIMEOUT_S:.0f} s:\n{_tail(log)}")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> list[str]:
-    """End the server as a supervisor would, then kill what is left of its process group, whose names are returned."""
+    """Send SIGTERM and wait, then kill what is left of the process group; return the names of killed processes."""
     if process.returncode is None:
         process.terminate()
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), STOPS_WITHIN_S)
-    for _ in range(int(FOLLOWS_WITHIN_S / POLL_S)):
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+    for _ in range(int(CHILDREN_TIMEOUT_S / POLL_INTERVAL_S)):
         if not group_members(process.pid):
             return []
-        await asyncio.sleep(POLL_S)
-    left = group_members(process.pid)  # its leader's id names the group
+        await asyncio.sleep(POLL_INTERVAL_S)
+    left = group_members(process.pid)  # the process is the leader of its group
     if left:
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -177,10 +185,10 @@ async def _stop(process: asyncio.subprocess.Process) -> list[str]:
 
 
 def group_members(group: int) -> list[str]:
-    """The names of the living processes of a process group."""
+    """Return the names of the processes in a process group, without zombies."""
     members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process has exited
             name, _, rest = stat.read_text().partition("(")[2].rpartition(") ")
             state, _parent, its_group = rest.split()[:3]
             if int(its_group) == group and state != "Z":
@@ -189,13 +197,13 @@ def group_members(group: int) -> list[str]:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
+    """Return a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-def _option(argument: str, value: str | float) -> list[str]:
+def _command_line_option(argument: str, value: str | float) -> list[str]:
     option = "--" + argument.replace("_", "-")
     if isinstance(value, bool):
         return [option] if value else [option.replace("--", "--no-", 1)]

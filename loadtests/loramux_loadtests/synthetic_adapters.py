@@ -1,4 +1,4 @@
-"""Adapters with random weights: valid, each with a content of its own, and of no use but to be loaded."""
+"""Valid adapters with random weights, each with its own content: for measuring, not for answers."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 WEIGHT_SCALE = 0.01
-"""Small beside a model's own weights, so that generation stays ordinary."""
+"""Small relative to a model's own weights, so that generation stays ordinary."""
 
 LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -23,7 +23,7 @@ def write_adapter(
     modules: Sequence[str] = ("q_proj",),
     layers: Sequence[int] | None = None,
 ) -> Path:
-    """Write a LoRA adapter in PEFT's form for the llama-like model in `base`; by default on every layer."""
+    """Write a LoRA adapter in PEFT's format for the llama-like model in `base`; by default on every layer."""
     config = json.loads((base / "config.json").read_text())
     shapes = _shapes(config)
     generator = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ def write_adapter(
 
 
 def write_adapters(folder: Path, base: Path, count: int, *, rank: int) -> dict[str, Path]:
-    """Write `count` adapters on all linear modules; returns their folders by name."""
+    """Write `count` adapters on all linear modules, and return their folders by name."""
     return {
         f"a{number}": write_adapter(folder / f"a{number}", base, seed=number, rank=rank, modules=LINEAR_MODULES)
         for number in range(count)
@@ -59,7 +59,7 @@ def write_adapters(folder: Path, base: Path, count: int, *, rank: int) -> dict[s
 
 
 def _shapes(config: dict[str, Any]) -> dict[str, tuple[str, int, int]]:
-    """Each linear module's (part of the layer, input width, output width)."""
+    """Map each linear module to (part of the layer, input width, output width)."""
     hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     head = config.get("head_dim") or hidden // heads
     queries, keys = heads * head, config.get("num_key_value_heads", heads) * head

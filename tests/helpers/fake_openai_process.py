@@ -8,14 +8,14 @@ SCRIPT = Path(__file__).with_name("fake_openai_server.py")
 SMALL = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
 
 
-def fake_spec(habit: str = "", name: str = "fake", environment: dict[str, str] | None = None) -> ServerSpec:
+def fake_spec(mode: str = "", name: str = "fake", environment: dict[str, str] | None = None) -> ServerSpec:
     port = free_port()
-    command = (sys.executable, str(SCRIPT), str(port), habit)
+    command = (sys.executable, str(SCRIPT), str(port), mode)
     return ServerSpec(name, command, environment or {}, port, ready_path="/health")
 
 
 def small_base(folder: Path) -> Path:
-    """A folder with as much of a base as adapters are made after."""
+    """Write the config of a base, which is all that synthetic adapters need."""
     base = folder / "base"
     base.mkdir(parents=True)
     (base / "config.json").write_text(json.dumps(SMALL))

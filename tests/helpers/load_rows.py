@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from loramux_loadtests.loadtest.rows import Row
+from loramux_loadtests.loadtest.rows import RequestRow
 from loramux_loadtests.loadtest.scenario import Scenario
 
-ROW = Row(
+ROW = RequestRow(
     number=0,
     phase="load",
     route="base",
@@ -27,11 +27,11 @@ ROW = Row(
 )
 
 
-def row(**changes: Any) -> Row:
+def row(**changes: Any) -> RequestRow:
     return replace(ROW, **changes)
 
 
-def failed(error: str = "http 500", **changes: Any) -> Row:
+def failed(error: str = "http 500", **changes: Any) -> RequestRow:
     return row(error=error, reason=error, first=None, output_tokens=0, **changes)
 
 

@@ -1,4 +1,4 @@
-"""A server in this process that answers streams as it is told to, and remembers what it was asked."""
+"""A server in this process with scripted answers, which records its requests."""
 
 import asyncio
 import json
@@ -16,22 +16,22 @@ Body = dict[str, Any]
 
 @dataclass
 class FakeServer:
-    """`models`, the base first; `delay` says how long the first piece of a request takes, in seconds."""
+    """`models`, the base first; `delay` returns the seconds until the first chunk of a request."""
 
     models: list[str] = field(default_factory=lambda: ["tiny", "tone", "intent"])
     delay: Callable[[Body], float] = lambda _: 0.0
-    refuses: Callable[[Body], int] = lambda _: 0
-    """The HTTP status of a refusal, 0 for none."""
-    asked: list[Body] = field(default_factory=list)
-    moments: list[float] = field(default_factory=list)
+    error_status: Callable[[Body], int] = lambda _: 0
+    """Returns the HTTP status of an error, 0 for an answer."""
+    requests: list[Body] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     url: str = ""
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        self.asked.append(body)
-        self.moments.append(time.monotonic())
-        if status := self.refuses(body):
+        self.requests.append(body)
+        self.times.append(time.monotonic())
+        if status := self.error_status(body):
             return web.json_response({"error": {"message": "not today"}}, status=status)
         if not body.get("stream"):
             return web.json_response({"choices": [], "usage": {"prompt_tokens": 1}})
@@ -40,9 +40,9 @@ class FakeServer:
         await response.prepare(request)
         count = body["max_tokens"]
         words = sum(len(str(message["content"]).split()) for message in body["messages"])
-        piece = {"model": body["model"], "choices": [{"delta": {"content": "x"}}]}
+        chunk = {"model": body["model"], "choices": [{"delta": {"content": "x"}}]}
         usage = {"prompt_tokens": 10 + 3 * words, "completion_tokens": count}
-        for event in [*[piece] * count, {"model": body["model"], "choices": [], "usage": usage}]:
+        for event in [*[chunk] * count, {"model": body["model"], "choices": [], "usage": usage}]:
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response

@@ -9,21 +9,21 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from loramux_loadtests import servers
-from loramux_loadtests.client import Client
+from loramux_loadtests.client import ChatClient
 from loramux_loadtests.servers import (
     ServerFailedError,
+    ServerSetup,
     ServerSpec,
-    Setup,
     group_members,
-    loramux,
-    register,
+    loramux_spec,
+    register_adapters,
     running,
-    stock,
     stock_module,
+    stock_spec,
 )
 from tests.helpers.fake_openai_process import fake_spec
 
-SETUP = Setup(
+SETUP = ServerSetup(
     base=Path("/models/base"),
     adapters={"tone": Path("/all/tone"), "intent": Path("/all/intent")},
     engine={"max_loras": 4, "enforce_eager": True, "enable_prefix_caching": False, "dtype": "float32"},
@@ -31,7 +31,7 @@ SETUP = Setup(
 )
 
 
-def telling_its_group(spec: ServerSpec) -> ServerSpec:
+def printing_its_group(spec: ServerSpec) -> ServerSpec:
     """The same server after a line with its process id, which is its group's too."""
     return ServerSpec(
         spec.name, ("sh", "-c", 'echo $$; exec "$@"', "sh", *spec.command), spec.environment, spec.port, spec.ready_path
@@ -44,10 +44,10 @@ def group_in(log: Path) -> int:
 
 async def test_a_server_answers_inside_and_is_gone_outside(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    async with running(telling_its_group(fake_spec()), log) as server:
+    async with running(printing_its_group(fake_spec()), log) as server:
         assert server.start_seconds > 0
         assert group_members(group_in(log)) == ["python"]
-        async with Client(server.url) as client:
+        async with ChatClient(server.url) as client:
             assert (await client.chat("any", [], max_tokens=3)).text == "xxx"
     assert group_members(group_in(log)) == []
 
@@ -56,7 +56,7 @@ async def test_a_server_is_stopped_when_its_user_is_cancelled(tmp_path: Path) ->
     log, up = tmp_path / "log", asyncio.Event()
 
     async def use() -> None:
-        async with running(telling_its_group(fake_spec()), log):
+        async with running(printing_its_group(fake_spec()), log):
             up.set()
             await asyncio.sleep(60)
 
@@ -68,8 +68,8 @@ async def test_a_server_is_stopped_when_its_user_is_cancelled(tmp_path: Path) ->
     assert group_members(group_in(log)) == []
 
 
-async def test_a_server_that_ends_before_it_is_ready_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(ServerFailedError, match=r"(?s)fake ended with 1 before it was ready.*no engine today"):
+async def test_a_server_that_ends_before_it_is_ready_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with pytest.raises(ServerFailedError, match=r"(?s)fake exited with code 1 before it was ready.*no engine today"):
         async with running(fake_spec("dies"), tmp_path / "log"):
             pass
 
@@ -77,11 +77,11 @@ async def test_a_server_that_ends_before_it_is_ready_is_reported_with_its_last_w
 async def test_a_server_that_does_not_get_ready_in_time_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "STARTS_WITHIN_S", 0.2)
+    monkeypatch.setattr(servers, "START_TIMEOUT_S", 0.2)
     log = tmp_path / "log"
     spec = ServerSpec("sleeper", ("sleep", "60"), {}, servers.free_port(), "/health")
     with pytest.raises(ServerFailedError, match="sleeper was not ready within"):
-        async with running(telling_its_group(spec), log):
+        async with running(printing_its_group(spec), log):
             pass
     assert group_members(group_in(log)) == []
 
@@ -90,11 +90,11 @@ async def test_a_server_that_does_not_get_ready_in_time_is_stopped(
 async def test_what_a_server_leaves_behind_is_killed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, habit: str, left: str
 ) -> None:
-    monkeypatch.setattr(servers, "STOPS_WITHIN_S", 0.3)
-    monkeypatch.setattr(servers, "FOLLOWS_WITHIN_S", 0.1)
+    monkeypatch.setattr(servers, "STOP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(servers, "CHILDREN_TIMEOUT_S", 0.1)
     log = tmp_path / "log"
     with pytest.raises(ServerFailedError, match=f"left 1 processes behind, which were killed: {left}"):
-        async with running(telling_its_group(fake_spec(habit)), log):
+        async with running(printing_its_group(fake_spec(habit)), log):
             pass
     await asyncio.sleep(0.1)
     assert group_members(group_in(log)) == []
@@ -109,14 +109,14 @@ async def test_a_servers_environment_is_added_to_ours(tmp_path: Path) -> None:
     assert log.read_text().startswith("a b /")
 
 
-def test_stock_without_adapters_is_told_of_none() -> None:
-    command = " ".join(stock(replace(SETUP, adapters={}, engine={"enable_lora": False})).command)
+def test_stock_without_adapters_gets_no_lora_arguments() -> None:
+    command = " ".join(stock_spec(replace(SETUP, adapters={}, engine={"enable_lora": False})).command)
     assert "--lora-modules" not in command
     assert command.endswith("--no-enable-lora")
 
 
 def test_both_servers_get_the_same_base_adapters_and_arguments() -> None:
-    theirs, ours = stock(SETUP), loramux(SETUP, Path("/data"))
+    theirs, ours = stock_spec(SETUP), loramux_spec(SETUP, Path("/data"))
     command = " ".join(theirs.command)
     assert "--model /models/base --served-model-name base " in command
     assert "--enable-lora --lora-modules tone=/all/tone intent=/all/intent " in command
@@ -166,7 +166,7 @@ async def test_adapters_are_registered_one_by_one_and_a_refusal_is_reported() ->
     app = web.Application()
     app.router.add_post("/admin/adapters", handler)
     async with TestServer(app) as server:
-        with pytest.raises(ServerFailedError, match="intent was refused: taken"):
-            await register(str(server.make_url("/")), SETUP.adapters)
+        with pytest.raises(ServerFailedError, match="loramux rejected the adapter intent: taken"):
+            await register_adapters(str(server.make_url("/")), SETUP.adapters)
     assert seen[0] == {"name": "tone", "source": {"type": "folder", "path": "/all/tone"}}
     assert json.dumps(seen[1]).count("/all/intent") == 1

@@ -1,1 +1,1 @@
-"""Many adapters that come and go: throughput, load latency and scale."""
+"""Many adapters that are loaded and unloaded: throughput, load latency and scale."""

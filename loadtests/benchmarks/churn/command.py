@@ -1,4 +1,4 @@
-"""What many adapters cost: `python -m benchmarks.churn.command`, or `make bench-churn`."""
+"""Cost of many adapters: `python -m benchmarks.churn`, or `make bench-churn`."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,47 +7,48 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.benchmark_parts import Part, run, setup_of
-from benchmarks.churn.load_latency import cold, gaps
-from benchmarks.churn.scale import many
-from benchmarks.churn.throughput import throughput
-from benchmarks.overhead.command import RESULTS
-from benchmarks.robustness.robustness import bad, cases
+from benchmarks.benchmark_parts import BenchmarkPart, run_parts, server_setup
+from benchmarks.churn.load_latency import measure_cold_start, measure_gaps
+from benchmarks.churn.scale import measure_scale
+from benchmarks.churn.throughput import measure_throughput
+from benchmarks.command import RESULTS
+from benchmarks.robustness.robustness import all_cases, measure_robustness
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(metavar="PART", help="Only this part; may be repeated.")] = None,
-    engine: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of vLLM, such as dtype=float32.")
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PART", help="Measure only this part. May be repeated.")
     ] = None,
-    base: Annotated[Path | None, typer.Option(help="The base's folder; the demo's, if it is not given.")] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="vLLM argument, such as dtype=float32. May be repeated."),
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder of the base model; default: the demo's base.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often throughput and starts are measured.")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="A trial: few adapters, few cases, one round.")] = False,
-    results: Annotated[Path, typer.Option(help="Where the reports are written.")] = RESULTS,
+    quick: Annotated[bool, typer.Option("--quick", help="Trial run: few adapters, few cases, one round.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder for the reports.")] = RESULTS,
 ) -> None:
-    """Compare loramux with stock vLLM while adapters come and go, and exit with 1 if a goal is missed.
+    """Compare loramux with stock vLLM while adapters are loaded and unloaded.
 
     The parts are throughput, gaps, cold, bad and many. Each writes churn-PART.json and churn-PART.md as soon as it is
-    done; one that could not be measured keeps none of the others from it, and makes the exit code 2.
+    done. Exit code: 0; 1 if a goal is missed, 2 if a part failed.
     """
-    measured = run("churn", parts(rounds, quick=quick), only or [], partial(setup_of, base, engine or []), results)
-    raise typer.Exit(measured)
+    code = run_parts(
+        "churn", parts(rounds, quick=quick), only or [], partial(server_setup, base, engine or []), results
+    )
+    raise typer.Exit(code)
 
 
-def parts(rounds: int, *, quick: bool) -> Mapping[str, Part]:
-    """What is measured, by its name; `quick` only shows that it works."""
-    tried = cases()
+def parts(rounds: int, *, quick: bool) -> Mapping[str, BenchmarkPart]:
+    """Return the parts by name; `quick` makes a short trial run of each."""
+    cases = all_cases()
     if quick:
-        tried = {name: tried[name] for name in list(tried)[::8]}
+        cases = {name: cases[name] for name in list(cases)[::8]}
         rounds = 1
     return {
-        "throughput": partial(throughput, count=12 if quick else 40, rounds=rounds),
-        "gaps": partial(gaps, loads=3 if quick else 20),
-        "cold": partial(cold, count=3 if quick else 20),
-        "bad": partial(bad, tried=tried),
-        "many": partial(many, count=200 if quick else 10_000, rounds=rounds),
+        "throughput": partial(measure_throughput, count=12 if quick else 40, rounds=rounds),
+        "gaps": partial(measure_gaps, loads=3 if quick else 20),
+        "cold": partial(measure_cold_start, count=3 if quick else 20),
+        "bad": partial(measure_robustness, cases=cases),
+        "many": partial(measure_scale, count=200 if quick else 10_000, rounds=rounds),
     }
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,1 +1,1 @@
-"""What the load test's own client adds to what it measures."""
+"""Latency that the load test's client adds to its measurements."""

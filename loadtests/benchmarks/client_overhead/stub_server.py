@@ -2,8 +2,8 @@
 
 Run as `python -m benchmarks.client_overhead.stub_server PORT TTFT TPOT`.
 
-What a load test measures of it beyond TTFT and TPOT (seconds) is the client's own doing. It speaks as little HTTP as
-our client needs, so that it takes the machine's other core and not the client's.
+Any time beyond TTFT and TPOT (seconds) in a load test of this server was added by the client. It implements only the
+HTTP that our client needs, so that it doesn't compete with the client for its core.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ PIECE = _chunk(
         "choices": [{"index": 0, "delta": {"content": " token"}, "logprobs": None, "finish_reason": None}],
     }
 )
-"""As long as vLLM's are."""
+"""As long as a chunk of vLLM."""
 
 
-class Stub(asyncio.Protocol):
+class StubProtocol(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, ttft: float, tpot: float) -> None:
@@ -45,11 +45,11 @@ class Stub(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where to write."""
+        """Store the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer each whole request."""
+        """Answer each complete request."""
         self._received += data
         head, end, rest = self._received.partition(b"\r\n\r\n")
         length = int(found[1]) if (found := _LENGTH.search(head)) else 0
@@ -77,7 +77,9 @@ class Stub(asyncio.Protocol):
 
 async def serve(port: int, ttft: float, tpot: float) -> None:
     """Serve until cancelled."""
-    server = await asyncio.get_running_loop().create_server(lambda: Stub(ttft, tpot), "127.0.0.1", port, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: StubProtocol(ttft, tpot), "127.0.0.1", port, backlog=4096
+    )
     await server.serve_forever()
 
 

@@ -1,1 +1,1 @@
-"""What fine-tuning jobs achieve, and what serving loses while one runs."""
+"""Quality of fine-tuning jobs, and serving while one runs."""

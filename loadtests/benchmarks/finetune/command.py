@@ -1,4 +1,4 @@
-"""What fine-tuning brings and what it costs who is served meanwhile: `make bench-finetune`."""
+"""Quality of fine-tuning, and serving during training: `python -m benchmarks.finetune`, or `make bench-finetune`."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,60 +7,65 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.benchmark_parts import Part, run, setup_of
-from benchmarks.bursts import Traffic
-from benchmarks.finetune.during_training import beside
-from benchmarks.finetune.finetune_quality import Lesson, learn
-from benchmarks.overhead.command import RESULTS
+from benchmarks.benchmark_parts import BenchmarkPart, run_parts, server_setup
+from benchmarks.bursts import BurstTraffic
+from benchmarks.command import RESULTS
+from benchmarks.finetune.during_training import measure_during_training
+from benchmarks.finetune.finetune_quality import DataSet, measure_quality
+from loramux_loadtests.examples import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[3] / "adapters" / "loramux_adapters" / "examples"
-TRAFFIC = Traffic(streams=4, tokens=256)
-"""Bursts of several seconds, so that a job that gets little still ends some steps in one."""
+TRAFFIC = BurstTraffic(streams=4, tokens=256)
+"""Bursts of several seconds, so that even a job with low priority finishes some steps during one."""
 DATA = (EXAMPLES / "support-intent", EXAMPLES / "order-json")
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(metavar="PART", help="Only this part; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PART", help="Measure only this part. May be repeated.")
+    ] = None,
     data: Annotated[
-        list[Path] | None, typer.Option(help="A folder with train.jsonl and test.jsonl; may be repeated.")
+        list[Path] | None, typer.Option(help="Folder with train.jsonl and test.jsonl. May be repeated.")
     ] = None,
     goal: Annotated[
-        list[str] | None, typer.Option(metavar="DATA:SCORE=SHARE", help="The least share, such as cards:exact=0.85.")
+        list[str] | None,
+        typer.Option(metavar="DATA:SCORE=SHARE", help="Minimum share, such as cards:exact=0.85. May be repeated."),
     ] = None,
     engine: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of vLLM, such as dtype=float32.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="vLLM argument, such as dtype=float32. May be repeated."),
     ] = None,
-    base: Annotated[Path | None, typer.Option(help="The base's folder; the demo's, if it is not given.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Score only the first so many test items.")] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="How often serving is measured with a job and without.")] = 5,
-    results: Annotated[Path, typer.Option(help="Where the reports are written.")] = RESULTS,
+    base: Annotated[Path | None, typer.Option(help="Folder of the base model; default: the demo's base.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Limit to N test items.")] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="How often serving is measured with and without a job.")] = 5,
+    results: Annotated[Path, typer.Option(help="Folder for the reports.")] = RESULTS,
 ) -> None:
-    """Train with default settings and score what serves then; measure serving beside a job. Exit with 1 on a miss.
+    """Train with default settings and score the adapters; measure serving during training.
 
-    The parts are quality and beside. Each writes finetune-PART.json and finetune-PART.md as soon as it is done.
+    The parts are quality and beside (serving during training). Each writes finetune-PART.json and finetune-PART.md as
+    soon as it is done. Exit code: 0; 1 if a goal is missed, 2 if a part failed.
     """
-    lessons = [Lesson(folder, _goals(goal or [], folder.name)) for folder in data or DATA]
-    known: Mapping[str, Part] = {
-        "quality": partial(learn, lessons=lessons, limit=limit),
-        "beside": partial(beside, data=lessons[0].folder / "train.jsonl", pairs=pairs, traffic=TRAFFIC),
+    data_sets = [DataSet(folder, _goals(goal or [], folder.name)) for folder in data or DATA]
+    parts: Mapping[str, BenchmarkPart] = {
+        "quality": partial(measure_quality, data_sets=data_sets, limit=limit),
+        "beside": partial(
+            measure_during_training, data=data_sets[0].folder / "train.jsonl", pairs=pairs, traffic=TRAFFIC
+        ),
     }
-    raise typer.Exit(run("finetune", known, only or [], partial(setup_of, base, engine or []), results))
+    raise typer.Exit(run_parts("finetune", parts, only or [], partial(server_setup, base, engine or []), results))
 
 
 def _goals(given: Sequence[str], data: str) -> dict[str, float]:
-    """The goals of one data set; typer.BadParameter for what is none."""
+    """Parse the goals of one data set; raises typer.BadParameter."""
     goals = {}
-    for words in given:
-        of_data, _, rest = words.partition(":")
+    for goal in given:
+        goal_data, _, rest = goal.partition(":")
         score, _, share = rest.partition("=")
         try:
             value = float(share)
         except ValueError as error:
-            raise typer.BadParameter(f"{words}: write DATA:SCORE=SHARE", param_hint="--goal") from error
-        if of_data == data:
+            raise typer.BadParameter(
+                f"invalid goal {goal}; expected DATA:SCORE=SHARE, SHARE being a number", param_hint="--goal"
+            ) from error
+        if goal_data == data:
             goals[score] = value
     return goals
-
-
-if __name__ == "__main__":
-    typer.run(main)

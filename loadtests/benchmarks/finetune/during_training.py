@@ -1,4 +1,4 @@
-"""What serving loses while a job trains on the same machine, by how much of it the trainer may claim."""
+"""Serving during training on the same machine, for each training priority."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -8,105 +8,116 @@ from pathlib import Path
 import aiohttp
 from numpy.random import Generator, default_rng
 
-from benchmarks.bursts import Burst, Traffic, burst, summary
-from benchmarks.finetune.jobs_api import Tuner
-from benchmarks.overhead.side_by_side import MEASURES
-from benchmarks.progress import Steps
+from benchmarks.bursts import BurstResult, BurstTraffic, run_burst, summarize_bursts
+from benchmarks.finetune.jobs_api import JobsApi
+from benchmarks.overhead.side_by_side import BURST_METRICS
+from benchmarks.progress import StepProgress
+from benchmarks.report import BenchmarkReport, Metric
 from loramux_adapters.evaluation.statistics import paired_ratio, spread
-from loramux_loadtests.client import Client
+from loramux_loadtests.client import ChatClient
 from loramux_loadtests.loadtest.prompts import random_prompts
-from loramux_loadtests.report import Finding, Report
-from loramux_loadtests.servers import Setup, loramux, running
+from loramux_loadtests.servers import ServerSetup, loramux_spec, running
 
 PRIORITIES = ("idle", "low", "equal")
 STEPS_BEFORE = 2
-"""A trainer that resumes loads its model first, which is not yet training."""
-ENDS_WITHIN_S = 8.0
-"""A trainer that is paused ends its step and saves, which nothing tells the client."""
+"""Steps to wait for: a resumed trainer first loads its model."""
+PAUSE_SETTLE_S = 8.0
+"""A paused trainer finishes its step and saves, which the API does not report."""
 EPOCHS = 50
-"""More than are trained before the job is cancelled."""
+"""More than the job trains before it is cancelled."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The same traffic with a job paused and with it running, and how fast it trained meanwhile."""
+class TrainingPair:
+    """The same traffic with the job paused and running, and the job's speed."""
 
     priority: str
-    paused: Burst
-    training: Burst
+    paused: BurstResult
+    training: BurstResult
     tokens_per_second: float
 
 
-async def beside(setup: Setup, scratch: Path, steps: Steps, *, data: Path, pairs: int, traffic: Traffic) -> Report:
-    """The latency and throughput of the base beside a job, over those without one, for each priority."""
-    steps.expect(len(PRIORITIES) * (1 + pairs))
+async def measure_during_training(
+    setup: ServerSetup, scratch: Path, progress: StepProgress, *, data: Path, pairs: int, traffic: BurstTraffic
+) -> BenchmarkReport:
+    """Measure latency and throughput of the base during training relative to a paused job, for each priority."""
+    progress.set_total(len(PRIORITIES) * (1 + pairs))
     found = []
     for priority in PRIORITIES:
-        steps.begin(f"starting loramux, priority {priority}")
-        claimed = replace(setup, environment={**setup.environment, "LORAMUX_TRAINING__PRIORITY": priority})
-        found += await _pairs(claimed, priority, scratch, steps, data, pairs, traffic)
-    return Report(
-        "Serving beside a fine-tuning job",
-        f"{traffic.streams} streams of {traffic.tokens} output tokens ask the base, in turn while a job on the same "
-        "machine is paused and while it trains. A ratio is with over without, within one pair; "
-        "LORAMUX_TRAINING__PRIORITY is the setting, idle the default. A job counts its tokens when a step "
-        "ends: 0 means that none ended within a burst.",
-        [finding for priority in PRIORITIES for finding in _findings(priority, found)],
+        progress.begin(f"starting loramux, priority {priority}")
+        prioritized = replace(setup, environment={**setup.environment, "LORAMUX_TRAINING__PRIORITY": priority})
+        found += await _measure_priority(prioritized, priority, scratch, progress, data, pairs, traffic)
+    return BenchmarkReport(
+        "Serving during fine-tuning",
+        f"{traffic.streams} streams of {traffic.tokens} output tokens on the base, in turn while a job on "
+        "the same machine "
+        "is paused and while it trains. A ratio is with / without training, within one pair. The priority is "
+        "LORAMUX_TRAINING__PRIORITY, by default idle. A job counts its tokens at the end of each step: 0 means that no "
+        "step ended during a burst.",
+        [metric for priority in PRIORITIES for metric in _metrics(priority, found)],
         {"pairs": pairs, **asdict(traffic), **setup.engine, **setup.environment},
         [asdict(pair) for pair in found],
     )
 
 
-async def _pairs(
-    setup: Setup, priority: str, scratch: Path, steps: Steps, data: Path, pairs: int, traffic: Traffic
-) -> list[Pair]:
-    chance = default_rng(0)
+async def _measure_priority(
+    setup: ServerSetup,
+    priority: str,
+    scratch: Path,
+    progress: StepProgress,
+    data: Path,
+    pairs: int,
+    traffic: BurstTraffic,
+) -> list[TrainingPair]:
+    rng = default_rng(0)
     async with (
-        running(loramux(setup, scratch / priority), scratch / f"{priority}.log") as server,
+        running(loramux_spec(setup, scratch / priority), scratch / f"{priority}.log") as server,
         aiohttp.ClientSession(server.url) as session,
-        Client(server.url) as client,
+        ChatClient(server.url) as client,
     ):
-        tuner = Tuner(session, setup.base.name)
+        jobs_api = JobsApi(session, setup.base.name)
         epochs = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": EPOCHS}}}
-        job = await tuner.create(await tuner.upload(data), method=epochs)
-        await tuner.until_steps(job, STEPS_BEFORE)
+        job = await jobs_api.create(await jobs_api.upload(data), method=epochs)
+        await jobs_api.wait_for_steps(job, STEPS_BEFORE)
         measured = []
         for number in range(pairs):
-            steps.begin(f"priority {priority}, pair {number + 1} of {pairs}")
-            measured.append(await _pair(tuner, job, client, priority, traffic, chance))
-        await tuner.move(job, "cancel")
+            progress.begin(f"priority {priority}, pair {number + 1} of {pairs}")
+            measured.append(await _measure_pair(jobs_api, job, client, priority, traffic, rng))
+        await jobs_api.post_action(job, "cancel")
     return measured
 
 
-async def _pair(tuner: Tuner, job: str, client: Client, priority: str, traffic: Traffic, chance: Generator) -> Pair:
-    """Both with the same prompts, but for the numbers that they begin with."""
-    began = (await tuner.job(job))["loramux"]
-    training = await _loaded(client, tuner.base, traffic, chance)
-    ended = (await tuner.job(job))["loramux"]
-    await tuner.move(job, "pause")
-    await asyncio.sleep(ENDS_WITHIN_S)
-    paused = await _loaded(client, tuner.base, traffic, chance)
-    await tuner.move(job, "resume")
-    await tuner.until_steps(job, STEPS_BEFORE)
+async def _measure_pair(
+    jobs_api: JobsApi, job: str, client: ChatClient, priority: str, traffic: BurstTraffic, rng: Generator
+) -> TrainingPair:
+    """Measure the traffic during training and with the job paused."""
+    began = (await jobs_api.job(job))["loramux"]
+    training = await _run_traffic(client, jobs_api.base, traffic, rng)
+    ended = (await jobs_api.job(job))["loramux"]
+    await jobs_api.post_action(job, "pause")
+    await asyncio.sleep(PAUSE_SETTLE_S)
+    paused = await _run_traffic(client, jobs_api.base, traffic, rng)
+    await jobs_api.post_action(job, "resume")
+    await jobs_api.wait_for_steps(job, STEPS_BEFORE)
     speed = (ended["tokens"] - began["tokens"]) / max(1e-9, ended["seconds"] - began["seconds"])
-    return Pair(priority, paused, training, speed)
+    return TrainingPair(priority, paused, training, speed)
 
 
-async def _loaded(client: Client, model: str, traffic: Traffic, chance: Generator) -> Burst:
-    return summary([await burst(client, [model], random_prompts(traffic.streams, chance), traffic.tokens)])
+async def _run_traffic(client: ChatClient, model: str, traffic: BurstTraffic, rng: Generator) -> BurstResult:
+    return summarize_bursts([await run_burst(client, [model], random_prompts(traffic.streams, rng), traffic.tokens)])
 
 
-def _findings(priority: str, pairs: Sequence[Pair]) -> list[Finding]:
-    of_it: Mapping[str, list[Burst]] = {
+def _metrics(priority: str, pairs: Sequence[TrainingPair]) -> list[Metric]:
+    bursts: Mapping[str, list[BurstResult]] = {
         "training": [pair.training for pair in pairs if pair.priority == priority],
         "paused": [pair.paused for pair in pairs if pair.priority == priority],
     }
-    findings = []
-    for measure in MEASURES:
-        with_job, without = ([getattr(each, measure.field) for each in of_it[name]] for name in ("training", "paused"))
-        findings += [
-            Finding(f"{priority}: {measure.words}, with a job / without", paired_ratio(with_job, without)),
-            Finding(f"{priority}: {measure.words}, with a job", spread(with_job), measure.unit),
+    metrics = []
+    for measure in BURST_METRICS:
+        with_job, without = ([getattr(each, measure.field) for each in bursts[name]] for name in ("training", "paused"))
+        metrics += [
+            Metric(f"{priority}: {measure.label}, with a job / without", paired_ratio(with_job, without)),
+            Metric(f"{priority}: {measure.label}, with a job", spread(with_job), measure.unit),
         ]
     speeds = [pair.tokens_per_second for pair in pairs if pair.priority == priority]
-    return [*findings, Finding(f"{priority}: the job meanwhile", spread(speeds), "tokens/s")]
+    return [*metrics, Metric(f"{priority}: training speed", spread(speeds), "tokens/s")]

@@ -1,1 +1,1 @@
-"""The table of loadtests/gpu: loramux and stock vLLM on a CUDA machine, without weights."""
+"""loramux and stock vLLM on a CUDA machine, with random weights."""

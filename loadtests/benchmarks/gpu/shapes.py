@@ -1,4 +1,4 @@
-"""A base in the shape of a real one, with no weights in it: they are random, which is right for speed."""
+"""A base in the shape of a real one, without weights: vLLM makes random ones, which is enough for speed."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from loramux_loadtests.synthetic_adapters import LINEAR_MODULES, write_adapter
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 RANK = 8
 SMALL_LAYERS, SMALL_MODULES = 8, ("q_proj", "v_proj")
-"""Of the adapters of which there are many: a thousand on all modules would take 80 GB of disk."""
+"""Layers and modules of the many small adapters: a thousand on all modules would take 80 GB of disk."""
 
 EIGHT_B: Mapping[str, Any] = {
     "hidden_size": 4096,
@@ -26,7 +26,7 @@ EIGHT_B: Mapping[str, Any] = {
     "max_position_embeddings": 8192,
     "rope_theta": 500000.0,
 }
-"""Llama 3's 8B, but for its vocabulary, which is that of the tokenizer at hand."""
+"""Llama 3 8B, except for the vocabulary, which comes from the tokenizer."""
 TINY: Mapping[str, Any] = {
     **EIGHT_B,
     "hidden_size": 256,
@@ -38,15 +38,19 @@ TINY: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Adapters:
-    """Adapters by name: those on every linear module, and the many small ones."""
+class AdapterSet:
+    """Folders by name: `full` adapters on all linear modules, and many `small` ones."""
 
-    whole: Mapping[str, Path]
+    full: Mapping[str, Path]
     small: Mapping[str, Path]
 
 
 def write_base(folder: Path, tokenizer: Path, shape: Mapping[str, Any], dtype: str) -> Path:
-    """Write a Llama's config of this shape with the tokenizer of another model. LoadTestError if there is none."""
+    """Write the config of a Llama with this shape, and the tokenizer of another model.
+
+    Raises:
+        LoadTestError: there is no tokenizer.
+    """
     folder.mkdir(parents=True)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
@@ -60,21 +64,21 @@ def write_base(folder: Path, tokenizer: Path, shape: Mapping[str, Any], dtype: s
         "bos_token_id": 1,
         "eos_token_id": 2,
         "torch_dtype": dtype,
-        "vocab_size": _vocabulary(folder / "tokenizer.json"),
+        "vocab_size": _vocabulary_size(folder / "tokenizer.json"),
         **shape,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    save_file({}, folder / "model.safetensors")  # that there are weights, for who looks; nobody reads them
+    save_file({}, folder / "model.safetensors")  # vLLM checks that weights exist, and does not read them
     return folder
 
 
-def write_adapters(folder: Path, base: Path, whole: int, small: int) -> Adapters:
+def write_adapter_set(folder: Path, base: Path, full: int, small: int) -> AdapterSet:
     """Write `whole` adapters on all linear modules and `small` ones on a few."""
     layers = range(min(SMALL_LAYERS, json.loads((base / "config.json").read_text())["num_hidden_layers"]))
-    return Adapters(
+    return AdapterSet(
         {
             f"w{n}": write_adapter(folder / "whole" / f"w{n}", base, seed=n, rank=RANK, modules=LINEAR_MODULES)
-            for n in range(whole)
+            for n in range(full)
         },
         {
             f"a{n}": write_adapter(
@@ -85,10 +89,10 @@ def write_adapters(folder: Path, base: Path, whole: int, small: int) -> Adapters
     )
 
 
-def _vocabulary(path: Path) -> int:
+def _vocabulary_size(path: Path) -> int:
     try:
         tokenizer = json.loads(path.read_text(encoding="utf-8"))
         known = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])]
         return int(max(known)) + 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LoadTestError(f"{path} is no tokenizer: name the folder of a model with --tokenizer ({error})") from error
+        raise LoadTestError(f"{path} is not a tokenizer; set --tokenizer to the folder of a model ({error})") from error

@@ -1,1 +1,1 @@
-"""loramux against stock vLLM: throughput, latency and start-up time."""
+"""Overhead of loramux relative to stock vLLM: throughput, latency and start time."""

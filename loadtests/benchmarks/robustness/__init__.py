@@ -1,1 +1,1 @@
-"""Corrupt adapters and faults: what is refused, and whether anybody else is affected."""
+"""Corrupt adapters and faults: which are rejected, and whether other requests are affected."""

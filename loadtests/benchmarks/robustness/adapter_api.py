@@ -1,4 +1,4 @@
-"""How each server is given adapters: loramux through its administration, stock vLLM through its loading routes."""
+"""Adding and removing adapters: loramux's `/admin/adapters`, and stock vLLM's routes for loading LoRA adapters."""
 
 import json
 from dataclasses import dataclass
@@ -8,93 +8,93 @@ from urllib.parse import quote
 import aiohttp
 
 
-class Answer(NamedTuple):
-    """What a server said: HTTP's status, 0 if nothing came, and its words if it refused."""
+class ApiResponse(NamedTuple):
+    """The HTTP status (0 without a response) and the error message of a response."""
 
     status: int
-    said: str
+    message: str
 
     @property
     def accepted(self) -> bool:
-        """Whether the server did what it was asked for."""
+        """Whether the server accepted the request."""
         return 200 <= self.status < 300
 
 
-class Door(Protocol):
-    """A server's way of taking adapters; nothing here raises for what the server does."""
+class AdapterApi(Protocol):
+    """Operations on a server's adapters; failures are responses, not exceptions."""
 
-    async def offer(self, name: str, path: str) -> Answer:
-        """Give it the adapter in a folder."""
+    async def add(self, name: str, path: str) -> ApiResponse:
+        """Add the adapter in a folder."""
 
-    async def renew(self, name: str, path: str) -> Answer:
-        """Give it the adapter in a folder under a name that it has already."""
+    async def replace(self, name: str, path: str) -> ApiResponse:
+        """Replace an existing adapter by the one in a folder."""
 
-    async def withdraw(self, name: str) -> Answer:
-        """Let it forget an adapter."""
+    async def remove(self, name: str) -> ApiResponse:
+        """Remove an adapter."""
 
-    async def pin(self, name: str, *, pinned: bool) -> Answer | None:
-        """Let it keep an adapter where it is used fastest, or let it go; None if it has no such thing."""
+    async def pin(self, name: str, *, pinned: bool) -> ApiResponse | None:
+        """Pin an adapter in the engine, or unpin it; None if the server has no pins."""
 
 
 @dataclass(frozen=True)
-class LoramuxDoor:
+class LoramuxAdapterApi:
     """`/admin/adapters`."""
 
     session: aiohttp.ClientSession
 
-    async def offer(self, name: str, path: str) -> Answer:
-        """Add an adapter, or a new version of one, and lead its name there."""
+    async def add(self, name: str, path: str) -> ApiResponse:
+        """Add an adapter or a new version of one, and point its name at it."""
         body = {"name": name, "source": {"type": "folder", "path": path}}
-        return await _ask(self.session, "POST", "/admin/adapters", body)
+        return await _request(self.session, "POST", "/admin/adapters", body)
 
-    renew = offer
+    replace = add
 
-    async def withdraw(self, name: str) -> Answer:
+    async def remove(self, name: str) -> ApiResponse:
         """Remove the adapter with all its versions."""
-        return await _ask(self.session, "DELETE", f"/admin/adapters/{quote(name, safe='')}")
+        return await _request(self.session, "DELETE", f"/admin/adapters/{quote(name, safe='')}")
 
-    async def pin(self, name: str, *, pinned: bool) -> Answer | None:
+    async def pin(self, name: str, *, pinned: bool) -> ApiResponse | None:
         """Pin or unpin the adapter."""
-        return await _ask(self.session, "PUT", f"/admin/adapters/{quote(name, safe='')}/pin", {"pinned": pinned})
+        return await _request(self.session, "PUT", f"/admin/adapters/{quote(name, safe='')}/pin", {"pinned": pinned})
 
 
 @dataclass(frozen=True)
-class StockDoor:
-    """The routes that VLLM_ALLOW_RUNTIME_LORA_UPDATING opens."""
+class StockAdapterApi:
+    """The routes that VLLM_ALLOW_RUNTIME_LORA_UPDATING enables."""
 
     session: aiohttp.ClientSession
 
-    async def offer(self, name: str, path: str) -> Answer:
+    async def add(self, name: str, path: str) -> ApiResponse:
         """Load an adapter."""
-        return await _ask(self.session, "POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+        return await _request(self.session, "POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
 
-    async def renew(self, name: str, path: str) -> Answer:
-        """Load it over the one that is there."""
+    async def replace(self, name: str, path: str) -> ApiResponse:
+        """Load the adapter in place of the loaded one."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": True}
-        return await _ask(self.session, "POST", "/v1/load_lora_adapter", body)
+        return await _request(self.session, "POST", "/v1/load_lora_adapter", body)
 
-    async def withdraw(self, name: str) -> Answer:
-        """Unload it."""
-        return await _ask(self.session, "POST", "/v1/unload_lora_adapter", {"lora_name": name})
+    async def remove(self, name: str) -> ApiResponse:
+        """Unload an adapter."""
+        return await _request(self.session, "POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
-    async def pin(self, name: str, *, pinned: bool) -> Answer | None:  # noqa: ARG002
-        """There is no route for it."""
+    async def pin(self, name: str, *, pinned: bool) -> ApiResponse | None:  # noqa: ARG002
+        """Return None: there is no such route."""
         return None
 
 
-async def _ask(session: aiohttp.ClientSession, method: str, path: str, body: Any = None) -> Answer:
+async def _request(session: aiohttp.ClientSession, method: str, path: str, body: Any = None) -> ApiResponse:
     try:
         async with session.request(method, path, json=body) as response:
             text = await response.text()
     except TimeoutError:
-        return Answer(0, "no answer in time")
+        return ApiResponse(0, "timeout")
     except (aiohttp.ClientError, OSError) as error:
-        return Answer(0, type(error).__name__)
-    return Answer(response.status, _message(text))
+        return ApiResponse(0, type(error).__name__)
+    return ApiResponse(response.status, _error_message(text))
 
 
-def _message(text: str) -> str:
-    """OpenAI's error message, or what came instead of it."""
+def _error_message(text: str) -> str:
+    """Return the message of an OpenAI error, or the text itself if it is none."""
     try:
         return str(json.loads(text)["error"]["message"])
     except (ValueError, TypeError, LookupError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which bad adapters get into loramux and into stock vLLM, and whom they harm there."""
+"""Which bad adapters loramux and stock vLLM serve, and which other requests they affect."""
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -10,178 +10,202 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.bursts import BurstFailedError
-from benchmarks.progress import Steps
-from benchmarks.robustness.adapter_api import Door, LoramuxDoor, StockDoor
-from benchmarks.robustness.bad_adapters import BAD, MAX_RANK
-from benchmarks.robustness.corrupt import Draft, write_sound
-from benchmarks.robustness.faults import MISHAPS, Case, Outcome, accepted, told
+from benchmarks.progress import StepProgress
+from benchmarks.report import BenchmarkReport, Metric
+from benchmarks.robustness.adapter_api import AdapterApi, LoramuxAdapterApi, StockAdapterApi
+from benchmarks.robustness.bad_adapters import BAD_ADAPTERS, MAX_RANK
+from benchmarks.robustness.corrupt import CandidateAdapter, write_sound_adapter
+from benchmarks.robustness.faults import FAULTS, CaseOutcome, RobustnessCase, add_sound_adapter, format_replies
 from benchmarks.robustness.server_under_test import (
-    GOOD,
+    GOOD_ADAPTER,
     KV_CACHE_BYTES,
+    MAX_CPU_LORAS,
+    MAX_LORAS,
     MAX_MODEL_LEN,
-    PLACES,
     QUESTIONS,
-    SLOTS,
-    SPARES,
-    Subject,
+    SPARE_ADAPTERS,
+    ServerUnderTest,
 )
 from loramux_adapters.evaluation.statistics import spread
-from loramux_loadtests.client import Client
-from loramux_loadtests.report import Finding, Report, rows_as_table
+from loramux_loadtests.client import ChatClient
+from loramux_loadtests.report_tables import markdown_table
 from loramux_loadtests.servers import (
     RunningServer,
     ServerFailedError,
+    ServerSetup,
     ServerSpec,
-    Setup,
-    loramux,
-    register,
+    loramux_spec,
+    register_adapters,
     running,
-    stock,
+    stock_spec,
 )
 
-ANSWERS_WITHIN_S = 60.0
-OTHERS = 2 * len(QUESTIONS)
-"""How many requests of others are looked at after each case."""
-MAX_SAID = 160
-DOORS: Mapping[str, Callable[[aiohttp.ClientSession], Door]] = {"loramux": LoramuxDoor, "stock": StockDoor}
+REQUEST_TIMEOUT_S = 60.0
+OTHER_REQUESTS = 2 * len(QUESTIONS)
+"""Number of requests for sound models that are checked after each case."""
+MAX_MESSAGE_LENGTH = 160
+ADAPTER_APIS: Mapping[str, Callable[[aiohttp.ClientSession], AdapterApi]] = {
+    "loramux": LoramuxAdapterApi,
+    "stock": StockAdapterApi,
+}
 
 
 @dataclass(frozen=True)
-class Row:
-    """What came of one case on one server; `harmed` of OTHERS requests failed or were answered otherwise."""
+class CaseRow:
+    """The result of one case on one server; `affected` of OTHER_REQUESTS failed or got another answer than before."""
 
     server: str
     case: str
-    got_in: bool
-    harmed: int
-    said: str
+    bad_served: bool
+    affected: int
+    response: str
 
 
-def cases() -> dict[str, Case]:
-    """All of them: the bad adapters, and what can befall a good one."""
-    return {**{name: partial(_offered, spoil) for name, spoil in BAD.items()}, **MISHAPS}
+def all_cases() -> dict[str, RobustnessCase]:
+    """Return all cases: bad adapters, and faults of sound ones."""
+    return {**{name: partial(_add_bad_adapter, corrupt) for name, corrupt in BAD_ADAPTERS.items()}, **FAULTS}
 
 
-async def bad(setup: Setup, scratch: Path, steps: Steps, *, tried: Mapping[str, Case]) -> Report:
-    """Try every case on both servers: how many got in, and how many requests of others they harmed."""
-    setup = _with_sound(setup, scratch / "adapters")
-    steps.expect(2 * (1 + len(tried)))
-    specs = {"loramux": partial(loramux, setup, scratch / "data"), "stock": partial(stock, setup)}
-    rows: list[Row] = []
+async def measure_robustness(
+    setup: ServerSetup, scratch: Path, progress: StepProgress, *, cases: Mapping[str, RobustnessCase]
+) -> BenchmarkReport:
+    """Run every case on both servers: count the bad adapters that are served and the other requests affected."""
+    setup = _with_sound_adapters(setup, scratch / "adapters")
+    progress.set_total(2 * (1 + len(cases)))
+    specs = {"loramux": partial(loramux_spec, setup, scratch / "data"), "stock": partial(stock_spec, setup)}
+    rows: list[CaseRow] = []
     numbers = itertools.count(1)
     for name, spec in specs.items():
-        rows += await _Survey(name, spec, setup, scratch, steps, numbers).run(tried)
-    return Report(
+        rows += await _CaseRunner(name, spec, setup, scratch, progress, numbers).run(cases)
+    return BenchmarkReport(
         "Bad adapters",
-        "Got in: the server accepted it, and a request for it was answered with 200 (for new weights under an old "
-        "name: the answer was mixed from both; for pins: no other adapter could be used). Harmed: requests for the "
-        f"base and for a good adapter, of {OTHERS} after each case, that failed or were answered otherwise than "
-        "before. A server that harmed is started again before the next case.",
-        [finding for name in specs for finding in _findings(name, rows)],
+        "Served: the server accepted the adapter and answered a request for it with 200 (new weights under "
+        "an old name: "
+        "the answer mixed both; pins: no other adapter could be used). Affected: requests for the base and a good "
+        f"adapter, out of {OTHER_REQUESTS} after each case, that failed or got another answer than before. "
+        "A server with "
+        "affected requests is restarted before the next case.",
+        [metric for name in specs for metric in _metrics(name, rows)],
         {**setup.engine, **setup.environment},
         [asdict(row) for row in rows],
-        _details(rows),
+        _case_table(rows),
     )
 
 
-def _with_sound(setup: Setup, folder: Path) -> Setup:
-    sound = {name: write_sound(folder / name, setup.base, 1000 + i) for i, name in enumerate((GOOD, *SPARES))}
-    few = {"max_loras": SLOTS, "max_cpu_loras": PLACES, "max_lora_rank": MAX_RANK}
+def _with_sound_adapters(setup: ServerSetup, folder: Path) -> ServerSetup:
+    sound = {
+        name: write_sound_adapter(folder / name, setup.base, 1000 + i)
+        for i, name in enumerate((GOOD_ADAPTER, *SPARE_ADAPTERS))
+    }
+    few = {"max_loras": MAX_LORAS, "max_cpu_loras": MAX_CPU_LORAS, "max_lora_rank": MAX_RANK}
     small = {"kv_cache_memory_bytes": KV_CACHE_BYTES, "max_model_len": MAX_MODEL_LEN}
     environment = {**setup.environment, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     return replace(setup, adapters=sound, engine={**setup.engine, **few, **small}, environment=environment)
 
 
 @dataclass(frozen=True)
-class _Survey:
-    """All cases on one server, which is started again whenever one harmed."""
+class _CaseRunner:
+    """Runs all cases on one server, and restarts it after each case that affected other requests."""
 
     name: str
     spec: Callable[[], ServerSpec]
-    setup: Setup
+    setup: ServerSetup
     scratch: Path
-    steps: Steps
+    progress: StepProgress
     numbers: Iterator[int]
 
-    async def run(self, tried: Mapping[str, Case]) -> list[Row]:
-        """One row a case; ServerFailedError if the server does not start."""
-        waiting, rows = iter(tried.items()), list[Row]()
-        while len(rows) < len(tried):
+    async def run(self, cases: Mapping[str, RobustnessCase]) -> list[CaseRow]:
+        """Return one row per case.
+
+        Raises:
+            ServerFailedError: the server does not start.
+        """
+        waiting, rows = iter(cases.items()), list[CaseRow]()
+        while len(rows) < len(cases):
             before = len(rows)
             try:
-                await self._one_life(waiting, rows)
+                await self._run_until_affected(waiting, rows)
             except ServerFailedError:
                 if len(rows) == before:
                     raise
         return rows
 
-    async def _one_life(self, waiting: Iterator[tuple[str, Case]], rows: list[Row]) -> None:
-        """Start the server and go on with the cases until one harms."""
-        self.steps.begin(f"starting {self.name}")
+    async def _run_until_affected(self, waiting: Iterator[tuple[str, RobustnessCase]], rows: list[CaseRow]) -> None:
+        """Start the server and run cases until one affects other requests."""
+        self.progress.begin(f"starting {self.name}")
         async with (
             running(self.spec(), self.scratch / f"{self.name}.log") as server,
-            self._subject(server) as subject,
+            self._server_under_test(server) as target,
         ):
             if self.name == "loramux":
-                await register(server.url, self.setup.adapters)
-            await subject.door.withdraw((await accepted(subject)).name)  # or else nothing here would mean anything
-            before = await subject.answers()
-            for case, tried in waiting:
-                self.steps.begin(f"{self.name}: {case}")
-                row = await self._row(subject, case, tried, before)
+                await register_adapters(server.url, self.setup.adapters)
+            # Results mean nothing if the server does not even serve a sound adapter.
+            await target.adapter_api.remove((await add_sound_adapter(target)).name)
+            before = await target.answers()
+            for name, case in waiting:
+                self.progress.begin(f"{self.name}: {name}")
+                row = await self._run_case(target, name, case, before)
                 rows.append(row)
-                if row.harmed:
+                if row.affected:
                     return
 
     @asynccontextmanager
-    async def _subject(self, server: RunningServer) -> AsyncIterator[Subject]:
-        patience = aiohttp.ClientTimeout(total=ANSWERS_WITHIN_S)
+    async def _server_under_test(self, server: RunningServer) -> AsyncIterator[ServerUnderTest]:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
         async with (
-            aiohttp.ClientSession(server.url, timeout=patience) as session,
-            Client(server.url, timeout=ANSWERS_WITHIN_S) as client,
+            aiohttp.ClientSession(server.url, timeout=timeout) as session,
+            ChatClient(server.url, timeout=REQUEST_TIMEOUT_S) as client,
         ):
             copies = self.scratch / "data" if self.name == "loramux" else None
             folder = self.scratch / "adapters"
-            yield Subject(self.name, DOORS[self.name](session), client, self.setup.base, folder, copies, self.numbers)
+            yield ServerUnderTest(
+                self.name, ADAPTER_APIS[self.name](session), client, self.setup.base, folder, copies, self.numbers
+            )
 
-    async def _row(self, subject: Subject, case: str, tried: Case, before: Sequence[str | None]) -> Row:
+    async def _run_case(
+        self, target: ServerUnderTest, name: str, case: RobustnessCase, before: Sequence[str | None]
+    ) -> CaseRow:
         try:
-            outcome, refused = await tried(subject), 0
-        except BurstFailedError as error:  # a sound adapter, which the case needed, was not served
-            outcome, refused = Outcome(False, str(error)), 1
-        after = await subject.answers()
-        harmed = refused + sum(old != new for old, new in zip(before, after, strict=True))
-        words = outcome.said.replace(str(self.scratch), "").replace(subject.client.url, "")
-        return Row(self.name, case, outcome.got_in, harmed, words[:MAX_SAID])
+            outcome, failures = await case(target), 0
+        except BurstFailedError as error:  # a sound adapter that the case needs was not served
+            outcome, failures = CaseOutcome(False, str(error)), 1
+        after = await target.answers()
+        affected = failures + sum(old != new for old, new in zip(before, after, strict=True))
+        message = outcome.message.replace(str(self.scratch), "").replace(target.client.url, "")
+        return CaseRow(self.name, name, outcome.bad_served, affected, message[:MAX_MESSAGE_LENGTH])
 
 
-async def _offered(spoil: Callable[[Draft], None], subject: Subject) -> Outcome:
-    draft = subject.draft()
-    spoil(draft)
-    answer = await subject.door.offer(draft.name, draft.path)
-    replies = await subject.fill(draft.name) if answer.accepted else [await subject.ask(draft.name)]
-    await subject.door.withdraw(draft.name)
-    got_in = answer.accepted and any(reply.ok for reply in replies)
-    return Outcome(got_in, told(replies) if answer.accepted else answer.said)
+async def _add_bad_adapter(corrupt: Callable[[CandidateAdapter], None], target: ServerUnderTest) -> CaseOutcome:
+    candidate = target.new_candidate()
+    corrupt(candidate)
+    response = await target.adapter_api.add(candidate.name, candidate.path)
+    replies = (
+        await target.overwrite_kv_cache(candidate.name) if response.accepted else [await target.ask(candidate.name)]
+    )
+    await target.adapter_api.remove(candidate.name)
+    served = response.accepted and any(reply.ok for reply in replies)
+    return CaseOutcome(served, format_replies(replies) if response.accepted else response.message)
 
 
-def _findings(name: str, rows: Sequence[Row]) -> list[Finding]:
+def _metrics(name: str, rows: Sequence[CaseRow]) -> list[Metric]:
     mine = [row for row in rows if row.server == name]
     goal = 0.0 if name == "loramux" else None
     counts = {
-        f"cases that got in, of {len(mine)}": sum(row.got_in for row in mine),
-        f"requests of others harmed, of {OTHERS * len(mine)}": sum(row.harmed for row in mine),
+        f"bad adapters served, of {len(mine)}": sum(row.bad_served for row in mine),
+        f"other requests affected, of {OTHER_REQUESTS * len(mine)}": sum(row.affected for row in mine),
     }
     return [
-        Finding(f"{name}: {words}", spread([float(count)]), "count", at_most=goal) for words, count in counts.items()
+        Metric(f"{name}: {counted}", spread([float(count)]), "count", at_most=goal) for counted, count in counts.items()
     ]
 
 
-def _details(rows: Sequence[Row]) -> list[str]:
-    """Every case with what each server made of it."""
-    columns = ["case", *(f"{name}: {what}" for name in DOORS for what in ("got in", "harmed", "said"))]
+def _case_table(rows: Sequence[CaseRow]) -> list[str]:
+    """Return the lines of a table with each case's result on each server."""
+    columns = ["case", *(f"{name}: {column}" for name in ADAPTER_APIS for column in ("served", "affected", "response"))]
     lines: dict[str, list[str]] = {}
     for row in rows:  # those of the first server come first
-        said = " ".join(row.said.replace("|", "/").split())
-        lines.setdefault(row.case, []).extend(["**yes**" if row.got_in else "no", str(row.harmed or ""), said])
-    return rows_as_table(columns, [[case, *cells] for case, cells in lines.items()])
+        response = " ".join(row.response.replace("|", "/").split())
+        lines.setdefault(row.case, []).extend(
+            ["**yes**" if row.bad_served else "no", str(row.affected or ""), response]
+        )
+    return markdown_table(columns, [[case, *cells] for case, cells in lines.items()])

@@ -1,1 +1,1 @@
-"""Open-loop load: requests come when they come, whether or not the server has kept up."""
+"""Open-loop load tests: each request is sent at its scheduled time, whether or not the server keeps up."""

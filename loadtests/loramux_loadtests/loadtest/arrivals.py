@@ -1,4 +1,4 @@
-"""When requests come: processes without an end, the same moments for the same seed whatever they are used for."""
+"""Arrival processes: endless sequences of request times, equal for equal seeds."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -11,78 +11,78 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
-_DRAWN_AT_ONCE = 1024
+_BATCH = 1024
 
 
-class _Process(BaseModel):
+class _ArrivalProcess(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: Rate
-    """Requests a second, on average."""
+    """Requests per second, on average."""
 
-    def moments(self, chance: Generator) -> Iterator[float]:
-        """Seconds after the beginning at which requests come: ascending, without an end."""
+    def times(self, rng: Generator) -> Iterator[float]:
+        """Yield request times in seconds after the start, ascending and endless."""
         now = 0.0
         while True:
-            for gap in self._gaps(chance):
-                now += float(gap)
+            for interval in self._intervals(rng):
+                now += float(interval)
                 yield now
 
-    def _gaps(self, chance: Generator) -> NDArray[np.float64]:
+    def _intervals(self, rng: Generator) -> NDArray[np.float64]:
         raise NotImplementedError
 
 
-class Poisson(_Process):
-    """Independent users: gaps are exponential."""
+class Poisson(_ArrivalProcess):
+    """Independent users: exponential intervals."""
 
     process: Literal["poisson"] = "poisson"
 
-    def _gaps(self, chance: Generator) -> NDArray[np.float64]:
-        return chance.exponential(1 / self.rate, _DRAWN_AT_ONCE)
+    def _intervals(self, rng: Generator) -> NDArray[np.float64]:
+        return rng.exponential(1 / self.rate, _BATCH)
 
 
-class Gamma(_Process):
-    """Gaps of shape `burstiness`, as vLLM's benchmark means it: below 1 requests come in bursts, above 1 evenly."""
+class Gamma(_ArrivalProcess):
+    """Intervals of shape `burstiness`, as in vLLM's benchmark: bursts below 1, more even arrivals above 1."""
 
     process: Literal["gamma"] = "gamma"
     burstiness: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
-    def _gaps(self, chance: Generator) -> NDArray[np.float64]:
-        return chance.gamma(self.burstiness, 1 / (self.rate * self.burstiness), _DRAWN_AT_ONCE)
+    def _intervals(self, rng: Generator) -> NDArray[np.float64]:
+        return rng.gamma(self.burstiness, 1 / (self.rate * self.burstiness), _BATCH)
 
 
-class Constant(_Process):
-    """Every gap the same."""
+class Constant(_ArrivalProcess):
+    """Equal intervals."""
 
     process: Literal["constant"] = "constant"
 
-    def moments(self, chance: Generator) -> Iterator[float]:
-        """As of every process; multiples of the gap, which don't drift."""
-        del chance
+    def times(self, rng: Generator) -> Iterator[float]:
+        """Yield multiples of the interval, which don't accumulate rounding errors."""
+        del rng
         return (number / self.rate for number in count())
 
 
-class Bursts(_Process):
-    """`size` requests at the same moment, again and again."""
+class Bursts(_ArrivalProcess):
+    """Repeated bursts of `size` simultaneous requests."""
 
     process: Literal["bursts"] = "bursts"
     size: Annotated[int, Field(ge=1, le=100_000)]
 
-    def moments(self, chance: Generator) -> Iterator[float]:
-        """As of every process; the first burst comes at once."""
-        del chance
+    def times(self, rng: Generator) -> Iterator[float]:
+        """Yield the time of each request; the first burst is at 0."""
+        del rng
         return (number * self.size / self.rate for number in count() for _ in range(self.size))
 
 
 class Trace(BaseModel):
-    """What a file recorded: CSV or JSONL of seconds, route, input tokens and output tokens (see trace.py)."""
+    """Recorded traffic: CSV or JSONL with seconds, route, input tokens and output tokens (see trace.py)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     process: Literal["trace"] = "trace"
     file: Path
     rate: Rate | None = None
-    """Played faster or slower, so that so many requests come in a second on average."""
+    """Replay speed: requests per second, on average. None keeps the recorded times."""
 
 
 Arrivals = Annotated[Poisson | Gamma | Constant | Bursts | Trace, Field(discriminator="process")]

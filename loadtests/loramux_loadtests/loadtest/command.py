@@ -1,4 +1,4 @@
-"""What `loramux loadtest` does; how it is called stands in the server's commands."""
+"""The commands of `loramux loadtest`, without their command-line options (see loramux_server.cli)."""
 
 import asyncio
 import signal
@@ -14,62 +14,64 @@ from rich.text import Text
 
 from loramux_loadtests.loadtest.errors import LoadTestError, NoRequestError
 from loramux_loadtests.loadtest.goals import parse_goal
-from loramux_loadtests.loadtest.output import Order, show, words, write
+from loramux_loadtests.loadtest.output import Invocation, print_report, stderr, write_report
 from loramux_loadtests.loadtest.prices import load_prices
-from loramux_loadtests.loadtest.progress import Watch
-from loramux_loadtests.loadtest.report import Findings, find
+from loramux_loadtests.loadtest.progress import ProgressLine
+from loramux_loadtests.loadtest.report import RunReport, report_run
 from loramux_loadtests.loadtest.rows import read_rows
-from loramux_loadtests.loadtest.scenario import Scenario, load_scenario, scenarios
-from loramux_loadtests.loadtest.session import End, Run, Target, run_load
-from loramux_loadtests.loadtest.sweep import Sweep, highest_rate
-from loramux_loadtests.loadtest.targets import check_server, serving
+from loramux_loadtests.loadtest.scenario import Scenario, builtin_scenarios, load_scenario
+from loramux_loadtests.loadtest.session import LoadRun, RunEnd, TargetServer, run_load
+from loramux_loadtests.loadtest.sweep import SweepResult, find_highest_rate
+from loramux_loadtests.loadtest.targets import check_server, target_server
 from loramux_loadtests.servers import ServerFailedError
 
 OK, GOAL_MISSED, FAILED, INTERRUPTED = 0, 1, 2, 130
-KILLED = "it was killed, and the requests that were under way are missing here"
+KILLED = "it was killed, so requests that were in flight are missing"
 
 
-def run(scenario: str, changes: Mapping[str, Any], prices: Path | None, **order: Any) -> int:
-    """Run a scenario, by its name or path and with `changes`, against each server in turn; returns the exit code."""
-    return _guarded(lambda: _run(_order(scenario, changes, prices, order)))
+def run(scenario: str, changes: Mapping[str, Any], prices: Path | None, **options: Any) -> int:
+    """Run a scenario (name or path) with `changes` against each server in turn, and return the exit code."""
+    return _run_async(lambda: _run(_invocation(scenario, changes, prices, options)))
 
 
-def sweep(scenario: str, changes: Mapping[str, Any], prices: Path | None, precision: float, **order: Any) -> int:
-    """Look for the highest rate at which each server meets the scenario's goal; returns the exit code."""
+def sweep(scenario: str, changes: Mapping[str, Any], prices: Path | None, precision: float, **options: Any) -> int:
+    """Find the highest rate at which each server meets the scenario's goal, and return the exit code."""
 
-    async def looked_for() -> int:
-        asked = _order(scenario, changes, prices, order)
-        # A name of its own, for the report of a run of the same scenario to stay.
-        return await _sweep(replace(asked, name=f"{asked.name}-sweep"), precision)
+    async def search() -> int:
+        invocation = _invocation(scenario, changes, prices, options)
+        # Under its own name, so that the report of a run of the same scenario is kept.
+        return await _sweep(replace(invocation, name=f"{invocation.name}-sweep"), precision)
 
-    return _guarded(looked_for)
+    return _run_async(search)
 
 
-def _order(scenario: str, changes: Mapping[str, Any], prices: Path | None, order: Mapping[str, Any]) -> Order:
-    """LoadTestError for whatever of it makes no sense."""
-    for server in order["servers"]:
+def _invocation(
+    scenario: str, changes: Mapping[str, Any], prices: Path | None, options: Mapping[str, Any]
+) -> Invocation:
+    """Check all arguments of a command; raises LoadTestError."""
+    for server in options["servers"]:
         check_server(server)
-    changed = load_scenario(scenario).changed(**changes)
-    return Order(Path(scenario).stem, changed, prices=load_prices(prices) if prices else None, **order)
+    changed = load_scenario(scenario).with_changes(**changes)
+    return Invocation(Path(scenario).stem, changed, prices=load_prices(prices) if prices else None, **options)
 
 
-def _guarded(work: Callable[[], Awaitable[int]]) -> int:
+def _run_async(work: Callable[[], Awaitable[int]]) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_until_told(work))
+            return runner.run(_cancelled_by_signals(work))
     except (LoadTestError, ServerFailedError) as error:
-        return _failed(error)
+        return _print_error(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return _failed("interrupted", INTERRUPTED)
+        return _print_error("interrupted", INTERRUPTED)
 
 
-def _failed(reason: object, code: int = FAILED) -> int:
-    words.print(Text(str(reason), style="red"), soft_wrap=True)
+def _print_error(reason: object, code: int = FAILED) -> int:
+    stderr.print(Text(str(reason), style="red"), soft_wrap=True)
     return code
 
 
-async def _until_told(work: Callable[[], Awaitable[int]]) -> int:
-    """Do the work; SIGTERM ends it as Ctrl-C does, so that servers are stopped and rows reported."""
+async def _cancelled_by_signals(work: Callable[[], Awaitable[int]]) -> int:
+    """Do the work; SIGTERM and SIGINT cancel it, so that servers are stopped and rows reported."""
     task = asyncio.ensure_future(work())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,108 +83,120 @@ async def _until_told(work: Callable[[], Awaitable[int]]) -> int:
             loop.remove_signal_handler(number)
 
 
-async def _run(order: Order) -> int:
-    found: list[Findings] = []
-    with Watch(words) as watch:
-        for server in order.servers:
-            async with serving(server, order.scenario, order.api_key, order.base, watch) as target:
-                run = await run_load(order.scenario, target, order.seed, order.rows(server), watch)
-            found.append(find(run, order.prices))
-            write(order, found)
+async def _run(invocation: Invocation) -> int:
+    reports: list[RunReport] = []
+    with ProgressLine(stderr) as progress:
+        for server in invocation.servers:
+            async with target_server(
+                server, invocation.scenario, invocation.api_key, invocation.base, progress
+            ) as target:
+                run = await run_load(
+                    invocation.scenario, target, invocation.seed, invocation.rows_path(server), progress
+                )
+            reports.append(report_run(run, invocation.prices))
+            write_report(invocation, reports)
             if run.ended_early:
                 break
-    show(order, found)
-    return code_of(found)
+    print_report(invocation, reports)
+    return exit_code(reports)
 
 
-async def _sweep(order: Order, precision: float) -> int:
-    if order.scenario.goal is None:
+async def _sweep(invocation: Invocation, precision: float) -> int:
+    if invocation.scenario.goal is None:
         raise LoadTestError('a sweep needs a goal, such as --goal "ttft_p95<0.5,tpot_p95<0.1,errors<0.01"')
-    found: list[Findings] = []
-    sweeps: list[Sweep] = []
-    with Watch(words) as watch:
-        for server in order.servers:
-            async with serving(server, order.scenario, order.api_key, order.base, watch) as target:
-                sweeps.append(await _sweep_one(order, target, precision, found, watch))
-            write(order, found, sweeps)
-            if found[-1].run.ended_early:
+    reports: list[RunReport] = []
+    sweeps: list[SweepResult] = []
+    with ProgressLine(stderr) as progress:
+        for server in invocation.servers:
+            async with target_server(
+                server, invocation.scenario, invocation.api_key, invocation.base, progress
+            ) as target:
+                sweeps.append(await _sweep_one(invocation, target, precision, reports, progress))
+            write_report(invocation, reports, sweeps)
+            if reports[-1].run.ended_early:
                 break
-    show(order, found, sweeps)
-    code = code_of(found)
+    print_report(invocation, reports, sweeps)
+    code = exit_code(reports)
     return code if code in (FAILED, INTERRUPTED) else OK if all(sweep.bracket.met for sweep in sweeps) else GOAL_MISSED
 
 
-async def _sweep_one(order: Order, target: Target, precision: float, found: list[Findings], watch: Watch) -> Sweep:
-    """Try rates on one server, whose findings are added to `found` and written as they come."""
+async def _sweep_one(
+    invocation: Invocation, target: TargetServer, precision: float, reports: list[RunReport], progress: ProgressLine
+) -> SweepResult:
+    """Try rates on one server; each run's report is appended to `reports` and written at once."""
     tried: list[float] = []
 
     async def meets(rate: float) -> bool | None:
-        at_rate = order.scenario.changed(rate=rate)
+        at_rate = invocation.scenario.with_changes(rate=rate)
         named = replace(target, name=f"{target.name} at {rate:.3g}/s")
-        # Another seed each time: prompts that came before would be in the prefix cache.
+        # Another seed each time: the previous prompts are in the prefix cache.
         try:
-            run = await run_load(at_rate, named, order.seed + len(tried), order.rows(named.name), watch)
+            run = await run_load(
+                at_rate, named, invocation.seed + len(tried), invocation.rows_path(named.name), progress
+            )
         except NoRequestError as error:
             if not tried:
                 raise
-            watch.say(f"{named.name}: {error}")
+            progress.print_line(f"{named.name}: {error}")
             return None
         tried.append(rate)
-        found.append(find(run, order.prices))
-        write(order, found)
-        watch.say("; ".join([named.name, *(found[-1].missed or ["the goal is met"])]))
-        return None if run.ended_early else not found[-1].missed
+        reports.append(report_run(run, invocation.prices))
+        write_report(invocation, reports)
+        progress.print_line("; ".join([named.name, *(reports[-1].missed or ["the goal is met"])]))
+        return None if run.ended_early else not reports[-1].missed
 
-    begin = order.scenario.arrivals.rate or 1.0
-    return Sweep(target.name, str(parse_goal(order.scenario.goal or "")), await highest_rate(meets, begin, precision))
+    begin = invocation.scenario.arrivals.rate or 1.0
+    return SweepResult(
+        target.name, str(parse_goal(invocation.scenario.goal or "")), await find_highest_rate(meets, begin, precision)
+    )
 
 
-def code_of(found: Sequence[Findings]) -> int:
-    """The exit code that these findings mean."""
-    early = [each.run.ended_early for each in found if each.run.ended_early]
+def exit_code(reports: Sequence[RunReport]) -> int:
+    """Return the exit code for these reports."""
+    early = [each.run.ended_early for each in reports if each.run.ended_early]
     if early:
         return INTERRUPTED if early[-1] == "interrupted" else FAILED
-    if not all(each.total.completed for each in found):
+    if not all(each.total.completed for each in reports):
         return FAILED
-    return GOAL_MISSED if any(each.missed for each in found) else OK
+    return GOAL_MISSED if any(each.missed for each in reports) else OK
 
 
 def report(files: Sequence[Path], prices: Path | None, output: Path, *, as_json: bool) -> int:
-    """Make the report anew from files of rows, such as a killed load test left; returns the exit code."""
+    """Make a report from files of rows, such as those of a killed load test, and return the exit code."""
     try:
-        runs = [_recalled(path) for path in files]
-        list_of_prices = load_prices(prices) if prices else None
-        found = [find(run, list_of_prices) for run in runs]
+        runs = [_run_from_rows(path) for path in files]
+        price_list = load_prices(prices) if prices else None
+        reports = [report_run(run, price_list) for run in runs]
     except LoadTestError as error:
-        return _failed(error)
+        return _print_error(error)
     name = files[0].name.removeprefix("load-").partition(".")[0]
-    order = Order(name, runs[0].scenario, (), runs[0].seed, output, as_json=as_json)
-    write(order, found)
-    show(order, found)
-    return code_of(found)
+    invocation = Invocation(name, runs[0].scenario, (), runs[0].seed, output, as_json=as_json)
+    write_report(invocation, reports)
+    print_report(invocation, reports)
+    return exit_code(reports)
 
 
-def _recalled(path: Path) -> Run:
-    """A load from its rows. Of one that was killed, those of the requests that were under way are missing."""
+def _run_from_rows(path: Path) -> LoadRun:
+    """Restore a run from its rows. If it was killed, those of the requests in flight are missing."""
     about, rows = read_rows(path)
     if not any(row.phase == "load" for row in rows):
-        raise LoadTestError(f"{path} holds nothing but a warm-up")
+        raise LoadTestError(f"{path} contains only a warm-up")
     try:
         scenario = Scenario.model_validate(about["scenario"])
-        end = dict(End.model_validate(about["end"])) if "end" in about else {"ended_early": KILLED}
-        return Run(str(about["target"]), scenario, int(about["seed"]), rows, **end)
+        end = dict(RunEnd.model_validate(about["end"])) if "end" in about else {"ended_early": KILLED}
+        return LoadRun(str(about["target"]), scenario, int(about["seed"]), rows, **end)
     except (KeyError, TypeError, ValueError) as error:
-        raise LoadTestError(f"{path} does not tell what its load test was: {error}") from error
+        raise LoadTestError(f"{path} does not describe its load test: {error}") from error
 
 
 def list_scenarios() -> int:
-    """Print the scenarios of the repository."""
+    """Print the built-in scenarios."""
     out = Table("name", "title", "what it shows")
     try:
-        for name in scenarios():
+        for name in builtin_scenarios():
             scenario = load_scenario(name)
             out.add_row(name, Text(scenario.title), Text(" ".join(scenario.about.split())))
     except LoadTestError as error:
-        return _failed(error)
+        return _print_error(error)
     Console(highlight=False).print(out)
     return OK

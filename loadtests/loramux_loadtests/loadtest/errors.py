@@ -1,13 +1,13 @@
-"""What ends a load test."""
+"""Errors that end a load test."""
 
 
 class LoadTestError(Exception):
-    """A load test that can't be made or can't go on: a broken file, a route or a server that is not there."""
+    """The load test can't start or continue: an invalid file, an unknown route or an unreachable server."""
 
 
 class NoRequestError(LoadTestError):
-    """The load ends before its first request, as one of few random arrivals may."""
+    """The load ends before its first request, which is possible with few random arrivals."""
 
 
 class ServerGoneError(LoadTestError):
-    """The server stopped taking connections in the middle of the load."""
+    """The server stopped accepting connections during the load."""

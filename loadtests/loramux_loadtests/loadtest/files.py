@@ -1,4 +1,4 @@
-"""Reading what a user wrote, with the number of the line that is wrong."""
+"""Reading users' files; errors name the file and the line."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ MAX_BYTES = 256 << 20
 
 
 def read_text(path: Path, limit: int = MAX_BYTES) -> str:
-    """The text of a file of at most `limit` bytes. LoadTestError if it can't be read."""
+    """Return the text of a file.
+
+    Raises:
+        LoadTestError: the file can't be read, has more than `limit` bytes or is not UTF-8.
+    """
     try:
         data = path.read_bytes() if path.stat().st_size <= limit else None
     except (OSError, ValueError) as error:
@@ -23,30 +27,38 @@ def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        refuse(path, data.count(b"\n", 0, error.start) + 1, "this is not UTF-8")
+        fail_at_line(path, data.count(b"\n", 0, error.start) + 1, "this is not UTF-8")
 
 
 def json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of JSONL with the numbers of their lines. LoadTestError at a line that holds none."""
+    """Yield the line number and the object of each line of JSONL that is not blank.
+
+    Raises:
+        LoadTestError: a line is not a JSON object.
+    """
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
-            refuse(path, number, f"this is not JSON ({error})")
+            fail_at_line(path, number, f"this is not JSON ({error})")
         if not isinstance(fields, dict):
-            refuse(path, number, "this is not a JSON object")
+            fail_at_line(path, number, "this is not a JSON object")
         yield number, fields
 
 
-def refuse(path: Path, number: int, reason: str) -> NoReturn:
-    """Raise LoadTestError for one line."""
+def fail_at_line(path: Path, number: int, reason: str) -> NoReturn:
+    """Fail because of one line.
+
+    Raises:
+        LoadTestError: always; names the file and the line.
+    """
     raise LoadTestError(f"{path}, line {number}: {reason}")
 
 
-def first_reason(error: ValidationError) -> str:
-    """What pydantic found wrong, with where it is: above all a name that it does not know."""
+def first_validation_error(error: ValidationError) -> str:
+    """Return the most useful error and its field: an unknown name explains the errors that follow from it."""
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,7 +1,6 @@
-"""A fine-tuning job on the server under load, by OpenAI's API: started in the middle, cancelled at the end."""
+"""A fine-tuning job during a load, over OpenAI's API: started in the middle, cancelled at the end."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,32 +9,33 @@ from typing import Any
 
 import aiohttp
 
+from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.scenario import FineTuning
+from loramux_loadtests.loadtest.scenario import FineTuningOptions
 
-POLL_S = 0.5
-LOST_AFTER = 5
-"""So many polls in a row that failed end a job, of which nobody knows any more whether it runs."""
-CANCELLED_WITHIN_S = 60.0
-OVER = ("succeeded", "failed", "cancelled")
+POLL_INTERVAL_S = 0.5
+MAX_FAILED_POLLS = 5
+"""Failed polls in a row after which the job is given up, because its state is unknown."""
+CANCEL_TIMEOUT_S = 60.0
+FINAL_STATUSES = ("succeeded", "failed", "cancelled")
 _FAILURES = (aiohttp.ClientError, LoadTestError, TimeoutError, OSError, ValueError)
 
 
 @dataclass
-class Job:
-    """What became of a job. Moments are of `time.monotonic`."""
+class TuningJob:
+    """The state of a job. Times are of `time.monotonic`."""
 
     running_since: float | None = None
     running_until: float | None = None
-    """When it was over, or no longer followed."""
+    """When it reached a final status, or was given up."""
     status: str = "not started"
-    trouble: str | None = None
-    """Why there is no job, or why it was lost sight of, in words."""
+    error: str | None = None
+    """Why there is no job, or why it was given up."""
 
     @property
-    def told(self) -> str:
-        """What a report says of it."""
-        return f"fine-tuning job: {self.status}" + (f" ({self.trouble})" if self.trouble else "")
+    def description(self) -> str:
+        """The job's line in a report."""
+        return f"fine-tuning job: {self.status}" + (f" ({self.error})" if self.error else "")
 
 
 @dataclass
@@ -48,67 +48,72 @@ class _Api:
             text = await response.text(errors="replace")
         if response.status >= 400:
             raise LoadTestError(f"{method} /v1/{path} answers {response.status}: {text[:200]}")
-        body = json.loads(text)
-        if not isinstance(body, dict):
-            raise LoadTestError(f"{method} /v1/{path} answers with something else than an object")
+        body = parse_json_object(text)
+        if body is None:
+            raise LoadTestError(f"{method} /v1/{path} does not answer with a JSON object")
         return body
 
 
 @asynccontextmanager
-async def beside(wanted: FineTuning, url: str, model: str, api_key: str | None) -> AsyncIterator[Job]:
-    """Have a job from `wanted.after` seconds on until the context ends. A server without jobs is told, not an error."""
-    job = Job()
+async def job_during_load(
+    options: FineTuningOptions, url: str, model: str, api_key: str | None
+) -> AsyncIterator[TuningJob]:
+    """Run a job from `options.after` seconds on until the context ends.
+
+    If the server can't run it, the job's `error` says why; the load goes on.
+    """
+    job = TuningJob()
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=120)) as session:
-        task = asyncio.create_task(_follow(job, _Api(session, url.rstrip("/").removesuffix("/v1")), wanted, model))
+        task = asyncio.create_task(_run_job(job, _Api(session, url.rstrip("/").removesuffix("/v1")), options, model))
         try:
             yield job
         finally:
-            if job.running_until is None:  # else the job is over, or being cancelled, which is waited for
+            if job.running_until is None:  # otherwise wait for the cancellation
                 task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def _follow(job: Job, api: _Api, wanted: FineTuning, model: str) -> None:
-    await asyncio.sleep(wanted.after)
+async def _run_job(job: TuningJob, api: _Api, options: FineTuningOptions, model: str) -> None:
+    await asyncio.sleep(options.after)
     try:
         form = aiohttp.FormData({"purpose": "fine-tune"})
-        form.add_field("file", wanted.data.read_bytes(), filename="train.jsonl")
+        form.add_field("file", options.data.read_bytes(), filename="train.jsonl")
         file = await api.call("POST", "files", data=form)
-        made = await api.call("POST", "fine_tuning/jobs", json={"model": model, "training_file": file["id"]})
-        path = f"fine_tuning/jobs/{made['id']}"
+        created = await api.call("POST", "fine_tuning/jobs", json={"model": model, "training_file": file["id"]})
+        path = f"fine_tuning/jobs/{created['id']}"
         try:
-            await _watch(job, api, path)
+            await _poll_until_final(job, api, path)
         finally:
             job.running_until = time.monotonic()
-            await _end(job, api, path)
+            await _cancel(job, api, path)
     except (*_FAILURES, KeyError) as error:
-        job.trouble = str(error) or type(error).__name__
+        job.error = str(error) or type(error).__name__
 
 
-async def _watch(job: Job, api: _Api, path: str) -> None:
-    """Follow the job's status until it is over; raises one of _FAILURES if it is lost sight of."""
-    in_vain = 0
-    while job.status not in OVER:
+async def _poll_until_final(job: TuningJob, api: _Api, path: str) -> None:
+    """Poll the job until it is final; raises one of _FAILURES after too many failed polls."""
+    failed_polls = 0
+    while job.status not in FINAL_STATUSES:
         try:
-            job.status, in_vain = str((await api.call("GET", path)).get("status")), 0
+            job.status, failed_polls = str((await api.call("GET", path)).get("status")), 0
         except _FAILURES:
-            in_vain += 1
-            if in_vain == LOST_AFTER:
+            failed_polls += 1
+            if failed_polls == MAX_FAILED_POLLS:
                 raise
         if job.status == "running" and job.running_since is None:
             job.running_since = time.monotonic()
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(POLL_INTERVAL_S)
 
 
-async def _end(job: Job, api: _Api, path: str) -> None:
-    """Cancel a job that is not over, and wait until it is: the next measurement wants the machine for itself."""
-    if job.status in OVER:
+async def _cancel(job: TuningJob, api: _Api, path: str) -> None:
+    """Cancel a job that is not final, and wait until it is, so that the next measurement has the machine to itself."""
+    if job.status in FINAL_STATUSES:
         return
     job.status = f"{job.status} until it was cancelled"
     await api.call("POST", f"{path}/cancel")
-    deadline = time.monotonic() + CANCELLED_WITHIN_S
+    deadline = time.monotonic() + CANCEL_TIMEOUT_S
     while time.monotonic() < deadline:
-        if (await api.call("GET", path)).get("status") in OVER:
+        if (await api.call("GET", path)).get("status") in FINAL_STATUSES:
             return
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(POLL_INTERVAL_S)

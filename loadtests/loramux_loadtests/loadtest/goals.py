@@ -1,4 +1,4 @@
-"""Goals such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01": what a server must keep to."""
+"""Goals for latency and errors, such as "ttft_p95<0.5,tpot_p95<0.1,errors<0.01"."""
 
 import math
 import re
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from loramux_adapters.evaluation.statistics import quantile
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.rows import MEASURES, Row
+from loramux_loadtests.loadtest.rows import MEASURES, RequestRow
 
 ERRORS = "errors"
-"""The share of requests that failed."""
+"""Measure: the share of failed requests."""
 _TERM = re.compile(
     r"(?:(?P<measure>[a-z_]+?)_p(?P<percent>\d{1,2}(?:\.\d+)?)|errors)\s*<\s*(?P<limit>[\d.]+(?:e-?\d+)?)"
 )
 
 
 @dataclass(frozen=True)
-class Term:
-    """One part of a goal: a quantile of a measure, or the share of errors, stays below `limit`."""
+class GoalTerm:
+    """One condition: a quantile of a measure, or the share of errors, is below `limit`."""
 
     measure: str
     q: float | None
@@ -28,69 +28,75 @@ class Term:
         name = self.measure if self.q is None else f"{self.measure}_p{self.q * 100:.12g}"
         return f"{name}<{self.limit:.15g}"
 
-    def value(self, rows: Sequence[Row]) -> float | None:
-        """What these rows have, infinite where that was not measured; None where there is nothing to measure."""
+    def value(self, rows: Sequence[RequestRow]) -> float | None:
+        """Return the value for these rows: infinity if it was not measured, None if no row has such a value."""
         if self.q is None:
             return sum(row.error is not None for row in rows) / len(rows) if rows else None
-        values = sorted(value for row in rows if (value := _due(row, self.measure)) is not None)
+        values = sorted(value for row in rows if (value := _seconds_or_infinity(row, self.measure)) is not None)
         if not values:
             return None
-        above = values[math.ceil(self.q * (len(values) - 1))]  # between this one and the one before is the quantile
+        above = values[
+            math.ceil(self.q * (len(values) - 1))
+        ]  # the quantile lies between this value and the previous one
         return above if math.isinf(above) else quantile([min(value, above) for value in values], self.q)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """All of whose terms must be met."""
+    """A conjunction of terms."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[GoalTerm, ...]
 
     def __str__(self) -> str:
         return ",".join(map(str, self.terms))
 
-    def missed(self, rows: Sequence[Row]) -> list[str]:
-        """The terms that these rows miss, with what they have instead; rows without an answer miss all."""
+    def missed_terms(self, rows: Sequence[RequestRow]) -> list[str]:
+        """Describe each missed term with the measured value. Without a single answer, all terms are missed."""
         if all(row.error is not None for row in rows):
             return [f"{term}: no answer" for term in self.terms]
         found = [(term, term.value(rows)) for term in self.terms]
-        return [f"{term}: {_told(value)}" for term, value in found if value is not None and value >= term.limit]
+        return [f"{term}: {_format_value(value)}" for term, value in found if value is not None and value >= term.limit]
 
-    def met_by(self, row: Row) -> bool:
-        """Whether one request met the goal: it was answered, and within each limit of a time."""
+    def met_by(self, row: RequestRow) -> bool:
+        """Whether a request was answered within every time limit."""
         if row.error is not None:
             return False
-        timed = ((term, _due(row, term.measure)) for term in self.terms if term.q is not None)
+        timed = ((term, _seconds_or_infinity(row, term.measure)) for term in self.terms if term.q is not None)
         return all(value is None or value < term.limit for term, value in timed)
 
 
 def parse_goal(text: str) -> Goal:
-    """Read a goal; LoadTestError with the part that is wrong."""
+    """Parse a goal.
+
+    Raises:
+        LoadTestError: a term is invalid.
+    """
     return Goal(tuple(_term(part.strip()) for part in text.split(",")))
 
 
-def _term(text: str) -> Term:
+def _term(text: str) -> GoalTerm:
     found = _TERM.fullmatch(text)
     if not found:
-        raise LoadTestError(f"'{text}' is no goal: write ttft_p95<0.5 (seconds), tpot_p50<0.05 or errors<0.01")
+        raise LoadTestError(f"invalid goal '{text}'; expected a term such as ttft_p95<0.5 (seconds) or errors<0.01")
     measure, percent = found["measure"], found["percent"]
     try:
         limit = float(found["limit"])
     except ValueError:
-        raise LoadTestError(f"'{text}' is no goal: '{found['limit']}' is no number") from None
+        raise LoadTestError(f"invalid goal '{text}': '{found['limit']}' is not a number") from None
     if measure is None:
-        return Term(ERRORS, None, limit)
+        return GoalTerm(ERRORS, None, limit)
     if measure not in MEASURES:
-        raise LoadTestError(f"'{text}' is no goal: there is {', '.join(MEASURES)} and errors, not '{measure}'")
-    return Term(measure, float(percent) / 100, limit)
+        raise LoadTestError(f"unknown measure '{measure}' in goal '{text}'; expected {', '.join(MEASURES)} or errors")
+    return GoalTerm(measure, float(percent) / 100, limit)
 
 
-def _due(row: Row, measure: str) -> float | None:
-    """A time that an answer must have: infinite if it lacks it, as one without text lacks its first piece."""
+def _seconds_or_infinity(row: RequestRow, measure: str) -> float | None:
+    """Return a measure of an answered request; infinity if an answer that should have it lacks it (no text)."""
     if row.error is not None or (measure == "tpot" and row.output_tokens == 1):
         return None
-    value = row.measured(measure)
+    value = row.seconds(measure)
     return math.inf if value is None else value
 
 
-def _told(value: float) -> str:
+def _format_value(value: float) -> str:
     return "not measured" if math.isinf(value) else f"{value:.4g}"

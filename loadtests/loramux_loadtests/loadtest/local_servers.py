@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loramux_loadtests.servers import Setup, loramux, running
+from loramux_loadtests.servers import ServerSetup, loramux_spec, running
 
 DATA_DIR = Path(".loramux")
 ENGINE: dict[str, Any] = {
@@ -34,11 +34,13 @@ async def demo_base(report_progress: Callable[[str], object]) -> Path:
     if not any(bases.glob("*/config.json")):
         report_progress("starting loramux once to create the demo's base model")
         with tempfile.TemporaryDirectory(prefix="loramux-base-") as scratch:
-            async with running(loramux(Setup(Path("demo"), {}, ENGINE, ENVIRONMENT), DATA_DIR), Path(scratch) / "log"):
+            async with running(
+                loramux_spec(ServerSetup(Path("demo"), {}, ENGINE, ENVIRONMENT), DATA_DIR), Path(scratch) / "log"
+            ):
                 pass
     return next(bases.glob("*/config.json")).parent.resolve()
 
 
-def without_proof(setup: Setup, adapters: Mapping[str, Path]) -> Setup:
+def without_proof(setup: ServerSetup, adapters: Mapping[str, Path]) -> ServerSetup:
     """Return `setup` with `adapters`, which loramux registers without proving their effect: thousands take hours."""
     return replace(setup, adapters=adapters, environment={**setup.environment, "LORAMUX_PROOF": "false"})

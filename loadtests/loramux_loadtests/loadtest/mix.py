@@ -1,4 +1,4 @@
-"""Which route each request asks for."""
+"""The mix of routes: which route each request is sent to."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BASE = "base"
-"""The route that is the server's base model, by whatever name it has there."""
-_DRAWN_AT_ONCE = 1024
+"""The route to the server's base model, whatever its name on that server is."""
+_BATCH = 1024
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Mix(BaseModel):
-    """Routes by name, or `adapters` made-up ones (a0, a1, ...), and how often each is asked for.
+    """Routes by name, or a number of synthetic `adapters` (a0, a1, ...), and how often each is requested.
 
-    `zipf` gives the k-th route a weight of 1 / k ** exponent; `in turn` asks for one after the other, without chance.
+    `zipf` gives the k-th route a weight of 1 / k ** exponent; `in turn` cycles through the routes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,33 +33,33 @@ class Mix(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not self.routes:
-            raise ValueError("a mix needs names of routes, or a number of adapters")
+            raise ValueError("the mix has no routes: set `names` or `adapters`")
         if len(set(self.routes)) < len(self.routes):
-            raise ValueError("a route is named twice: give it a larger weight instead")
+            raise ValueError("`names` repeats a route: give the route a larger weight instead")
         if self.weights is not None and self.popularity != "uniform":
-            raise ValueError(f"weights and the popularity '{self.popularity}' exclude each other")
+            raise ValueError(f"`weights` can't be combined with popularity '{self.popularity}': remove one of them")
         if self.weights is not None and (len(self.weights) != len(self.routes) or not sum(self.weights)):
-            raise ValueError(f"{len(self.routes)} routes need as many weights, of which one is more than 0")
+            raise ValueError(f"expected {len(self.routes)} weights, one per route, at least one of them above 0")
         return self
 
     @property
     def routes(self) -> tuple[str, ...]:
-        """The routes, the most wanted first if they are skewed."""
+        """All routes; with `zipf`, the most popular first."""
         return (*self.names, *(f"a{number}" for number in range(self.adapters)))
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """How likely each of the routes is, in their order."""
+        """Probability of each route, in the order of `routes`."""
         ranks = np.arange(1, len(self.routes) + 1)
         popular = ranks**-self.exponent if self.popularity == "zipf" else np.ones(len(ranks))
         weights = popular if self.weights is None else np.asarray(self.weights)
         return np.asarray(weights / weights.sum(), dtype=np.float64)
 
-    def draw(self, chance: Generator) -> Iterator[str]:
-        """The routes of one request after the other, without an end."""
+    def draw(self, rng: Generator) -> Iterator[str]:
+        """Yield the route of each request, endlessly."""
         routes = self.routes
         if self.popularity == "in turn":
             yield from itertools.cycle(routes)
         while True:
-            for position in chance.choice(len(routes), _DRAWN_AT_ONCE, p=self.probabilities):
+            for position in rng.choice(len(routes), _BATCH, p=self.probabilities):
                 yield routes[position]

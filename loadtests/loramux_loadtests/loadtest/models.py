@@ -1,4 +1,4 @@
-"""Which model of a server each route is."""
+"""Model names for the routes of a scenario, from a server's list of models."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,31 +10,34 @@ import aiohttp
 from loramux_loadtests.loadtest.errors import LoadTestError
 from loramux_loadtests.loadtest.mix import BASE
 
-NAMED_AT_MOST = 5
-LOOKS_WITHIN = aiohttp.ClientTimeout(total=60, sock_connect=10)
+MAX_LISTED = 5
+LOOKUP_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 
 
-async def models_of(url: str, routes: Sequence[str], base: str | None, api_key: str | None) -> dict[str, str]:
-    """The model's name for each route; `base` is what the base is called, if the server's list does not tell.
+async def resolve_models(url: str, routes: Sequence[str], base: str | None, api_key: str | None) -> dict[str, str]:
+    """Return the model name for each route. `base` names the base model if the server's list does not identify it.
 
-    LoadTestError if the server can't be reached, or has not got one of the models.
+    Raises:
+        LoadTestError: the server can't be reached, or lacks one of the models.
     """
     root = url.rstrip("/").removesuffix("/v1")
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        async with aiohttp.ClientSession(headers=headers, timeout=LOOKS_WITHIN) as session:
-            served = await _served(session, root)
-            names = {route: _base(served, base) if route == BASE else route for route in routes}
+        async with aiohttp.ClientSession(headers=headers, timeout=LOOKUP_TIMEOUT) as session:
+            served = await _list_models(session, root)
+            names = {route: _base_model(served, base) if route == BASE else route for route in routes}
             known = {str(model["id"]) for model in served}
-            missing = [name for name in names.values() if name not in known and not await _is(session, root, name)]
+            missing = [
+                name for name in names.values() if name not in known and not await _model_exists(session, root, name)
+            ]
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise LoadTestError(f"no server answers at {url}: {error or 'no answer in time'}") from error
+        raise LoadTestError(f"no server answers at {url}: {error or 'timeout'}") from error
     if missing:
-        raise LoadTestError(_unknown(url, missing, sorted(known)))
+        raise LoadTestError(_unknown_routes(url, missing, sorted(known)))
     return names
 
 
-async def _served(session: aiohttp.ClientSession, root: str) -> list[dict[str, Any]]:
+async def _list_models(session: aiohttp.ClientSession, root: str) -> list[dict[str, Any]]:
     async with session.get(f"{root}/v1/models", allow_redirects=False) as response:
         if response.status != 200:
             reason = (await response.text(errors="replace"))[:200]
@@ -46,21 +49,21 @@ async def _served(session: aiohttp.ClientSession, root: str) -> list[dict[str, A
     return models
 
 
-async def _is(session: aiohttp.ClientSession, root: str, name: str) -> bool:
-    """Whether a model that is not in the list can be asked for: one version of an adapter, for example."""
+async def _model_exists(session: aiohttp.ClientSession, root: str, name: str) -> bool:
+    """Whether the server has a model that it does not list, such as one version of an adapter."""
     async with session.get(f"{root}/v1/models/{quote(name)}", allow_redirects=False) as response:
         return response.status == 200
 
 
-def _base(served: Sequence[dict[str, Any]], base: str | None) -> str:
+def _base_model(served: Sequence[dict[str, Any]], base: str | None) -> str:
     roots = [str(model["id"]) for model in served if not model.get("parent")]
     if base is None and not roots:
-        raise LoadTestError("the server lists no base model: name it with --base")
+        raise LoadTestError("the server lists no base model: set its name with --base")
     return base or roots[0]
 
 
-def _unknown(url: str, missing: Sequence[str], known: Sequence[str]) -> str:
-    near = [name for wrong in missing[:NAMED_AT_MOST] for name in difflib.get_close_matches(wrong, known, n=2)]
-    shown = near or known[:NAMED_AT_MOST]
-    more = f" and {len(missing) - NAMED_AT_MOST} more" if len(missing) > NAMED_AT_MOST else ""
-    return f"{url} has no route {', '.join(missing[:NAMED_AT_MOST])}{more}; it has, among others, {', '.join(shown)}"
+def _unknown_routes(url: str, missing: Sequence[str], known: Sequence[str]) -> str:
+    near = [name for wrong in missing[:MAX_LISTED] for name in difflib.get_close_matches(wrong, known, n=2)]
+    shown = near or known[:MAX_LISTED]
+    more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
+    return f"{url} has no model {', '.join(missing[:MAX_LISTED])}{more}; it has, for example, {', '.join(shown)}"

@@ -1,4 +1,4 @@
-"""What a load test was asked to do, and where it leaves what it found."""
+"""The arguments of a load test, and its output: files and terminal."""
 
 import json
 import re
@@ -10,17 +10,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loramux_loadtests.loadtest.prices import PriceList
-from loramux_loadtests.loadtest.report import BRIEF_COLUMNS, Findings, brief, document, facts, markdown, write_json
+from loramux_adapters.evaluation.token_prices import PriceList
+from loramux_loadtests.loadtest.report import (
+    BRIEF_COLUMNS,
+    RunReport,
+    brief_cells,
+    fact_lines,
+    report_document,
+    report_markdown,
+    write_json,
+)
 from loramux_loadtests.loadtest.scenario import Scenario
-from loramux_loadtests.loadtest.sweep import Sweep
+from loramux_loadtests.loadtest.sweep import SweepResult
 
-words = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was asked for on the command line."""
+class Invocation:
+    """The arguments of `loramux loadtest run` and `sweep`."""
 
     name: str
     scenario: Scenario
@@ -32,49 +40,49 @@ class Order:
     prices: PriceList | None = None
     as_json: bool = False
 
-    def rows(self, server: str) -> Path:
-        """Where the rows of one server go."""
-        return self.output / f"load-{plain(self.name)}.{plain(server)}.jsonl"
+    def rows_path(self, server: str) -> Path:
+        """Path of the rows of one server."""
+        return self.output / f"load-{safe_name(self.name)}.{safe_name(server)}.jsonl"
 
     @property
-    def place(self) -> Path:
-        """Where the report goes, without what its files' names end with."""
-        return self.output / f"load-{plain(self.name)}"
+    def report_path(self) -> Path:
+        """Path of the report without the suffix."""
+        return self.output / f"load-{safe_name(self.name)}"
 
 
-def plain(text: str) -> str:
-    """Text as a part of a file's name, whatever the user calls things."""
+def safe_name(text: str) -> str:
+    """Make text safe as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9-]+", "-", text).strip("-")[:80] or "unnamed"
 
 
-def write(order: Order, found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> None:
+def write_report(invocation: Invocation, reports: Sequence[RunReport], sweeps: Sequence[SweepResult] = ()) -> None:
     """Write the report as JSON, Markdown and HTML."""
-    from loramux_loadtests.loadtest.page import page  # matplotlib takes a second, which should not be the load's
+    from loramux_loadtests.loadtest.page import render_page  # importing matplotlib takes a second: not during the load
 
-    order.output.mkdir(parents=True, exist_ok=True)
-    write_json(order.place.with_suffix(".json"), document(found, sweeps))
-    order.place.with_suffix(".md").write_text(markdown(found, sweeps), encoding="utf-8")
-    order.place.with_suffix(".html").write_text(page(found, sweeps), encoding="utf-8")
+    invocation.output.mkdir(parents=True, exist_ok=True)
+    write_json(invocation.report_path.with_suffix(".json"), report_document(reports, sweeps))
+    invocation.report_path.with_suffix(".md").write_text(report_markdown(reports, sweeps), encoding="utf-8")
+    invocation.report_path.with_suffix(".html").write_text(render_page(reports, sweeps), encoding="utf-8")
 
 
-def _brief(found: Findings) -> Table:
-    """What fits on a screen."""
-    lines = Table(title=Text(found.run.target), title_justify="left")
+def _brief_table(report: RunReport) -> Table:
+    """The table for a terminal."""
+    lines = Table(title=Text(report.run.target), title_justify="left")
     for column in BRIEF_COLUMNS:
         lines.add_column(column, justify="left" if column == "route" else "right", overflow="fold")
-    for name, summary in found.shown.items():
-        lines.add_row(*map(Text, brief(name, summary)))
+    for name, summary in report.shown.items():
+        lines.add_row(*map(Text, brief_cells(name, summary)))
     return lines
 
 
-def show(order: Order, found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> None:
-    """Print the report: the table for people, or JSON for programs."""
+def print_report(invocation: Invocation, reports: Sequence[RunReport], sweeps: Sequence[SweepResult] = ()) -> None:
+    """Print the report as a table, or as JSON if requested."""
     out = Console(highlight=False)
-    if order.as_json:
-        print(json.dumps(document(found, sweeps), allow_nan=False))  # noqa: T201 - it is the result
+    if invocation.as_json:
+        print(json.dumps(report_document(reports, sweeps), allow_nan=False))  # noqa: T201 - it is the result
         return
-    for each in found:
-        out.print(_brief(each))
-    for fact in [*(fact for each in found for fact in facts(each)), *(sweep.told for sweep in sweeps)]:
+    for each in reports:
+        out.print(_brief_table(each))
+    for fact in [*(fact for each in reports for fact in fact_lines(each)), *(sweep.description for sweep in sweeps)]:
         out.print(Text(fact), soft_wrap=True)
-    words.print(Text(f"written: {order.place}.html, .md, .json"), soft_wrap=True)
+    stderr.print(Text(f"written: {invocation.report_path}.html, .md, .json"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How a load goes, while it goes."""
+"""Live progress of a load test on standard error."""
 
 import time
 from collections.abc import Callable
@@ -10,21 +10,21 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from loramux_loadtests.loadtest.runner import Counts
+from loramux_loadtests.loadtest.runner import LiveCounts
 
-LINE_EVERY_S = 10.0
-"""Where nobody watches, a line is written so often."""
+LOG_INTERVAL_S = 10.0
+"""How often a line is printed where standard error is not a terminal."""
 
 
-class Watch:
-    """A line on standard error: what was sent, what is in flight, what failed, and the recent median TTFT."""
+class ProgressLine:
+    """A line on standard error: requests sent, in flight and failed, and the recent median TTFT."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._counts: Callable[[], Counts] = Counts
+        self._counts: Callable[[], LiveCounts] = LiveCounts
         self._title = ""
-        self._begun = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -37,31 +37,31 @@ class Watch:
         if self._console.is_terminal:
             self._live.stop()
 
-    def begin(self, title: str, counts: Callable[[], Counts] = Counts) -> None:
-        """Name what is going on now, and where its counts are."""
+    def begin(self, title: str, counts: Callable[[], LiveCounts] = LiveCounts) -> None:
+        """Start a step: its title, and a function that returns its counts."""
         self._title, self._counts = title, counts
-        self._begun = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         if not self._console.is_terminal:
             self._console.print(Text(title))
-        self.show()
+        self.refresh()
 
-    def say(self, words: str) -> None:
-        """Write a line that stays."""
-        self._console.print(Text(words))
+    def print_line(self, text: str) -> None:
+        """Print a permanent line."""
+        self._console.print(Text(text))
 
-    def show(self) -> None:
-        """Bring the line up to date."""
+    def refresh(self) -> None:
+        """Update the line."""
         now = time.monotonic()
-        line = Text(f"{self._title}: {told(self._counts(), now - self._begun)}")
+        line = Text(f"{self._title}: {format_counts(self._counts(), now - self._started)}")
         if self._console.is_terminal:
             self._live.update(line, refresh=True)
-        elif now - self._told >= LINE_EVERY_S:
-            self._told = now
+        elif now - self._last_line >= LOG_INTERVAL_S:
+            self._last_line = now
             self._console.print(line)
 
 
-def told(counts: Counts, seconds: float) -> str:
-    """A load so far, in words."""
+def format_counts(counts: LiveCounts, seconds: float) -> str:
+    """Format the counts of a load for people."""
     recent = f"{median(counts.ttfts) * 1000:.0f} ms" if counts.ttfts else "-"
     rate = counts.sent / seconds if seconds > 0 else 0.0
     return (

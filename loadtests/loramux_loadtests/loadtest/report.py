@@ -1,4 +1,4 @@
-"""What a load test found: a table for people, a document for programs."""
+"""Reports of load tests: as a table, Markdown and JSON."""
 
 import json
 import math
@@ -8,44 +8,45 @@ from pathlib import Path
 from typing import Any
 
 from loramux_adapters.evaluation.statistics import Interval
+from loramux_adapters.evaluation.token_prices import PriceList
 from loramux_loadtests.loadtest.goals import parse_goal
-from loramux_loadtests.loadtest.prices import PriceList
-from loramux_loadtests.loadtest.rows import Row
-from loramux_loadtests.loadtest.session import Run
+from loramux_loadtests.loadtest.rows import RequestRow
+from loramux_loadtests.loadtest.session import LoadRun
 from loramux_loadtests.loadtest.summary import (
+    DURING_JOB,
     ClientHealth,
-    Conditions,
-    Summary,
-    Window,
-    by_group,
-    by_route,
+    GroupSummary,
+    SummaryOptions,
+    TimeWindow,
     client_health,
     drift,
-    of_load,
-    windows,
+    split_windows,
+    summarize_groups,
+    summarize_routes,
+    without_warm_up,
 )
-from loramux_loadtests.loadtest.sweep import Sweep
+from loramux_loadtests.loadtest.sweep import SweepResult
 from loramux_loadtests.loadtest.vllm_keys import vllm_result
-from loramux_loadtests.report import describe_machine, escaped, rows_as_table
+from loramux_loadtests.machine import describe_machine
+from loramux_loadtests.report_tables import escape_markdown, markdown_table
 
-ROUTES_SHOWN = 12
-"""With more routes, a table shows them together; the JSON has each."""
+MAX_ROUTES_SHOWN = 12
+"""With more routes, tables show them together; the JSON has each."""
 
 DEFINITIONS = {
-    "rate": "answers a second, from the load's beginning until its last answer, or its last request if that came "
-    "later: how long was waited for those that failed does not count",
-    "goodput": "answers a second that met each limit of the goal's times",
-    "TTFT": "from sending a request until its first piece with text in it",
-    "TPOT": "time per output token: (end - first piece) / (output tokens - 1)",
-    "latency": "from sending a request until its end, which is its last piece or the end token after it",
-    "scheduled": "the same, but from the moment for which the request was planned: what a user waits who does not wait "
-    "for the client",
-    "intervals": "95 %, by order statistics: no assumption about the distribution, but as if requests were "
-    "independent: in a queue they are not, and the true interval is wider; an end for which there are too few requests "
-    "is left open",
-    "cold": "the adapter had not been asked for before, or was not among the last ones, as many as the server has "
-    "places for in host memory: it may have had to be loaded",
-    "errors": "a request without a whole answer; `abandoned` ones were still under way when the load ended",
+    "rate": "answers per second, from the start of the load until its last answer, or its last request if that was "
+    "later: time spent waiting for failed requests does not count",
+    "goodput": "answers per second that met every time limit of the goal",
+    "TTFT": "time to first token: from sending a request until its first chunk with text",
+    "TPOT": "time per output token: (end - first chunk) / (output tokens - 1)",
+    "latency": "from sending a request until its end: its last chunk, or the end token after it",
+    "scheduled": "the same, but from the scheduled time of the request: what a user experiences, without delays of "
+    "the client",
+    "intervals": "95 %, by order statistics: no assumption about the distribution, but requests are taken to be "
+    "independent; in a queue they are not, and the true interval is wider. With too few requests an end is left open",
+    "cold": "the adapter was not among those requested last (as many as fit into the server's host memory), so it may "
+    "have had to be loaded",
+    "errors": "requests without a complete answer; `abandoned` ones were still in flight when the load ended",
 }
 COLUMNS = (
     "server", "route", "requests", "errors", "rate /s", "goodput /s", "output tok/s",
@@ -58,28 +59,27 @@ BRIEF_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Findings:
-    """One run, summed up."""
+class RunReport:
+    """The report of one run."""
 
-    run: Run
-    rows: Sequence[Row]
-    conditions: Conditions
-    groups: Mapping[str, Summary]
-    routes: Mapping[str, Summary]
+    run: LoadRun
+    rows: Sequence[RequestRow]
+    groups: Mapping[str, GroupSummary]
+    routes: Mapping[str, GroupSummary]
     client: ClientHealth
-    windows: Sequence[Window]
+    windows: Sequence[TimeWindow]
     missed: Sequence[str]
     machine_usd: float | None
 
     @property
-    def total(self) -> Summary:
-        """All routes together."""
+    def total(self) -> GroupSummary:
+        """The summary of all routes."""
         return self.groups["all"]
 
     @property
-    def shown(self) -> dict[str, Summary]:
-        """What a table shows: the groups, and the routes if they are few."""
-        few = 1 < len(self.routes) <= ROUTES_SHOWN
+    def shown(self) -> dict[str, GroupSummary]:
+        """The summaries that a table shows: the groups, and the routes if there are few."""
+        few = 1 < len(self.routes) <= MAX_ROUTES_SHOWN
         base = {
             name: summary
             for name, summary in self.routes.items()
@@ -89,84 +89,87 @@ class Findings:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before believing the figures."""
-        found = [self.run.ended_early and f"the load ended early: {self.run.ended_early}", self.client.warning]
+        """Reasons to doubt the results."""
+        warnings = [self.run.ended_early and f"the load ended early: {self.run.ended_early}", self.client.warning]
         if shorter := self.total.shorter:
-            found.append(f"{shorter} answers were shorter than asked for: this server may not know ignore_eos")
+            warnings.append(f"{shorter} answers were shorter than requested: the server may not support ignore_eos")
         if self.total.completed and not self.total.output_tokens:
-            found.append("the server does not count tokens (no usage in its streams)")
-        return [words for words in found if words]
+            warnings.append("the server does not count tokens (no usage in its streams)")
+        return [warning for warning in warnings if warning]
 
 
-def find(run: Run, prices: PriceList | None = None) -> Findings:
-    """Sum a run up that has at least one request of the load."""
-    rows = of_load(run.rows)
+def report_run(run: LoadRun, prices: PriceList | None = None) -> RunReport:
+    """Make the report of a run with at least one request of the load."""
+    rows = without_warm_up(run.rows)
     goal = parse_goal(run.scenario.goal) if run.scenario.goal else None
-    conditions = Conditions(goal, prices, fixed_lengths=not run.scenario.output.natural)
-    groups = by_group(rows, conditions, run.job_ran)
-    return Findings(
+    options = SummaryOptions(goal, prices, fixed_lengths=not run.scenario.output.natural)
+    groups = summarize_groups(rows, options, run.job_ran)
+    return RunReport(
         run=run,
         rows=rows,
-        conditions=conditions,
         groups=groups,
-        routes=by_route(rows, conditions),
+        routes=summarize_routes(rows, options),
         client=client_health(rows, run.client_busy),
-        windows=windows(rows, run.scenario.window),
-        missed=goal.missed(rows) if goal else [],
+        windows=split_windows(rows, run.scenario.window),
+        missed=goal.missed_terms(rows) if goal else [],
         machine_usd=prices.machine_usd(groups["all"].seconds) if prices else None,
     )
 
 
-def document(found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> dict[str, Any]:
-    """Everything, for programs. Intervals are [low, estimate, high], an open end null."""
+def report_document(reports: Sequence[RunReport], sweeps: Sequence[SweepResult] = ()) -> dict[str, Any]:
+    """Return the report as JSON data. Intervals are [low, estimate, high]; null is an open end."""
     return {
         "machine": describe_machine(),
         "definitions": DEFINITIONS,
-        "runs": [_one(each) for each in found],
+        "runs": [_run_document(each) for each in reports],
         "sweeps": [asdict(sweep) for sweep in sweeps],
     }
 
 
-def _one(found: Findings) -> dict[str, Any]:
+def _run_document(report: RunReport) -> dict[str, Any]:
+    groups = {name: _group_document(summary) for name, summary in report.groups.items()}
+    if DURING_JOB in groups:
+        groups["beside the job"] = groups[DURING_JOB]  # deprecated name
     return {
-        "server": found.run.target,
-        "scenario": found.run.scenario.model_dump(mode="json", exclude_unset=True),
-        "seed": found.run.seed,
-        "vllm": vllm_result(found.rows, found.total),
-        "groups": {name: _summary(summary) for name, summary in found.groups.items()},
-        "routes": {name: _summary(summary) for name, summary in found.routes.items()},
-        "windows": [asdict(window) for window in found.windows],
-        "drift": drift(found.windows),
-        "client": asdict(found.client),
-        "machine_usd": found.machine_usd,
-        "goal": found.run.scenario.goal,
-        "missed": list(found.missed),
-        "notes": found.run.notes,
-        "warnings": found.warnings,
+        "server": report.run.target,
+        "scenario": report.run.scenario.model_dump(mode="json", exclude_unset=True),
+        "seed": report.run.seed,
+        "vllm": vllm_result(report.rows, report.total),
+        "groups": groups,
+        "routes": {name: _group_document(summary) for name, summary in report.routes.items()},
+        "windows": [asdict(window) for window in report.windows],
+        "drift": drift(report.windows),
+        "client": asdict(report.client),
+        "machine_usd": report.machine_usd,
+        "goal": report.run.scenario.goal,
+        "missed": list(report.missed),
+        "notes": report.run.notes,
+        "warnings": report.warnings,
     }
 
 
-def _summary(summary: Summary) -> dict[str, Any]:
+def _group_document(summary: GroupSummary) -> dict[str, Any]:
     times = {
-        measure: {name: _ends(interval) for name, interval in quantiles.items()} | {"mean": summary.means[measure]}
+        measure: {name: _finite_or_null(interval) for name, interval in quantiles.items()}
+        | {"mean": summary.means[measure]}
         for measure, quantiles in summary.times.items()
     }
     rates = {"rate": summary.rate, "goodput": summary.goodput, "output_rate": summary.output_rate}
     return asdict(summary) | rates | {"times": times}
 
 
-def _ends(interval: Interval) -> list[float | None]:
+def _finite_or_null(interval: Interval) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in interval]
 
 
-def table(found: Sequence[Findings]) -> list[list[str]]:
-    """The table's rows, the names of its columns first: those of COLUMNS in which there is anything."""
-    rows = [[each.run.target, name, *_cells(summary)] for each in found for name, summary in each.shown.items()]
+def table_rows(reports: Sequence[RunReport]) -> list[list[str]]:
+    """Return the rows of the table after its header row, without the COLUMNS that are empty."""
+    rows = [[each.run.target, name, *_cells(summary)] for each in reports for name, summary in each.shown.items()]
     columns = [column for column in zip(COLUMNS, *rows, strict=True) if any(column[1:])]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _cells(summary: Summary) -> list[str]:
+def _cells(summary: GroupSummary) -> list[str]:
     failed = ", ".join(f"{count} {kind}" for kind, count in summary.errors.items()) or "0"
     return [
         str(summary.requests),
@@ -182,8 +185,8 @@ def _cells(summary: Summary) -> list[str]:
     ]
 
 
-def brief(name: str, summary: Summary) -> list[str]:
-    """The cells under BRIEF_COLUMNS: medians and 95th percentiles, without intervals."""
+def brief_cells(name: str, summary: GroupSummary) -> list[str]:
+    """Return the cells for BRIEF_COLUMNS: medians and 95th percentiles, without intervals."""
 
     def both(measure: str, factor: float) -> str:
         times = summary.times.get(measure)
@@ -201,7 +204,7 @@ def brief(name: str, summary: Summary) -> list[str]:
     ]
 
 
-def _time(summary: Summary, measure: str, quantile: str, factor: float) -> str:
+def _time(summary: GroupSummary, measure: str, quantile: str, factor: float) -> str:
     interval = summary.times.get(measure, {}).get(quantile)
     if interval is None:
         return ""
@@ -215,53 +218,53 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def facts(found: Findings) -> list[str]:
-    """Lines about one run that go below the table."""
-    health = found.client
+def fact_lines(report: RunReport) -> list[str]:
+    """Return the lines about one run that follow the table."""
+    health = report.client
     busy = "" if health.busy is None else f", {health.busy:.0%} of a core"
     lines = [
-        f"{found.run.target}: client lag p50 {health.lag_p50 * 1000:.1f} ms, p99 {health.lag_p99 * 1000:.1f} ms, "
+        f"{report.run.target}: client lag p50 {health.lag_p50 * 1000:.1f} ms, p99 {health.lag_p99 * 1000:.1f} ms, "
         f"at most {health.lag_max * 1000:.1f} ms{busy}",
     ]
-    total = found.total
+    total = report.total
     lines.append(
-        f"{found.run.target}: {total.input_tokens} input tokens, of which {total.cached_tokens} were cached, "
+        f"{report.run.target}: {total.input_tokens} input tokens ({total.cached_tokens} cached), "
         f"{total.output_tokens} output tokens"
     )
-    if (ratio := drift(found.windows)) is not None:
-        length = found.run.scenario.window
-        lines.append(f"{found.run.target}: p50 TTFT of the last {length:g} s / the first {length:g} s: {ratio:.2f}")
-    if found.machine_usd:
-        tokens = found.total.output_tokens or 1
+    if (ratio := drift(report.windows)) is not None:
+        length = report.run.scenario.window
+        lines.append(f"{report.run.target}: p50 TTFT of the last {length:g} s relative to the first: {ratio:.2f}")
+    if report.machine_usd:
+        tokens = report.total.output_tokens or 1
         lines.append(
-            f"{found.run.target}: the machine cost ${found.machine_usd:.3g} in this time, "
-            f"${found.machine_usd / tokens * 1e6:.3g} for a million output tokens"
+            f"{report.run.target}: machine cost ${report.machine_usd:.3g} for this time, "
+            f"${report.machine_usd / tokens * 1e6:.3g} per million output tokens"
         )
-    if found.run.scenario.goal:
-        words = "missed: " + "; ".join(found.missed) if found.missed else "met"
-        lines.append(f"{found.run.target}: goal {found.run.scenario.goal}: {words}")
-    lines += [f"{found.run.target}: {words}" for words in found.run.notes]
-    return [*lines, *(f"{found.run.target}: WARNING: {words}" for words in found.warnings)]
+    if report.run.scenario.goal:
+        result = "missed: " + "; ".join(report.missed) if report.missed else "met"
+        lines.append(f"{report.run.target}: goal {report.run.scenario.goal}: {result}")
+    lines += [f"{report.run.target}: {note}" for note in report.run.notes]
+    return [*lines, *(f"{report.run.target}: WARNING: {warning}" for warning in report.warnings)]
 
 
-def markdown(found: Sequence[Findings], sweeps: Sequence[Sweep] = ()) -> str:
-    """The report as a page of Markdown."""
-    scenario = found[0].run.scenario
+def report_markdown(reports: Sequence[RunReport], sweeps: Sequence[SweepResult] = ()) -> str:
+    """Return the report as Markdown."""
+    scenario = reports[0].run.scenario
     arguments = scenario.model_dump(mode="json", exclude_unset=True, exclude={"title", "about"})
-    lines = [f"# {escaped(scenario.title)}", "", escaped(scenario.about.strip()), ""]
-    columns, *rows = table(found)
-    lines += rows_as_table(columns, [[escaped(cell) for cell in row] for row in rows])
-    lines += ["", *(f"- {escaped(fact)}" for each in found for fact in facts(each))]
-    lines += [f"- {escaped(sweep.told)}" for sweep in sweeps]
-    lines += ["", "## Definitions", "", *(f"- **{word}**: {meaning}" for word, meaning in DEFINITIONS.items())]
-    lines += ["", "## Scenario", "", f"- seed: {found[0].run.seed}"]
-    lines += [f"- {name}: {escaped(json.dumps(value))}" for name, value in arguments.items()]
+    lines = [f"# {escape_markdown(scenario.title)}", "", escape_markdown(scenario.about.strip()), ""]
+    columns, *rows = table_rows(reports)
+    lines += markdown_table(columns, [[escape_markdown(cell) for cell in row] for row in rows])
+    lines += ["", *(f"- {escape_markdown(fact)}" for each in reports for fact in fact_lines(each))]
+    lines += [f"- {escape_markdown(sweep.description)}" for sweep in sweeps]
+    lines += ["", "## Definitions", "", *(f"- **{term}**: {meaning}" for term, meaning in DEFINITIONS.items())]
+    lines += ["", "## Scenario", "", f"- seed: {reports[0].run.seed}"]
+    lines += [f"- {name}: {escape_markdown(json.dumps(value))}" for name, value in arguments.items()]
     lines += ["", "## Machine", "", *(f"- {name}: {value}" for name, value in describe_machine().items())]
     return "\n".join(lines) + "\n"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a document so that a reader never sees half of it."""
+    """Write a JSON file atomically."""
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)

@@ -1,4 +1,4 @@
-"""What each request left: a line of JSONL, written when the request ended."""
+"""Request rows: one line of JSONL per request, written when the request ends."""
 
 import json
 from collections.abc import Iterable
@@ -9,69 +9,69 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from loramux_loadtests.client import Reply
+from loramux_loadtests.client import ChatReply
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.files import first_reason, json_lines, read_text, refuse
+from loramux_loadtests.loadtest.files import fail_at_line, first_validation_error, json_lines, read_text
 
 MEASURES = ("ttft", "ttft_scheduled", "tpot", "latency", "latency_scheduled")
 ABANDONED, NOT_SENT, NO_CONNECTION, TIMEOUT = "abandoned", "not sent", "no connection", "timeout"
 MAX_FILE_BYTES = 4 << 30
 
 Phase = Literal["warm-up", "load"]
-Moment = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One request. Moments are seconds after the load began; those of the warm-up, after it began itself."""
+class RequestRow:
+    """One request. Times are in seconds after the start of the load, or of the warm-up for its requests."""
 
     number: Count
     phase: Phase
     route: str
     model: str
-    """The model that answered, as the server names it."""
-    scheduled: Moment
-    sent: Moment
-    first: Moment | None
-    last: Moment
+    """The model that answered, as named by the server."""
+    scheduled: Seconds
+    sent: Seconds
+    first: Seconds | None
+    last: Seconds
     input_tokens: Count
     cached_tokens: Count
     output_tokens: Count
     wanted_tokens: Count
     cold: bool
-    """Whether nobody had asked for this adapter lately, so that it may have had to be loaded."""
+    """Whether the adapter was not requested recently, so that the server may have had to load it."""
     status: int
     error: str | None
-    """The kind of error, None for an answer."""
+    """The kind of error; None if the request was answered."""
     reason: str | None
     request_id: str
 
     @property
     def lag(self) -> float:
-        """Seconds that the client was late."""
+        """Seconds by which the client sent the request late."""
         return self.sent - self.scheduled
 
-    def measured(self, measure: str) -> float | None:
-        """One of MEASURES, in seconds; None where there is none, as of a single token's time per token."""
+    def seconds(self, measure: str) -> float | None:
+        """Return one of MEASURES in seconds, or None if it is undefined (TPOT of a single token)."""
         if measure.startswith("latency"):
-            return self.last - self._begin(measure)
+            return self.last - self._start(measure)
         if self.first is None:
             return None
         if measure == "tpot":
             return (self.last - self.first) / (self.output_tokens - 1) if self.output_tokens > 1 else None
-        return self.first - self._begin(measure)
+        return self.first - self._start(measure)
 
-    def _begin(self, measure: str) -> float:
+    def _start(self, measure: str) -> float:
         return self.scheduled if measure.endswith("_scheduled") else self.sent
 
 
-_NAMES = tuple(field.name for field in fields(Row))
-_ROW = TypeAdapter(Row)
+_NAMES = tuple(field.name for field in fields(RequestRow))
+_ROW = TypeAdapter(RequestRow)
 
 
-def row_of(
-    reply: Reply,
+def make_row(
+    reply: ChatReply,
     begin: float,
     *,
     number: int,
@@ -80,12 +80,12 @@ def row_of(
     wanted_tokens: int,
     cold: bool,
     error: str | None = None,
-) -> Row:
-    """What one reply leaves, of a load that began at the moment `begin` of the replies' clock.
+) -> RequestRow:
+    """Make the row of one reply. `begin` is the start of the load on the replies' clock.
 
-    `error` is its kind, where that does not follow from the reply.
+    `error` is the kind of error, if it doesn't follow from the reply.
     """
-    return Row(
+    return RequestRow(
         number=number,
         phase=phase,
         route=route,
@@ -100,13 +100,13 @@ def row_of(
         wanted_tokens=wanted_tokens,
         cold=cold,
         status=reply.status,
-        error=error or _kind(reply),
+        error=error or _error_kind(reply),
         reason=reply.error,
         request_id=reply.request_id,
     )
 
 
-def _kind(reply: Reply) -> str | None:
+def _error_kind(reply: ChatReply) -> str | None:
     if reply.error is None:
         return None
     if reply.error.startswith("no answer in time"):
@@ -116,10 +116,10 @@ def _kind(reply: Reply) -> str | None:
     return "broken stream" if reply.status == 200 else f"http {reply.status}"
 
 
-class RowFile:
-    """Rows on disk, each as soon as it is there: what is in the file survives a kill.
+class RowWriter:
+    """Writes each row to disk at once, so that the file survives a kill.
 
-    Its first line tells what the load test is, its last one how it ended.
+    The first line describes the load test, the last one how it ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,21 +135,22 @@ class RowFile:
     ) -> None:
         self._file.close()
 
-    def note(self, about: dict[str, Any]) -> None:
-        """Write what is true of all rows, in a line of its own."""
+    def write_about(self, about: dict[str, Any]) -> None:
+        """Write facts about all rows in a line of their own."""
         self._file.write(json.dumps({"about": about}) + "\n")
 
-    def append(self, row: Row) -> None:
-        """Write one row, with its times for who reads the file without this module."""
-        times = {measure: row.measured(measure) for measure in MEASURES}
+    def append(self, row: RequestRow) -> None:
+        """Write one row, with its measures for other programs."""
+        times = {measure: row.seconds(measure) for measure in MEASURES}
         # Not `asdict`, which copies: this is done a thousand times a second.
         self._file.write(json.dumps({name: getattr(row, name) for name in _NAMES} | times) + "\n")
 
 
-def read_rows(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """What is true of all rows of a file, and the rows. A last line that a kill cut off is left out.
+def read_rows(path: Path) -> tuple[dict[str, Any], list[RequestRow]]:
+    """Read the facts about all rows of a file, and its rows. An incomplete last line is ignored.
 
-    LoadTestError for a file of something else.
+    Raises:
+        LoadTestError: the file can't be read, or is not a file of rows.
     """
     text = read_text(path, MAX_FILE_BYTES)
     whole = text if text.endswith("\n") else text.rpartition("\n")[0]
@@ -162,12 +163,12 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[Row]]:
         try:
             rows.append(_ROW.validate_python(line))
         except ValidationError as error:
-            refuse(path, number, f"this is no row of a load test ({first_reason(error)})")
+            fail_at_line(path, number, f"this is not a row of a load test ({first_validation_error(error)})")
     if not rows:
-        raise LoadTestError(f"{path} holds no row of a load test")
+        raise LoadTestError(f"{path} contains no row of a load test")
     return about, rows
 
 
-def measured(rows: Iterable[Row], measure: str) -> list[float]:
-    """A measure of all rows that have it."""
-    return [value for row in rows if row.error is None and (value := row.measured(measure)) is not None]
+def measured_seconds(rows: Iterable[RequestRow], measure: str) -> list[float]:
+    """Return a measure, in seconds, of all answered requests that have it."""
+    return [value for row in rows if row.error is None and (value := row.seconds(measure)) is not None]

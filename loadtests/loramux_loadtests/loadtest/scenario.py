@@ -14,69 +14,69 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from loramux_loadtests.examples import PACKAGE
 from loramux_loadtests.loadtest.arrivals import Arrivals, Trace
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.files import first_reason, read_text
+from loramux_loadtests.loadtest.files import first_validation_error, read_text
 from loramux_loadtests.loadtest.goals import parse_goal
 from loramux_loadtests.loadtest.mix import BASE, Mix
-from loramux_loadtests.loadtest.prompts import Input, Output
+from loramux_loadtests.loadtest.prompts import InputOptions, OutputOptions
 
-FOLDER = Path(__file__).parents[1] / "scenarios"
-"""Where the scenarios are that come with the package."""
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
+"""Folder of the built-in scenarios."""
 EXAMPLES_PREFIX = "examples"
 MAX_BYTES = 1 << 20
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
+class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class WarmUp(_Part):
-    """Requests before the load, in turn to `routes`, a few at a time; no figure counts them."""
+class WarmUp(_Options):
+    """Requests before the load, to the `routes` in turn, a few at a time. They are not part of the results."""
 
     requests: Annotated[int, Field(ge=0, le=100_000)] = 8
     routes: tuple[str, ...] = (BASE,)
 
 
-class ServerSetup(_Part):
-    """What a server that is started for the scenario has: adapters, and vLLM's arguments by their Python names."""
+class ServerOptions(_Options):
+    """Setup of a server that is started for the scenario: adapters and vLLM arguments (Python names)."""
 
     examples: bool = False
-    """The three example adapters of this repository."""
+    """Whether it has the three example adapters."""
     rank: Annotated[int, Field(ge=1, le=512)] = 8
-    """Of the made-up adapters, of which there are as many as the mix asks for."""
+    """Rank of the synthetic adapters, whose number is the mix's `adapters`."""
     small: bool = False
-    """Made-up adapters on one module of one layer, for when it is their number that matters."""
+    """Whether synthetic adapters are on one module of one layer only, which is enough if only their number matters."""
     engine: Mapping[str, str | int | float | bool] = {}
 
 
-class FineTuning(_Part):
-    """A fine-tuning job that begins `after` so many seconds of the load, and is cancelled when the load ends."""
+class FineTuningOptions(_Options):
+    """A fine-tuning job that starts `after` seconds of the load, and is cancelled when the load ends."""
 
     data: Path
     after: Annotated[float, Field(ge=0, le=24 * 3600)] = 30.0
 
 
-class Scenario(_Part):
-    """Everything that decides which requests come when; with a seed, exactly which."""
+class Scenario(_Options):
+    """Everything that determines the requests and their times; together with a seed, exactly."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     about: str = ""
     arrivals: Arrivals
     mix: Mix
-    input: Input = Input()
-    output: Output = Output()
+    input: InputOptions = InputOptions()
+    output: OutputOptions = OutputOptions()
     requests: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     duration: Seconds | None = None
     warm_up: WarmUp = WarmUp()
     goal: str | None = None
     window: Seconds = 60.0
-    """The drift over time is looked at in pieces so long."""
+    """Length in seconds of the windows that are compared for drift."""
     drain: Seconds = 120.0
-    """How long is waited for answers after the last request was sent; what takes longer is abandoned."""
+    """Seconds to wait for answers after the last request was sent; later answers are abandoned."""
     timeout: Seconds = 600.0
-    server: ServerSetup = ServerSetup()
-    fine_tuning: FineTuning | None = None
+    server: ServerOptions = ServerOptions()
+    fine_tuning: FineTuningOptions | None = None
     _folder: Path = PrivateAttr(default=Path())
     """The folder of the scenario's file."""
 
@@ -93,13 +93,14 @@ class Scenario(_Part):
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if self.requests is None and self.duration is None and not isinstance(self.arrivals, Trace):
-            raise ValueError("say when the load ends: requests or duration")
+            raise ValueError("the load has no end: set `requests` or `duration`")
         return self
 
-    def changed(self, **changes: Any) -> "Scenario":
-        """The scenario with other values, checked anew; None leaves a value as it is. `rate` is the arrivals'.
+    def with_changes(self, **changes: Any) -> "Scenario":
+        """Return the scenario with other values; None keeps a value. `rate` is that of the arrivals.
 
-        LoadTestError for a value that a scenario can't have.
+        Raises:
+            LoadTestError: a value is invalid.
         """
         data = self.model_dump(exclude_unset=True)
         rate = changes.pop("rate", None)
@@ -109,7 +110,7 @@ class Scenario(_Part):
         try:
             changed = Scenario.model_validate(data)
         except ValidationError as error:
-            raise LoadTestError(first_reason(error)) from None
+            raise LoadTestError(first_validation_error(error)) from None
         changed._folder = self._folder
         return changed
 
@@ -120,7 +121,11 @@ class Scenario(_Part):
 
 
 def load_scenario(name: str) -> Scenario:
-    """Read a scenario's YAML file, by its path or by its name. LoadTestError says what is wrong with it."""
+    """Read a scenario's YAML file, by its path or its built-in name.
+
+    Raises:
+        LoadTestError: the file can't be read or is not a scenario.
+    """
     path = find_scenario(name)
     try:
         data = yaml.safe_load(read_text(path, MAX_BYTES))
@@ -129,21 +134,25 @@ def load_scenario(name: str) -> Scenario:
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
-        raise LoadTestError(f"{path}: {first_reason(error)}") from error
+        raise LoadTestError(f"{path}: {first_validation_error(error)}") from error
     scenario._folder = path.parent
     return scenario
 
 
 def find_scenario(name: str) -> Path:
-    """The file of a scenario. LoadTestError lists those that there are."""
+    """Return the file of a scenario.
+
+    Raises:
+        LoadTestError: there is no built-in scenario with this name.
+    """
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    known = scenarios()
+    known = builtin_scenarios()
     if name not in known:
-        raise LoadTestError(f"there is no scenario {name!r}: there is {', '.join(known)}, or give a path to a .yaml")
+        raise LoadTestError(f"unknown scenario {name!r}; expected {', '.join(known)} or the path of a .yaml file")
     return known[name]
 
 
-def scenarios() -> dict[str, Path]:
-    """The scenarios of the repository by their names."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+def builtin_scenarios() -> dict[str, Path]:
+    """Return the files of the built-in scenarios by name."""
+    return {path.stem: path for path in sorted(SCENARIOS.glob("*.yaml"))}

@@ -1,4 +1,4 @@
-"""One run of a scenario on one server that is up: its models, its tokenizer, the warm-up, the load."""
+"""One run of a scenario on one running server: model names, tokenizer, warm-up, load."""
 
 import asyncio
 import time
@@ -9,51 +9,51 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from loramux_loadtests.client import Client
+from loramux_loadtests.client import ChatClient
 from loramux_loadtests.loadtest.errors import LoadTestError, NoRequestError, ServerGoneError
-from loramux_loadtests.loadtest.fine_tuning import Job, beside
+from loramux_loadtests.loadtest.fine_tuning import TuningJob, job_during_load
 from loramux_loadtests.loadtest.mix import BASE
-from loramux_loadtests.loadtest.models import models_of
-from loramux_loadtests.loadtest.plan import Plan
-from loramux_loadtests.loadtest.progress import Watch
+from loramux_loadtests.loadtest.models import resolve_models
+from loramux_loadtests.loadtest.plan import RequestPlan
+from loramux_loadtests.loadtest.progress import ProgressLine
 from loramux_loadtests.loadtest.prompts import measure_tokens
-from loramux_loadtests.loadtest.rows import Row, RowFile
-from loramux_loadtests.loadtest.runner import OpenLoop, meanwhile, short_pauses
+from loramux_loadtests.loadtest.rows import RequestRow, RowWriter
+from loramux_loadtests.loadtest.runner import OpenLoop, repeated, short_gc_pauses
 from loramux_loadtests.loadtest.scenario import Scenario
 
-SHOWN_EVERY_S = 0.25
+REFRESH_INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True)
-class Target:
-    """A server that is up."""
+class TargetServer:
+    """A running server."""
 
     name: str
     url: str
     api_key: str | None = None
     base: str | None = None
-    """What its base model is called, where its list of models does not tell."""
+    """The name of its base model, if its list of models does not identify it."""
 
 
 @dataclass
-class Run:
-    """One load on one server: all that a report needs."""
+class LoadRun:
+    """One load on one server: everything that a report needs."""
 
     target: str
     scenario: Scenario
     seed: int
-    rows: list[Row] = field(default_factory=list)
+    rows: list[RequestRow] = field(default_factory=list)
     client_busy: float | None = None
-    """CPU seconds of the client a second of the load."""
+    """CPU seconds of the client per second of the load."""
     ended_early: str | None = None
-    """Why the load did not go to its end."""
+    """Why the load ended early; None if it did not."""
     notes: list[str] = field(default_factory=list)
     job_ran: tuple[float, float] | None = None
-    """From when until when a fine-tuning job ran, in seconds of the load."""
+    """Start and end of a fine-tuning job, in seconds of the load."""
 
 
-class End(BaseModel):
-    """How a load ended, as its rows' last line has it: what a report needs besides them, by its names in Run."""
+class RunEnd(BaseModel):
+    """How a load ended: the fields of LoadRun that the last line of its rows stores."""
 
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
@@ -63,30 +63,36 @@ class End(BaseModel):
     job_ran: tuple[FiniteFloat, FiniteFloat] | None
 
 
-async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, watch: Watch) -> Run:
-    """Put the scenario's load on a server, its rows in `file`.
+async def run_load(scenario: Scenario, target: TargetServer, seed: int, file: Path, progress: ProgressLine) -> LoadRun:
+    """Run the scenario on a server, and write its rows to `file`.
 
-    LoadTestError before the load begins, if it can't; NoRequestError if it has no request. Once it has begun, whatever
-    ends it is told by the result, also a cancellation of this task, so that the rows so far are reported.
+    Once the load has started, an error or a cancellation of this task ends it, and `ended_early` of the result says so:
+    the rows so far are reported.
+
+    Raises:
+        NoRequestError: the scenario's load has no request.
+        LoadTestError: the load can't start.
     """
-    models = await models_of(target.url, Plan(scenario, seed).routes, target.base, target.api_key)
-    run = Run(target.name, scenario, seed)
+    models = await resolve_models(target.url, RequestPlan(scenario, seed).routes, target.base, target.api_key)
+    run = LoadRun(target.name, scenario, seed)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(target.url, target.api_key, timeout=scenario.timeout))
-        rows = stack.enter_context(RowFile(file))
-        watch.begin(f"{target.name}: looking at the tokenizer")
-        plan = Plan(scenario, seed, tokens_per_number=await _tokens_per_number(client, scenario, models.values()))
-        rows.note(
+        client = await stack.enter_async_context(ChatClient(target.url, target.api_key, timeout=scenario.timeout))
+        rows = stack.enter_context(RowWriter(file))
+        progress.begin(f"{target.name}: measuring the tokenizer")
+        plan = RequestPlan(
+            scenario, seed, tokens_per_number=await _tokens_per_number(client, scenario, models.values())
+        )
+        rows.write_about(
             {"target": target.name, "seed": seed, "scenario": scenario.model_dump(mode="json", exclude_unset=True)}
         )
 
-        def sink(row: Row) -> None:
+        def sink(row: RequestRow) -> None:
             rows.append(row)
             run.rows.append(row)
 
         loop = OpenLoop(client, models, sink, scenario.output, drain=scenario.drain)
-        await _through(run, plan, loop, watch, _job(scenario, target, models))
-        rows.note({"end": End.model_validate(run).model_dump()})
+        await _run_phases(run, plan, loop, progress, _fine_tuning_job(scenario, target, models))
+        rows.write_about({"end": RunEnd.model_validate(run).model_dump()})
     if not any(row.phase == "load" for row in run.rows):
         if run.ended_early:
             raise LoadTestError(run.ended_early)
@@ -94,41 +100,47 @@ async def run_load(scenario: Scenario, target: Target, seed: int, file: Path, wa
     return run
 
 
-async def _through(
-    run: Run, plan: Plan, loop: OpenLoop, watch: Watch, job: AbstractAsyncContextManager[Job | None]
+async def _run_phases(
+    run: LoadRun,
+    plan: RequestPlan,
+    loop: OpenLoop,
+    progress: ProgressLine,
+    job: AbstractAsyncContextManager[TuningJob | None],
 ) -> None:
-    """Warm-up and load; what ends them early is noted."""
-    busy, begun = 0.0, 0.0
-    beside_it: Job | None = None
+    """Run warm-up and load, and record in `run` if they end early."""
+    cpu_seconds, started = 0.0, 0.0
+    tuning_job: TuningJob | None = None
     try:
-        async with meanwhile(watch.show, SHOWN_EVERY_S):
-            watch.begin(f"{run.target}: warming up", lambda: loop.counts)
+        async with repeated(progress.refresh, REFRESH_INTERVAL_S):
+            progress.begin(f"{run.target}: warming up", lambda: loop.counts)
             await loop.warm_up(plan.warm_up())
-            watch.begin(f"{run.target}: {run.scenario.title}", lambda: loop.counts)
-            busy, begun = time.process_time(), time.monotonic()
-            with short_pauses():
-                async with job as beside_it:
+            progress.begin(f"{run.target}: {run.scenario.title}", lambda: loop.counts)
+            cpu_seconds, started = time.process_time(), time.monotonic()
+            with short_gc_pauses():
+                async with job as tuning_job:
                     await loop.run(plan.load())
     except ServerGoneError as error:
         run.ended_early = str(error)
     except asyncio.CancelledError:
         run.ended_early = "interrupted"
-    if beside_it:
-        run.notes.append(beside_it.told)
-        if beside_it.running_since is not None and beside_it.running_until is not None:
-            run.job_ran = beside_it.running_since - loop.begin, beside_it.running_until - loop.begin
-    if begun:
-        run.client_busy = (time.process_time() - busy) / max(time.monotonic() - begun, 1e-9)
+    if tuning_job:
+        run.notes.append(tuning_job.description)
+        if tuning_job.running_since is not None and tuning_job.running_until is not None:
+            run.job_ran = tuning_job.running_since - loop.begin, tuning_job.running_until - loop.begin
+    if started:
+        run.client_busy = (time.process_time() - cpu_seconds) / max(time.monotonic() - started, 1e-9)
 
 
-async def _tokens_per_number(client: Client, scenario: Scenario, models: Iterable[str]) -> float | None:
-    """What makes prompts of the right length on this server; None where prompts are not made up."""
+async def _tokens_per_number(client: ChatClient, scenario: Scenario, models: Iterable[str]) -> float | None:
+    """The tokenizer's tokens per number on this server; None if the prompts come from a corpus."""
     return None if scenario.input.corpus else await measure_tokens(client, next(iter(models)))
 
 
-def _job(scenario: Scenario, target: Target, models: Mapping[str, str]) -> AbstractAsyncContextManager[Job | None]:
-    """The fine-tuning job that the scenario wants beside its load, if it wants one."""
+def _fine_tuning_job(
+    scenario: Scenario, target: TargetServer, models: Mapping[str, str]
+) -> AbstractAsyncContextManager[TuningJob | None]:
+    """The context of the scenario's fine-tuning job, if it has one."""
     if scenario.fine_tuning is None:
         return nullcontext()
-    wanted = scenario.fine_tuning.model_copy(update={"data": scenario.find_file(scenario.fine_tuning.data)})
-    return beside(wanted, target.url, models.get(BASE) or next(iter(models.values())), target.api_key)
+    options = scenario.fine_tuning.model_copy(update={"data": scenario.find_file(scenario.fine_tuning.data)})
+    return job_during_load(options, target.url, models.get(BASE) or next(iter(models.values())), target.api_key)

@@ -1,4 +1,4 @@
-"""Recorded traffic: a CSV or JSONL file with one request a line."""
+"""Recorded traffic: a CSV or JSONL file with one request per line."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.files import first_reason, json_lines, read_text, refuse
+from loramux_loadtests.loadtest.files import fail_at_line, first_validation_error, json_lines, read_text
 
 COLUMNS = ("seconds", "route", "input_tokens", "output_tokens")
 
@@ -27,37 +27,47 @@ class _Line(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """One line of a trace; what it leaves open, the scenario says."""
+class TraceRequest:
+    """One line of a trace. The scenario supplies the values that are None."""
 
     at: float
-    """Seconds after the beginning."""
+    """Seconds after the first request of the trace."""
     route: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
 
 
-def read_trace(path: Path) -> list[Recorded]:
-    """The requests of a trace, which begins at its first one. LoadTestError with the line that is wrong."""
+def read_trace(path: Path) -> list[TraceRequest]:
+    """Read the requests of a trace, whose first one has time 0.
+
+    Raises:
+        LoadTestError: the file can't be read, or a line of it is invalid.
+    """
     text = read_text(path)
     lines = json_lines(path, text) if path.suffix in (".jsonl", ".ndjson") else _csv_lines(path, text)
-    recorded: list[Recorded] = []
+    recorded: list[TraceRequest] = []
     for number, fields in lines:
         line = _checked(path, number, fields)
         if recorded and line.at < recorded[-1].at:
-            refuse(path, number, f"{line.at:g} s comes after {recorded[-1].at:g} s: sort the file by time")
+            fail_at_line(path, number, f"{line.at:g} s follows {recorded[-1].at:g} s: sort the file by time")
         recorded.append(line)
     if not recorded:
-        raise LoadTestError(f"{path} holds no request")
+        raise LoadTestError(f"{path} contains no request")
     begin = recorded[0].at
     return [replace(line, at=line.at - begin) for line in recorded]
 
 
-def at_rate(recorded: Sequence[Recorded], rate: float) -> list[Recorded]:
-    """The same requests, played so that `rate` come in a second on average. LoadTestError if all come at once."""
+def at_rate(recorded: Sequence[TraceRequest], rate: float) -> list[TraceRequest]:
+    """Scale the times so that there are `rate` requests per second on average.
+
+    Raises:
+        LoadTestError: all requests have the same time.
+    """
     span = recorded[-1].at
     if span <= 0:
-        raise LoadTestError("a trace whose requests all come at one moment can't be played at another rate")
+        raise LoadTestError(
+            "all requests of the trace have the same time, so it can't be replayed at another rate: remove `rate`"
+        )
     factor = (len(recorded) - 1) / rate / span
     return [replace(line, at=line.at * factor) for line in recorded]
 
@@ -71,16 +81,16 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 columns = [cell.strip() for cell in cells]
                 continue
             if len(cells) > len(columns):
-                refuse(path, reader.line_num, f"{len(cells)} cells, but only {len(columns)} columns")
+                fail_at_line(path, reader.line_num, f"{len(cells)} cells, but {len(columns)} columns")
             pairs = zip(columns, (cell.strip() for cell in cells), strict=False)
             yield reader.line_num, {name: cell for name, cell in pairs if cell}
     except csv.Error as error:
-        refuse(path, reader.line_num, f"this is not CSV ({error})")
+        fail_at_line(path, reader.line_num, f"this is not CSV ({error})")
 
 
-def _checked(path: Path, number: int, fields: dict[str, Any]) -> Recorded:
+def _checked(path: Path, number: int, fields: dict[str, Any]) -> TraceRequest:
     try:
         line = _Line.model_validate(fields)
     except ValidationError as error:
-        refuse(path, number, first_reason(error))
-    return Recorded(line.seconds, line.route, line.input_tokens, line.output_tokens)
+        fail_at_line(path, number, first_validation_error(error))
+    return TraceRequest(line.seconds, line.route, line.input_tokens, line.output_tokens)

@@ -1,22 +1,22 @@
-"""The figures by the names that `vllm bench serve --save-result` gives them, so that its readers can read ours."""
+"""Results under the names of `vllm bench serve --save-result`, for programs that read its files."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from loramux_loadtests.loadtest.rows import Row, measured
-from loramux_loadtests.loadtest.summary import Summary
+from loramux_loadtests.loadtest.rows import RequestRow, measured_seconds
+from loramux_loadtests.loadtest.summary import GroupSummary
 
 PERCENTILES = (50, 90, 95, 99)
-NAMES = {"ttft": "ttft", "tpot": "tpot", "e2el": "latency"}
+MEASURE_OF_KEY = {"ttft": "ttft", "tpot": "tpot", "e2el": "latency"}
 
 Figures = dict[str, float | int | None]
 
 
-def vllm_result(rows: Sequence[Row], summary: Summary) -> Figures:
-    """What vLLM's benchmark would report of these rows: times in milliseconds, from the sent moment.
+def vllm_result(rows: Sequence[RequestRow], summary: GroupSummary) -> Figures:
+    """Return what vLLM's benchmark would report for these rows: times in milliseconds, from sending.
 
-    As there, a measure without values is 0. Its `itl` is left out: pieces are not kept one by one.
+    As there, a measure without values is 0. `itl` is missing: rows don't store the time of each chunk.
     """
     figures: Figures = {
         "duration": summary.seconds,
@@ -28,17 +28,17 @@ def vllm_result(rows: Sequence[Row], summary: Summary) -> Figures:
         "request_goodput": summary.goodput,
         "output_throughput": summary.output_rate,
         "total_token_throughput": (summary.input_tokens + summary.output_tokens) / summary.seconds,
-        "max_concurrent_requests": most_at_once(rows),
+        "max_concurrent_requests": max_concurrency(rows),
     }
-    for name, measure in NAMES.items():
-        values = np.asarray(measured(rows, measure) or [0.0]) * 1000
+    for name, measure in MEASURE_OF_KEY.items():
+        values = np.asarray(measured_seconds(rows, measure) or [0.0]) * 1000
         figures |= {f"mean_{name}_ms": float(values.mean()), f"median_{name}_ms": float(np.median(values))}
         figures[f"std_{name}_ms"] = float(values.std())
         figures |= {f"p{q}_{name}_ms": float(np.percentile(values, q)) for q in PERCENTILES}
     return figures
 
 
-def most_at_once(rows: Sequence[Row]) -> int:
-    """The most requests that were under way at one moment."""
+def max_concurrency(rows: Sequence[RequestRow]) -> int:
+    """Return the maximum number of requests in flight."""
     changes = sorted([(row.last, -1) for row in rows] + [(row.sent, 1) for row in rows])
     return int(np.max(np.cumsum([change for _, change in changes]), initial=0))

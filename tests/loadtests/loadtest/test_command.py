@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from loramux_loadtests.loadtest import command
-from tests.helpers.load_rows import scenario
+from loramux_loadtests.loadtest import command, plots
+from loramux_loadtests.loadtest.errors import NoRequestError
+from loramux_loadtests.loadtest.progress import ProgressLine
+from loramux_loadtests.loadtest.scenario import Scenario
+from loramux_loadtests.loadtest.session import LoadRun, TargetServer
+from tests.helpers.load_rows import row, scenario
 from tests.helpers.scripted_server import FakeServer, serving
+
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 PLAIN = scenario(mix={"names": ["base", "tone"]}, goal="ttft_p95<5,errors<0.5").model_dump(
     mode="json", exclude_unset=True
@@ -24,7 +31,7 @@ PLAIN = scenario(mix={"names": ["base", "tone"]}, goal="ttft_p95<5,errors<0.5").
 
 @contextmanager
 def in_a_thread(fake: FakeServer) -> Iterator[str]:
-    """A server that answers while this thread runs a command."""
+    """Serve in another thread while this one runs a command."""
     loop, ready = asyncio.new_event_loop(), asyncio.Event()
     over = asyncio.Event()
 
@@ -44,19 +51,25 @@ def in_a_thread(fake: FakeServer) -> Iterator[str]:
         loop.close()
 
 
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip drawing, which takes longer than these loads; test_page.py tests it."""
+    monkeypatch.setattr(plots, "render_svg", lambda draw: "<svg ></svg>")
+
+
 def write_scenario(folder: Path, **changes: Any) -> str:
     path = folder / "trial.yaml"
     path.write_text(yaml.safe_dump(PLAIN | changes))
     return str(path)
 
 
-def order(folder: Path, *servers: str, **more: Any) -> dict[str, Any]:
+def options(folder: Path, *servers: str, **more: Any) -> dict[str, Any]:
     return {"servers": servers, "seed": 0, "output": folder / "out", **more}
 
 
 def test_a_run_writes_its_rows_a_page_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with in_a_thread(FakeServer()) as url:
-        assert command.run(write_scenario(tmp_path), {}, None, **order(tmp_path, url)) == command.OK
+        assert command.run(write_scenario(tmp_path), {}, None, **options(tmp_path, url)) == command.OK
     out = tmp_path / "out"
     assert sorted(path.suffix for path in out.iterdir()) == [".html", ".json", ".jsonl", ".md"]
     [run] = json.loads((out / "load-trial.json").read_text())["runs"]
@@ -64,44 +77,97 @@ def test_a_run_writes_its_rows_a_page_a_table_and_json(tmp_path: Path, capsys: p
     assert set(run["routes"]) == {"base", "tone"}
     assert run["missed"] == []
     assert "met" in (out / "load-trial.md").read_text()
-    assert "first piece with text" in (out / "load-trial.html").read_text()
+    assert "first chunk with text" in (out / "load-trial.html").read_text()
     assert "tone" in capsys.readouterr().out
 
 
-def test_a_missed_goal_is_told_by_the_exit_code(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("without_plots")
+def test_a_missed_goal_has_its_own_exit_code(tmp_path: Path) -> None:
     with in_a_thread(FakeServer(delay=lambda _: 0.05)) as url:
         changes = {"goal": "ttft_p50<0.01", "requests": 5}
-        assert command.run(write_scenario(tmp_path), changes, None, **order(tmp_path, url)) == command.GOAL_MISSED
+        assert command.run(write_scenario(tmp_path), changes, None, **options(tmp_path, url)) == command.GOAL_MISSED
 
 
-def test_a_server_that_answers_nothing_well_is_a_failure(tmp_path: Path) -> None:
-    with in_a_thread(FakeServer(refuses=lambda body: 500 if body["max_tokens"] == 3 else 0)) as url:
-        assert command.run(write_scenario(tmp_path, goal=None), {}, None, **order(tmp_path, url)) == command.FAILED
+@pytest.mark.usefixtures("without_plots")
+def test_a_server_that_answers_no_request_is_a_failure(tmp_path: Path) -> None:
+    with in_a_thread(FakeServer(error_status=lambda body: 500 if body["max_tokens"] == 3 else 0)) as url:
+        assert command.run(write_scenario(tmp_path, goal=None), {}, None, **options(tmp_path, url)) == command.FAILED
     assert "20 http 500" in (tmp_path / "out" / "load-trial.md").read_text()
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_two_servers_are_compared_in_one_report_with_the_same_load(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url, in_a_thread(FakeServer(delay=lambda _: 0.05)) as other:
-        assert command.run(write_scenario(tmp_path), {}, None, **order(tmp_path, url, other)) == command.OK
+        assert command.run(write_scenario(tmp_path), {}, None, **options(tmp_path, url, other)) == command.OK
     runs = json.loads((tmp_path / "out" / "load-trial.json").read_text())["runs"]
     assert [run["server"] for run in runs] == [url, other]
     assert runs[1]["vllm"]["median_ttft_ms"] > 50 > runs[0]["vllm"]["median_ttft_ms"]
     assert runs[0]["vllm"]["total_input_tokens"] == runs[1]["vllm"]["total_input_tokens"]
 
 
-def test_a_sweep_finds_where_a_server_begins_to_miss_its_goal(tmp_path: Path) -> None:
+@pytest.mark.slow
+class FakeLoads:
+    """Replaces loads by rows with a TTFT that grows with the rate, or without rows below a rate of `min_rate`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, min_rate: float = 0.0) -> None:
+        self.min_rate = min_rate
+        self.seeds: list[int] = []
+        monkeypatch.setattr(command, "run_load", self.run_load)
+
+    async def run_load(
+        self, scenario: Scenario, target: TargetServer, seed: int, file: Path, progress: ProgressLine
+    ) -> LoadRun:
+        rate = scenario.arrivals.rate or 0.0
+        if rate < self.min_rate:
+            raise NoRequestError("the scenario sends no request within 0.3 s")
+        self.seeds.append(seed)
+        return LoadRun(target.name, scenario, seed, [row(number=n, sent=1.0, first=1 + rate / 1000) for n in range(9)])
+
+
+def sweep_document(folder: Path, goal: str, code: int) -> Any:
+    changes = {"goal": goal, "rate": 40.0}
+    path = write_scenario(folder, requests=None, duration=0.3)
+    assert command.sweep(path, changes, None, 0.1, **options(folder, "http://127.0.0.1:9")) == code
+    return json.loads((folder / "out" / "load-trial-sweep.json").read_text())
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_a_sweep_finds_where_a_server_misses_its_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = FakeLoads(monkeypatch)
+    document = sweep_document(tmp_path, "ttft_p50<0.1", command.OK)
+    [found] = document["sweeps"]
+    assert found["bracket"]["met"] < 100 <= found["bracket"]["missed"] < 1.1 * found["bracket"]["met"]
+    assert len(document["runs"]) == len(loads.seeds)
+    assert loads.seeds == list(range(len(loads.seeds)))  # no prompt is repeated
+    assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_a_sweep_that_always_misses_ends_where_a_rate_has_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeLoads(monkeypatch, min_rate=5.0)
+    document = sweep_document(tmp_path, "ttft_p50<1e-6", command.GOAL_MISSED)
+    [found] = document["sweeps"]
+    assert found["bracket"] == {"met": 0.0, "missed": 5.0}
+    assert len(document["runs"]) == 4
+    assert "is missed even at" in (tmp_path / "out" / "load-trial-sweep.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_a_real_load_finds_where_a_server_misses_its_goal(tmp_path: Path) -> None:
     fake = FakeServer()
     recent: list[float] = []
 
     def slow_when_busy(body: dict[str, Any]) -> float:
-        recent[:] = [at for at in fake.moments if at > fake.moments[-1] - 0.5]
+        recent[:] = [at for at in fake.times if at > fake.times[-1] - 0.5]
         return 0.2 if len(recent) > 30 else 0.0
 
     fake.delay = slow_when_busy
     with in_a_thread(fake) as url:
         changes = {"goal": "ttft_p50<0.1", "duration": 1.0, "rate": 20.0}
         path = write_scenario(tmp_path, requests=None, duration=1.0, arrivals={"process": "constant", "rate": 20.0})
-        assert command.sweep(path, changes, None, 0.5, **order(tmp_path, url)) == command.OK
+        assert command.sweep(path, changes, None, 0.5, **options(tmp_path, url)) == command.OK
     document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
     [found] = document["sweeps"]
     assert 20 <= found["bracket"]["met"] < found["bracket"]["missed"] <= 160
@@ -109,27 +175,31 @@ def test_a_sweep_finds_where_a_server_begins_to_miss_its_goal(tmp_path: Path) ->
     assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
 
 
-def test_a_sweep_that_always_misses_ends_where_no_random_request_comes_in_its_time(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.slow
+def test_a_sweep_of_a_real_load_ends_where_no_random_request_comes_in_time(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url:
         changes = {"goal": "ttft_p50<1e-6", "duration": 0.3, "rate": 40.0}
         path = write_scenario(tmp_path, requests=None, duration=0.3)
-        assert command.sweep(path, changes, None, 0.5, **order(tmp_path, url)) == command.GOAL_MISSED
+        assert command.sweep(path, changes, None, 0.5, **options(tmp_path, url)) == command.GOAL_MISSED
     document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
     [bracket] = [found["bracket"] for found in document["sweeps"]]
     assert bracket == {"met": 0.0, "missed": 40.0 / 2 ** (len(document["runs"]) - 1)}
     assert "is missed even at" in (tmp_path / "out" / "load-trial-sweep.md").read_text()
 
 
-def test_a_sweep_whose_first_rate_brings_no_request_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_whose_first_rate_has_no_request_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with in_a_thread(FakeServer()) as url:
         path = write_scenario(tmp_path, requests=None, duration=0.1)
-        assert command.sweep(path, {"rate": 0.001}, None, 0.5, **order(tmp_path, url)) == command.FAILED
+        assert command.sweep(path, {"rate": 0.001}, None, 0.5, **options(tmp_path, url)) == command.FAILED
     assert "sends no request within 0.1 s" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_sweep_without_a_goal_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_scenario(tmp_path, goal=None)
-    assert command.sweep(path, {}, None, 0.1, **order(tmp_path, "http://127.0.0.1:9")) == command.FAILED
+    assert command.sweep(path, {}, None, 0.1, **options(tmp_path, "http://127.0.0.1:9")) == command.FAILED
     assert "needs a goal" in capsys.readouterr().err
 
 
@@ -139,17 +209,17 @@ def test_a_sweep_without_a_goal_is_refused(tmp_path: Path, capsys: pytest.Captur
         ({"rate": -1.0}, "http://127.0.0.1:9", "rate"),
         ({"rate": float("nan")}, "http://127.0.0.1:9", "rate"),
         ({"duration": 0.0}, "http://127.0.0.1:9", "duration"),
-        ({"goal": "quick"}, "http://127.0.0.1:9", "'quick' is no goal"),
+        ({"goal": "quick"}, "http://127.0.0.1:9", "invalid goal 'quick'"),
         ({}, "http://127.0.0.1:9", "no server answers at http://127.0.0.1:9"),
         ({}, "http://127.0.0.1:99999", "no server answers"),
         ({}, "http://", "no server answers"),
-        ({}, "elsewhere", "'elsewhere' is no server"),
+        ({}, "elsewhere", "unknown server 'elsewhere'"),
     ],
 )
-def test_what_can_not_be_run_is_told_and_fails(
+def test_a_load_test_that_can_not_run_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], server: str, reason: str
 ) -> None:
-    assert command.run(write_scenario(tmp_path), changes, None, **order(tmp_path, server)) == command.FAILED
+    assert command.run(write_scenario(tmp_path), changes, None, **options(tmp_path, server)) == command.FAILED
     assert reason in capsys.readouterr().err.replace("\n", " ")
 
 
@@ -159,40 +229,41 @@ def test_what_can_not_be_run_is_told_and_fails(
         ("title: [", "is not YAML"),
         ("just text", "valid dictionary"),
         ("title: a\nspeed: 3", "speed"),
-        ("title: a\narrivals: {process: poisson, rate: 1}\nmix: {names: [base]}", "say when the load ends"),
+        ("title: a\narrivals: {process: poisson, rate: 1}\nmix: {names: [base]}", "the load has no end"),
         ("title: a\narrivals: {process: chaos, rate: 1}\nmix: {names: [base]}\nrequests: 1", "chaos"),
         ("&a [*a, *a]", "valid dictionary"),
     ],
 )
-def test_a_broken_scenario_is_told_with_its_file(
+def test_a_broken_scenario_is_an_error_with_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, reason: str
 ) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(content)
-    assert command.run(str(path), {}, None, **order(tmp_path, "http://127.0.0.1:9")) == command.FAILED
+    assert command.run(str(path), {}, None, **options(tmp_path, "http://127.0.0.1:9")) == command.FAILED
     error = capsys.readouterr().err.replace("\n", " ")
     assert "broken.yaml" in error
     assert reason in error
 
 
-def test_a_scenario_that_is_not_there_is_told_with_those_that_are(
+def test_an_unknown_scenario_is_an_error_that_lists_the_known_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.run("../secrets", {}, None, **order(tmp_path, "http://127.0.0.1:9")) == command.FAILED
+    assert command.run("../secrets", {}, None, **options(tmp_path, "http://127.0.0.1:9")) == command.FAILED
     assert "mixed" in capsys.readouterr().err
 
 
-def test_the_name_of_a_server_never_leads_out_of_the_folder(tmp_path: Path) -> None:
-    from loramux_loadtests.loadtest.output import Order
+def test_the_name_of_a_server_never_leaves_the_folder(tmp_path: Path) -> None:
+    from loramux_loadtests.loadtest.output import Invocation
 
-    rows = Order("../../x", scenario(), (), 0, tmp_path).rows("http://a/../../etc/passwd\0")
+    rows = Invocation("../../x", scenario(), (), 0, tmp_path).rows_path("http://a/../../etc/passwd\0")
     assert rows.parent == tmp_path
     assert rows.name == "load-x.http-a-etc-passwd.jsonl"
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_killed_load_leaves_its_rows_of_which_a_report_is_made(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url:
-        process = begun(tmp_path, url)
+        process = start_load(tmp_path, url)
         process.kill()
         process.wait()
     [rows] = (tmp_path / "out").glob("*.jsonl")
@@ -200,57 +271,77 @@ def test_a_killed_load_leaves_its_rows_of_which_a_report_is_made(tmp_path: Path)
     assert command.report([rows], None, tmp_path / "again", as_json=False) == command.FAILED
     [run] = json.loads((tmp_path / "again" / "load-trial.json").read_text())["runs"]
     assert run["vllm"]["completed"] > 10
-    assert any("under way are missing" in words for words in run["warnings"])
+    assert any("in flight are missing" in warning for warning in run["warnings"])
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize(("limit", "code"), [(5.0, command.OK), (1e-6, command.GOAL_MISSED)])
-def test_a_report_made_anew_from_a_whole_load_is_the_one_there_was(tmp_path: Path, limit: float, code: int) -> None:
+def test_a_report_made_again_from_complete_rows_equals_the_first_one(tmp_path: Path, limit: float, code: int) -> None:
     with in_a_thread(FakeServer()) as url:
-        asked = order(tmp_path, url)
-        assert command.run(write_scenario(tmp_path, goal=f"ttft_p95<{limit}"), {}, None, **asked) == code
+        arguments = options(tmp_path, url)
+        assert command.run(write_scenario(tmp_path, goal=f"ttft_p95<{limit}"), {}, None, **arguments) == code
     [rows] = (tmp_path / "out").glob("*.jsonl")
     assert command.report([rows], None, tmp_path / "again", as_json=False) == code
     first, again = (json.loads((tmp_path / name / "load-trial.json").read_text()) for name in ("out", "again"))
     assert again == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_load_reports_what_it_has(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_process_reports_what_it_has(tmp_path: Path, number: signal.Signals) -> None:
     with in_a_thread(FakeServer()) as url:
-        process = begun(tmp_path, url)
+        process = start_load(tmp_path, url)
         process.send_signal(number)
         assert process.wait(30) == command.INTERRUPTED
     [run] = json.loads((tmp_path / "out" / "load-trial.json").read_text())["runs"]
     assert run["vllm"]["completed"] > 10
-    assert any("interrupted" in words for words in run["warnings"])
+    assert any("interrupted" in warning for warning in run["warnings"])
     [rows] = (tmp_path / "out").glob("*.jsonl")
     assert command.report([rows], None, tmp_path / "again", as_json=False) == command.INTERRUPTED
 
 
-def begun(folder: Path, url: str) -> subprocess.Popen[bytes]:
-    """A load without an end, of which some rows are on disk."""
+@pytest.mark.usefixtures("without_plots")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_load_reports_what_it_has(tmp_path: Path, number: signal.Signals) -> None:
+    fake = FakeServer()
+
+    def interrupt(body: dict[str, Any]) -> float:
+        if len(fake.requests) == 30:
+            os.kill(os.getpid(), number)
+        return 0.0
+
+    fake.delay = interrupt
+    with in_a_thread(fake) as url:
+        path = write_scenario(tmp_path, requests=None, duration=600.0)
+        assert command.run(path, {}, None, **options(tmp_path, url)) == command.INTERRUPTED
+    [run] = json.loads((tmp_path / "out" / "load-trial.json").read_text())["runs"]
+    assert run["vllm"]["completed"] > 10
+    assert any("interrupted" in warning for warning in run["warnings"])
+
+
+def start_load(folder: Path, url: str) -> subprocess.Popen[bytes]:
+    """Start an endless load in a process, and wait for some rows."""
     path = write_scenario(folder, requests=None, duration=600.0)
-    code = (
-        "import sys; from pathlib import Path; from loramux_loadtests.loadtest import command\n"
-        "sys.exit(command.run(sys.argv[1], {}, None, servers=[sys.argv[2]], seed=0, output=Path(sys.argv[3])))"
-    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", code, path, url, str(folder / "out")], env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.helpers.processes.run_scenario", path, url, str(folder / "out")], env=environment
+    )
     while sum(rows.read_text().count("\n") for rows in (folder / "out").glob("*.jsonl")) < 20:
         assert process.poll() is None
+        time.sleep(0.01)
     return process
 
 
 def test_a_report_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jsonl").write_text('{"number": 1}\n')
     assert command.report([tmp_path / "a.jsonl"], None, tmp_path, as_json=False) == command.FAILED
-    assert "line 1: this is no row" in capsys.readouterr().err.replace("\n", " ")
+    assert "line 1: this is not a row" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_the_scenarios_of_the_repository_are_all_sound(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_built_in_scenarios_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.list_scenarios() == command.OK
     listed = capsys.readouterr().out
-    wanted = (
+    expected = (
         "base",
         "adapter",
         "mixed",
@@ -262,4 +353,4 @@ def test_the_scenarios_of_the_repository_are_all_sound(capsys: pytest.CaptureFix
         "soak",
         "fine-tuning",
     )
-    assert all(name in listed for name in wanted)
+    assert all(name in listed for name in expected)

@@ -4,27 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from loramux_loadtests.client import Reply
+from loramux_loadtests.client import ChatReply
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.rows import RowFile, read_rows, row_of
+from loramux_loadtests.loadtest.rows import RowWriter, make_row, read_rows
 from tests.helpers.load_rows import failed, row
 
-REPLY = Reply(True, 200, "x", 10, 4, 5, 101.0, 101.5, 102.0, 104.0, (), None, "tiny", "r")
+REPLY = ChatReply(True, 200, "x", 10, 4, 5, 101.0, 101.5, 102.0, 104.0, (), None, "tiny", "r")
 
 
-def test_times_count_from_the_sent_and_from_the_scheduled_moment() -> None:
+def test_times_count_from_the_sent_and_from_the_scheduled_time() -> None:
     one = row(scheduled=1.0, sent=1.5, first=2.0, last=4.0, output_tokens=5)
-    assert (one.lag, one.measured("ttft"), one.measured("ttft_scheduled")) == (0.5, 0.5, 1.0)
-    assert (one.measured("tpot"), one.measured("latency"), one.measured("latency_scheduled")) == (0.5, 2.5, 3.0)
+    assert (one.lag, one.seconds("ttft"), one.seconds("ttft_scheduled")) == (0.5, 0.5, 1.0)
+    assert (one.seconds("tpot"), one.seconds("latency"), one.seconds("latency_scheduled")) == (0.5, 2.5, 3.0)
 
 
-def test_a_request_without_a_first_piece_has_no_time_to_it() -> None:
-    assert [row(first=None).measured(measure) for measure in ("ttft", "ttft_scheduled", "tpot")] == [None] * 3
-    assert row(output_tokens=1).measured("tpot") is None
+def test_a_request_without_a_first_token_has_no_time_to_it() -> None:
+    assert [row(first=None).seconds(measure) for measure in ("ttft", "ttft_scheduled", "tpot")] == [None] * 3
+    assert row(output_tokens=1).seconds("tpot") is None
 
 
-def test_a_row_tells_of_a_reply_in_seconds_of_the_load() -> None:
-    assert row_of(REPLY, 100.0, number=0, phase="load", route="base", wanted_tokens=5, cold=False) == row()
+def test_a_row_has_the_times_of_a_reply_in_seconds_of_the_load() -> None:
+    assert make_row(REPLY, 100.0, number=0, phase="load", route="base", wanted_tokens=5, cold=False) == row()
 
 
 @pytest.mark.parametrize(
@@ -37,19 +37,19 @@ def test_a_row_tells_of_a_reply_in_seconds_of_the_load() -> None:
         (503, "503 server_overloaded", "http 503"),
     ],
 )
-def test_errors_are_told_apart_by_kind(status: int, error: str, kind: str) -> None:
+def test_errors_have_kinds(status: int, error: str, kind: str) -> None:
     reply = replace(REPLY, ok=False, status=status, error=error)
-    told = row_of(reply, 0.0, number=0, phase="load", route="base", wanted_tokens=5, cold=False)
-    assert (told.error, told.reason) == (kind, error)
+    made = make_row(reply, 0.0, number=0, phase="load", route="base", wanted_tokens=5, cold=False)
+    assert (made.error, made.reason) == (kind, error)
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     rows = [row(), failed(number=1), row(number=2, phase="warm-up", cold=True)]
-    with RowFile(tmp_path / "new" / "rows.jsonl") as file:
-        file.note({"seed": 3})
+    with RowWriter(tmp_path / "new" / "rows.jsonl") as file:
+        file.write_about({"seed": 3})
         for each in rows:
             file.append(each)
-        file.note({"end": None})
+        file.write_about({"end": None})
         assert read_rows(tmp_path / "new" / "rows.jsonl") == (
             {"seed": 3, "end": None},
             rows,
@@ -60,7 +60,7 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with RowFile(path) as file:
+    with RowWriter(path) as file:
         file.append(row())
         file.append(row(number=1))
     path.write_text(path.read_text()[:-20])
@@ -69,20 +69,20 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1e300", "1" + "0" * 400, '"x"', "[]"])
 @pytest.mark.parametrize("name", ["first", "output_tokens"])
-def test_a_number_that_is_none_is_refused_with_its_line(tmp_path: Path, name: str, value: str) -> None:
+def test_a_value_that_is_not_a_number_is_refused_with_its_line(tmp_path: Path, name: str, value: str) -> None:
     path = tmp_path / "rows.jsonl"
-    with RowFile(path) as file:
+    with RowWriter(path) as file:
         file.append(row())
     line = json.dumps({**json.loads(path.read_text()), name: "here"}).replace('"here"', value)
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(LoadTestError, match=f"line 2: this is no row of a load test .{name}"):
+    with pytest.raises(LoadTestError, match=f"line 2: this is not a row of a load test .{name}"):
         read_rows(path)
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "nonsense", '{"number": "x"}'])
 def test_a_broken_line_in_the_middle_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "rows.jsonl"
-    with RowFile(path) as file:
+    with RowWriter(path) as file:
         file.append(row())
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(LoadTestError, match="line 2"):
@@ -91,5 +91,5 @@ def test_a_broken_line_in_the_middle_is_refused_with_its_number(tmp_path: Path, 
 
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("")
-    with pytest.raises(LoadTestError, match="holds no row"):
+    with pytest.raises(LoadTestError, match="contains no row"):
         read_rows(tmp_path / "rows.jsonl")

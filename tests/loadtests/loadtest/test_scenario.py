@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from loramux_loadtests.examples import EXAMPLES, example_adapters
-from loramux_loadtests.loadtest.plan import Plan
+from loramux_loadtests.loadtest.plan import RequestPlan
 from loramux_loadtests.loadtest.scenario import load_scenario
 from tests.helpers.load_rows import scenario
 
@@ -23,8 +23,8 @@ def test_a_scenarios_files_are_found_next_to_it_from_any_folder(tmp_path: Path) 
     (tmp_path / "mine" / "trace.csv").write_text("0\n1\n")
     (tmp_path / "mine" / "data").mkdir()
     (tmp_path / "mine" / "data" / "corpus.jsonl").write_text('{"prompt": "hello"}\n')
-    load = list(Plan(load_scenario(str(path)).changed(rate=2.0), 0).load())
-    assert [(each.at, each.question.messages[0]["content"]) for each in load] == [(0.0, "hello"), (0.5, "hello")]
+    load = list(RequestPlan(load_scenario(str(path)).with_changes(rate=2.0), 0).load())
+    assert [(each.at, each.prompt.messages[0]["content"]) for each in load] == [(0.0, "hello"), (0.5, "hello")]
 
 
 def test_a_file_in_the_current_folder_is_found_if_the_scenarios_folder_has_none(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_loadtests.loadtest.sweep import HIGHEST, LOWEST, highest_rate
+from loramux_loadtests.loadtest.sweep import MAX_RATE, MIN_RATE, find_highest_rate
 
 
 async def searched(truth: float, begin: float, precision: float = 0.1) -> tuple[list[float], float, float | None]:
@@ -12,7 +12,7 @@ async def searched(truth: float, begin: float, precision: float = 0.1) -> tuple[
         tried.append(rate)
         return rate <= truth
 
-    found = await highest_rate(meets, begin, precision)
+    found = await find_highest_rate(meets, begin, precision)
     return tried, found.met, found.missed
 
 
@@ -34,6 +34,6 @@ async def test_the_answer_is_between_what_was_met_and_what_was_missed(
 
 async def test_a_server_that_meets_the_goal_never_or_always_ends_the_search() -> None:
     _, met, missed = await searched(truth=0.0, begin=1.0)
-    assert (met, missed) == (0.0, LOWEST)
+    assert (met, missed) == (0.0, MIN_RATE)
     _, met, missed = await searched(truth=float("inf"), begin=1.0)
-    assert (met, missed) == (HIGHEST, None)
+    assert (met, missed) == (MAX_RATE, None)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.trace import Recorded, at_rate, read_trace
+from loramux_loadtests.loadtest.trace import TraceRequest, at_rate, read_trace
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:
@@ -28,19 +28,19 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
         ),
     ],
 )  # fmt: skip
-def test_a_trace_is_read_from_csv_and_jsonl_and_begins_at_its_first_request(
+def test_a_trace_is_read_from_csv_and_jsonl_and_starts_at_its_first_request(
     tmp_path: Path, name: str, content: str
 ) -> None:
     recorded = read_trace(written(tmp_path, name, content))
-    assert recorded == [Recorded(0.0, "tone", 100, 20), Recorded(0.5, "base"), Recorded(2.0)]
+    assert recorded == [TraceRequest(0.0, "tone", 100, 20), TraceRequest(0.5, "base"), TraceRequest(2.0)]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("t.csv", "1,a\n2,a\nx,a\n", "line 3: seconds: .*number"),
-        ("t.csv", "1\n2\n1.5\n", "line 3: 1.5 s comes after 2 s"),
-        ("t.csv", "1,a,3,4,5\n", "line 1: 5 cells, but only 4 columns"),
+        ("t.csv", "1\n2\n1.5\n", "line 3: 1.5 s follows 2 s"),
+        ("t.csv", "1,a,3,4,5\n", "line 1: 5 cells, but 4 columns"),
         ("t.csv", "1,a,-3\n", "line 1: input_tokens"),
         ("t.csv", "1,a,3,0\n", "line 1: output_tokens"),
         ("t.csv", "seconds,when\n1,2\n", "line 2: when"),
@@ -48,8 +48,8 @@ def test_a_trace_is_read_from_csv_and_jsonl_and_begins_at_its_first_request(
         ("t.csv", "nan\n", "line 1: seconds"),
         ("t.csv", "1e999\n", "line 1: seconds"),
         ("t.csv", b"1,a\n2,\xff\n", "line 2: this is not UTF-8"),
-        ("t.csv", "", "holds no request"),
-        ("t.csv", "seconds,route\n", "holds no request"),
+        ("t.csv", "", "contains no request"),
+        ("t.csv", "seconds,route\n", "contains no request"),
         ("t.jsonl", '{"seconds": 1}\n{"seconds": 2', "line 2: this is not JSON"),
         ("t.jsonl", "[1]\n", "line 1: this is not a JSON object"),
         ("t.jsonl", '{"route": "a"}\n', "line 1: seconds: Field required"),
@@ -69,9 +69,7 @@ def test_a_trace_that_can_not_be_read_is_refused(tmp_path: Path, name: str) -> N
 
 
 @given(content=st.binary(max_size=200), name=st.sampled_from(["t.csv", "t.jsonl"]))
-def test_whatever_is_in_a_file_it_is_a_trace_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str
-) -> None:
+def test_any_file_is_a_trace_or_an_error(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
     path = written(tmp_path_factory.getbasetemp(), name, content)
     try:
         recorded = read_trace(path)
@@ -81,14 +79,14 @@ def test_whatever_is_in_a_file_it_is_a_trace_or_refused(
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20).map(sorted))
-def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, moments: list[float]) -> None:
-    lines = "\n".join(json.dumps({"seconds": at}) for at in moments)
+def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, times: list[float]) -> None:
+    lines = "\n".join(json.dumps({"seconds": at}) for at in times)
     recorded = read_trace(written(tmp_path_factory.getbasetemp(), "w.jsonl", lines))
-    assert [line.at for line in recorded] == [at - moments[0] for at in moments]
+    assert [line.at for line in recorded] == [at - times[0] for at in times]
 
 
 def test_a_trace_can_be_played_at_another_rate() -> None:
-    faster = at_rate([Recorded(0.0, "a"), Recorded(1.0), Recorded(4.0)], rate=2.0)
-    assert faster == [Recorded(0.0, "a"), Recorded(0.25), Recorded(1.0)]
-    with pytest.raises(LoadTestError, match="one moment"):
-        at_rate([Recorded(0.0), Recorded(0.0)], rate=2.0)
+    faster = at_rate([TraceRequest(0.0, "a"), TraceRequest(1.0), TraceRequest(4.0)], rate=2.0)
+    assert faster == [TraceRequest(0.0, "a"), TraceRequest(0.25), TraceRequest(1.0)]
+    with pytest.raises(LoadTestError, match="have the same time"):
+        at_rate([TraceRequest(0.0), TraceRequest(0.0)], rate=2.0)

@@ -1,4 +1,4 @@
-"""What the script does around the measuring, and the whole of it at a tiny size, on the real engine of this machine."""
+"""The command of the GPU benchmark, and the whole benchmark at a tiny size on the real engine of this machine."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.gpu import command
-from benchmarks.gpu.command import Asked, main
-from benchmarks.gpu.parts import Cell, Part, keep
+from benchmarks.gpu.command import GpuOptions, main
+from benchmarks.gpu.parts import ServerPart, TableCell, store_part
 
 ROOT = Path(__file__).parents[4]
 SCRIPT = ROOT / "loadtests" / "benchmarks" / "gpu" / "run.py"
@@ -22,14 +22,14 @@ app = typer.Typer()
 app.command()(main)
 
 
-def test_a_part_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+def test_an_unknown_part_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["--tiny", "--part", "stok", "--output", str(tmp_path)])
     assert found.exit_code == 2
-    assert "there is no part stok: there is loramux, stock, stock-without-lora, many" in " ".join(found.output.split())
+    assert "unknown part stok; expected loramux, stock, stock-without-lora, many" in " ".join(found.output.split())
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
-    keep(Part("stock", "stock", {}), [], 0.0, tmp_path, Asked(tiny=True).about)
+    store_part(ServerPart("stock", "stock", {}), [], 0.0, tmp_path, GpuOptions(tiny=True).about)
     before = (tmp_path / "gpu-stock.json").read_bytes()
     assert CliRunner().invoke(app, ["--tiny", "--part", "stock", "--output", str(tmp_path)]).exit_code == 0
     assert (tmp_path / "gpu-stock.json").read_bytes() == before
@@ -39,48 +39,48 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the parts that would be measured."""
     names: list[str] = []
-    monkeypatch.setattr(command, "_measure", lambda wanted, *_: names.extend(part.name for part in wanted))
+    monkeypatch.setattr(command, "_measure", lambda parts, *_: names.extend(part.name for part in parts))
     return names
 
 
-CELL = Cell("stock", "base", 10, 0, 7654.0, 0.1, 0.2, 0.01)
+CELL = TableCell("stock", "base", 10, 0, 7654.0, 0.1, 0.2, 0.01)
 
 
 @pytest.mark.parametrize(
-    ("asked", "difference"),
+    ("gpu_options", "difference"),
     [
-        (Asked(tiny=True), "engine, shape, size"),
-        (Asked(engine={"max_num_seqs": 1}), "engine"),
-        (Asked(tokenizer=Path("other")), "tokenizer"),
+        (GpuOptions(tiny=True), "engine, shape, size"),
+        (GpuOptions(engine={"max_num_seqs": 1}), "engine"),
+        (GpuOptions(tokenizer=Path("other")), "tokenizer"),
     ],
 )
-def test_a_part_that_was_measured_otherwise_is_told_and_measured_anew(
-    tmp_path: Path, measured: list[str], asked: Asked, difference: str
+def test_a_part_with_other_options_is_ignored_and_measured_again(
+    tmp_path: Path, measured: list[str], gpu_options: GpuOptions, difference: str
 ) -> None:
-    keep(Part("stock", "stock", {}), [CELL], 0.0, tmp_path, asked.about)
+    store_part(ServerPart("stock", "stock", {}), [CELL], 0.0, tmp_path, gpu_options.about)
     found = CliRunner().invoke(app, ["--output", str(tmp_path)])
     assert measured == ["loramux", "stock", "stock-without-lora", "many"]
-    assert f"does not count: it has another {difference}" in " ".join(found.output.split())
+    assert f"is ignored: its options differ in {difference}" in " ".join(found.output.split())
     assert "7654" not in found.output
 
 
 def test_a_table_is_of_the_parts_that_were_measured_with_its_options(tmp_path: Path) -> None:
-    keep(Part("stock", "stock", {}), [CELL], 0.0, tmp_path, Asked(engine={"max_num_seqs": 1}).about)
+    store_part(ServerPart("stock", "stock", {}), [CELL], 0.0, tmp_path, GpuOptions(engine={"max_num_seqs": 1}).about)
     options = ["--table", "--output", str(tmp_path), "--engine"]
     assert "7654" in CliRunner().invoke(app, [*options, "max_num_seqs=1"]).output
     assert "7654" not in CliRunner().invoke(app, [*options, "max_num_seqs=2"]).output
 
 
-def test_a_part_with_failed_requests_is_measured_anew(tmp_path: Path, measured: list[str]) -> None:
+def test_a_part_with_failed_requests_is_measured_again(tmp_path: Path, measured: list[str]) -> None:
     for name, cell in (("stock", CELL), ("loramux", replace(CELL, failed=1))):
-        keep(Part(name, name, {}), [cell], 0.0, tmp_path, Asked().about)
+        store_part(ServerPart(name, name, {}), [cell], 0.0, tmp_path, GpuOptions().about)
     assert CliRunner().invoke(app, ["--output", str(tmp_path)]).exit_code == 1
     assert measured == ["loramux", "stock-without-lora", "many"]
 
 
-def test_a_trial_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_run_has_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    keep(Part("stock", "stock", {}), [CELL], 0.0, Path("gpu-results-tiny"), Asked(tiny=True).about)
+    store_part(ServerPart("stock", "stock", {}), [CELL], 0.0, Path("gpu-results-tiny"), GpuOptions(tiny=True).about)
     assert "7654" in CliRunner().invoke(app, ["--table", "--tiny"]).output
     assert "7654" not in CliRunner().invoke(app, ["--table"]).output
 

@@ -7,61 +7,61 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.overhead import command as overhead
-from benchmarks.overhead.side_by_side import Plan
+from benchmarks.overhead.side_by_side import ComparisonPlan
+from benchmarks.report import BenchmarkReport, Metric
 from loramux_adapters.evaluation.statistics import Spread
 from loramux_loadtests.loadtest.local_servers import ENGINE
-from loramux_loadtests.report import Finding, Report
-from loramux_loadtests.servers import ServerFailedError, Setup
+from loramux_loadtests.servers import ServerFailedError, ServerSetup
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the comparison was asked to do; put a `ratio` or an `error` in it to choose what comes of it."""
-    asked: dict[str, Any] = {"ratio": 1.0}
+def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments of the comparison; set `ratio` or `error` to choose its result."""
+    recorded: dict[str, Any] = {"ratio": 1.0}
 
-    async def measure(setup: Setup, plan: Plan, *_: Any) -> Report:
-        asked.update(setup=setup, plan=plan)
-        if error := asked.get("error"):
+    async def measure(setup: ServerSetup, plan: ComparisonPlan, *_: Any) -> BenchmarkReport:
+        recorded.update(setup=setup, plan=plan)
+        if error := recorded.get("error"):
             raise error
-        ratio = asked["ratio"]
-        return Report("Overhead", "", [Finding("base", Spread(ratio, ratio, ratio), at_least=0.97)], {}, [])
+        ratio = recorded["ratio"]
+        return BenchmarkReport("Overhead", "", [Metric("base", Spread(ratio, ratio, ratio), at_least=0.97)], {}, [])
 
     for name in ("loramux_against_stock", "stock_against_itself"):
         monkeypatch.setattr(overhead, name, measure)
-    return asked
+    return recorded
 
 
-def run(*words: str) -> tuple[int, str]:
+def run(*arguments: str) -> tuple[int, str]:
     app = typer.Typer()
     app.command()(overhead.main)
-    result = CliRunner().invoke(app, list(words))
+    result = CliRunner().invoke(app, list(arguments))
     return result.exit_code, result.output
 
 
-def test_goals_that_are_met_end_in_success_and_two_files(tmp_path: Path, asked: dict[str, Any]) -> None:
+def test_goals_that_are_met_end_in_success_and_two_files(tmp_path: Path, recorded: dict[str, Any]) -> None:
     code, output = run("--base", "/b", "--adapter", "tone=/t", "--engine", "dtype=bfloat16", "--results", str(tmp_path))
     assert (code, sorted(path.name for path in tmp_path.iterdir())) == (0, ["overhead.json", "overhead.md"])
     assert "at least 0.97" in output
-    assert asked["setup"].adapters == {"tone": Path("/t")}
-    assert asked["setup"].engine == {**ENGINE, "dtype": "bfloat16"}
+    assert recorded["setup"].adapters == {"tone": Path("/t")}
+    assert recorded["setup"].engine == {**ENGINE, "dtype": "bfloat16"}
 
 
-def test_a_missed_goal_ends_in_failure_after_the_files_are_written(tmp_path: Path, asked: dict[str, Any]) -> None:
-    asked["ratio"] = 0.9
+def test_a_missed_goal_ends_in_failure_after_the_files_are_written(tmp_path: Path, recorded: dict[str, Any]) -> None:
+    recorded["ratio"] = 0.9
     code, _ = run("--base", "/b", "--adapter", "tone=/t", "--results", str(tmp_path))
     assert code == 1
     assert json.loads((tmp_path / "overhead.json").read_text())["findings"][0]["met"] is False
 
 
-def test_noise_misses_no_goal(tmp_path: Path, asked: dict[str, Any]) -> None:
-    asked["ratio"] = 0.9
+def test_noise_misses_no_goal(tmp_path: Path, recorded: dict[str, Any]) -> None:
+    recorded["ratio"] = 0.9
     assert run("--base", "/b", "--noise", "--quick", "--results", str(tmp_path))[0] == 0
     assert (tmp_path / "overhead-noise.json").exists()
-    assert asked["plan"] == overhead.QUICK
+    assert recorded["plan"] == overhead.QUICK
 
 
-def test_a_server_that_fails_is_told_in_its_own_words(tmp_path: Path, asked: dict[str, Any]) -> None:
-    asked["error"] = ServerFailedError("stock ended with 1:\n[no] engine")
+def test_a_failed_server_is_an_error_with_its_message(tmp_path: Path, recorded: dict[str, Any]) -> None:
+    recorded["error"] = ServerFailedError("stock ended with 1:\n[no] engine")
     code, output = run("--base", "/b", "--results", str(tmp_path))
     assert code == 2
     assert "[no] engine" in output

@@ -4,16 +4,16 @@ import pytest
 from numpy.random import default_rng
 
 from benchmarks import bursts
-from benchmarks.bursts import BurstFailedError, Traffic, compare, summary
+from benchmarks.bursts import BurstFailedError, BurstTraffic, run_bursts_in_turn, summarize_bursts
 from benchmarks.overhead import side_by_side
-from benchmarks.overhead.side_by_side import Plan, alternating, stock_against_itself
-from benchmarks.progress import Steps
-from loramux_loadtests.client import Client, Reply
+from benchmarks.overhead.side_by_side import ComparisonPlan, alternating_order, stock_against_itself
+from benchmarks.progress import StepProgress
+from loramux_loadtests.client import ChatClient, ChatReply
 from loramux_loadtests.loadtest.prompts import random_prompts
-from loramux_loadtests.servers import Setup
+from loramux_loadtests.servers import ServerSetup
 from tests.helpers.fake_openai_process import fake_spec
 
-SETUP = Setup(Path("/models/base"), {"tone": Path("/tone"), "intent": Path("/intent")}, {"max_loras": 4}, {})
+SETUP = ServerSetup(Path("/models/base"), {"tone": Path("/tone"), "intent": Path("/intent")}, {"max_loras": 4}, {})
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,8 @@ def _nothing_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bursts, "SETTLE_SECONDS", 0)
 
 
-def reply(sent: float, first: float, last: float, tokens: int = 5) -> Reply:
-    return Reply(
+def reply(sent: float, first: float, last: float, tokens: int = 5) -> ChatReply:
+    return ChatReply(
         ok=True,
         status=200,
         text="x",
@@ -32,7 +32,7 @@ def reply(sent: float, first: float, last: float, tokens: int = 5) -> Reply:
         scheduled=sent,
         sent=sent,
         first=first,
-        moments=(),
+        chunk_times=(),
         last=last,
         error=None,
         model="base",
@@ -40,14 +40,14 @@ def reply(sent: float, first: float, last: float, tokens: int = 5) -> Reply:
     )
 
 
-class Recorder(Client):
-    """A client that answers by itself and remembers what it was asked."""
+class Recorder(ChatClient):
+    """A client that answers by itself and records its requests."""
 
     def __init__(self, name: str, log: list[tuple[str, str, str]]) -> None:
         super().__init__(f"http://{name}")
         self.name, self.log = name, log
 
-    async def chat(self, model: str, messages: object, *, max_tokens: int, **_: object) -> Reply:
+    async def chat(self, model: str, messages: object, *, max_tokens: int, **_: object) -> ChatReply:
         assert isinstance(messages, list)
         self.log.append((self.name, model, messages[0]["content"]))
         return reply(0.0, 1.0, 2.0, tokens=max_tokens)
@@ -56,7 +56,7 @@ class Recorder(Client):
 def test_throughput_counts_from_the_first_request_sent_to_the_last_token_of_each_burst() -> None:
     first_burst = [reply(0.0, 1.0, 5.0), reply(0.5, 2.0, 4.0)]
     second_burst = [reply(10.0, 11.0, 15.0), reply(10.0, 13.0, 15.0)]
-    both = summary([first_burst, second_burst])
+    both = summarize_bursts([first_burst, second_burst])
     assert both.throughput == 20 / (5 + 5)
     assert both.ttft == 1.25  # of 1, 1.5, 1 and 3
     assert both.tpot == 0.75  # of 1, 0.5, 1 and 0.5
@@ -65,18 +65,18 @@ def test_throughput_counts_from_the_first_request_sent_to_the_last_token_of_each
 async def test_servers_take_turns_and_get_the_same_prompts_which_come_only_once() -> None:
     log: list[tuple[str, str, str]] = []
     clients = {name: Recorder(name, log) for name in "AB"}
-    order = alternating(["A", "B"], 2, first=0)
-    await compare(clients, order, ["base", "tone"], Traffic(streams=4, tokens=8), default_rng(1))
+    order = alternating_order(["A", "B"], 2, first=0)
+    await run_bursts_in_turn(clients, order, ["base", "tone"], BurstTraffic(streams=4, tokens=8), default_rng(1))
     assert "".join(name for name, _, _ in log[::4]) == "ABBA"
-    asked = {name: [(model, text) for who, model, text in log if who == name] for name in "AB"}
-    assert asked["A"] == asked["B"]
-    assert [model for model, _ in asked["A"]] == ["base", "tone"] * 4
-    assert len({text for _, text in asked["A"]}) == 8
+    requests = {name: [(model, text) for client, model, text in log if client == name] for name in "AB"}
+    assert requests["A"] == requests["B"]
+    assert [model for model, _ in requests["A"]] == ["base", "tone"] * 4
+    assert len({text for _, text in requests["A"]}) == 8
 
 
 @pytest.mark.parametrize(("first", "order"), [(0, "ABBAAB"), (1, "BAABBA")])
 def test_every_server_comes_first_as_often_as_the_other(first: int, order: str) -> None:
-    assert "".join(alternating(["A", "B"], 3, first=first)) == order
+    assert "".join(alternating_order(["A", "B"], 3, first=first)) == order
 
 
 def test_prompts_differ_from_the_start() -> None:
@@ -87,23 +87,23 @@ def test_prompts_differ_from_the_start() -> None:
 async def test_two_servers_are_compared_on_every_route_with_goals_for_their_ratios(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "stock", lambda _: fake_spec())
-    plan = Plan(Traffic(streams=4, tokens=8), rounds=2, turns=1)
-    with Steps() as steps:
-        report = await stock_against_itself(SETUP, plan, tmp_path, steps)
-    ratios = {finding.what: finding.goal for finding in report.findings if finding.unit == "ratio"}
+    monkeypatch.setattr(side_by_side, "stock_spec", lambda _: fake_spec())
+    plan = ComparisonPlan(BurstTraffic(streams=4, tokens=8), rounds=2, turns=1)
+    with StepProgress() as progress:
+        report = await stock_against_itself(SETUP, plan, tmp_path, progress)
+    ratios = {metric.name: metric.goal for metric in report.metrics if metric.unit == "ratio"}
     assert list(ratios)[::3] == [
         f"{route}: output throughput, stock again / stock" for route in ("base", "tone", "intent", "mixed")
     ]
     assert set(ratios.values()) == {"at least 0.97", "at most 1.05"}
     assert len(report.rounds) == 2 * 4
-    assert all(finding.spread.minimum > 0 for finding in report.findings)
+    assert all(metric.spread.minimum > 0 for metric in report.metrics)
 
 
 async def test_a_server_that_brings_too_few_tokens_ends_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "stock", lambda _: fake_spec("short"))
-    plan = Plan(Traffic(streams=2, tokens=8), rounds=1, turns=1)
-    with Steps() as steps, pytest.raises(BurstFailedError, match="7 tokens, not 8"):
-        await stock_against_itself(SETUP, plan, tmp_path, steps)
+    monkeypatch.setattr(side_by_side, "stock_spec", lambda _: fake_spec("short"))
+    plan = ComparisonPlan(BurstTraffic(streams=2, tokens=8), rounds=1, turns=1)
+    with StepProgress() as progress, pytest.raises(BurstFailedError, match="7 tokens, expected 8"):
+        await stock_against_itself(SETUP, plan, tmp_path, progress)

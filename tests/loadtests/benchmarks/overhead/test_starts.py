@@ -5,22 +5,22 @@ import pytest
 
 from benchmarks.overhead import starts
 from benchmarks.overhead.starts import second_start, start_with_many
-from benchmarks.progress import Steps
-from loramux_loadtests.servers import ServerSpec, Setup
+from benchmarks.progress import StepProgress
+from loramux_loadtests.servers import ServerSetup, ServerSpec
 from tests.helpers.fake_openai_process import fake_spec
 
 CONFIG = '{"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}'
 
 
 class Fakes:
-    """Stands in for both servers, and remembers which was started and what was registered."""
+    """Replaces both servers, and records starts and registrations."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started: list[str] = []
         self.registered: list[int] = []
-        monkeypatch.setattr(starts, "stock", lambda setup: self._spec("stock"))
-        monkeypatch.setattr(starts, "loramux", lambda setup, data: self._spec(f"loramux {data.name}"))
-        monkeypatch.setattr(starts, "register", self._register)
+        monkeypatch.setattr(starts, "stock_spec", lambda setup: self._spec("stock"))
+        monkeypatch.setattr(starts, "loramux_spec", lambda setup, data: self._spec(f"loramux {data.name}"))
+        monkeypatch.setattr(starts, "register_adapters", self._register)
 
     def _spec(self, name: str) -> ServerSpec:
         self.started.append(name)
@@ -36,33 +36,33 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 @pytest.fixture
-def setup(tmp_path: Path) -> Setup:
+def setup(tmp_path: Path) -> ServerSetup:
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text(CONFIG)
-    return Setup(base, {"tone": Path("/tone")}, {}, {})
+    return ServerSetup(base, {"tone": Path("/tone")}, {}, {})
 
 
 async def test_second_starts_are_measured_in_turn_after_a_first_that_does_not_count(
-    tmp_path: Path, fakes: Fakes, setup: Setup
+    tmp_path: Path, fakes: Fakes, setup: ServerSetup
 ) -> None:
-    with Steps() as steps:
-        report = await second_start(setup, 2, tmp_path, steps)
+    with StepProgress() as progress:
+        report = await second_start(setup, 2, tmp_path, progress)
     assert fakes.registered == [1]
     assert fakes.started == ["loramux data", "stock", "loramux data", "loramux data", "stock"]
-    ratio = report.findings[0]
+    ratio = report.metrics[0]
     expected = sorted(row["loramux"] / row["stock"] for row in report.rounds)
     assert ratio.goal == "at most 1.2"
     assert list(ratio.spread[1:]) == pytest.approx(expected)
 
 
-async def test_a_start_with_many_adapters_is_held_against_one_with_few(
-    tmp_path: Path, fakes: Fakes, setup: Setup
+async def test_a_start_with_many_adapters_is_compared_with_one_with_few(
+    tmp_path: Path, fakes: Fakes, setup: ServerSetup
 ) -> None:
-    with Steps() as steps:
-        report = await start_with_many(setup, 5, 1, tmp_path, steps)
+    with StepProgress() as progress:
+        report = await start_with_many(setup, 5, 1, tmp_path, progress)
     assert fakes.registered == [3, 5]
     assert fakes.started[2:] == ["loramux with 3", "loramux with 5"]
     (row,) = report.rounds
-    assert report.findings[0].spread.median == pytest.approx(row["with 5"] - row["with 3"])
-    assert report.findings[0].goal == "at most 2"
+    assert report.metrics[0].spread.median == pytest.approx(row["with 5"] - row["with 3"])
+    assert report.metrics[0].goal == "at most 2"

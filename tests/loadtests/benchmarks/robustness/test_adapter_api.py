@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from benchmarks.robustness.adapter_api import Answer, LoramuxDoor, StockDoor
+from benchmarks.robustness.adapter_api import ApiResponse, LoramuxAdapterApi, StockAdapterApi
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -26,22 +26,24 @@ async def session(handler: Handler, total_s: float = 5.0) -> AsyncIterator[aioht
 
 class Recorder:
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, Any]] = []
+        self.requests: list[tuple[str, str, Any]] = []
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.asked.append((request.method, request.raw_path, await request.json() if request.can_read_body else None))
+        self.requests.append(
+            (request.method, request.raw_path, await request.json() if request.can_read_body else None)
+        )
         return web.Response()
 
 
-async def test_loramux_is_asked_over_its_administration() -> None:
+async def test_loramux_is_called_over_its_admin_api() -> None:
     seen = Recorder()
     async with session(seen.answer) as open_session:
-        door = LoramuxDoor(open_session)
-        assert await door.offer("a", "/x") == Answer(200, "")
-        await door.renew("a", "/y")
-        await door.withdraw("../a/b")
-        await door.pin("a", pinned=True)
-    assert seen.asked == [
+        api = LoramuxAdapterApi(open_session)
+        assert await api.add("a", "/x") == ApiResponse(200, "")
+        await api.replace("a", "/y")
+        await api.remove("../a/b")
+        await api.pin("a", pinned=True)
+    assert seen.requests == [
         ("POST", "/admin/adapters", {"name": "a", "source": {"type": "folder", "path": "/x"}}),
         ("POST", "/admin/adapters", {"name": "a", "source": {"type": "folder", "path": "/y"}}),
         ("DELETE", "/admin/adapters/..%2Fa%2Fb", None),
@@ -49,15 +51,15 @@ async def test_loramux_is_asked_over_its_administration() -> None:
     ]
 
 
-async def test_stock_vllm_is_asked_over_its_loading_routes_and_has_no_pins() -> None:
+async def test_stock_vllm_is_called_over_its_loading_routes_and_has_no_pins() -> None:
     seen = Recorder()
     async with session(seen.answer) as open_session:
-        door = StockDoor(open_session)
-        await door.offer("a", "/x")
-        await door.renew("a", "/x")
-        await door.withdraw("a")
-        assert await door.pin("a", pinned=True) is None
-    assert seen.asked == [
+        api = StockAdapterApi(open_session)
+        await api.add("a", "/x")
+        await api.replace("a", "/x")
+        await api.remove("a")
+        assert await api.pin("a", pinned=True) is None
+    assert seen.requests == [
         ("POST", "/v1/load_lora_adapter", {"lora_name": "a", "lora_path": "/x"}),
         ("POST", "/v1/load_lora_adapter", {"lora_name": "a", "lora_path": "/x", "load_inplace": True}),
         ("POST", "/v1/unload_lora_adapter", {"lora_name": "a"}),
@@ -65,7 +67,7 @@ async def test_stock_vllm_is_asked_over_its_loading_routes_and_has_no_pins() -> 
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ('{"error": {"message": "no"}}', "no"),
         ('{"error": null}', '{"error": null}'),
@@ -73,17 +75,17 @@ async def test_stock_vllm_is_asked_over_its_loading_routes_and_has_no_pins() -> 
         ("[" * 100_000, "[" * 100_000),
     ],
 )
-async def test_a_refusal_is_told_in_the_servers_words(body: str, said: str) -> None:
+async def test_an_error_has_the_servers_message(body: str, message: str) -> None:
     async def refuse(request: web.Request) -> web.Response:
         return web.Response(status=400, text=body)
 
     async with session(refuse) as open_session:
-        answer = await StockDoor(open_session).offer("a", "/x")
-    assert answer == Answer(400, said)
+        answer = await StockAdapterApi(open_session).add("a", "/x")
+    assert answer == ApiResponse(400, message)
     assert not answer.accepted
 
 
-async def test_a_server_that_hangs_up_or_hangs_is_an_answer_too() -> None:
+async def test_a_closed_connection_and_a_timeout_are_responses_too() -> None:
     async def hang_up(request: web.Request) -> web.Response:
         assert request.transport is not None
         request.transport.abort()
@@ -94,6 +96,6 @@ async def test_a_server_that_hangs_up_or_hangs_is_an_answer_too() -> None:
         return web.Response()
 
     async with session(hang_up) as open_session:
-        assert (await LoramuxDoor(open_session).offer("a", "/x")).status == 0
+        assert (await LoramuxAdapterApi(open_session).add("a", "/x")).status == 0
     async with session(hang, total_s=0.1) as open_session:
-        assert await LoramuxDoor(open_session).offer("a", "/x") == Answer(0, "no answer in time")
+        assert await LoramuxAdapterApi(open_session).add("a", "/x") == ApiResponse(0, "timeout")

@@ -1,4 +1,4 @@
-"""Each mishap against a server in this process that reads an adapter anew at each request, or knows better."""
+"""Each fault on a server in this process that reads adapters from disk at each request, or from memory."""
 
 import itertools
 from collections.abc import Awaitable, Callable
@@ -9,118 +9,118 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from benchmarks.robustness.adapter_api import Answer
-from benchmarks.robustness.corrupt import WEIGHTS, write_sound
-from benchmarks.robustness.faults import MISHAPS, Outcome, accepted
-from benchmarks.robustness.server_under_test import SLOTS, SPARES, Subject
-from loramux_loadtests.client import Client, Reply
+from benchmarks.robustness.adapter_api import ApiResponse
+from benchmarks.robustness.corrupt import WEIGHTS, write_sound_adapter
+from benchmarks.robustness.faults import FAULTS, CaseOutcome, add_sound_adapter
+from benchmarks.robustness.server_under_test import MAX_LORAS, SPARE_ADAPTERS, ServerUnderTest
+from loramux_loadtests.client import ChatClient, ChatReply
 from tests.helpers.fake_openai_process import small_base
 
 
-class FakeDoor:
-    """Keeps adapters by their folders; `pins` is how many may be pinned, None if it has no pins."""
+class FakeAdapterApi:
+    """Stores folders by name; `pins` is the maximum number of pins, None if it has no pins."""
 
     def __init__(self, pins: int | None = None) -> None:
         self.folders: dict[str, Path] = {}
         self.pins, self.pinned = pins, set[str]()
 
-    async def offer(self, name: str, path: str) -> Answer:
+    async def add(self, name: str, path: str) -> ApiResponse:
         self.folders[name] = Path(path)
-        return Answer(200, "")
+        return ApiResponse(200, "")
 
-    renew = offer
+    replace = add
 
-    async def withdraw(self, name: str) -> Answer:
+    async def remove(self, name: str) -> ApiResponse:
         self.folders.pop(name, None)
-        return Answer(200, "")
+        return ApiResponse(200, "")
 
-    async def pin(self, name: str, *, pinned: bool) -> Answer | None:
+    async def pin(self, name: str, *, pinned: bool) -> ApiResponse | None:
         if self.pins is None:
             return None
         if pinned and len(self.pinned) == self.pins:
-            return Answer(409, "pin_limit_reached")
+            return ApiResponse(409, "pin_limit_reached")
         (self.pinned.add if pinned else self.pinned.discard)(name)
-        return Answer(200, "")
+        return ApiResponse(200, "")
 
 
-class FakeClient(Client):
-    """Answers with a word that depends on the weights as they are on disk; `forgets` nothing of an old name."""
+class FakeClient(ChatClient):
+    """Answers with a word that depends on the weights on disk, or with its first answer if it `caches` them."""
 
-    def __init__(self, door: FakeDoor, *, remembers: bool = False) -> None:
+    def __init__(self, api: FakeAdapterApi, *, caches: bool = False) -> None:
         super().__init__("http://fake")
-        self.door, self.remembers = door, remembers
-        self.said: dict[str, str] = {}
-        self.asked: list[str] = []
+        self.api, self.caches = api, caches
+        self.cached: dict[str, str] = {}
+        self.requested: list[str] = []
 
-    async def chat(self, model: str, messages: object, **_: object) -> Reply:
-        self.asked.append(model)
+    async def chat(self, model: str, messages: object, **_: object) -> ChatReply:
+        self.requested.append(model)
         try:
-            tensors = load_file(self.door.folders[model] / WEIGHTS)
+            tensors = load_file(self.api.folders[model] / WEIGHTS)
         except (KeyError, OSError, SafetensorError) as error:
             return reply(error=type(error).__name__)
         word = str(np.sum([tensor.sum() for tensor in tensors.values()]))
-        return reply(text=self.said.setdefault(model, word) if self.remembers else word)
+        return reply(text=self.cached.setdefault(model, word) if self.caches else word)
 
 
-def reply(text: str = "", error: str | None = None) -> Reply:
-    return Reply(error is None, 500 if error else 200, text, 0, 0, 0, 0.0, 0.0, None, 0.0, (), error, "", "")
+def reply(text: str = "", error: str | None = None) -> ChatReply:
+    return ChatReply(error is None, 500 if error else 200, text, 0, 0, 0, 0.0, 0.0, None, 0.0, (), error, "", "")
 
 
-Try = Callable[..., Awaitable[Outcome]]
+Try = Callable[..., Awaitable[CaseOutcome]]
 
 
 @pytest.fixture
 def attempt(tmp_path: Path) -> Try:
     base, numbers = small_base(tmp_path), itertools.count(1)
 
-    async def attempt(case: str, door: FakeDoor, client: FakeClient, copies: Path | None = None) -> Outcome:
-        for spare in SPARES:
-            await door.offer(spare, str(write_sound(tmp_path / "adapters" / spare, base, next(numbers))))
-        subject = Subject("fake", door, client, base, tmp_path / "adapters", copies, numbers)
-        assert await accepted(subject)
-        return await next(tried for name, tried in MISHAPS.items() if name.startswith(case))(subject)
+    async def attempt(case: str, api: FakeAdapterApi, client: FakeClient, copies: Path | None = None) -> CaseOutcome:
+        for spare in SPARE_ADAPTERS:
+            await api.add(spare, str(write_sound_adapter(tmp_path / "adapters" / spare, base, next(numbers))))
+        subject = ServerUnderTest("fake", api, client, base, tmp_path / "adapters", copies, numbers)
+        assert await add_sound_adapter(subject)
+        return await next(tried for name, tried in FAULTS.items() if name.startswith(case))(subject)
 
     return attempt
 
 
-async def test_an_adapter_that_is_gone_from_disk_gets_in_nowhere(attempt: Try) -> None:
-    client = FakeClient(door := FakeDoor())
-    assert await attempt("deleted", door, client) == Outcome(False, "1 x FileNotFoundError")
-    assert client.asked[-5:-1] == list(SPARES)  # by which the engine forgot it
+async def test_an_adapter_that_was_deleted_is_not_served(attempt: Try) -> None:
+    client = FakeClient(api := FakeAdapterApi())
+    assert await attempt("deleted", api, client) == CaseOutcome(False, "1 x FileNotFoundError")
+    assert client.requested[-5:-1] == list(SPARE_ADAPTERS)  # which evicted it from the engine
 
 
-async def test_nan_written_over_an_accepted_adapter_has_got_in_if_it_answers(attempt: Try) -> None:
-    outcome = await attempt("NaN", door := FakeDoor(), FakeClient(door))
-    assert outcome == Outcome(True, "1 x 200")
+async def test_nan_written_over_an_accepted_adapter_is_served_if_it_answers(attempt: Try) -> None:
+    outcome = await attempt("NaN", api := FakeAdapterApi(), FakeClient(api))
+    assert outcome == CaseOutcome(True, "1 x 200")
 
 
-async def test_a_broken_adapter_is_asked_for_again_and_again(attempt: Try) -> None:
-    outcome = await attempt("truncated", door := FakeDoor(), FakeClient(door))
-    assert outcome == Outcome(False, "64 x SafetensorError")
+async def test_a_truncated_adapter_is_requested_repeatedly(attempt: Try) -> None:
+    outcome = await attempt("truncated", api := FakeAdapterApi(), FakeClient(api))
+    assert outcome == CaseOutcome(False, "64 x SafetensorError")
 
 
-async def test_a_servers_own_copies_are_damaged_too(attempt: Try, tmp_path: Path) -> None:
-    class Copying(FakeDoor):
-        async def offer(self, name: str, path: str) -> Answer:
+async def test_a_servers_own_copies_are_corrupted_too(attempt: Try, tmp_path: Path) -> None:
+    class CopyingAdapterApi(FakeAdapterApi):
+        async def add(self, name: str, path: str) -> ApiResponse:
             copy = tmp_path / "copies" / name / WEIGHTS
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes((Path(path) / WEIGHTS).read_bytes())
             copy.chmod(0o444)
-            return await super().offer(name, str(copy.parent))
+            return await super().add(name, str(copy.parent))
 
-    client = FakeClient(door := Copying())
-    assert not (await attempt("deleted", door, client, tmp_path / "copies")).got_in
-    assert len(list((tmp_path / "copies").rglob(WEIGHTS))) == len(SPARES) + 1  # all but that one
-
-
-@pytest.mark.parametrize("remembers", [False, True])
-async def test_new_weights_must_leave_nothing_of_the_old_ones(attempt: Try, remembers: bool) -> None:
-    outcome = await attempt("new weights", door := FakeDoor(), FakeClient(door, remembers=remembers))
-    assert outcome.got_in == remembers
+    client = FakeClient(api := CopyingAdapterApi())
+    assert not (await attempt("deleted", api, client, tmp_path / "copies")).bad_served
+    assert len(list((tmp_path / "copies").rglob(WEIGHTS))) == len(SPARE_ADAPTERS) + 1  # all but that one
 
 
-@pytest.mark.parametrize(("pins", "got_in"), [(None, False), (SLOTS - 1, False), (len(SPARES), True)])
-async def test_a_server_that_lets_every_slot_be_pinned_is_told(attempt: Try, pins: int | None, got_in: bool) -> None:
-    door = FakeDoor(pins)
-    assert (await attempt("as many pinned", door, FakeClient(door))).got_in == got_in
-    assert not door.pinned
+@pytest.mark.parametrize("caches", [False, True])
+async def test_new_weights_must_leave_nothing_of_the_old_ones(attempt: Try, caches: bool) -> None:
+    outcome = await attempt("new weights", api := FakeAdapterApi(), FakeClient(api, caches=caches))
+    assert outcome.bad_served == caches
+
+
+@pytest.mark.parametrize(("pins", "bad_served"), [(None, False), (MAX_LORAS - 1, False), (len(SPARE_ADAPTERS), True)])
+async def test_a_server_whose_every_slot_can_be_pinned_fails(attempt: Try, pins: int | None, bad_served: bool) -> None:
+    api = FakeAdapterApi(pins)
+    assert (await attempt("as many pinned", api, FakeClient(api))).bad_served == bad_served
+    assert not api.pinned
