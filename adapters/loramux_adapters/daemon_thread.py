@@ -1,40 +1,28 @@
-"""Blocking work in a daemon thread, for work that may wait on a remote host for a long time."""
+"""Blocking work in a daemon thread, for work that may take long or wait for a remote host."""
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
+from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def run_in_daemon_thread(work: Callable[[], T]) -> T:
-    """Return `work()`, like `asyncio.to_thread`, but from a thread that neither loop nor interpreter waits for at exit.
+async def run_in_daemon_thread(work: Callable[[], T], *, name: str) -> T:
+    """Return `work()`, like `asyncio.to_thread`, but neither event loop nor interpreter waits for the thread at exit.
 
-    When the caller is cancelled, the thread continues and its result is dropped.
+    If the caller is cancelled, the thread continues and its result is dropped.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def set_result(result: T) -> None:
-        if not future.done():
-            future.set_result(result)
-
-    def set_exception(error: BaseException) -> None:
-        if not future.done():
-            future.set_exception(error)
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # not cancellable any more: the thread always sets it
 
     def run() -> None:
-        with suppress(RuntimeError):  # the loop was closed before the work ended
-            try:
-                result = work()
-            except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
-                loop.call_soon_threadsafe(set_exception, error)
-            else:
-                loop.call_soon_threadsafe(set_result, result)
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the caller gets every error
+            future.set_exception(error)
 
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(run,), name="loramux-blocking-work", daemon=True).start()
-    return await future
+    Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True).start()
+    return await asyncio.wrap_future(future)

@@ -196,8 +196,8 @@ class AdapterService:
         """Wait until the operations that have started are completed."""
         await self._tasks.wait()
 
-    async def close(self) -> None:
-        """Complete what ends within a second, cancel the rest, and write the use counts."""
+    async def close(self, timeout: float = _CLOSE_TIMEOUT_SECONDS) -> None:  # noqa: ASYNC109 - the rest is cancelled
+        """Complete the operations that end within `timeout` seconds, cancel the others, and write the use counts."""
         self._adder.stop_downloads()
-        await self._tasks.close(_CLOSE_TIMEOUT_SECONDS)
+        await self._tasks.close(timeout)
         await self.flush_use_counts()

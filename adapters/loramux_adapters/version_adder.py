@@ -78,7 +78,7 @@ class VersionAdder:
                 raise SourceUnavailable("The server is shutting down.")
             report_progress(line)
 
-        return await run_in_daemon_thread(lambda: self.ingest.stage(name, source, report_unless_stopped))
+        return await run_in_daemon_thread(lambda: self.ingest.stage(name, source, report_unless_stopped), name="fetch")
 
     async def _accept(self, name: AdapterName, staged: StagedAdapter, actor: str, *, promote: bool) -> VersionId:
         async with self.sync.exclusive():

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from loramux_adapters.errors import (
     VersionNotReady,
     VersionQuarantined,
 )
+from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.models import AdapterName, VersionId, VersionState, parse_adapter_name
 from loramux_adapters.resolver import AdapterResolver
 from loramux_adapters.service import AdapterService
@@ -255,6 +257,44 @@ async def test_a_failed_fetch_leaves_no_trace(factory: ServiceFactory) -> None:
         await service.add(AdapterName(BASE.name), factory.source(0), actor="test")
     assert factory.contents() == set()
     assert await service.audit(None, 10) == []
+
+
+async def test_closing_does_not_wait_for_a_download_that_blocks(factory: ServiceFactory) -> None:
+    class BlockedSource(CopySource):
+        def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
+            started.set()
+            may_end.wait(30)
+            ended.set()
+
+    started, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    service, _ = factory.open()
+    adding = asyncio.create_task(service.add(TONE, BlockedSource(factory.root), actor="test"))
+    await until(started.is_set)
+    await service.close(timeout=0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    assert not ended.is_set()
+    may_end.set()
+    await until(ended.is_set)
+
+
+async def test_closing_ends_a_download_when_it_reports_progress(factory: ServiceFactory) -> None:
+    class SlowSource(CopySource):
+        def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
+            started.set()
+            may_report.wait(30)
+            report_progress("downloading")
+
+    started, may_report = threading.Event(), threading.Event()
+    service, _ = factory.open()
+    adding = asyncio.create_task(service.add(TONE, SlowSource(factory.root), actor="test"))
+    await until(started.is_set)
+    closing = asyncio.create_task(service.close(timeout=30))
+    await asyncio.sleep(0)
+    may_report.set()
+    await closing
+    with pytest.raises(SourceUnavailable, match="shutting down"):
+        await adding
 
 
 async def test_content_is_deleted_with_the_last_version_that_refers_to_it(factory: ServiceFactory) -> None:

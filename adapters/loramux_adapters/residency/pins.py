@@ -1,10 +1,10 @@
 """Pinned versions: loaded in the background, and pinned to their slots in the engine."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Set
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
-from typing import Any
 
+from loramux_adapters.background_tasks import BackgroundTasks
 from loramux_adapters.errors import AdapterError, PinLimit, TransientError
 from loramux_adapters.models import VersionId
 from loramux_adapters.residency.ports import Loader
@@ -26,7 +26,7 @@ class PinnedVersions:
     desired: frozenset[VersionId] = frozenset()
     _pinned: set[VersionId] = field(default_factory=set)
     _sync_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
 
     def check(self, versions: Set[VersionId]) -> None:
         """Check that all of these can be pinned together: unpinned versions need a slot and host memory too.
@@ -44,20 +44,20 @@ class PinnedVersions:
         """Replace the desired pins, up to `max_pins`; missing versions are loaded in the background."""
         before, self.desired = self.desired, frozenset(sorted(versions)[: self.max_pins])
         for version in self.desired - before:
-            self._start(self._load_until_resident(version))
+            self._tasks.start(self._load_until_resident(version))
         if self.desired != before:
-            self._start(self._sync_engine())
+            self._tasks.start(self._sync_engine())
 
     def on_loaded(self, version: VersionId) -> None:
         """Pin a version that has just been loaded, if it is desired."""
         if version in self.desired:
-            self._start(self._sync_engine())
+            self._tasks.start(self._sync_engine())
 
     def on_unloaded(self, version: VersionId) -> None:
         """Record that a version has left the engine, and its pin with it."""
         if version in self._pinned:
             self._pinned.discard(version)
-            self._start(self._sync_engine())
+            self._tasks.start(self._sync_engine())
 
     async def _load_until_resident(self, version: VersionId) -> None:
         while version in self.desired and not self.is_resident(version):
@@ -79,8 +79,3 @@ class PinnedVersions:
                 if self.is_resident(version) and len(self._pinned) < self.max_pins:
                     self._pinned.add(version)
                     await self.loader.pin(version, pinned=True)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
