@@ -13,7 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from loramux_adapters.effect_policy import LEAST_EFFECT
+from loramux_adapters.effect_policy import MIN_EFFECT_NATS
 from loramux_adapters.errors import AdapterRejected
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.intake.validation import values
@@ -34,7 +34,7 @@ async def add(real: RealServer, name: str, *, a: float, b: float) -> Any:
     folder = real.folder / name
     config = lora_config(target_modules=["q_proj"], layers_to_transform=[2])
     source = FolderSource(write_adapter(folder, config, filled), [real.folder])
-    return await real.server.library.add(parse_adapter_name(name), source, actor="test")
+    return await real.server.adapter_service.add(parse_adapter_name(name), source, actor="test")
 
 
 async def add_overflowing(real: RealServer) -> Any:
@@ -75,22 +75,22 @@ async def nothing_left(real: RealServer) -> AsyncIterator[None]:
 
 async def test_examples_have_an_effect_far_above_the_least_and_show_their_first_answers(real: RealServer) -> None:
     for name in EXAMPLE_NAMES:
-        (version,) = real.server.library.show(parse_adapter_name(name)).versions
-        proof = await real.server.library.proof(version.id)
-        assert proof.finite
-        assert proof.difference > 1000 * LEAST_EFFECT
-        assert proof.difference > 10 * proof.noise
-        assert any(answer.adapter != answer.base for answer in proof.answers)
+        (version,) = real.server.adapter_service.get(parse_adapter_name(name)).versions
+        check = await real.server.adapter_service.effect_check(version.id)
+        assert check.finite
+        assert check.difference > 1000 * MIN_EFFECT_NATS
+        assert check.difference > 10 * check.noise
+        assert any(answer.adapter != answer.base for answer in check.answers)
 
 
 async def test_an_adapter_that_changes_nothing_is_rejected(real: RealServer, before: Answers) -> None:
-    with pytest.raises(AdapterRejected, match="changes nothing"):
+    with pytest.raises(AdapterRejected, match="has no effect"):
         await add(real, "unchanging", a=1e-4, b=1e-4)
     assert await answers(real) == before
 
 
 async def test_an_adapter_that_overflows_is_rejected_and_leaves_nothing(real: RealServer, before: Answers) -> None:
-    with pytest.raises(AdapterRejected, match="no numbers"):
+    with pytest.raises(AdapterRejected, match="NaN or infinite"):
         await add_overflowing(real)
     assert await answers(real) == before
 
@@ -98,7 +98,7 @@ async def test_an_adapter_that_overflows_is_rejected_and_leaves_nothing(real: Re
 async def test_one_that_corrupts_live_answers_is_quarantined_and_nobody_else_is_answered_otherwise(
     real: RealServer, before: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(real.server.library, "prover", None)
+    monkeypatch.setattr(real.server.adapter_service._adder, "effect_checker", None)
     version = await add_overflowing(real)
     corrupt = [asyncio.create_task(ask(real, "overflowing", question)) for question in QUESTIONS]
     during = await answers(real)
@@ -108,5 +108,5 @@ async def test_one_that_corrupts_live_answers_is_quarantined_and_nobody_else_is_
     assert await answers(real) == before
     # What else is in a batch changes the last bits of bfloat16 sums, which may show after a few tokens.
     assert [tokens[:2] for tokens in during] == [tokens[:2] for tokens in before]
-    known = real.server.library.catalogue.version(str(version.id))
-    assert (known.state, known.reason) == ("quarantined", "it computed values that are no numbers")
+    known = real.server.adapter_service.resolver.version(str(version.id))
+    assert (known.state, known.reason) == ("quarantined", "it computed NaN or infinite values")

@@ -41,7 +41,7 @@ class Bench:
         self._base = real.base
         self._folder = folder
         self.requests = LoraRequests(self, real.base.name)
-        self.requests._numbers = NUMBERS
+        self.requests._next_id = NUMBERS
         self.loader = EngineLoader(real.engine, self.requests, lambda _: None)
 
     def resolve(self, name: str, sticky: str | None) -> VersionId | None:
@@ -80,10 +80,10 @@ class Bench:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def bench(real: RealServer, tmp_path: Path) -> AsyncIterator[Bench]:
-    library = real.server.library
-    for record in library.catalogue.adapters():
+    service = real.server.adapter_service
+    for record in service.resolver.adapters():
         for version in record.versions:
-            library.pool.discard(version.id)
+            service.pool.discard(version.id)
     while await real.engine.list_loras():  # noqa: ASYNC110 - nothing announces it
         await asyncio.sleep(0.01)
     yield Bench(real, tmp_path)

@@ -66,14 +66,14 @@ async def test_requests_on_all_routes_at_once_answer_as_they_do_alone(real: Real
     assert together == alone * 2
 
 
-async def test_six_adapters_on_three_places_never_overfill_the_engine(real: RealServer) -> None:
+async def test_six_adapters_in_memory_for_three_never_overfill_the_engine(real: RealServer) -> None:
     names = [f"churn-{number}" for number in range(6)]
     for number, name in enumerate(names):
         tensors = lora_tensors(modules=("q_proj",), layers=(0, 1), base=real.base, seed=number)
         folder = write_adapter(
             real.folder / name, lora_config(target_modules=["q_proj"], layers_to_transform=[0, 1]), tensors
         )
-        await real.server.library.add(parse_adapter_name(name), FolderSource(folder, [real.folder]), actor="test")
+        await real.server.adapter_service.add(parse_adapter_name(name), FolderSource(folder, [real.folder]), actor="test")
     most = 0
 
     async def watch() -> None:
@@ -90,7 +90,7 @@ async def test_six_adapters_on_three_places_never_overfill_the_engine(real: Real
     assert 1 <= most <= 3
     for name in names:
         assert (await real.http.delete(f"/admin/adapters/{name}")).status_code == 200
-    await until(lambda: not any("churn" in version.name for version in real.server.library.pool._places))
+    await until(lambda: not any("churn" in version.name for version in real.server.adapter_service.pool._residents))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -121,7 +121,7 @@ async def test_a_stream_that_its_client_leaves_is_cancelled_and_gives_its_lease_
     async for _ in stream:
         break
     await stream.close()
-    await until(lambda: not any(place.leases for place in real.server.library.pool._places.values()))
+    await until(lambda: not any(resident.leases for resident in real.server.adapter_service.pool._residents.values()))
     await asyncio.sleep(0.2)
     assert await count(real, cancelled) == before + 1
     assert await count(real, 'loramux_requests_in_flight{route="adapter"}') == 0
@@ -148,11 +148,11 @@ def _status(pid: int) -> dict[str, str]:
 
 
 async def test_the_base_answers_the_same_with_every_slot_taken_by_an_adapter(real: RealServer) -> None:
-    assert await real.engine.collective_rpc("lora_wrapper") in (["CpuPunicaWrapper"], ["PunicaWrapperGPU"])
+    assert await real.engine.collective_rpc("punica_wrapper_name") in (["CpuPunicaWrapper"], ["PunicaWrapperGPU"])
     prompts = {name: items(name, 1)[0][:-1] for name in EXAMPLE_NAMES}
-    for place in list(real.server.library.pool._places):
-        real.server.library.pool.discard(place)
-    await until(lambda: not real.server.library.pool._places)
+    for version in list(real.server.adapter_service.pool._residents):
+        real.server.adapter_service.pool.discard(version)
+    await until(lambda: not real.server.adapter_service.pool._residents)
     before = [await ask(real, real.base.name, turns, max_tokens=24) for turns in prompts.values()]
     for name, turns in prompts.items():  # three adapters for two slots: both are taken from here on
         await ask(real, name, turns, max_tokens=2)
@@ -167,7 +167,7 @@ async def test_what_is_refused_at_admission_has_a_real_status(
     def refuse(_: object) -> None:
         raise NoAdapterCapacity("full")
 
-    monkeypatch.setattr(real.server.library.pool, "check", refuse)
+    monkeypatch.setattr(real.server.adapter_service.pool, "check", refuse)
     body = {"model": "order-json", "messages": items("order-json", 1)[0][:-1], "stream": stream}
     refused = await real.http.post("/v1/chat/completions", json=body)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_overloaded")
