@@ -1,7 +1,7 @@
-"""One chat request to an OpenAI-compatible server, timed where its user feels it: at the first piece and at the end.
+"""Client for OpenAI-compatible servers that times each request: to its first chunk with text, and to its end.
 
-All moments are seconds on `time.monotonic`'s clock. A server's failure is an answer too (`Reply.ok` is False and
-`Reply.error` says why), so that a load test counts it instead of ending with it.
+All times are seconds on the clock of `time.monotonic`. A failed request raises nothing: its reply has `ok` False and
+the reason in `error`, so that a load test counts it and continues.
 """
 
 import asyncio
@@ -16,47 +16,47 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 MAX_EVENT_BYTES = 1 << 20
-"""Half the longest line of a stream that is read; a longer one is a broken stream."""
-MAX_REFUSAL_BYTES = 1 << 16
-"""How much of an error's body is looked at."""
+"""Half of the longest line that is read from a stream; a longer one is an error."""
+MAX_ERROR_BYTES = 1 << 16
+"""Bytes of an error response's body that are read."""
 
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came of one request. Token counts are the server's own, 0 where it did not tell them."""
+class ChatReply:
+    """The result of one request; token counts are the server's, 0 where it sent none."""
 
     ok: bool
     status: int
-    """HTTP status, 0 when no response came."""
+    """HTTP status, 0 without a response."""
     text: str
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     scheduled: float
-    """When the request should have been sent; `sent` is later when the client fell behind."""
+    """Time at which the request was to be sent; `sent` is later if the client fell behind."""
     sent: float
     first: float | None
-    """The first piece with text in it, None for a plain (not streamed) or an empty answer."""
+    """Time of the first chunk with text, None for an empty answer or one that was not streamed."""
     last: float
-    """The last event of a stream that has a choice: an end token has no text, and is counted among the tokens. Of an
-    answer that broke, or had no such event, its end."""
-    moments: tuple[float, ...]
-    """When each piece of a stream came: its events with a choice, whether or not they brought text."""
+    """Time of the last chunk with a choice, even without text, as the end token counts among the tokens; without such a
+    chunk, or after an error, the time of the end."""
+    chunk_times: tuple[float, ...]
+    """Times of all chunks with a choice, with or without text."""
     error: str | None
     model: str
-    """The model that answered, as the server names it."""
+    """Name of the model that answered, from the response."""
     request_id: str
 
     @property
     def ttft(self) -> float | None:
-        """Seconds from sending to the first piece with text in it."""
+        """Seconds from sending to the first chunk with text."""
         return None if self.first is None else self.first - self.sent
 
     @property
     def tpot(self) -> float | None:
-        """Seconds per output token after the first piece with text; None for a single token."""
+        """Seconds per output token after the first chunk with text; None for a single token."""
         if self.first is None or self.output_tokens < 2:
             return None
         return (self.last - self.first) / (self.output_tokens - 1)
@@ -68,11 +68,11 @@ class Reply:
 
 
 class ProtocolError(Exception):
-    """The server answered with something that is not OpenAI's protocol, or with an error inside a stream."""
+    """The response does not follow OpenAI's protocol, or is an error."""
 
 
-class Client:
-    """A connection pool to one server, without a limit of its own on concurrent requests.
+class ChatClient:
+    """A connection pool to one server, without a limit on concurrent requests.
 
     `url` is the server's root, with or without the closing `/v1`; `timeout` bounds one whole request, in seconds.
     """
@@ -108,8 +108,8 @@ class Client:
         ignore_eos: bool | None = None,
         extra: Mapping[str, Any] | None = None,
         scheduled: float | None = None,
-    ) -> Reply:
-        """Ask for one answer. `extra` goes into the request's body as it is; `ignore_eos` is vLLM's extension."""
+    ) -> ChatReply:
+        """Send a chat completion request; `extra` is added to its body, and `ignore_eos` is an extension of vLLM."""
         body: dict[str, Any] = {
             "model": model,
             "messages": messages,
@@ -121,105 +121,109 @@ class Client:
             body["stream_options"] = {"include_usage": True}
         optional = {"seed": seed, "ignore_eos": ignore_eos}
         body |= {name: value for name, value in optional.items() if value is not None} | dict(extra or {})
-        return await self._exchange("chat/completions", body, scheduled)
+        return await self._post("chat/completions", body, scheduled)
 
-    async def complete(self, model: str, prompt: Sequence[int], *, max_tokens: int) -> Reply:
-        """Ask for a plain answer to a prompt of token ids, without a template around it."""
+    async def complete(self, model: str, prompt: Sequence[int], *, max_tokens: int) -> ChatReply:
+        """Send a completion request, not streamed, for a prompt of token ids."""
         body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0}
-        return await self._exchange("completions", body, None)
+        return await self._post("completions", body, None)
 
     async def models(self) -> list[dict[str, Any]]:
-        """The models that the server serves; raises ProtocolError if it does not tell."""
+        """Return the models that the server lists.
+
+        Raises:
+            ProtocolError: the server can't be reached, or did not answer with a list.
+        """
         try:
             async with self._session.get(f"{self.url}/v1/models") as response:
                 if response.status != 200:
-                    raise ProtocolError(await _refusal(response))
-                found = _parsed(await response.read()).get("data")
+                    raise ProtocolError(await _error_message(response))
+                found = _parse_object(await response.read()).get("data")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ProtocolError(f"{self.url}: {error}") from error
         return [model for model in found if isinstance(model, dict)] if isinstance(found, list) else []
 
-    async def _exchange(self, route: str, body: Mapping[str, Any], scheduled: float | None) -> Reply:
-        answer = _Answer()
+    async def _post(self, route: str, body: Mapping[str, Any], scheduled: float | None) -> ChatReply:
+        reply = _ReplyBuilder()
         sent = time.monotonic()
         error = None
         try:
             url = f"{self.url}/v1/{route}"
-            # A redirect is not followed: it would carry the key to an address that nobody chose.
+            # Following a redirect would send the key to another address.
             async with self._session.post(url, json=body, allow_redirects=False) as response:
-                await answer.read(response)
-        except ProtocolError as broken:
-            error = str(broken)
-        except TimeoutError as late:
-            error = f"no answer in time: {late}" if str(late) else "no answer in time"
+                await reply.read(response)
+        except ProtocolError as protocol_error:
+            error = str(protocol_error)
+        except TimeoutError as timeout:
+            error = f"no answer in time: {timeout}" if str(timeout) else "no answer in time"
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as failure:
             error = f"{type(failure).__name__}: {failure}"
-        return answer.reply(scheduled=sent if scheduled is None else scheduled, sent=sent, error=error)
+        return reply.build(scheduled=sent if scheduled is None else scheduled, sent=sent, error=error)
 
 
-class _Answer:
-    """What has arrived of one answer so far; what a broken stream had brought is kept."""
+class _ReplyBuilder:
+    """Collects a response as it arrives; the part before an error is kept."""
 
     def __init__(self) -> None:
         self.status = 0
         self.request_id = ""
         self.model = ""
-        self.pieces: list[str] = []
+        self.chunks: list[str] = []
         self.usage: dict[str, Any] = {}
         self.first: float | None = None
-        self.moments: list[float] = []
+        self.chunk_times: list[float] = []
 
     async def read(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
         self.request_id = response.headers.get("x-request-id", "")
         if response.status != 200:
-            raise ProtocolError(await _refusal(response))
+            raise ProtocolError(await _error_message(response))
         if response.content_type == "text/event-stream":
-            async for event in _events(response):
-                piece, now = self._take(event, "delta"), time.monotonic()
+            async for event in _iter_events(response):
+                text, now = self._add(event, "delta"), time.monotonic()
                 if event["choices"]:
-                    self.moments.append(now)
-                if piece:
+                    self.chunk_times.append(now)
+                if text:
                     self.first = self.first or now
-                    self.pieces.append(piece)
+                    self.chunks.append(text)
         else:
-            self.pieces.append(self._take(_parsed(await response.read()), "message"))
+            self.chunks.append(self._add(_parse_object(await response.read()), "message"))
 
-    def _take(self, body: dict[str, Any], part: str) -> str:
-        """Keep what `body` says about the answer and return the text in its `part`."""
+    def _add(self, body: dict[str, Any], part: str) -> str:
+        """Take model and usage from `body`, and return the text in its `part`."""
         if body.get("error"):
-            raise ProtocolError(_reason(body))
+            raise ProtocolError(_format_error(body))
         self.model = str(body.get("model") or self.model)
-        self.usage = _mapping(body.get("usage")) or self.usage
+        self.usage = _as_dict(body.get("usage")) or self.usage
         choices = body.get("choices")
         if not isinstance(choices, list):
-            raise ProtocolError(f"an answer without choices: {body!r:.200}")
-        choice = _mapping(choices[0] if choices else None)
-        return str(_mapping(choice.get(part)).get("content") or choice.get("text") or "")
+            raise ProtocolError(f"a response without choices: {body!r:.200}")
+        choice = _as_dict(choices[0] if choices else None)
+        return str(_as_dict(choice.get(part)).get("content") or choice.get("text") or "")
 
-    def reply(self, *, scheduled: float, sent: float, error: str | None) -> Reply:
-        return Reply(
+    def build(self, *, scheduled: float, sent: float, error: str | None) -> ChatReply:
+        return ChatReply(
             ok=error is None,
             status=self.status,
-            text="".join(self.pieces),
-            input_tokens=_count(self.usage, "prompt_tokens"),
-            cached_tokens=_count(_mapping(self.usage.get("prompt_tokens_details")), "cached_tokens"),
-            output_tokens=_count(self.usage, "completion_tokens"),
+            text="".join(self.chunks),
+            input_tokens=_token_count(self.usage, "prompt_tokens"),
+            cached_tokens=_token_count(_as_dict(self.usage.get("prompt_tokens_details")), "cached_tokens"),
+            output_tokens=_token_count(self.usage, "completion_tokens"),
             scheduled=scheduled,
             sent=sent,
             first=self.first,
-            last=self.moments[-1] if self.moments and error is None else time.monotonic(),
-            moments=tuple(self.moments),
+            last=self.chunk_times[-1] if self.chunk_times and error is None else time.monotonic(),
+            chunk_times=tuple(self.chunk_times),
             error=error,
             model=self.model,
             request_id=self.request_id,
         )
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """The JSON bodies of a stream of server-sent events, until its `[DONE]`."""
+async def _iter_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Yield the JSON objects of a stream of server-sent events, until its `[DONE]`."""
     rest = b""
-    async for chunk in response.content.iter_any():  # a line at a time costs a fifth more
+    async for chunk in response.content.iter_any():  # reading line by line takes a fifth more CPU time
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > 2 * MAX_EVENT_BYTES:
             raise ProtocolError("a line of the stream does not end")
@@ -229,11 +233,11 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
                 continue
             if data.strip() == b"[DONE]":
                 return
-            yield _parsed(data)
+            yield _parse_object(data)
     raise ProtocolError("the stream ended before its [DONE]")
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parse_object(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -243,29 +247,29 @@ def _parsed(data: bytes) -> dict[str, Any]:
     return body
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> str:
+async def _error_message(response: aiohttp.ClientResponse) -> str:
     try:
-        data = await response.content.readexactly(MAX_REFUSAL_BYTES)
+        data = await response.content.readexactly(MAX_ERROR_BYTES)
     except asyncio.IncompleteReadError as short:
         data = short.partial
     try:
-        reason = _reason(_parsed(data))
+        reason = _format_error(_parse_object(data))
     except ProtocolError:
         reason = data.decode(errors="replace").strip()[:200] or response.reason or "no reason given"
     return f"{response.status} {reason}"
 
 
-def _reason(body: dict[str, Any]) -> str:
+def _format_error(body: dict[str, Any]) -> str:
     error = body.get("error")
-    fields = _mapping(error)
-    words = [str(fields[name]) for name in ("code", "message") if fields.get(name)]
-    return ": ".join(words) or str(error)[:200]
+    fields = _as_dict(error)
+    parts = [str(fields[name]) for name in ("code", "message") if fields.get(name)]
+    return ": ".join(parts) or str(error)[:200]
 
 
-def _mapping(value: object) -> dict[str, Any]:
+def _as_dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _count(usage: dict[str, Any], name: str) -> int:
+def _token_count(usage: dict[str, Any], name: str) -> int:
     value = usage.get(name)
     return value if isinstance(value, int) and value > 0 else 0

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loramux_loadtests.client import Client, Reply
+from loramux_loadtests.client import ChatClient, ChatReply
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 QUESTION = [{"role": "user", "content": "Hello?"}]
@@ -49,12 +49,12 @@ async def server(handler: Handler) -> AsyncIterator[str]:
         yield str(running.make_url("/"))
 
 
-async def ask(handler: Handler, **arguments: Any) -> Reply:
-    async with server(handler) as url, Client(url, timeout=5) as client:
+async def ask(handler: Handler, **arguments: Any) -> ChatReply:
+    async with server(handler) as url, ChatClient(url, timeout=5) as client:
         return await client.chat("base", QUESTION, max_tokens=8, **arguments)
 
 
-async def test_a_stream_is_put_together_and_timed_from_its_first_piece_with_text() -> None:
+async def test_a_stream_is_joined_and_timed_from_its_first_chunk_with_text() -> None:
     parts = event(""), 0.1, event("Good "), 0.1, event("day"), event(usage=usage(30, 3, 16)), DONE
     reply = await ask(streaming(*parts))
     assert (reply.ok, reply.status, reply.text, reply.error) == (True, 200, "Good day", None)
@@ -65,7 +65,7 @@ async def test_a_stream_is_put_together_and_timed_from_its_first_piece_with_text
     assert reply.last - reply.first == pytest.approx(0.1, abs=0.07)
 
 
-async def test_the_end_token_which_has_no_text_takes_its_time_too() -> None:
+async def test_the_end_token_without_text_counts_in_the_time_per_token() -> None:
     parts = event("Good "), 0.1, event("day"), 0.1, event("", usage=usage(30, 3)), 0.1, event(usage=usage(30, 3)), DONE
     reply = await ask(streaming(*parts))
     assert reply.tpot == pytest.approx(0.1, abs=0.035)
@@ -83,29 +83,29 @@ async def test_a_broken_answer_lasts_until_it_broke() -> None:
     assert reply.duration > 0.2
 
 
-async def test_an_answer_cut_anywhere_by_the_network_reads_the_same() -> None:
+async def test_a_stream_split_anywhere_by_the_network_reads_the_same() -> None:
     whole = event("") + event("été") + event("!", usage=usage(5, 2)) + DONE
     reply = await ask(streaming(*(whole[i : i + 1] for i in range(len(whole)))))
     assert (reply.ok, reply.text, reply.output_tokens) == (True, "été!", 2)
 
 
-async def test_comments_and_other_fields_of_a_stream_are_passed_over() -> None:
+async def test_comments_and_other_fields_of_a_stream_are_ignored() -> None:
     reply = await ask(streaming(b": ping\n\nevent: message\nid: 7\n", event("Hi"), DONE))
     assert (reply.ok, reply.text) == (True, "Hi")
 
 
-async def test_an_empty_answer_has_no_time_to_its_first_piece() -> None:
+async def test_an_empty_answer_has_no_time_to_its_first_chunk() -> None:
     reply = await ask(streaming(event(""), event(usage=usage(5, 1)), DONE))
     assert (reply.ok, reply.text, reply.ttft, reply.tpot) == (True, "", None, None)
     assert reply.duration > 0
 
 
-async def test_counts_that_no_answer_can_have_are_none() -> None:
+async def test_impossible_token_counts_are_0() -> None:
     reply = await ask(streaming(event("Hi"), event(usage={"prompt_tokens": -3, "completion_tokens": "2"}), DONE))
     assert (reply.ok, reply.input_tokens, reply.output_tokens) == (True, 0, 0)
 
 
-async def test_a_plain_answer_is_read_whole_and_has_no_time_to_its_first_piece() -> None:
+async def test_an_answer_that_is_not_streamed_has_no_time_to_its_first_chunk() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         assert "stream_options" not in await request.json()
         choices = [{"message": {"content": "Hi"}}]
@@ -115,7 +115,7 @@ async def test_a_plain_answer_is_read_whole_and_has_no_time_to_its_first_piece()
     assert (reply.ok, reply.text, reply.output_tokens, reply.ttft) == (True, "Hi", 2, None)
 
 
-async def test_a_prompt_of_ids_is_completed_without_a_template() -> None:
+async def test_a_prompt_of_token_ids_is_completed_without_a_template() -> None:
     asked: list[Any] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -124,13 +124,13 @@ async def test_a_prompt_of_ids_is_completed_without_a_template() -> None:
 
     app = web.Application()
     app.router.add_post("/v1/completions", handler)
-    async with TestServer(app) as running, Client(str(running.make_url("/")), timeout=5) as client:
+    async with TestServer(app) as running, ChatClient(str(running.make_url("/")), timeout=5) as client:
         reply = await client.complete("tone", [7], max_tokens=1)
     assert (reply.ok, reply.text, reply.output_tokens) == (True, "x", 1)
     assert asked == [{"model": "tone", "prompt": [7], "max_tokens": 1, "temperature": 0.0}]
 
 
-async def test_the_request_says_what_was_asked_for_and_nothing_else() -> None:
+async def test_the_request_has_the_given_parameters_and_nothing_else() -> None:
     seen: list[Any] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -138,9 +138,9 @@ async def test_the_request_says_what_was_asked_for_and_nothing_else() -> None:
         return await streaming(DONE)(request)
 
     async with server(handler) as url:
-        async with Client(url) as client:
+        async with ChatClient(url) as client:
             await client.chat("base", QUESTION, max_tokens=8)
-        async with Client(url + "v1", api_key="secret") as client:
+        async with ChatClient(url + "v1", api_key="secret") as client:
             await client.chat("b", QUESTION, max_tokens=1, seed=3, ignore_eos=True, extra={"top_p": 0.5})
     common = {"messages": QUESTION, "temperature": 0.0, "stream": True, "stream_options": {"include_usage": True}}
     more = {"seed": 3, "ignore_eos": True, "top_p": 0.5}
@@ -148,14 +148,14 @@ async def test_the_request_says_what_was_asked_for_and_nothing_else() -> None:
     assert seen[1] == ({"model": "b", "max_tokens": 1, **common, **more}, "Bearer secret")
 
 
-async def test_the_scheduled_moment_is_kept_and_is_the_sent_one_if_there_is_none() -> None:
+async def test_the_scheduled_time_is_kept_and_defaults_to_the_time_of_sending() -> None:
     late = await ask(streaming(DONE), scheduled=1.0)
     prompt = await ask(streaming(DONE))
     assert late.scheduled == 1.0 < late.sent
     assert prompt.scheduled == prompt.sent
 
 
-async def test_a_refusal_tells_the_servers_status_code_and_words() -> None:
+async def test_an_error_response_gives_status_code_and_message() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         body = {"error": {"message": "no such model", "code": "model_not_found"}}
         return web.json_response(body, status=404, headers={"x-request-id": "req-2"})
@@ -169,7 +169,7 @@ async def test_a_refusal_tells_the_servers_status_code_and_words() -> None:
     ("body", "error"),
     [(b"<html>Bad gateway", "502 <html>Bad gateway"), (b"", "502 Bad Gateway"), (b"[1]", "502 [1]")],
 )
-async def test_a_refusal_that_is_not_openais_json_is_told_as_it_is(body: bytes, error: str) -> None:
+async def test_an_error_response_in_another_format_is_quoted(body: bytes, error: str) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(status=502, body=body)
 
@@ -193,11 +193,11 @@ async def test_a_redirect_is_not_followed() -> None:
         ((event("ab"), b"data: {oops\n\n", DONE), "not JSON"),
         ((event("ab"), b"data: " + b"[" * 100_000 + b"\n\n", DONE), "not JSON"),
         ((event("ab"), b"data: 7\n\n", DONE), "not a JSON object"),
-        ((event("ab"), b'data: {"hello": 1}\n\n', DONE), "an answer without choices"),
+        ((event("ab"), b'data: {"hello": 1}\n\n', DONE), "a response without choices"),
         ((event("ab"), b"data: " + b"x" * 3_000_000 + b"\n\n", DONE), "does not end"),
     ],
 )
-async def test_a_broken_stream_is_an_error_that_keeps_what_had_come(parts: tuple[bytes, ...], error: str) -> None:
+async def test_a_broken_stream_is_an_error_that_keeps_the_text_before_it(parts: tuple[bytes, ...], error: str) -> None:
     reply = await ask(streaming(*parts))
     assert (reply.ok, reply.status, reply.text) == (False, 200, "ab")
     assert error in str(reply.error)
@@ -217,7 +217,7 @@ async def test_a_stream_whose_connection_breaks_is_an_error() -> None:
     assert reply.error
 
 
-async def test_a_plain_answer_that_is_not_json_is_an_error() -> None:
+async def test_a_response_that_is_not_json_is_an_error() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(text="<html>welcome")
 
@@ -226,14 +226,14 @@ async def test_a_plain_answer_that_is_not_json_is_an_error() -> None:
 
 
 async def test_an_answer_that_takes_too_long_is_an_error() -> None:
-    async with server(streaming(event("ab"), 3.0, DONE)) as url, Client(url, timeout=0.3) as client:
+    async with server(streaming(event("ab"), 3.0, DONE)) as url, ChatClient(url, timeout=0.3) as client:
         reply = await client.chat("base", QUESTION, max_tokens=8)
     assert (reply.ok, reply.text) == (False, "ab")
     assert "in time" in str(reply.error)
 
 
-async def test_a_server_that_is_not_there_is_an_error_without_a_status() -> None:
-    async with Client("http://127.0.0.1:9") as client:
+async def test_an_unreachable_server_is_an_error_without_a_status() -> None:
+    async with ChatClient("http://127.0.0.1:9") as client:
         reply = await client.chat("base", QUESTION, max_tokens=8)
     assert (reply.ok, reply.status) == (False, 0)
     assert "ClientConnectorError" in str(reply.error)
@@ -250,9 +250,9 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(bodies=st.lists(JSON | st.binary(max_size=40), max_size=4))
-def test_no_stream_whatever_its_contents_raises(bodies: list[Any]) -> None:
+def test_no_content_of_a_stream_raises(bodies: list[Any]) -> None:
     parts = [b"data: " + (body if isinstance(body, bytes) else json.dumps(body).encode()) + b"\n\n" for body in bodies]
     reply = asyncio.run(ask(streaming(*parts, DONE)))
     assert reply.status == 200

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.evaluation.scorers import Scorer
 from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores, ScoringError
-from loramux_loadtests.client import Client
+from loramux_loadtests.client import ChatClient
 
 
 class JudgeScorer(BaseScorer):
@@ -26,7 +26,7 @@ class JudgeScorer(BaseScorer):
         Raises:
             ScoringError: the judge did not answer with a grade.
         """
-        async with Client(self.url, self.api_key.get_secret_value() if self.api_key else None) as client:
+        async with ChatClient(self.url, self.api_key.get_secret_value() if self.api_key else None) as client:
             reply = await client.chat(
                 self.model, self._messages(question, answer, expected), max_tokens=64, extra={"response_format": _GRADE}
             )

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from loramux_loadtests.client import Client, ProtocolError
+from loramux_loadtests.client import ChatClient, ProtocolError
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.judge import ComparisonScorer, JudgeScorer
@@ -101,7 +101,7 @@ def _base_model(options: CompareOptions) -> str:
 async def _find_base_model(options: CompareOptions) -> str:
     """Ask the server for its models, and return the first one that has no parent."""
     try:
-        async with Client(options.url, options.api_key) as client:
+        async with ChatClient(options.url, options.api_key) as client:
             models = await client.models()
     except ProtocolError as error:
         raise ComparisonError(str(error)) from error

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from secrets import token_hex
 
-from loramux_loadtests.client import Client, Reply
+from loramux_loadtests.client import ChatClient, ChatReply
 from loramux_loadtests.compare.answer_log import AnswerLog, Batch, MeasuredAnswer
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.plan import Arm, Comparison, Pass
@@ -68,8 +68,8 @@ async def run_comparison(comparison: Comparison, settings: RunSettings, log: Ans
             await runner.run_pass(name)
 
 
-def _client(arm: Arm) -> Client:
-    return Client(arm.url, arm.api_key.get_secret_value() if arm.api_key else None)
+def _client(arm: Arm) -> ChatClient:
+    return ChatClient(arm.url, arm.api_key.get_secret_value() if arm.api_key else None)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Runner:
 
     comparison: Comparison
     settings: RunSettings
-    clients: Mapping[str, Client]
+    clients: Mapping[str, ChatClient]
     log: AnswerLog
     on_answer: OnAnswer
 
@@ -113,7 +113,7 @@ class _Runner:
             await asyncio.gather(*tasks, return_exceptions=True)
         self.log.add_batch(name, arm.name, Batch(ended - started, len(numbers)))
 
-    async def _ask(self, name: Pass, arm: Arm, number: int) -> Reply:
+    async def _ask(self, name: Pass, arm: Arm, number: int) -> ChatReply:
         client, comparison = self.clients[arm.name], self.comparison
         # The salt is part of the key of vLLM's prefix cache, so that nothing is found under a new one.
         salt = {"cache_salt": token_hex(16)} if name == "cold" else None
@@ -124,7 +124,7 @@ class _Runner:
         return reply
 
 
-def _measured_answer(arm: Arm, number: int, name: Pass, reply: Reply) -> MeasuredAnswer:
+def _measured_answer(arm: Arm, number: int, name: Pass, reply: ChatReply) -> MeasuredAnswer:
     return MeasuredAnswer(
         pass_=name,
         arm=arm.name,

@@ -9,7 +9,7 @@ from loramux_loadtests.compare.errors import ComparisonError
 from tests.helpers.comparisons import TUNED, answer
 
 
-def test_rows_and_times_are_there_again(tmp_path: Path) -> None:
+def test_answers_and_batches_are_loaded_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     with AnswerLog(path, "a") as journal:
         journal.add(answer(TUNED, 0, text="ünï\u2028code\n"))
@@ -30,7 +30,7 @@ def test_a_comparison_has_the_same_fingerprint_in_every_process() -> None:
 
 
 @given(cut=st.integers(1, 400))
-def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_a_kill_within_a_line_loses_only_that_line(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     with AnswerLog(path, "a") as journal:
         for item in range(3):
@@ -45,7 +45,7 @@ def test_a_kill_amid_a_line_costs_that_line_only(tmp_path_factory: pytest.TempPa
     assert path.read_bytes() == whole
 
 
-def test_the_rows_of_another_comparison_are_left_alone(tmp_path: Path) -> None:
+def test_the_answers_of_another_comparison_are_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     with AnswerLog(path, "a") as journal:
         journal.add(answer(TUNED, 0))
@@ -56,7 +56,7 @@ def test_the_rows_of_another_comparison_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\x00\xff\n", b"[]\n", b"{}\n", b'{"comparison": "a"}\n{"arm": 1}\n', b"1\n"])
-def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_refused_and_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(ComparisonError, match="remove it"), AnswerLog(path, "a"):
@@ -64,18 +64,18 @@ def test_what_is_no_journal_is_told_and_left_alone(tmp_path: Path, content: byte
     assert path.read_bytes() == content
 
 
-def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_a_path_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ComparisonError, match="can't be written"), AnswerLog(tmp_path / "file" / "rows.jsonl", "a"):
         pass
 
 
-def test_a_fingerprint_is_of_all_that_is_said() -> None:
+def test_a_fingerprint_depends_on_every_key_and_value() -> None:
     names = {fingerprint({"a": 1}), fingerprint({"a": 2}), fingerprint({"b": 1}), fingerprint({"a": [1]})}
     assert len(names) == 4
 
 
-def test_scores_are_those_of_the_scorer_that_gave_them(tmp_path: Path) -> None:
+def test_scores_are_loaded_for_the_scorer_that_gave_them(tmp_path: Path) -> None:
     path, key = tmp_path / "rows.jsonl", ("warm", TUNED, 0)
     given = {"a": {"exact": 1.0}, "b": {"chrF": 0.5}}
     for scorer, scores in given.items():

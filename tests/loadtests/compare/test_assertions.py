@@ -71,7 +71,12 @@ def test_variables_are_of_the_challenger_relative_to_the_reference() -> None:
     variables = assertion_variables(summarize(comparison(prices=prices), rows([1, 1, 1, 0, 1, 1, 1, 0], [0] * 8), {}))
     assert (variables["quality"], variables["reference_quality"], variables["quality_gain"]) == (0.75, 0, 0.75)
     assert 0 < variables["quality_gain_low"] < 0.75 < variables["quality_gain_high"] <= 1
-    assert variables["prompt_token_ratio"] == variables["cost_ratio"] == variables["cost_ratio_high"] == pytest.approx(10 / 500)
+    assert (
+        variables["prompt_token_ratio"]
+        == variables["cost_ratio"]
+        == variables["cost_ratio_high"]
+        == pytest.approx(10 / 500)
+    )
     assert variables["break_even_requests"] == variables["break_even_requests_high"] == pytest.approx(1 / 490e-6)
     assert (variables["latency_ratio"], variables["unscored"], variables["items"]) == (1, 0, 8)
     assert variables.keys() == set(VARIABLES)

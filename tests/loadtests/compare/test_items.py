@@ -11,7 +11,7 @@ from loramux_loadtests.compare.items import read_items, read_prompt
 GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 
 
-def test_the_last_message_is_the_right_answer_and_the_system_message_is_the_arms(tmp_path: Path) -> None:
+def test_the_last_message_is_the_expected_answer_and_system_messages_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     messages = [("system", "x"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     path.write_text(json.dumps({"messages": [{"role": role, "content": text, "weight": 1} for role, text in messages]}))
@@ -20,7 +20,7 @@ def test_the_last_message_is_the_right_answer_and_the_system_message_is_the_arms
     assert item.expected == "d"
 
 
-def test_a_byte_order_mark_an_empty_line_and_unicodes_line_ends_are_no_harm(tmp_path: Path) -> None:
+def test_a_byte_order_mark_empty_lines_and_unicode_line_separators_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     path.write_text("\ufeff" + GOOD.replace('"b"', '"b\u2028c"') + "\n", encoding="utf-8")
     assert [item.expected for item in read_items(path)] == ["b\u2028c"]
@@ -49,7 +49,7 @@ def test_a_broken_file_is_refused_with_its_lines(tmp_path: Path, content: str, r
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", None])
-def test_what_is_no_text_or_not_there_is_told(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_missing_or_not_text_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "test.jsonl"
     if content:
         path.write_bytes(content)
@@ -58,7 +58,7 @@ def test_what_is_no_text_or_not_there_is_told(tmp_path: Path, content: bytes | N
             read(path)
 
 
-def test_a_prompt_is_messages_or_the_systems_words(tmp_path: Path) -> None:
+def test_a_prompt_is_messages_or_the_text_of_a_system_message(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"role": "user", "content": "hi"}]')
     (tmp_path / "b.txt").write_text(" Be brief.\n")
     (tmp_path / "c.txt").write_text("\n")
@@ -68,9 +68,7 @@ def test_a_prompt_is_messages_or_the_systems_words(tmp_path: Path) -> None:
 
 
 @given(text=st.text(max_size=50) | st.sampled_from(["[1]", "{}", '[{"role": "tool", "content": "x"}]']))
-def test_whatever_a_prompt_file_holds_it_is_messages_or_told(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_any_prompt_file_gives_messages_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "prompt.json"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:

@@ -33,7 +33,9 @@ def test_text_of_models_and_users_is_escaped_on_the_page() -> None:
         scorer=ExactScorer(type="exact"),
     )
     scored = {"text": EVIL, "scores": {EVIL: 1.0}}
-    answers = [answer.model_copy(update={"arm": f"{EVIL} {answer.arm}", **scored}) for answer in rows([1] * 12, [0] * 12)]
+    answers = [
+        answer.model_copy(update={"arm": f"{EVIL} {answer.arm}", **scored}) for answer in rows([1] * 12, [0] * 12)
+    ]
     summary = summarize(evil, answers, {})
     page = re.sub(r"data:[^\"]*", "", render_html(evil, summary, answers, {"seed": EVIL}))
     assert "<script" not in page

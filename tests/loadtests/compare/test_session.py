@@ -106,9 +106,7 @@ def test_an_invalid_option_exits_with_2(run: Run, tmp_path: Path, options: list[
     assert (code, reason in output) == (2, True), output
 
 
-def test_a_missing_model_exits_with_2_and_the_next_run_resumes(
-    run: Run, lights: Lights, tmp_path: Path
-) -> None:
+def test_a_missing_model_exits_with_2_and_the_next_run_resumes(run: Run, lights: Lights, tmp_path: Path) -> None:
     folder = str(example(tmp_path))
     lights.fails_after, lights.status = 10, 404
     code, output = run(folder)

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from loramux_loadtests.compare.costs import ComparisonPrices, cost_samples
+from loramux_loadtests.compare.errors import ComparisonError
+from loramux_loadtests.compare.reading import CompareOptions, read_comparison
+from loramux_loadtests.prices import parse_price_list
+from tests.helpers.comparisons import PROMPTED, TUNED, answer, example
+
+LIST = "base: {input: 1, output: 2}\nadapter: {multiplier: 3}\ngpu_hour: 3.6\n"
+
+
+def usd(text: str, arm: str, model: str) -> float:
+    prices = parse_price_list(text, ComparisonPrices)
+    samples = cost_samples([answer(arm, 0, input_tokens=10, output_tokens=2)], (), prices, model, "tiny")
+    return samples["price_list"].usd_per_answer
+
+
+def test_an_arm_costs_what_its_model_costs_by_the_price_list_of_a_server() -> None:
+    assert usd(LIST, PROMPTED, "tiny") == pytest.approx(14e-6)
+    assert usd(LIST, TUNED, "lights") == pytest.approx(3 * 14e-6)
+    assert usd(LIST + "adapters: {lights: {tokens: {input: 5}}}", TUNED, "lights@123") == pytest.approx(50e-6)
+
+
+def test_the_prices_of_an_arm_take_precedence_over_the_price_list() -> None:
+    assert usd(LIST + "arms: {tuned: {input: 7}}", TUNED, "lights") == pytest.approx(70e-6)
+    assert usd(LIST + "arms: {tuned: {input: 7}}", PROMPTED, "tiny") == pytest.approx(14e-6)
+    assert usd(LIST + "default: {input: 2}", TUNED, "lights") == pytest.approx(20e-6)
+
+
+def options(folder: Path, prices: str, **more: str) -> CompareOptions:
+    (folder / "prices.yaml").write_text(prices)
+    arms = ["prompted=tiny", "tuned=lights"]
+    return CompareOptions("http://127.0.0.1:1", arms=arms, prices=folder / "prices.yaml", **more)  # type: ignore[arg-type]
+
+
+def test_prices_are_read_by_themselves_or_from_a_loramux_yaml(tmp_path: Path) -> None:
+    data = example(tmp_path) / "test.jsonl"
+    alone = read_comparison(data, options(tmp_path, "base: {input: 1}\ntraining: 2\nmonth: 3"))
+    within = read_comparison(data, options(tmp_path, "model: tiny\nprices: {base: {input: 1}, training: 2, month: 3}"))
+    assert alone.prices == within.prices
+    assert alone.prices
+    assert alone.prices.fixed_cost_usd == 5
+    assert alone.base_model is None
+
+
+def test_the_base_model_is_only_needed_if_adapters_have_other_prices(tmp_path: Path) -> None:
+    data = example(tmp_path) / "test.jsonl"
+    assert read_comparison(data, options(tmp_path, LIST, base="tiny")).base_model == "tiny"
+    assert read_comparison(data, options(tmp_path, LIST + "default: {input: 2}")).base_model is None
+    with pytest.raises(ComparisonError, match=r"127\.0\.0\.1:1"):
+        read_comparison(data, options(tmp_path, LIST))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("gpu_hour: much", "prices.yaml: gpu_hour: "),
+        ("bsae: {input: 1}", "prices.yaml: bsae: Extra inputs"),
+        ("{", "prices.yaml: invalid YAML"),
+        ("[1]", "prices.yaml: Input should be a valid dictionary"),
+    ],
+)
+def test_invalid_prices_are_refused(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(ComparisonError, match=reason):
+        read_comparison(example(tmp_path) / "test.jsonl", options(tmp_path, text))
