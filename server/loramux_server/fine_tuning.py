@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from loramux_adapters.finetuning.datasets.report import inspect_dataset
 from loramux_adapters.finetuning.jobs.evaluation import CompleteChat, Evaluator
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
-from loramux_adapters.finetuning.jobs.planning import JobPlanner
+from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor

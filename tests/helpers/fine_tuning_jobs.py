@@ -16,7 +16,7 @@ from loramux_adapters.finetuning.datasets.report import inspect_dataset
 from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
 from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord, NewJob
-from loramux_adapters.finetuning.jobs.planning import JobPlanner
+from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
 from loramux_adapters.finetuning.jobs.states import JobState

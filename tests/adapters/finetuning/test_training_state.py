@@ -57,9 +57,9 @@ def test_a_state_whose_removal_was_interrupted_does_not_hide_the_newer_one(tmp_p
 def test_saving_the_same_step_again_keeps_the_existing_state(tmp_path: Path) -> None:
     states = TrainingStateStore(tmp_path, "mine")
     save(states, 3)
-    place = (tmp_path / "step-3").stat().st_ino
+    inode = (tmp_path / "step-3").stat().st_ino
     save(states, 3)
-    assert (tmp_path / "step-3").stat().st_ino == place
+    assert (tmp_path / "step-3").stat().st_ino == inode
 
 
 def test_the_state_of_another_training_run_is_removed_with_a_warning(

@@ -16,7 +16,7 @@ from loramux_adapters.finetuning.jobs.event_log import JobEventLog
 from loramux_adapters.finetuning.jobs.failures import JobFailures
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.observer import JobObserver, NullJobObserver
-from loramux_adapters.finetuning.jobs.planning import JobPlanner
+from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
 from loramux_adapters.finetuning.jobs.states import JobState

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
-from loramux_adapters.finetuning.jobs.planning import JobPlanner
+from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_server.api.error_schemas import error_responses

@@ -85,8 +85,8 @@ def test_a_line_of_thousands_of_turns_is_refused_by_its_longest_example_alone(tm
 
 
 def test_messages_after_the_last_trained_answer_do_not_count(tmp_path: Path) -> None:
-    said = [*chat("q", "a")["messages"], {"role": "user", "content": "q" * 99}]
-    lines = [{"messages": [*said, {"role": "assistant", "content": "a", "weight": 0}]}] * 10
+    messages = [*chat("q", "a")["messages"], {"role": "user", "content": "q" * 99}]
+    lines = [{"messages": [*messages, {"role": "assistant", "content": "a", "weight": 0}]}] * 10
     assert inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 50).longest == 2
 
 

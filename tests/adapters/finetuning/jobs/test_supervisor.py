@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from loramux_adapters.errors import AdapterRejected, NoAdapterCapacity, StoreError
 from loramux_adapters.finetuning.jobs.models import JobRecord
-from loramux_adapters.finetuning.jobs.planning import JobPlanner
+from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.states import JobState
 from tests.helpers.fine_tuning_jobs import NAME, JobTestBed, has_ended, job_test_bed, messages, until
 
