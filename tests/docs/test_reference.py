@@ -77,8 +77,14 @@ def test_the_navigation_has_every_page_of_the_python_reference_and_every_decisio
     assert len(decisions()) == len(list((REPOSITORY / "docs" / "decisions").glob("*.md")))
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "deploy/README.md"])
-def test_links_of_pages_outside_the_site_point_at_files_that_exist(name: str) -> None:
-    path = REPOSITORY / name
+PAGES = [
+    *REPOSITORY.glob("*.md"),
+    *(path for folder in ("adapters", "deploy", "loadtests") for path in (REPOSITORY / folder).rglob("*.md")),
+]
+"""The pages outside the site, whose links MkDocs does not check."""
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_links_of_pages_outside_the_site_point_at_files_that_exist(path: Path) -> None:
     targets = [link["target"] for link in LINK.finditer(path.read_text(encoding="utf-8"))]
-    assert [target for target in targets if not Path(path.parent / target).exists()] == []
+    assert [target for target in targets if not (path.parent / target).exists()] == []
