@@ -26,6 +26,7 @@ NETWORK = (
 )
 CLOCKS = ("time", "datetime")
 PURE = (
+    "loramux_adapters.evaluation",
     "loramux_adapters.intake.validation",
     "loramux_adapters.residency.policy",
     "loramux_server.metering.cost_allocation",
@@ -110,6 +111,12 @@ def test_the_load_tests_speak_http_and_import_nothing_but_the_evaluation(modules
     assert {name for name in imported if not _within(name, "loramux_adapters.evaluation")} == set()
 
 
+def test_the_evaluation_imports_nothing_else_of_the_adapters(modules: list[Module]) -> None:
+    evaluation = [module for module in modules if module.is_in("loramux_adapters.evaluation")]
+    imported = {name for module in evaluation for name in module.imports if _within(name, "loramux_adapters")}
+    assert {name for name in imported if not _within(name, "loramux_adapters.evaluation")} == set()
+
+
 def test_nothing_that_is_installed_imports_a_benchmark(modules: list[Module]) -> None:
     assert importers(modules, "benchmarks") == []
 
@@ -136,6 +143,13 @@ def test_only_the_engines_room_imports_vllm(modules: list[Module]) -> None:
 
 def test_only_the_engines_room_and_the_trainer_import_torch_and_transformers(modules: list[Module]) -> None:
     assert importers(modules, "torch", "transformers", besides=("loramux_server.engine", TRAINER)) == []
+
+
+def test_the_api_process_imports_of_the_workers_code_only_what_installs_the_scheduler(modules: list[Module]) -> None:
+    worker = "loramux_server.engine.worker"
+    api = [module for module in modules if not module.is_in(worker)]
+    imported = {(module.name, name) for module in api for name in module.imports if _within(name, worker)}
+    assert imported == {("loramux_server.engine.startup", f"{worker}.kv_zeroing.install_scheduler")}
 
 
 def test_only_the_trainer_imports_peft_and_trl(modules: list[Module]) -> None:

@@ -1,1 +1,4 @@
-"""The only room that imports vLLM; every private name of it that loramux relies on is used here and nowhere else."""
+"""The vLLM engine: this package runs in the API process, `engine.worker` in vLLM's worker and scheduler processes.
+
+Only this package imports vLLM, and every private name of vLLM that loramux relies on is used here.
+"""

@@ -1,4 +1,4 @@
-"""The pool's way into vLLM's host memory, without stopping the streams."""
+"""Loads adapters into vLLM's host memory without stopping running streams."""
 
 import asyncio
 from collections.abc import Callable, Set
@@ -7,23 +7,23 @@ from typing import Any
 
 from loramux_adapters.models import VersionId
 from loramux_server.engine.lora_directory import LoraRequests
-from loramux_server.engine.worker.throttle import paced
+from loramux_server.engine.throttle import throttled
 
-FIRST_PAUSE = 0.03
-LONGEST_PAUSE = 0.05
-"""Between two questions whether a load is prepared: each keeps the engine from its next step for a moment."""
-FILL_SECONDS = 0.005
-"""How long streams wait at most while a part of a slot is filled."""
-IDLE_SECONDS = 0.05
-"""How long an engine without streams may be kept from new ones, to be done sooner."""
+FIRST_POLL_SECONDS = 0.03
+MAX_POLL_SECONDS = 0.05
+"""Pauses between polls of a load: each poll delays the engine's next step a little."""
+BUSY_HOLD_SECONDS = 0.005
+"""Longest delay of an engine step while streams run."""
+IDLE_HOLD_SECONDS = 0.05
+"""Longest delay of an engine step while none run."""
 
 
 class EngineLoader:
-    """Loads versions through the worker's own methods (see background.py); `verify` reads a version's files.
+    """A residency Loader; calls the workers' methods of `worker.lora_loading` by `collective_rpc`.
 
-    The files are read twice, here to be checked against the digest and there to be loaded, and what was loaded is
-    entered only if the check was good: weights that changed on disk never run. Both happen at the same time, unless
-    there are streams, which should lose as little of the processor as possible to them.
+    The files are read twice: here by `verify`, which compares their digest, and in the workers. A prepared adapter is
+    committed only if `verify` succeeded, so weights that changed on disk never run. Both reads run at the same time if
+    the engine is idle; while streams run, they are sequential and throttled, to leave the CPU to the model.
     """
 
     def __init__(self, engine: Any, requests: LoraRequests, verify: Callable[[VersionId], object]) -> None:
@@ -33,62 +33,67 @@ class EngineLoader:
         self._thread = ThreadPoolExecutor(1, "verify-adapter")
 
     async def load(self, version: VersionId) -> None:
-        """Bring the version into host memory and a slot; raises what `verify` or vLLM raises."""
+        """Load the version into host memory and, if one is idle, a slot.
+
+        Raises:
+            StoreError: `verify` found that the files are not what was accepted.
+            Exception: any error of vLLM.
+        """
         number = self._requests.of(version).lora_int_id
-        gently = self._engine.output_processor.get_num_unfinished_requests() > 0
+        throttle = self._engine.output_processor.get_num_unfinished_requests() > 0
         try:
-            await (self._read_gently(version) if gently else self._read_at_once(version))
-            seconds = FILL_SECONDS if gently else IDLE_SECONDS
-            filled = await self._call("enter_load", number, seconds)
+            await (self._verify_then_prepare(version) if throttle else self._verify_and_prepare(version))
+            seconds = BUSY_HOLD_SECONDS if throttle else IDLE_HOLD_SECONDS
+            filled = await self._call("commit_load", number, seconds)
             while not all(filled):
                 filled = await self._call("fill_slot", number, seconds)
         except BaseException:
-            await self._call("drop_load", number)
+            await self._call("cancel_load", number)
             raise
 
     async def unload(self, version: VersionId) -> None:
-        """Free the version's host memory and slot."""
+        """Remove the version from host memory and its slot."""
         await self._engine.remove_lora(self._requests.of(version).lora_int_id)
 
     async def pin(self, version: VersionId, *, pinned: bool) -> None:
-        """Keep the version in its slot, or let it go again."""
+        """Pin the version to its slot, or unpin it."""
         await self._call("pin_adapter", self._requests.of(version).lora_int_id, pinned=pinned)
 
     async def slots(self) -> Set[VersionId]:
-        """The versions that hold a slot now."""
+        """Return the versions that occupy a slot now."""
         (numbers, *_) = await self._call("adapters_in_slots")
-        return self._requests.named(numbers)
+        return self._requests.versions(numbers)
 
-    async def _read_gently(self, version: VersionId) -> None:
-        await self._verifying(version, gently=True)
-        await self._read(version, gently=True, seconds=0.0)
+    async def _verify_then_prepare(self, version: VersionId) -> None:
+        await self._verify_in_thread(version, throttle=True)
+        await self._prepare(version, throttle=True, seconds=0.0)
 
-    async def _read_at_once(self, version: VersionId) -> None:
-        reading = asyncio.create_task(self._read(version, gently=False, seconds=IDLE_SECONDS))
-        await asyncio.sleep(0)  # the worker hears of it before this process is busy, too
-        verifying = self._verifying(version, gently=False)
+    async def _verify_and_prepare(self, version: VersionId) -> None:
+        reading = asyncio.create_task(self._prepare(version, throttle=False, seconds=IDLE_HOLD_SECONDS))
+        await asyncio.sleep(0)  # sends the request to the workers before the file check starts
+        verifying = self._verify_in_thread(version, throttle=False)
         try:
             await reading
         finally:
-            await verifying  # damaged files are a better reason than what vLLM made of them
+            await verifying  # the error of a corrupt file is more useful than vLLM's
 
-    async def _read(self, version: VersionId, *, gently: bool, seconds: float) -> None:
-        """Have it prepared; an answer comes between two steps, and waiting for it, `seconds` a time, stops them."""
-        request, pause = self._requests.of(version), FIRST_PAUSE
+    async def _prepare(self, version: VersionId, *, throttle: bool, seconds: float) -> None:
+        """Start the load and poll until all workers have prepared it; each poll may delay a step by `seconds`."""
+        request, pause = self._requests.of(version), FIRST_POLL_SECONDS
         load = (request.lora_name, request.lora_int_id, request.lora_path)
-        prepared = await self._call("begin_load", *load, gently=gently, seconds=seconds)
+        prepared = await self._call("start_load", *load, throttle=throttle, seconds=seconds)
         while not all(prepared):
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, MAX_POLL_SECONDS)
             prepared = await self._call("is_prepared", request.lora_int_id, seconds)
 
-    def _verifying(self, version: VersionId, *, gently: bool) -> asyncio.Future[None]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._check, version, gently)
+    def _verify_in_thread(self, version: VersionId, *, throttle: bool) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._verify_throttled, version, throttle)
 
-    def _check(self, version: VersionId, gently: bool) -> None:
-        with paced(gently=gently):
+    def _verify_throttled(self, version: VersionId, throttle: bool) -> None:
+        with throttled(enabled=throttle):
             self._verify(version)
 
     async def _call(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
-        answers: list[Any] = await self._engine.collective_rpc(method, None, args, kwargs)
-        return answers
+        results: list[Any] = await self._engine.collective_rpc(method, None, args, kwargs)
+        return results

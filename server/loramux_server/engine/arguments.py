@@ -1,4 +1,4 @@
-"""From settings to vLLM's arguments: its own parser and its own names, so that its documentation holds here too."""
+"""Parses engine settings with vLLM's own argument parser, so names and values are those of vLLM's documentation."""
 
 import difflib
 import json
@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from loramux_server.engine.vllm_compat import LACKING, make_arg_parser, validate_parsed_serve_args
+from loramux_server.engine.vllm_compat import UNSUPPORTED_ARGUMENTS, make_arg_parser, validate_parsed_serve_args
 from loramux_server.errors import CannotStart
 
-RESERVED = {
+RESERVED_ARGUMENTS = {
     "model": "LORAMUX_BASE",
     "model_tag": "LORAMUX_BASE",
     "host": "LORAMUX_HOST",
@@ -20,36 +20,36 @@ RESERVED = {
     "api_key": "LORAMUX_API_KEYS",
     "config": "loramux.yaml",
     "lora_modules": "`loramux adapter add`",
-    "enable_lora": "nothing: it is always on",
-    "middleware": "nothing: it has no place here",
-    "worker_extension_cls": "nothing: loramux has one of its own",
-    "disable_log_stats": "nothing: corrupted answers are found by them",
-    "scheduler_cls": "nothing: loramux hands out clean blocks through it",
+    "enable_lora": "nothing, it is always on",
+    "middleware": "nothing, middleware is not supported",
+    "worker_extension_cls": "nothing, loramux sets it",
+    "disable_log_stats": "nothing, statistics are needed to detect NaN values",
+    "scheduler_cls": "nothing, loramux sets it to zero the KV cache",
 }
-"""Arguments of vLLM that loramux decides itself, and what to use instead."""
+"""vLLM arguments that can't be set under `engine`, and what to use instead."""
 
-EXTENSION = "loramux_server.engine.worker.extension.WorkerExtension"
-"""By name, because vLLM imports it in its workers and we never need to."""
+WORKER_EXTENSION = "loramux_server.engine.worker.extension.WorkerExtension"
+"""A name and not an import: only vLLM's workers import it."""
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes for `max_lora_rank`."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM accepts for `max_lora_rank`."""
 
 
 class EngineArgumentError(CannotStart):
-    """A name or value under `engine` that vLLM would not take; the message names the setting."""
+    """An invalid name or value under the setting `engine`."""
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
     def error(self, message: str) -> NoReturn:
-        raise EngineArgumentError(f"LORAMUX_ENGINE__*: vLLM says: {message}")
+        raise EngineArgumentError(f"LORAMUX_ENGINE__*: vLLM refused it: {message}")
 
 
-def rank_limit(ranks: list[int]) -> int:
-    """The smallest `max_lora_rank` that admits adapters of all these ranks, at least vLLM's default of 16.
+def max_lora_rank(ranks: list[int]) -> int:
+    """Return the smallest `max_lora_rank` for adapters of all these ranks, at least vLLM's default of 16.
 
-    A limit that is higher than needed costs speed and memory on every request that uses an adapter.
+    A higher value costs speed and memory on every request that uses an adapter.
     """
-    return next((limit for limit in RANKS if limit >= max([16, *ranks])), RANKS[-1])
+    return next((limit for limit in LORA_RANKS if limit >= max([16, *ranks])), LORA_RANKS[-1])
 
 
 def engine_arguments(base: Path, name: str, options: Mapping[str, Any]) -> Namespace:
@@ -57,35 +57,38 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any]) -> Names
 
     Raises:
         EngineArgumentError: an unknown or reserved name, or a value that vLLM refuses.
-
     """
     parser = make_arg_parser(_Parser())
     actions = {action.dest: action for action in parser._actions}
-    fixed = {"model": str(base), "served_model_name": [name], "enable_lora": True, "worker_extension_cls": EXTENSION}
-    words = [
-        word for key, value in options.items() if key not in LACKING for word in _words(_action(actions, key), value)
-    ]
-    words += [word for key, value in fixed.items() for word in _words(actions[key], value)]
-    arguments: Namespace = parser.parse_args(words)
+    fixed = {
+        "model": str(base),
+        "served_model_name": [name],
+        "enable_lora": True,
+        "worker_extension_cls": WORKER_EXTENSION,
+    }
+    supported = [(key, value) for key, value in options.items() if key not in UNSUPPORTED_ARGUMENTS]
+    command_line = [text for key, value in supported for text in _command_line(_find_action(actions, key), value)]
+    command_line += [text for key, value in fixed.items() for text in _command_line(actions[key], value)]
+    arguments: Namespace = parser.parse_args(command_line)
     try:
         validate_parsed_serve_args(arguments)
     except (TypeError, ValueError) as error:
-        raise EngineArgumentError(f"LORAMUX_ENGINE__*: vLLM says: {error}") from error
+        raise EngineArgumentError(f"LORAMUX_ENGINE__*: vLLM refused it: {error}") from error
     return arguments
 
 
-def _action(actions: Mapping[str, Action], name: str) -> Action:
-    if name in RESERVED:
-        raise EngineArgumentError(f"the engine's `{name}` is not set directly: use {RESERVED[name]}")
+def _find_action(actions: Mapping[str, Action], name: str) -> Action:
+    if name in RESERVED_ARGUMENTS:
+        raise EngineArgumentError(f"the engine argument `{name}` can't be set directly; use {RESERVED_ARGUMENTS[name]}")
     if name not in actions:
         close = difflib.get_close_matches(name, actions, n=1)
         hint = f"; did you mean `{close[0]}`?" if close else ""
-        raise EngineArgumentError(f"vLLM has no argument `{name}`{hint}")
+        raise EngineArgumentError(f"unknown vLLM argument `{name}`{hint}")
     return actions[name]
 
 
-def _words(action: Action, value: Any) -> Iterator[str]:
-    """`value` as it would stand on vLLM's command line."""
+def _command_line(action: Action, value: Any) -> Iterator[str]:
+    """Yield the arguments of vLLM's command line that set `value`."""
     flag = action.option_strings[0]
     match value:
         case None:

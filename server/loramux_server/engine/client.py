@@ -1,4 +1,4 @@
-"""RoutedEngine: vLLM's engine client with a lease around, and a tally of, everything that it generates."""
+"""Wraps vLLM's engine client: leases adapters, and measures and meters every run."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -15,38 +15,42 @@ from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.residency.ports import Lease
 from loramux_server.engine.vllm_compat import GracefulHTTPError
 from loramux_server.errors import from_adapter_error
-from loramux_server.metering.charging import Accounts
-from loramux_server.metering.cost_allocation import Work
-from loramux_server.metering.usage_record import Route, RunFacts
+from loramux_server.metering.charging import ChargingMeter
+from loramux_server.metering.cost_allocation import ProcessedTokens
+from loramux_server.metering.usage_record import Route, RunStats
 from loramux_server.request_context import current_request
 
-BASE = Route()
-CORRUPTION = "it computed values that are no numbers"
+BASE_ROUTE = Route()
+CORRUPTION_REASON = "it computed NaN or infinite values"
 
 
-class RoutedEngine:
-    """An `EngineClient` for vLLM's OpenAI handlers; what is not here is the wrapped engine's own.
+class LeasingEngineClient:
+    """An `EngineClient` for vLLM's OpenAI handlers; delegates everything else to the wrapped engine.
 
-    A generate on an adapter starts when its version is in the engine's host memory and not before, so vLLM never
-    reads a disk inside a step and never evicts on its own. A version that computes NaN is handed to `quarantine` with
-    the reason, which must keep new requests from it at once. `accounts` bill what a generate does in the engine.
+    A run on an adapter starts only once the version is in the engine's host memory, so vLLM never reads a disk in a
+    step and never evicts by itself. `quarantine(version, reason)` is called when a version computes NaN or infinite
+    values, and must block new requests immediately. `meter` allocates the engine's cost to the request.
     """
 
     def __init__(
-        self, engine: Any, pool: AdapterPool, quarantine: Callable[[VersionId, str], None], accounts: Accounts
+        self, engine: Any, pool: AdapterPool, quarantine: Callable[[VersionId, str], None], meter: ChargingMeter
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._quarantine = quarantine
-        self._accounts = accounts
+        self._meter = meter
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Refuse with a real HTTP status what could not run: called before a stream has begun."""
+        """Refuse a request that could not run; vLLM's handlers call this before the response starts.
+
+        Raises:
+            GracefulHTTPError: the adapter of the request can't be served now.
+        """
         self._engine.check_admission(n, request_id)
-        with _refusals():
+        with _as_http_errors():
             for version in current_request.get().versions.values():
                 self._pool.check(version)
 
@@ -59,100 +63,107 @@ class RoutedEngine:
         lora_request: LoRARequest | None = None,
         **options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Run on the base or on a leased version, and leave the run's facts with the HTTP request."""
+        """Run on the base or on a leased version; adds the run's statistics to the current request.
+
+        Raises:
+            GracefulHTTPError: the version can't be leased, or it computed NaN or infinite values.
+            RuntimeError: the base computed NaN or infinite values.
+        """
         version = VersionId.parse(lora_request.lora_name) if lora_request else None
         request = current_request.get()
-        run = request.begin_run(Route(version.name, version.digest) if version else BASE)
-        tally, lease = Tally(prompt, sampling_params), None
+        run = request.begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
+        accumulator, lease = RunAccumulator(prompt, sampling_params), None
         try:
-            with _refusals():
+            with _as_http_errors():
                 lease = await self._pool.lease(version) if version else None
             outputs = self._engine.generate(prompt, sampling_params, request_id, lora_request=lora_request, **options)
             async with aclosing(outputs):
-                with self._accounts.in_engine(request.share, tally.work):
+                with self._meter.track_engine_time(request.share, accumulator.processed_tokens):
                     async for output in outputs:
-                        tally.add(output)
-                        if tally.is_corrupted:
-                            self._give_up(version)
+                        accumulator.add(output)
+                        if accumulator.is_corrupted:
+                            self._fail_corrupted(version)
                         yield output
         finally:
             if lease:
                 lease.release()
-            run.finish(tally.facts(lease))
+            run.finish(accumulator.stats(lease))
 
-    def _give_up(self, version: VersionId | None) -> NoReturn:
-        """End a request whose logits are no numbers: what it got and what would follow is garbage."""
+    def _fail_corrupted(self, version: VersionId | None) -> NoReturn:
+        """End a run whose logits are NaN or infinite: its output is meaningless."""
         if version is None:
-            raise RuntimeError("The base computed values that are no numbers.")
-        self._quarantine(version, CORRUPTION)
-        with _refusals():
-            raise VersionQuarantined(f"{version} was taken out of service: {CORRUPTION}.")
+            raise RuntimeError("The base computed NaN or infinite values.")
+        self._quarantine(version, CORRUPTION_REASON)
+        with _as_http_errors():
+            raise VersionQuarantined(f"{version} was quarantined: {CORRUPTION_REASON}.")
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what the adapters' room refuses into an exception for which vLLM's handlers keep the status.
+def _as_http_errors() -> Iterator[None]:
+    """Convert an AdapterError to an exception whose HTTP status vLLM's handlers keep.
 
-    The refusal itself stays with the request: the error envelope takes its code and Retry-After from there.
+    The error is also stored in the request context, where the error envelope reads its code and Retry-After.
     """
     try:
         yield
     except AdapterError as error:
         refusal = from_adapter_error(error)
-        if isinstance(error, VersionNotFound):  # it was removed after the name was resolved
+        if isinstance(error, VersionNotFound):  # removed after the name was resolved
             refusal.code, refusal.param = "model_not_found", "model"
         current_request.get().refusal = refusal
         raise GracefulHTTPError(refusal.message, HTTPStatus(refusal.status)) from error
 
 
-class Tally:
-    """Adds up one generate's outputs; per token it costs an addition."""
+class RunAccumulator:
+    """Accumulates the statistics of one run from its outputs; costs one addition per token."""
 
     def __init__(self, prompt: Any, params: SamplingParams) -> None:
         self._input_tokens = len(prompt.get("prompt_token_ids", ())) if isinstance(prompt, dict) else 0
         self._is_delta = params.output_kind is RequestOutputKind.DELTA
         self._sequences = params.n
-        self._tokens: dict[int, int] = {}
+        self._token_counts: dict[int, int] = {}
         self._last: RequestOutput | None = None
 
     def add(self, output: RequestOutput) -> None:
-        """Count what `output` brings: new tokens in a stream of deltas, all tokens so far otherwise."""
+        """Count the tokens of `output`: new ones if the output kind is DELTA, else all so far."""
         self._last = output
         for completion in output.outputs:
-            before = self._tokens.get(completion.index, 0) if self._is_delta else 0
-            self._tokens[completion.index] = before + len(completion.token_ids)
+            before = self._token_counts.get(completion.index, 0) if self._is_delta else 0
+            self._token_counts[completion.index] = before + len(completion.token_ids)
 
-    def work(self) -> Work:
-        """What the engine has done so far; a prompt's part of it is known with the first token."""
+    def processed_tokens(self) -> ProcessedTokens:
+        """Return the processed tokens so far; those of the prompt are known with the first output."""
         if self._last is None:
-            return Work()
-        return Work(self._input_tokens - (self._last.num_cached_tokens or 0), sum(self._tokens.values()))
+            return ProcessedTokens()
+        return ProcessedTokens(
+            self._input_tokens - (self._last.num_cached_tokens or 0), sum(self._token_counts.values())
+        )
 
     @property
     def is_corrupted(self) -> bool:
-        """Whether the engine saw values that are no numbers, as far as the last output tells."""
+        """Whether the last output reports NaN or infinite values."""
         return bool(self._last and self._last.metrics and self._last.metrics.is_corrupted)
 
-    def facts(self, lease: Lease | None) -> RunFacts:
-        """What is known of the run now, be it finished or cut off; moments are seconds from the call of generate."""
+    def stats(self, lease: Lease | None) -> RunStats:
+        """Return the statistics so far, also of an aborted run; moments are seconds since the call of generate."""
         counts: dict[str, Any] = {
             "input_tokens": self._input_tokens,
-            "output_tokens": sum(self._tokens.values()),
+            "output_tokens": sum(self._token_counts.values()),
             "sequences": self._sequences,
             "lease_wait": lease.waited if lease else 0.0,
             "cold": bool(lease and lease.cold),
         }
-        stats = self._last.metrics if self._last else None
-        if self._last is None or stats is None or not stats.first_token_ts:
-            return RunFacts(**counts)
-        first_token = counts["lease_wait"] + stats.first_token_latency
-        return RunFacts(
+        metrics = self._last.metrics if self._last else None
+        if self._last is None or metrics is None or not metrics.first_token_ts:
+            return RunStats(**counts)
+        first_token = counts["lease_wait"] + metrics.first_token_latency
+        return RunStats(
             **counts,
             cached_tokens=self._last.num_cached_tokens or 0,
-            queue=max(0.0, stats.scheduled_ts - stats.queued_ts),
+            queue=max(0.0, metrics.scheduled_ts - metrics.queued_ts),
             first_token=first_token,
-            last_token=first_token + stats.last_token_ts - stats.first_token_ts,
+            last_token=first_token + metrics.last_token_ts - metrics.first_token_ts,
             finish_reason=next((out.finish_reason for out in self._last.outputs if out.finish_reason), None),
-            preemptions=getattr(stats, "num_preemptions", 0),  # vLLM 0.26 does not count them
-            corrupted=stats.is_corrupted,
+            preemptions=getattr(metrics, "num_preemptions", 0),  # vLLM 0.26 does not count them
+            corrupted=metrics.is_corrupted,
         )

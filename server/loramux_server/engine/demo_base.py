@@ -1,7 +1,7 @@
-"""Turns a GGUF file into the folder that vLLM reads: `python -m loramux_server.engine.demo_base GGUF FOLDER`.
+"""Converts a GGUF file to a folder that vLLM can load: `python -m loramux_server.engine.demo_base GGUF FOLDER`.
 
-A program of its own, because torch and transformers take seconds to import and a gigabyte to work in, and the server
-needs neither for this again.
+Runs in its own process, because torch and transformers need seconds to import and a gigabyte of memory, and the server
+needs the conversion only once.
 """
 
 import sys
@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 def convert(source: Path, folder: Path) -> None:
     """Write the model and tokenizer of `source` to `folder` as float32 safetensors.
 
-    float32, because dequantized 4-bit weights are not bfloat16 numbers, and vLLM rounds to its own dtype as it loads.
+    bfloat16 can't represent all dequantized 4-bit weights; vLLM converts to its own dtype when it loads.
     """
-    place = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(**place)
+    location = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(**location)
     model = AutoModelForCausalLM.from_pretrained(
-        **place, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        **location, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,8 +1,8 @@
-"""A deterministic engine in place of vLLM's: no weights, no process, the same handlers above it.
+"""A deterministic fake of vLLM's engine client: no weights, no processes.
 
-It has vLLM's real configuration, tokenizer and input processing, so that everything above `generate` in a test is what
-runs in production. Its answers name the route that they ran on, and it refuses what loramux must never do: to generate
-on a version that is not in its memory, and to hold more versions than it was told it can.
+It uses vLLM's real configuration, tokenizer and input processing, so everything above `generate` is the same as in
+production. Its answers name their route, and it fails on what loramux must never do: generate on a version that is not
+loaded, or load more versions than `max_cpu_loras`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from vllm.v1.metrics.stats import RequestStateStats
 
 
 class FakeEngine:
-    """An `EngineClient` whose answers are `[ROUTE] ` and words that count up, a token each `seconds_per_token`."""
+    """An `EngineClient` that answers `[ROUTE] 0 1 2 ...`, one token per `seconds_per_token`."""
 
     def __init__(self, arguments: Namespace, seconds_per_token: float = 0.0, seconds_per_load: float = 0.0) -> None:
         self.vllm_config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
@@ -43,114 +43,118 @@ class FakeEngine:
         self.without_effect: set[str] = set()
         self.corrupt: set[str] = set()
         self.running = 0
-        self.gentle_loads = 0
+        self.throttled_loads = 0
         self.errored = False
 
     @property
     def is_running(self) -> bool:
-        """Whether it still answers."""
+        """Whether it has not died."""
         return not self.errored
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it stopped answering."""
+        """Whether it has died."""
         return self.errored
 
     @property
     def dead_error(self) -> BaseException:
-        """What its callers get once it is dead."""
+        """The error of every call after `die`."""
         error: BaseException = EngineDeadError()
         return error
 
     def die(self) -> None:
-        """Fail every generate, now and later, as a killed engine process does."""
+        """Fail all running and later generate calls, as after the death of the engine process."""
         self.errored = True
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
         """Admit everything, as vLLM does unless it is given limits."""
 
     async def get_supported_tasks(self) -> tuple[str, ...]:
-        """Generation, and nothing else."""
+        """Return the task of generation."""
         return ("generate",)
 
     async def is_tracing_enabled(self) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     async def do_log_stats(self) -> None:
-        """It keeps none."""
+        """Do nothing."""
 
     async def reset_mm_cache(self) -> None:
-        """It has none."""
+        """Do nothing."""
 
     async def check_health(self) -> None:
-        """Raise if dead."""
+        """Check that it has not died.
+
+        Raises:
+            EngineDeadError: it has.
+        """
         if self.errored:
             raise self.dead_error
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """There is nothing to stop."""
+        """Do nothing."""
 
     async def collective_rpc(
         self, method: str, _timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
-        """Do what its one worker would do, with the methods below."""
+        """Call one of the worker methods below; returns the result of its single worker."""
         return [getattr(self, method)(*args, **kwargs)]
 
     @property
     def output_processor(self) -> "FakeEngine":
-        """The part of vLLM's client that counts requests."""
+        """Stands in for vLLM's OutputProcessor."""
         return self
 
     def get_num_unfinished_requests(self) -> int:
-        """How many requests are being answered."""
+        """Return the number of running requests."""
         return self.running
 
-    def begin_load(self, name: str, number: int, _path: str, *, gently: bool, seconds: float) -> bool:
-        """Begin to take a version into memory."""
-        self.gentle_loads += gently
+    def start_load(self, name: str, number: int, _path: str, *, throttle: bool, seconds: float) -> bool:
+        """Start to load a version."""
+        self.throttled_loads += throttle
         self.loading[number] = (name, time.monotonic() + self.seconds_per_load)
         return self.is_prepared(number, seconds)
 
     def is_prepared(self, number: int, _seconds: float) -> bool:
-        """Whether the load is done; refuse it if its name is in `refused_loads`."""
+        """Return whether the load is done; fails if its name is in `refused_loads`."""
         name, ready_at = self.loading[number]
         if name in self.refused_loads:
             raise RuntimeError(f"refused {name}")
         return time.monotonic() >= ready_at
 
-    def enter_load(self, number: int, seconds: float) -> bool:
-        """Take a version into memory."""
+    def commit_load(self, number: int, seconds: float) -> bool:
+        """Make a prepared version available."""
         name, _ = self.loading.pop(number)
         self.loads.append(name)
         self.loaded[number] = name
         if len(self.loaded) > self.capacity:
-            raise AssertionError(f"more than {self.capacity} versions in the engine: vLLM would evict one itself")
+            raise AssertionError(f"more than {self.capacity} versions in the engine: vLLM would evict one by itself")
         return self.fill_slot(number, seconds)
 
     def fill_slot(self, _number: int, _seconds: float) -> bool:
-        """It has no slots to fill."""
+        """Return True: there are no slots to fill."""
         return True
 
-    def drop_load(self, number: int) -> None:
-        """Forget a load."""
+    def cancel_load(self, number: int) -> None:
+        """Cancel a load."""
         self.loading.pop(number, None)
 
     def pin_adapter(self, number: int, *, pinned: bool) -> None:
-        """Note that a version in memory is pinned, or not any more."""
+        """Pin or unpin a loaded version."""
         (self.pinned.add if pinned else self.pinned.discard)(self.loaded[number])
 
     def adapters_in_slots(self) -> list[int]:
-        """As many of the versions in memory as there are slots."""
+        """Return loaded versions, at most `max_loras`."""
         return sorted(self.loaded)[: self.vllm_config.lora_config.max_loras]
 
     async def remove_lora(self, lora_id: int) -> bool:
-        """Drop a version from memory."""
+        """Unload a version; returns whether it was loaded."""
         self.pinned.discard(self.loaded.get(lora_id, ""))
         return self.loaded.pop(lora_id, None) is not None
 
     async def list_loras(self) -> set[int]:
-        """The numbers of the versions in memory."""
+        """Return the ids of the loaded versions."""
         return set(self.loaded)
 
     async def generate(
@@ -162,34 +166,34 @@ class FakeEngine:
         lora_request: LoRARequest | None = None,
         **_options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Answer `[ROUTE] one two three ...` to any prompt."""
+        """Answer `[ROUTE] 0 1 2 ...` to any prompt."""
         self._check_loaded(lora_request)
         name = lora_request.lora_name if lora_request else ""
         stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic(), scheduled_ts=time.monotonic())
-        made: list[list[int]] = [[] for _ in range(sampling_params.n)]
+        generated: list[list[int]] = [[] for _ in range(sampling_params.n)]
         self.running += 1
         try:
-            words = self._words(lora_request)
-            while not all(len(tokens) == sampling_params.max_tokens for tokens in made):
+            answer = self._answer_tokens(lora_request)
+            while not all(len(tokens) == sampling_params.max_tokens for tokens in generated):
                 await asyncio.sleep(self.seconds_per_token)
                 await self.check_health()
                 self._check_loaded(lora_request)
-                token = next(words)
-                for tokens in made:
+                token = next(answer)
+                for tokens in generated:
                     tokens.append(token)
-                _stamp(stats, len(made[0]))
+                _update_stats(stats, len(generated[0]))
                 stats.is_corrupted = name in self.corrupt
-                finished = len(made[0]) == sampling_params.max_tokens
+                finished = len(generated[0]) == sampling_params.max_tokens
                 if finished or sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
-                    yield self._output(request_id, prompt, made, sampling_params, stats, lora_request)
+                    yield self._output(request_id, prompt, generated, sampling_params, stats, lora_request)
         finally:
             self.running -= 1
 
     def _check_loaded(self, lora_request: LoRARequest | None) -> None:
         if lora_request is not None and lora_request.lora_int_id not in self.loaded:
-            raise AssertionError(f"{lora_request.lora_name} generates without being in the engine's memory")
+            raise AssertionError(f"{lora_request.lora_name} generates without being loaded")
 
-    def _words(self, lora_request: LoRARequest | None) -> Iterator[int]:
+    def _answer_tokens(self, lora_request: LoRARequest | None) -> Iterator[int]:
         route = lora_request.lora_name if lora_request else "base"
         yield from self.renderer.tokenizer.encode(f"[{route}]", add_special_tokens=False)
         number = 0
@@ -198,7 +202,7 @@ class FakeEngine:
             number += 1
 
     def _prompt_logprobs(self, tokens: list[int], params: SamplingParams, lora_request: LoRARequest | None) -> Any:
-        """The same for every token on a route, and another value on each."""
+        """One value for all tokens of a route, different for each route."""
         if params.prompt_logprobs is None:
             return None
         name = lora_request.lora_name if lora_request else ""
@@ -210,13 +214,13 @@ class FakeEngine:
         self,
         request_id: str,
         prompt: Any,
-        made: list[list[int]],
+        generated: list[list[int]],
         params: SamplingParams,
         stats: RequestStateStats,
         lora_request: LoRARequest | None,
     ) -> RequestOutput:
-        finished = len(made[0]) == params.max_tokens
-        news = slice(-1, None) if params.output_kind is RequestOutputKind.DELTA else slice(None)
+        finished = len(generated[0]) == params.max_tokens
+        new_tokens = slice(-1, None) if params.output_kind is RequestOutputKind.DELTA else slice(None)
         return RequestOutput(
             request_id=request_id,
             prompt=None,
@@ -225,13 +229,13 @@ class FakeEngine:
             outputs=[
                 CompletionOutput(
                     index=index,
-                    text=self.renderer.tokenizer.decode(tokens[news]),
-                    token_ids=tokens[news],
+                    text=self.renderer.tokenizer.decode(tokens[new_tokens]),
+                    token_ids=tokens[new_tokens],
                     cumulative_logprob=None,
                     logprobs=None,
                     finish_reason="length" if finished else None,
                 )
-                for index, tokens in enumerate(made)
+                for index, tokens in enumerate(generated)
             ],
             finished=finished,
             metrics=stats,
@@ -240,7 +244,7 @@ class FakeEngine:
         )
 
 
-def _stamp(stats: RequestStateStats, tokens: int) -> None:
+def _update_stats(stats: RequestStateStats, tokens: int) -> None:
     stats.num_generation_tokens, stats.last_token_ts = tokens, time.monotonic()
     if tokens == 1:
         stats.first_token_ts, stats.first_token_latency = time.monotonic(), time.time() - stats.arrival_time

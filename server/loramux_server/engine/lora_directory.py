@@ -1,4 +1,4 @@
-"""The Mapping in which vLLM's OpenAI handlers look a request's `model` up."""
+"""The mapping from model names to LoRA requests for vLLM's OpenAI handlers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
@@ -13,61 +13,69 @@ from loramux_server.errors import from_adapter_error
 from loramux_server.request_context import RequestContext, current_request
 
 
-class Catalogue(Protocol):
-    """What names mean now; answers from memory."""
+class NameResolver(Protocol):
+    """Resolves names to versions, from memory."""
 
     def resolve(self, name: str, sticky: str | None) -> VersionId | None:
-        """The version that a request for `name` (an alias or NAME@DIGEST) runs on; raises AdapterError."""
+        """Return the version for `name` (an alias or NAME@DIGEST), None for an unknown name.
+
+        Raises:
+            AdapterError: the version can't be served.
+        """
 
     def path(self, version: VersionId) -> Path:
-        """The folder of its weights."""
+        """Return the folder of the version's weights."""
 
 
 class LoraRequests:
-    """The name, number and path under which the engine knows each version.
+    """The LoRARequest (name, id and path) of each version.
 
-    vLLM hashes its prefix cache by the name and finds an adapter in memory by the number, so both belong to one
-    immutable version for the life of the process.
+    vLLM hashes its prefix cache by the name and looks up adapters by the id, so both belong to one immutable version
+    for the lifetime of the process.
     """
 
-    def __init__(self, catalogue: Catalogue, base_name: str) -> None:
-        self._catalogue = catalogue
+    def __init__(self, resolver: NameResolver, base_name: str) -> None:
+        self._resolver = resolver
         self._base_name = base_name
-        self._numbers = count(1)
-        self._known: dict[VersionId, LoRARequest] = {}
+        self._next_id = count(1)
+        self._requests: dict[VersionId, LoRARequest] = {}
         self._versions: dict[int, VersionId] = {}
 
     def of(self, version: VersionId) -> LoRARequest:
-        """The engine's handle on `version`, the same one every time."""
-        known = self._known.get(version)
-        if known is None:
-            path = self._path(version)
-            known = LoRARequest(str(version), next(self._numbers), path, base_model_name=self._base_name)
-            self._known[version] = known
-            self._versions[known.lora_int_id] = version
-        return known
+        """Return the LoRARequest of `version`, the same object every time.
 
-    def named(self, numbers: Iterable[int]) -> set[VersionId]:
-        """The versions that the engine knows by these numbers."""
-        return {self._versions[number] for number in numbers if number in self._versions}
+        Raises:
+            VersionNotFound: the version was removed.
+        """
+        lora_request = self._requests.get(version)
+        if lora_request is None:
+            path = self._path(version)
+            lora_request = LoRARequest(str(version), next(self._next_id), path, base_model_name=self._base_name)
+            self._requests[version] = lora_request
+            self._versions[lora_request.lora_int_id] = version
+        return lora_request
+
+    def versions(self, lora_int_ids: Iterable[int]) -> set[VersionId]:
+        """Return the versions with these ids."""
+        return {self._versions[number] for number in lora_int_ids if number in self._versions}
 
     def _path(self, version: VersionId) -> str:
         try:
-            return str(self._catalogue.path(version))
+            return str(self._resolver.path(version))
         except KeyError:
-            raise VersionNotFound(f"{version} was removed meanwhile.") from None
+            raise VersionNotFound(f"{version} was removed.") from None
 
 
 class AdapterDirectory(Mapping[str, LoRARequest]):
-    """Resolves a request's `model` to one version, once a request.
+    """Resolves the `model` of a request to a version, once per request.
 
-    vLLM asks twice (`in`, then `[]`), and the alias may move in between: the first answer is kept with the request.
-    Iterating yields nothing, because vLLM walks over all values at every chat request on the base to look for adapters
-    of modalities, which loramux does not have; our own `/v1/models` lists the adapters.
+    vLLM looks a name up twice (`in`, then `[]`), and the alias may move in between, so the first result is kept in the
+    request context. Iteration yields nothing: at each chat request on the base, vLLM iterates over all values to find
+    adapters of modalities, which loramux does not have. Our own `/v1/models` lists the adapters.
     """
 
-    def __init__(self, catalogue: Catalogue, requests: LoraRequests) -> None:
-        self._catalogue = catalogue
+    def __init__(self, resolver: NameResolver, requests: LoraRequests) -> None:
+        self._resolver = resolver
         self._requests = requests
 
     def __getitem__(self, name: str) -> LoRARequest:
@@ -77,9 +85,9 @@ class AdapterDirectory(Mapping[str, LoRARequest]):
         return self._requests.of(version)
 
     def _resolve(self, name: str, request: RequestContext) -> VersionId:
-        """What `name` means for this request; why it means nothing stays with the request, for vLLM knows only 404."""
+        """Resolve `name`; keep an error in the request context, because vLLM turns a KeyError into a plain 404."""
         try:
-            version = self._catalogue.resolve(name, request.sticky)
+            version = self._resolver.resolve(name, request.sticky)
         except AdapterError as error:
             request.refusal = from_adapter_error(error)
             version = None

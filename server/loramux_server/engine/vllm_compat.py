@@ -1,7 +1,7 @@
-"""What vLLM has in other places in other versions: where 0.32 has it, and where 0.26 does.
+"""Imports names that differ between vLLM 0.32 and 0.26.
 
-0.26 is the newest that is built for torch 2.11, which some CUDA machines without a network have; only the load tests of
-loadtests/gpu are run there. What it lacks altogether is made up for as far as they need it.
+0.26 is the newest version for torch 2.11, which some CUDA machines without network access have. Only the GPU load tests
+run there; replacements for missing names cover what those need.
 """
 
 from typing import Any
@@ -12,25 +12,26 @@ try:
     from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
     from vllm.exceptions import GracefulHTTPError
 
-    LACKING: frozenset[str] = frozenset()
+    UNSUPPORTED_ARGUMENTS: frozenset[str] = frozenset()
+    """Engine arguments that this vLLM does not have; they are ignored."""
 except ImportError:
     from vllm.entrypoints.openai.api_server import init_app_state
     from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
 
-    LACKING = frozenset({"tool_strict_level"})
+    UNSUPPORTED_ARGUMENTS = frozenset({"tool_strict_level"})
 
     class GracefulHTTPError(ValueError):  # type: ignore[no-redef]
-        """A refusal, of which 0.26's handlers make a 400."""
+        """A refused request; the handlers of 0.26 answer 400."""
 
         def __init__(self, message: str, _status: object) -> None:
             super().__init__(message)
 
     def init_exception_handler(app: Any) -> None:
-        """0.26 has handlers on its own application alone; ours then answers with its envelope."""
+        """Do nothing: 0.26 adds handlers only to its own application; our error envelope replaces them."""
 
 
 __all__ = [
-    "LACKING",
+    "UNSUPPORTED_ARGUMENTS",
     "GracefulHTTPError",
     "init_app_state",
     "init_exception_handler",

@@ -80,10 +80,10 @@ async def test_while_requests_run_files_are_checked_first_and_then_read_gently(e
     engine.running = 1
     loads_at_check: list[int] = []
     await loader_of(engine, lambda _: loads_at_check.append(len(engine.loading))).load(TONE)
-    assert (loads_at_check, engine.gentle_loads) == ([0], 1)
+    assert (loads_at_check, engine.throttled_loads) == ([0], 1)
     engine.running = 0
     await loader_of(engine).load(INTENT)
-    assert engine.gentle_loads == 1
+    assert engine.throttled_loads == 1
 
 
 async def test_files_that_are_not_what_was_accepted_never_enter(engine: FakeEngine) -> None:

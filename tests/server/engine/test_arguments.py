@@ -5,14 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loramux_server.base_model import ResolvedBase
-from loramux_server.engine.arguments import RANKS, RESERVED, EngineArgumentError, engine_arguments, rank_limit
+from loramux_server.engine.arguments import (
+    LORA_RANKS,
+    RESERVED_ARGUMENTS,
+    EngineArgumentError,
+    engine_arguments,
+    max_lora_rank,
+)
 
 
 def parsed(base: ResolvedBase, **options: Any) -> Any:
     return engine_arguments(base.path, base.name, options)
 
 
-def test_options_of_every_kind_arrive_as_vllm_parses_them(tiny_base: ResolvedBase) -> None:
+def test_options_of_every_kind_are_parsed_by_vllm(tiny_base: ResolvedBase) -> None:
     arguments = parsed(
         tiny_base,
         max_loras=3,
@@ -35,21 +41,21 @@ def test_the_base_and_adapters_are_always_as_loramux_has_them(tiny_base: Resolve
     assert arguments.enable_lora
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED))
-def test_what_loramux_decides_is_refused_with_what_to_set_instead(tiny_base: ResolvedBase, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(RESERVED_ARGUMENTS))
+def test_reserved_arguments_are_refused_with_the_setting_to_use(tiny_base: ResolvedBase, name: str) -> None:
     with pytest.raises(EngineArgumentError) as caught:
         parsed(tiny_base, **{name: "x"})
-    assert RESERVED[name] in str(caught.value)
+    assert RESERVED_ARGUMENTS[name] in str(caught.value)
 
 
-def test_an_unknown_name_is_refused_with_the_one_it_is_close_to(tiny_base: ResolvedBase) -> None:
+def test_an_unknown_name_is_refused_with_a_suggestion(tiny_base: ResolvedBase) -> None:
     with pytest.raises(EngineArgumentError, match="`max_lora`; did you mean `max_loras`"):
         parsed(tiny_base, max_lora=3)
 
 
 @pytest.mark.parametrize("options", [{"max_loras": "many"}, {"dtype": "float99"}, {"tool_call_parser": ""}])
-def test_a_value_that_vllm_refuses_is_told_in_its_words(tiny_base: ResolvedBase, options: dict[str, Any]) -> None:
-    with pytest.raises(EngineArgumentError, match="vLLM says"):
+def test_a_value_that_vllm_refuses_is_reported(tiny_base: ResolvedBase, options: dict[str, Any]) -> None:
+    with pytest.raises(EngineArgumentError, match="vLLM refused it"):
         parsed(tiny_base, enable_auto_tool_choice=True, **options)
 
 
@@ -59,16 +65,16 @@ def test_a_value_that_looks_like_an_option_stays_a_value(tiny_base: ResolvedBase
 
 
 @given(st.lists(st.integers(1, 512)))
-def test_the_rank_limit_admits_every_adapter_and_is_no_higher_than_it_needs_to_be(ranks: list[int]) -> None:
-    limit = rank_limit(ranks)
+def test_max_lora_rank_is_the_lowest_that_admits_every_adapter(ranks: list[int]) -> None:
+    limit = max_lora_rank(ranks)
     assert limit >= max([16, *ranks])
-    assert limit in RANKS
-    assert not any(max([16, *ranks]) <= lower < limit for lower in RANKS)
+    assert limit in LORA_RANKS
+    assert not any(max([16, *ranks]) <= lower < limit for lower in LORA_RANKS)
 
 
-def test_an_adapter_beyond_all_limits_gets_the_highest() -> None:
-    assert rank_limit([100_000]) == RANKS[-1]
+def test_a_rank_above_all_limits_gets_the_highest() -> None:
+    assert max_lora_rank([100_000]) == LORA_RANKS[-1]
 
 
 def test_reserved_names_are_names_that_vllm_has(tiny_base: ResolvedBase) -> None:
-    assert set(RESERVED) <= set(vars(parsed(tiny_base)))
+    assert set(RESERVED_ARGUMENTS) <= set(vars(parsed(tiny_base)))

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from loramux_adapters.finetuning.errors import RefusedChat
+from loramux_adapters.finetuning.errors import ChatTemplateError
 from loramux_server.engine.chat_tokens import EngineChatTokens
 
 CHAT = [{"role": "user", "content": "Hi"}]
@@ -23,11 +23,11 @@ def tokens(answer: Any) -> EngineChatTokens:
 
 
 def test_a_prompt_is_counted_with_what_invites_the_answer() -> None:
-    assert (tokens(5).prompt(CHAT), tokens(5).whole(CHAT)) == (6, 5)
+    assert (tokens(5).count_prompt(CHAT), tokens(5).count_conversation(CHAT)) == (6, 5)
 
 
 @pytest.mark.parametrize("error", [TemplateError("roles must alternate"), ValueError("an empty conversation")])
 def test_what_the_template_has_no_form_for_is_refused_in_its_words(error: Exception) -> None:
-    for count in (tokens(error).prompt, tokens(error).whole):
-        with pytest.raises(RefusedChat, match=f"the base's chat template refuses it: {error}"):
+    for count in (tokens(error).count_prompt, tokens(error).count_conversation):
+        with pytest.raises(ChatTemplateError, match=f"the base's chat template refuses it: {error}"):
             count(CHAT)

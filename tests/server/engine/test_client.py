@@ -1,4 +1,4 @@
-"""What becomes of a request, and of others, when the engine says that a version computes values that are no numbers."""
+"""Requests and their neighbours when a version computes NaN or infinite values."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
 
 
 def state_of(tiny: TinyServer, version: str) -> tuple[VersionState, str | None]:
-    record = tiny.server.library.catalogue.version(version)
+    record = tiny.server.adapter_service.resolver.version(version)
     assert record is not None
     return record.state, record.reason
 
@@ -34,7 +34,7 @@ async def until_left(tiny: TinyServer, version: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_corrupt_answer_becomes_an_error_and_its_version_serves_no_more(tiny: TinyServer, stream: bool) -> None:
+async def test_a_corrupt_answer_becomes_an_error_and_its_version_is_quarantined(tiny: TinyServer, stream: bool) -> None:
     version, other = await tiny.add("tone"), await tiny.add("intent", seed=1)
     tiny.engine.corrupt.add(version)
     for model in ("tone", "tone", version):  # it is found once, and refused from then on
@@ -42,7 +42,7 @@ async def test_a_corrupt_answer_becomes_an_error_and_its_version_serves_no_more(
             await tiny.chat(model, stream=stream)
         assert (caught.value.status_code, caught.value.code) == (503, "adapter_quarantined")
         assert caught.value.response.headers["x-should-retry"] == "false"
-    assert state_of(tiny, version) == (VersionState.QUARANTINED, "it computed values that are no numbers")
+    assert state_of(tiny, version) == (VersionState.QUARANTINED, "it computed NaN or infinite values")
     await until_left(tiny, version)
     assert not tiny.engine.running
     assert (await tiny.chat("intent")).choices[0].message.content.startswith(f"[{other}]"[:10])
@@ -64,7 +64,7 @@ async def test_a_stream_that_becomes_corrupt_ends_with_an_error_and_is_aborted_i
     assert not tiny.engine.running
 
 
-async def test_requests_in_flight_on_a_corrupt_version_end_alike_and_those_on_others_go_on(tiny: TinyServer) -> None:
+async def test_all_requests_on_a_corrupt_version_fail_and_those_on_others_continue(tiny: TinyServer) -> None:
     version, other = await tiny.add("tone"), await tiny.add("intent", seed=1)
     tiny.engine.seconds_per_token = 0.002
     asked = [asyncio.create_task(tiny.chat(name)) for name in ("tone", "intent", "tiny", "tone", "intent", "tone")]
@@ -78,9 +78,9 @@ async def test_requests_in_flight_on_a_corrupt_version_end_alike_and_those_on_ot
     assert [(failure.status_code, failure.code) for failure in failures] == [(503, "adapter_quarantined")] * 3
 
 
-async def test_a_corrupt_split_loses_the_corrupt_version_alone(tiny: TinyServer) -> None:
+async def test_a_split_keeps_serving_its_sound_version(tiny: TinyServer) -> None:
     good, canary = VersionId.parse(await tiny.add("tone", 1)), VersionId.parse(await tiny.add("tone", 2))
-    await tiny.server.library.set_alias(good.name, {good.digest: 0.5, canary.digest: 0.5}, actor="test")
+    await tiny.server.adapter_service.set_alias(good.name, {good.digest: 0.5, canary.digest: 0.5}, actor="test")
     tiny.engine.corrupt.add(str(canary))
     outcomes = await asyncio.gather(
         *(tiny.chat("tone", user=f"user-{number}") for number in range(20)), return_exceptions=True
@@ -91,7 +91,7 @@ async def test_a_corrupt_split_loses_the_corrupt_version_alone(tiny: TinyServer)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_corrupt_base_is_a_fault_of_the_server_and_no_adapters(tiny: TinyServer, stream: bool) -> None:
+async def test_a_corrupt_base_is_a_server_error_and_quarantines_no_adapter(tiny: TinyServer, stream: bool) -> None:
     version = await tiny.add("tone")
     tiny.engine.corrupt.add(BASE)
     with pytest.raises(openai.InternalServerError) as caught:

@@ -7,7 +7,7 @@ from loramux_adapters.models import AdapterName, Digest, VersionId
 from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
 from loramux_server.metering.usage_record import Operation
 from loramux_server.request_context import RequestContext, current_request
-from tests.helpers.asgi import KeptMeter
+from tests.helpers.asgi import RecordingMeter
 
 OLD, NEW = (VersionId(AdapterName("tone"), Digest(digit * 12)) for digit in "ab")
 
@@ -27,7 +27,7 @@ class Catalogue:
 
 @pytest.fixture(autouse=True)
 def request_context() -> Iterator[RequestContext]:
-    context = RequestContext("id", Operation.CHAT, KeptMeter())
+    context = RequestContext("id", Operation.CHAT, RecordingMeter())
     token = current_request.set(context)
     yield context
     current_request.reset(token)
@@ -49,7 +49,7 @@ def test_an_alias_that_moves_within_a_request_means_what_it_meant_first() -> Non
     assert "tone" in directory
     catalogue.alias = NEW
     assert directory["tone"].lora_name == str(OLD)
-    current_request.set(RequestContext("next", Operation.CHAT, KeptMeter()))
+    current_request.set(RequestContext("next", Operation.CHAT, RecordingMeter()))
     assert directory["tone"].lora_name == str(NEW)
 
 

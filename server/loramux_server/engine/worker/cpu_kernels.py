@@ -1,6 +1,6 @@
-"""A low-rank product for a few tokens, compiled by numba: in one call, with no copies, for adapters in any mix.
+"""A LoRA kernel for few tokens, compiled by numba: one call, no copies, any mix of adapters.
 
-It runs in the thread that calls it: shared among threads, most of its time would be spent on waiting for each other.
+It is single-threaded: for so little work, threads would spend most of their time on synchronization.
 """
 
 from collections.abc import Callable
@@ -12,36 +12,36 @@ import torch
 from numba import njit, types
 
 Scalar = Any
-Loop = Callable[..., None]
-REORDERED = {"reassoc", "contract", "nsz"}
-"""Sums may be taken in any order, as in any matrix product; infinities and NaN stay what they are."""
+Kernel = Callable[..., None]
+FAST_MATH_FLAGS = {"reassoc", "contract", "nsz"}
+"""Allows any order of summation, as in any matrix product, but keeps infinities and NaN."""
 
 
 def as_array(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """The tensor's own memory; numpy has no bfloat16, so that is bare bits."""
+    """Return a view of the tensor's memory; bfloat16, which numpy lacks, as uint16."""
     if tensor.dtype is torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(np.uint16)
     array: npt.NDArray[Any] = tensor.numpy()
     return array
 
 
-def _loop(item: types.Type, widen: Callable[[Scalar], Scalar], narrow: Callable[[Scalar], Scalar]) -> Loop:
-    """Compile the loop, now and not in a request: `widen` makes an item a float32, and `narrow` a float32 an item."""
-    weights = types.Array(item, 3, "C")
+def _compile_kernel(dtype: types.Type, widen: Callable[[Scalar], Scalar], narrow: Callable[[Scalar], Scalar]) -> Kernel:
+    """Compile the kernel eagerly; `widen` converts an item to float32, `narrow` a float32 to an item."""
+    weights = types.Array(dtype, 3, "C")
     signature = types.void(
-        types.Array(item, 2, "A"),
-        types.Array(item, 2, "C"),
+        types.Array(dtype, 2, "A"),
+        types.Array(dtype, 2, "C"),
         types.Array(types.int64, 1, "C"),
         weights,
         weights,
         types.float64,
     )
 
-    @njit(signature, fastmath=REORDERED, nogil=True)  # type: ignore[untyped-decorator]
-    def add(y: Any, x: Any, slot_of: Any, a: Any, b: Any, scale: float) -> None:
+    @njit(signature, fastmath=FAST_MATH_FLAGS, nogil=True)  # type: ignore[untyped-decorator]
+    def add(y: Any, x: Any, token_slots: Any, a: Any, b: Any, scale: float) -> None:
         shrunk = np.empty(a.shape[1], np.float32)
-        for token in range(len(slot_of)):
-            slot = slot_of[token]
+        for token in range(len(token_slots)):
+            slot = token_slots[token]
             if slot < 0:
                 continue
             for row in range(a.shape[1]):
@@ -55,36 +55,36 @@ def _loop(item: types.Type, widen: Callable[[Scalar], Scalar], narrow: Callable[
                     total += shrunk[column] * widen(b[slot, row, column])
                 y[token, row] = narrow(widen(y[token, row]) + total)
 
-    loop: Loop = add
-    return loop
+    kernel: Kernel = add
+    return kernel
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _same(number: Scalar) -> Scalar:
+def _identity(number: Scalar) -> Scalar:
     return number
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _widened(bits: Scalar) -> Scalar:
-    """A bfloat16 is the upper half of a float32."""
+def _bfloat16_to_float32(bits: Scalar) -> Scalar:
+    """The bits of a bfloat16 are the upper half of those of a float32."""
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _narrowed(number: Scalar) -> Scalar:
-    """Rounded to the nearest, and to the even one of two; what is no number must not become one by a carry."""
+def _float32_to_bfloat16(number: Scalar) -> Scalar:
+    """Round to nearest even; NaN is handled apart, because the carry of its bits could make it a number."""
     if np.isnan(number):
         return np.uint16(0x7FC0)
     bits = np.float32(number).view(np.uint32)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
-LOOPS: dict[torch.dtype, Loop] = {
-    torch.float32: _loop(types.float32, _same, _same),
-    torch.bfloat16: _loop(types.uint16, _widened, _narrowed),
+KERNELS: dict[torch.dtype, Kernel] = {
+    torch.float32: _compile_kernel(types.float32, _identity, _identity),
+    torch.bfloat16: _compile_kernel(types.uint16, _bfloat16_to_float32, _float32_to_bfloat16),
 }
-"""LOOPS[dtype](y, x, slot_of, a, b, scale) adds `(x @ A @ B) * scale` of each token's slot to `y`, in place.
+"""`KERNELS[dtype](y, x, token_slots, a, b, scale)` adds `(x @ A @ B) * scale` of each token's slot to `y`, in place.
 
-All are `as_array`: `y` (tokens, outputs), `x` (tokens, inputs), `a` (slots, rank, inputs) and `b` (slots, outputs,
-rank), contiguous but for `y`. Tokens whose slot in `slot_of` is negative are left alone.
+All tensors are passed as `as_array`: `y` (tokens, outputs), `x` (tokens, inputs), `a` (slots, rank, inputs) and `b`
+(slots, outputs, rank); all but `y` are contiguous. Tokens with a negative slot in `token_slots` are skipped.
 """

@@ -1,15 +1,15 @@
-"""What loramux adds to vLLM's worker: vLLM imports this module in each worker process, before the model is loaded."""
+"""The worker extension: vLLM imports this module in each worker process, before it loads the model."""
 
-from loramux_server.engine.worker import kv_zeroing as clean_blocks  # noqa: F401 - for the workers' side of it
-from loramux_server.engine.worker.cpu_lora import install
-from loramux_server.engine.worker.lora_loading import BackgroundLoading
+from loramux_server.engine.worker import kv_zeroing  # noqa: F401 - importing it enables zeroing in this worker
+from loramux_server.engine.worker.cpu_lora import install_punica_wrapper
+from loramux_server.engine.worker.lora_loading import BackgroundLoadingMixin
 
-install()
+install_punica_wrapper()
 
 
-class WorkerExtension(BackgroundLoading):
-    """Its methods become the worker's, callable through the engine's `collective_rpc`."""
+class WorkerExtension(BackgroundLoadingMixin):
+    """Methods that vLLM adds to its worker, callable by `collective_rpc`."""
 
-    def lora_wrapper(self) -> str:
-        """The name of the class that does LoRA's matrix products in this worker."""
+    def punica_wrapper_name(self) -> str:
+        """Return the name of the class that computes LoRA products in this worker."""
         return type(next(iter(self._adapters.punica_wrapper_mapping.values()))).__name__

@@ -1,9 +1,12 @@
-"""The KV cache's blocks are zeroed before a request gets them.
+"""Makes vLLM zero the blocks of the KV cache before it allocates them to a request.
 
-A freed block keeps its values, and the next request that gets it reads those of positions which it has not written yet,
-with a weight of zero. Zero times NaN is NaN, so one adapter that computes NaN would spoil the answers of others, the
-base's too. Cleaning up after it comes too late: vLLM gives the block away in its very next step. But it can zero blocks
-as it gives them away, and does for models that need it. Importing this module makes it do so for all.
+A freed block keeps its values, and the next request reads those of positions that it has not written yet, with weight
+zero. Zero times NaN is NaN, so one adapter that computes NaN would corrupt the answers of others, and of the base.
+Zeroing freed blocks would be too late: vLLM may allocate them in its next step. vLLM can zero blocks at allocation, and
+does for models that need it; importing this module enables that for all models.
+
+Two processes import it: the scheduler's, by `scheduler_cls`, which `install_scheduler` sets in the API process,
+to choose the blocks to zero; and each worker, from `extension`, to zero them.
 """
 
 from vllm.config import SchedulerConfig
@@ -11,11 +14,11 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
-__all__ = ["AsyncScheduler", "Scheduler", "schedule_from_here"]
+__all__ = ["AsyncScheduler", "Scheduler", "install_scheduler"]
 
 KVCacheConfig.needs_kv_cache_zeroing = property(lambda _: True)
 
 
-def schedule_from_here(config: SchedulerConfig) -> None:
-    """Let the process that schedules import this module: the name of its scheduler leads here, to vLLM's own."""
+def install_scheduler(config: SchedulerConfig) -> None:
+    """Point `scheduler_cls` at this module's re-export of vLLM's own scheduler, so the scheduler process imports it."""
     config.scheduler_cls = f"{__name__}.{config.get_scheduler_cls().__name__}"

@@ -1,8 +1,7 @@
-"""Loading an adapter while the engine goes on: what the worker does of it.
+"""Loads adapters in the worker without stopping the engine.
 
-vLLM's own `add_lora` reads and merges an adapter between two steps, and every stream stands still meanwhile. Here a
-thread of the worker prepares it; what is left to do between steps is to enter it, and to copy it into a slot, a part at
-a time.
+vLLM's own `add_lora` reads and merges an adapter between two steps, which pauses every stream. Here a thread of the
+worker prepares the adapter; only registering it, and copying it into a slot layer by layer, happen between steps.
 """
 
 import math
@@ -13,64 +12,72 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
 from torch import Tensor, float16
-from torch import set_num_threads as torch_threads  # from here, because vLLM's CPU worker replaces torch's later
+from torch import set_num_threads as torch_threads  # bound now, because vLLM's CPU worker replaces torch's later
 from vllm.lora.request import LoRARequest
 
-from loramux_server.engine.worker.throttle import paced
+from loramux_server.engine.throttle import throttled
 
 
-def _unbind() -> None:
-    """Let the loading thread take what the model leaves: it would inherit the core that the model's thread is bound to.
+def _prepare_thread() -> None:
+    """Allow the loading thread all cores of the parent process, and only one OpenMP thread.
 
-    The parent process is not bound, and is where the user said which cores are ours. And no helpers: OpenMP would bind
-    them, and this thread with them, to the model's cores again.
+    It would inherit the one core that the model's thread is bound to; the parent process has the user's CPU affinity.
+    More OpenMP threads would be bound to the model's cores again, and this thread with them.
     """
     os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
     torch_threads(1)
 
 
-class BackgroundLoading:
-    """Methods for vLLM's worker, each called between two steps; adapters go by their number in vLLM.
+class BackgroundLoadingMixin:
+    """Methods of vLLM's worker, each called between two steps; `number` is the adapter's `lora_int_id`.
 
-    A load is begun, asked after until it is prepared, and then dropped, or entered and its slot filled to the end.
+    Call `start_load`, then `is_prepared` until it returns True, then `commit_load`, then `fill_slot` until it returns
+    True. `cancel_load` aborts at any point.
     """
 
-    _thread: ClassVar = ThreadPoolExecutor(1, "load-adapter", _unbind)
-    _prepared: ClassVar[dict[int, "Future[Any]"]] = {}
+    _thread: ClassVar = ThreadPoolExecutor(1, "load-adapter", _prepare_thread)
+    _loading: ClassVar[dict[int, "Future[Any]"]] = {}
     _filling: ClassVar[dict[int, Iterator[None]]] = {}
 
     @property
     def _adapters(self) -> Any:
-        """vLLM's manager of the adapters in this worker's memory."""
+        """vLLM's LoRAModelManager."""
         return self.model_runner.lora_manager._adapter_manager  # type: ignore[attr-defined]
 
-    def begin_load(self, name: str, number: int, path: str, *, gently: bool, seconds: float) -> bool:
-        """Begin to read and merge the adapter in the folder `path`, `gently` if there are steps to disturb.
+    def start_load(self, name: str, number: int, path: str, *, throttle: bool, seconds: float) -> bool:
+        """Start to read and merge the adapter in the folder `path`, throttled if the model is running.
 
-        Returns what `is_prepared` does.
+        Returns the result of `is_prepared`.
+
+        Raises:
+            Exception: any error of vLLM.
         """
-        self._prepared[number] = self._thread.submit(self._prepare, LoRARequest(name, number, path), gently=gently)
+        self._loading[number] = self._thread.submit(self._prepare, LoRARequest(name, number, path), throttle=throttle)
         return self.is_prepared(number, seconds)
 
     def is_prepared(self, number: int, seconds: float) -> bool:
-        """Whether the adapter can be entered, now or `seconds` later; raises what vLLM raised, and forgets it then."""
-        load = self._prepared[number]
+        """Wait up to `seconds`; returns whether the adapter is ready for `commit_load`.
+
+        Raises:
+            Exception: any error of vLLM; the load is removed.
+        """
+        load = self._loading[number]
         wait([load], timeout=seconds)
         if not load.done():
             return False
         if load.exception():
-            del self._prepared[number]
+            del self._loading[number]
         load.result()
         return True
 
-    def enter_load(self, number: int, seconds: float) -> bool:
-        """Make a prepared adapter one of vLLM's, in host memory, and begin to fill its slot; as `fill_slot`."""
-        self._adapters._registered_adapters[number] = self._prepared.pop(number).result()
-        self._filling[number] = self._fill(number)
+    def commit_load(self, number: int, seconds: float) -> bool:
+        """Register a prepared adapter in host memory, and start to fill its slot; returns as `fill_slot`."""
+        self._adapters._registered_adapters[number] = self._loading.pop(number).result()
+        self._filling[number] = self._copy_to_slot(number)
         return self.fill_slot(number, seconds)
 
     def fill_slot(self, number: int, seconds: float) -> bool:
-        """Go on filling the adapter's slot for so many seconds; returns whether that is done."""
+        """Copy layers into the adapter's slot for up to `seconds`; returns whether it is complete."""
         until = time.perf_counter() + seconds
         for _ in self._filling.get(number, ()):
             if time.perf_counter() > until:
@@ -78,14 +85,14 @@ class BackgroundLoading:
         self._filling.pop(number, None)
         return True
 
-    def drop_load(self, number: int) -> None:
-        """Forget a load that is not wanted any more, however far it got."""
-        self._prepared.pop(number, None)
+    def cancel_load(self, number: int) -> None:
+        """Cancel a load in any state, and remove the adapter."""
+        self._loading.pop(number, None)
         self._filling.pop(number, None)
         self._adapters.remove_adapter(number)
 
     def pin_adapter(self, number: int, *, pinned: bool) -> None:
-        """Keep the adapter in its slot, or let vLLM give the slot to another one again."""
+        """Pin the adapter to its slot, or unpin it."""
         if pinned:
             self._adapters.pin_adapter(number)
             return
@@ -93,24 +100,24 @@ class BackgroundLoading:
             cache.pinned_items.discard(number)
 
     def adapters_in_slots(self) -> list[int]:
-        """The adapters that hold a slot now."""
+        """Return the ids of the adapters in slots."""
         return [number for number in self._adapters.lora_index_to_id if number is not None]
 
-    def _prepare(self, request: LoRARequest, *, gently: bool) -> Any:
-        with paced(gently=gently):
+    def _prepare(self, request: LoRARequest, *, throttle: bool) -> Any:
+        with throttled(enabled=throttle):
             adapter = self.model_runner.lora_manager._load_adapter(request)  # type: ignore[attr-defined]
             self._adapters._create_merged_loras_inplace(adapter)
-            # The files' values were found finite; float16 alone has too small a range for some of them. The extremes
-            # say it as well as looking at each value does, and in a tenth of the time.
+            # The values in the files are finite, but some may overflow float16. Checking the extremes finds that in a
+            # tenth of the time that checking each value takes.
             halves = (tensor for tensor in _tensors(adapter) if tensor.dtype == float16)
             if not all(math.isfinite(extreme) for tensor in halves for extreme in tensor.aminmax()):
-                raise ValueError(f"{request.lora_name} holds values that are no numbers in the engine's precision")
+                raise ValueError(f"{request.lora_name} has NaN or infinite values in the engine's float16")
         return adapter
 
-    def _fill(self, number: int) -> Iterator[None]:
-        """Copy the adapter into a slot, a layer at a time, if one can be had.
+    def _copy_to_slot(self, number: int) -> Iterator[None]:
+        """Copy the adapter into a slot, yielding after each layer, if a slot is free or idle.
 
-        vLLM gives out slots itself, in the step that needs one, so it can do without this, and may take the slot away.
+        This is an optimization: vLLM fills slots by itself in the step that needs one, and may reassign this slot.
         """
         adapters, slot = self._adapters, self._free_slot()
         if slot is None:
@@ -127,12 +134,12 @@ class BackgroundLoading:
             yield
 
     def _free_slot(self) -> int | None:
-        """A slot that nothing in the last step used, taken from its adapter if need be; None if there is none."""
+        """Return a free slot, evicting an idle unpinned adapter if necessary; None if all are in use."""
         adapters = self._adapters
         if None not in adapters.lora_index_to_id:
             last = adapters._last_mapping.prompt_mapping if adapters._last_mapping else ()
-            kept = {*last, *adapters._active_adapters.pinned_items}
-            idle = next((number for number in adapters._active_adapters.order if number not in kept), None)
+            in_use = {*last, *adapters._active_adapters.pinned_items}
+            idle = next((number for number in adapters._active_adapters.order if number not in in_use), None)
             if idle is None:
                 return None
             adapters.deactivate_adapter(idle)
@@ -141,7 +148,7 @@ class BackgroundLoading:
 
 
 def _tensors(adapter: Any) -> Iterator[Tensor]:
-    """All A and B of an adapter as vLLM merged it: a layer that packs several has a list of each, with gaps."""
+    """Yield all A and B tensors of an adapter; packed layers hold lists of tensors or None."""
     for layer in adapter.loras.values():
         for part in (layer.lora_a, layer.lora_b):
             yield from (tensor for tensor in (part if isinstance(part, list) else [part]) if tensor is not None)

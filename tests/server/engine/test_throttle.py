@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from loramux_server.engine.worker import throttle as pacing
-from loramux_server.engine.worker.throttle import paced
+from loramux_server.engine import throttle
+from loramux_server.engine.throttle import throttled
 
 
 def work(calls: int) -> None:
@@ -14,24 +14,24 @@ def work(calls: int) -> None:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made, each as long as nothing."""
+    """The pauses, without waiting."""
     made: list[float] = []
     monkeypatch.setattr(time, "sleep", made.append)
-    monkeypatch.setattr(pacing, "BURST_SECONDS", 0.0)
+    monkeypatch.setattr(throttle, "BURST_SECONDS", 0.0)
     return made
 
 
-def test_gentle_work_pauses_again_and_again(pauses: list[float]) -> None:
-    with paced(gently=True):
+def test_throttled_work_pauses_regularly(pauses: list[float]) -> None:
+    with throttled(enabled=True):
         work(50)
     assert len(pauses) >= 50
-    assert set(pauses) == {pacing.PAUSE_SECONDS}
+    assert set(pauses) == {throttle.PAUSE_SECONDS}
 
 
-def test_other_work_does_not_pause_nor_does_any_afterwards(pauses: list[float]) -> None:
-    with paced(gently=False):
+def test_work_does_not_pause_when_disabled_or_after_the_context(pauses: list[float]) -> None:
+    with throttled(enabled=False):
         work(50)
-    with pytest.raises(ValueError, match="x"), paced(gently=True):
+    with pytest.raises(ValueError, match="x"), throttled(enabled=True):
         raise ValueError("x")
     pauses.clear()
     work(50)
@@ -39,9 +39,9 @@ def test_other_work_does_not_pause_nor_does_any_afterwards(pauses: list[float]) 
     assert sys.getprofile() is None
 
 
-def test_gentle_work_takes_a_share_of_the_time() -> None:
+def test_throttled_work_uses_a_fraction_of_the_time() -> None:
     began, worked = time.perf_counter(), time.thread_time()
-    with paced(gently=True):
+    with throttled(enabled=True):
         while time.perf_counter() - began < 0.1:
             pass
     assert time.thread_time() - worked < 0.08
