@@ -1,4 +1,4 @@
-"""Records to keep, and a ledger to keep them in."""
+"""Usage records, and a database for the ledger."""
 
 from pathlib import Path
 from typing import Any
@@ -10,33 +10,33 @@ from tests.helpers.migrated_database import migrated_database
 
 HOUR = 3600.0
 NOON = 490_000 * HOUR
-"""An hour's begin, in Unix seconds."""
+"""The start of an hour, in Unix seconds."""
 TONE = Route("tone", "3f9c2ab01d44")
-FACTS = RunStats(input_tokens=10, cached_tokens=4, output_tokens=11, queue=0.02, first_token=1.0, last_token=3.0)
+STATS = RunStats(input_tokens=10, cached_tokens=4, output_tokens=11, queue=0.02, first_token=1.0, last_token=3.0)
 CHARGE = Charge(price_list=1_000, gpu_hour=2_000, price_version="0123456789ab")
 
 
 def record(ended_at: float = NOON, **changes: Any) -> UsageRecord:
-    """A request on an adapter that took 4 seconds and ended then."""
-    facts: dict[str, Any] = {
+    """Return the record of a 4 second request on an adapter that ended at `ended_at`."""
+    fields: dict[str, Any] = {
         "request_id": "req_1", "operation": Operation.CHAT, "outcome": Outcome.OK, "status": 200, "error": None,
-        "key_id": "key_1", "route": TONE, "started_at": ended_at - 4, "duration": 4.0, "facts": FACTS,
+        "key_id": "key_1", "route": TONE, "started_at": ended_at - 4, "duration": 4.0, "stats": STATS,
     }  # fmt: skip
-    return UsageRecord(**facts | changes)
+    return UsageRecord(**fields | changes)
 
 
 def database(folder: Path) -> sa.Engine:
-    """A migrated database."""
+    """Return a migrated SQLite database in `folder`."""
     return migrated_database(folder / "loramux.sqlite3")
 
 
 class RecordingLedgerObserver:
-    """An observer that keeps the newest count, and adds up what was dropped."""
+    """A LedgerObserver that keeps the newest number of waiting records and the total of dropped ones."""
 
     def __init__(self) -> None:
         self.waiting = self.dropped = 0
 
     def ledger_flushed(self, *, waiting: int, dropped: int) -> None:
-        """Keep it."""
+        """Keep the numbers."""
         self.waiting = waiting
         self.dropped += dropped

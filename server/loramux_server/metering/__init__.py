@@ -1,1 +1,1 @@
-"""What each request leaves behind: its usage record, and the Prometheus collectors that it moves."""
+"""Usage records, costs, the ledger, Prometheus metrics and traces of requests."""

@@ -1,4 +1,4 @@
-"""What every request costs: its tokens by the price list, and its share of the engine's time."""
+"""Computes the cost of each request: its tokens by the price list, and its share of the engine's time."""
 
 import asyncio
 import logging
@@ -7,88 +7,92 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol
 
-from loramux_server.metering.cost_allocation import EngineBill, EngineTime, Share, Work
+from loramux_server.metering.cost_allocation import CostShare, EngineCostAllocator, EngineTime, ProcessedTokens
 from loramux_server.metering.pricing import Prices
 from loramux_server.metering.usage_record import Charge, Route, UsageRecord
 
-logger = logging.getLogger("loramux.accounts")
+logger = logging.getLogger("loramux.metering")
 
-SETTLE_SECONDS = 0.1
-"""How often the engine's time is shared out: many steps of a small model, and soon enough for the ledger."""
+CHARGE_INTERVAL_SECONDS = 0.1
+"""Time between two allocations of the engine's cost: many steps of a small model, well before the ledger flushes."""
 _WEIGHT_UNITS = 1000
-"""Weights are fractions, and the bill counts in whole numbers."""
+"""Weights are fractions, and the allocator computes with integers."""
 
 
-class Sink(Protocol):
-    """Told of everything that was charged."""
+class ChargeSink(Protocol):
+    """Receives every charge."""
 
-    def charged(self, record: UsageRecord, charge: Charge) -> None:
-        """A request is over, and what it costs is known."""
+    def record_charge(self, record: UsageRecord, charge: Charge) -> None:
+        """Record an ended request and its cost."""
 
-    def passed(self, engine_time: EngineTime) -> None:
-        """Some time has passed, and was shared among the requests or was idle."""
+    def record_engine_time(self, engine_time: EngineTime) -> None:
+        """Record a period of engine time and the allocation of its cost."""
 
 
-class Accounts:
-    """A Meter that charges each request once, within SETTLE_SECONDS of its end, and tells the sinks."""
+class ChargingMeter:
+    """A Meter that charges each request once, within CHARGE_INTERVAL_SECONDS of its end."""
 
-    def __init__(self, prices: Prices, sinks: Sequence[Sink], clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, prices: Prices, sinks: Sequence[ChargeSink], clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._prices, self._price_version, self._sinks, self._clock = prices, prices.version, sinks, clock
         prefill, decode = (round(weight * _WEIGHT_UNITS) for weight in (prices.prefill_weight, prices.decode_weight))
-        self._bill = EngineBill(prices.nanodollars_per_hour, prefill, decode, clock())
+        self._allocator = EngineCostAllocator(prices.nanodollars_per_hour, prefill, decode, clock())
         self._ended: list[UsageRecord] = []
 
     @contextmanager
-    def in_engine(self, share: Share, work: Callable[[], Work]) -> Iterator[None]:
-        """Bill the engine's time to `share` while the context lasts; `work` tells, when asked, what was done."""
-        stay = self._bill.enter(share, work, self._clock())
+    def track_engine_time(
+        self, cost_share: CostShare, processed_tokens: Callable[[], ProcessedTokens]
+    ) -> Iterator[None]:
+        """Allocate engine time to `cost_share` while the context is active, by `processed_tokens` (so far)."""
+        run = self._allocator.start_run(cost_share, processed_tokens, self._clock())
         try:
             yield
         finally:
-            self._bill.leave(stay, self._clock())
+            self._allocator.end_run(run, self._clock())
 
     def begin(self, route: Route) -> None:
-        """A request has begun: nothing is owed for that."""
+        """Do nothing: a request costs nothing before it ends."""
 
     def record(self, record: UsageRecord) -> None:
-        """Take a request that is over; it is charged at the next settlement."""
+        """Add an ended request, to be charged by the next `charge_ended`."""
         self._ended.append(record)
 
-    def settle(self) -> None:
-        """Share out the engine's time, and hand on what is charged now."""
-        engine_time = self._bill.settle(self._clock())
+    def charge_ended(self) -> None:
+        """Allocate the engine's cost, then charge the requests that have ended."""
+        engine_time = self._allocator.allocate(self._clock())
         for sink in self._sinks:
-            sink.passed(engine_time)
+            sink.record_engine_time(engine_time)
         ended, self._ended = self._ended, []
         for record in ended:
-            self._hand_on(record)
+            self._charge_one(record)
 
-    def _hand_on(self, record: UsageRecord) -> None:
+    def _charge_one(self, record: UsageRecord) -> None:
         try:
-            charge = self._charge(record)
+            charge = self._price(record)
             for sink in self._sinks:
-                sink.charged(record, charge)
-        except Exception:  # one request that can't be charged must not cost the others their records
+                sink.record_charge(record, charge)
+        except Exception:  # an error in one request must not lose the records of the others
             logger.exception("The request %s could not be charged.", record.request_id)
 
     @asynccontextmanager
-    async def settled(self) -> AsyncIterator[None]:
-        """Settle now and then while the context lasts, and once more at its end."""
-        settling = asyncio.create_task(self._keep_settled())
+    async def charging(self) -> AsyncIterator[None]:
+        """Charge periodically while the context is active, and once on exit."""
+        task = asyncio.create_task(self._charge_periodically())
         try:
             yield
         finally:
-            settling.cancel()
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await settling
-            self.settle()
+                await task
+            self.charge_ended()
 
-    async def _keep_settled(self) -> None:
+    async def _charge_periodically(self) -> None:
         while True:
-            await asyncio.sleep(SETTLE_SECONDS)
-            self.settle()
+            await asyncio.sleep(CHARGE_INTERVAL_SECONDS)
+            self.charge_ended()
 
-    def _charge(self, record: UsageRecord) -> Charge:
-        facts, adapter = record.facts, record.route.adapter if record.route else None
-        by_tokens = self._prices.cost(adapter, facts.input_tokens, facts.cached_tokens, facts.output_tokens)
-        return Charge(by_tokens, record.share.nanodollars, self._price_version)
+    def _price(self, record: UsageRecord) -> Charge:
+        stats, adapter = record.stats, record.route.adapter if record.route else None
+        token_cost = self._prices.token_cost(adapter, stats.input_tokens, stats.cached_tokens, stats.output_tokens)
+        return Charge(token_cost, record.cost_share.nanodollars, self._price_version)

@@ -1,4 +1,4 @@
-"""What the engine's time costs, shared among those who ran in it: pure, and told what time it is."""
+"""Allocates the cost of the engine's time to the requests that used it; pure, time is an argument."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,35 +9,35 @@ _NANOSECONDS_PER_HOUR = 3600 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a run has made the engine do so far, in tokens."""
+class ProcessedTokens:
+    """The tokens that the engine has processed for a run so far."""
 
     prefill: int = 0
-    """Tokens of the prompt that were not in the prefix cache."""
+    """Prompt tokens that were not in the prefix cache."""
     decode: int = 0
-    """Tokens that were generated."""
+    """Generated tokens."""
 
 
 @dataclass(eq=False, slots=True)
-class Share:
-    """What a request owes for the engine's time; it grows whenever the bill is settled."""
+class CostShare:
+    """A request's share of the engine's cost; each allocation adds to it."""
 
     nanodollars: int = 0
 
 
 @dataclass(eq=False, slots=True)
-class Stay:
-    """One run in the engine: whose share it is, and how much work it has done, as it tells itself when asked."""
+class ActiveRun:
+    """A run in the engine, the share that it adds to, and a function that returns its processed tokens so far."""
 
-    share: Share
-    work: Callable[[], Work]
-    billed: int = 0
-    """The weighed work that was billed already."""
+    cost_share: CostShare
+    processed_tokens: Callable[[], ProcessedTokens]
+    allocated_work: int = 0
+    """Weighted tokens that earlier allocations covered."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTime:
-    """A stretch of the engine's time, and where its cost went: to requests, or to nobody."""
+    """A period of engine time and its cost, split into that of requests and that of idle time."""
 
     seconds: float = 0.0
     busy_seconds: float = 0.0
@@ -54,92 +54,92 @@ class EngineTime:
 
 
 @dataclass
-class EngineBill:
-    """Splits the cost of the engine's time: while somebody is in, by the work done since the last settlement.
+class EngineCostAllocator:
+    """Splits the cost of busy engine time among the runs, by the weighted tokens since the last allocation.
 
-    A moment is in nanoseconds of a clock that never goes back. The engine is busy while a run is in it. All amounts are
-    whole nano-dollars and none is lost: what the requests owe, what is `pending` and what is idle add up to what the
-    time costs, with an error of two nano-dollars in all. Entering and leaving take O(1); settling takes one step for
-    each run that was in since the last time, whatever it did.
+    Times are nanoseconds of a monotonic clock. The engine is busy while at least one run is active. All amounts are
+    whole nano-dollars and none is lost: the shares of the requests, `unallocated` and the idle cost add up to the cost
+    of the time, with a total error of at most two nano-dollars. Starting and ending a run take O(1); an allocation
+    takes O(runs that were active since the last one).
 
-    Work is known when its tokens come, so the time of a long prefill is split when its first token is there.
+    Prefill tokens are known with the first output token, so the time of a long prefill is allocated then.
     """
 
     nanodollars_per_hour: int
     prefill_weight: int
     decode_weight: int
-    began: int
-    _in: set[Stay] = field(init=False, default_factory=set)
-    _left: list[Stay] = field(init=False, default_factory=list)
-    _seen: int = field(init=False)
-    _busy: int = field(init=False, default=0)
-    _idle: int = field(init=False, default=0)
-    _billed_time: int = field(init=False)
-    _billed_busy: int = field(init=False, default=0)
-    _billed_busy_cost: int = field(init=False, default=0)
-    _billed_idle_cost: int = field(init=False, default=0)
+    started_at: int
+    _active: set[ActiveRun] = field(init=False, default_factory=set)
+    _ended: list[ActiveRun] = field(init=False, default_factory=list)
+    _advanced_to: int = field(init=False)
+    _busy_ns: int = field(init=False, default=0)
+    _idle_ns: int = field(init=False, default=0)
+    _allocated_to: int = field(init=False)
+    _allocated_busy_ns: int = field(init=False, default=0)
+    _allocated_busy_cost: int = field(init=False, default=0)
+    _allocated_idle_cost: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._seen = self._billed_time = self.began
+        self._advanced_to = self._allocated_to = self.started_at
 
-    def enter(self, share: Share, work: Callable[[], Work], now: int) -> Stay:
-        """Note that a run begins to use the engine."""
+    def start_run(self, cost_share: CostShare, processed_tokens: Callable[[], ProcessedTokens], now: int) -> ActiveRun:
+        """Add a run that starts to use the engine at `now`."""
         self._advance(now)
-        stay = Stay(share, work)
-        self._in.add(stay)
-        return stay
+        run = ActiveRun(cost_share, processed_tokens)
+        self._active.add(run)
+        return run
 
-    def leave(self, stay: Stay, now: int) -> None:
-        """Note that a run is out of the engine; its share is complete after the next settlement."""
+    def end_run(self, run: ActiveRun, now: int) -> None:
+        """End a run at `now`; its share is complete after the next allocation."""
         self._advance(now)
-        self._in.remove(stay)
-        self._left.append(stay)
+        self._active.remove(run)
+        self._ended.append(run)
 
-    def settle(self, now: int) -> EngineTime:
-        """Share what the busy time since the last settlement costs, and return that time with what is idle."""
+    def allocate(self, now: int) -> EngineTime:
+        """Allocate the cost of busy time since the last allocation; returns the period since then."""
         self._advance(now)
-        idle = self._cost(self._idle) - self._billed_idle_cost
-        self._billed_idle_cost += idle
-        seconds, self._billed_time = (now - self._billed_time) / 1e9, now
-        busy_seconds, self._billed_busy = (self._busy - self._billed_busy) / 1e9, self._busy
-        return EngineTime(seconds, busy_seconds, self._share(), idle)
+        idle = self._cost(self._idle_ns) - self._allocated_idle_cost
+        self._allocated_idle_cost += idle
+        seconds, self._allocated_to = (now - self._allocated_to) / 1e9, now
+        busy_seconds, self._allocated_busy_ns = (self._busy_ns - self._allocated_busy_ns) / 1e9, self._busy_ns
+        return EngineTime(seconds, busy_seconds, self._allocate_busy_time(), idle)
 
     @property
-    def pending(self) -> int:
-        """Nano-dollars of busy time that nobody owes yet, because no work of it is known."""
-        return self._cost(self._busy) - self._billed_busy_cost
+    def unallocated(self) -> int:
+        """Nano-dollars of busy time without processed tokens yet."""
+        return self._cost(self._busy_ns) - self._allocated_busy_cost
 
     def _advance(self, now: int) -> None:
-        if self._in:
-            self._busy += now - self._seen
+        if self._active:
+            self._busy_ns += now - self._advanced_to
         else:
-            self._idle += now - self._seen
-        self._seen = now
+            self._idle_ns += now - self._advanced_to
+        self._advanced_to = now
 
-    def _share(self) -> int:
-        """Bill what is pending to those who have worked since the last time; returns how much that is."""
-        stays = [*self._in, *self._left]
-        self._left.clear()
-        done = [self._weighed(stay.work()) - stay.billed for stay in stays]
-        if not any(done):
-            if self._in or not stays:
-                return 0  # whoever is in will have worked when it leaves
-            done = [1] * len(stays)  # they were in and got no token, but the time is theirs
-        amount = self.pending
-        for stay, part, work in zip(stays, split(amount, done), done, strict=True):
-            stay.share.nanodollars += part
-            stay.billed += work
-        self._billed_busy_cost += amount
+    def _allocate_busy_time(self) -> int:
+        """Allocate `unallocated` to the runs with new tokens; returns the allocated nano-dollars."""
+        runs = [*self._active, *self._ended]
+        self._ended.clear()
+        new_work = [self._weighted(run.processed_tokens()) - run.allocated_work for run in runs]
+        if not any(new_work):
+            if self._active or not runs:
+                return 0  # allocated when an active run reports tokens or ends
+            new_work = [1] * len(runs)  # all ended without a token: equal shares
+        amount = self.unallocated
+        for run, part, work in zip(runs, split_proportionally(amount, new_work), new_work, strict=True):
+            run.cost_share.nanodollars += part
+            run.allocated_work += work
+        self._allocated_busy_cost += amount
         return amount
 
-    def _weighed(self, work: Work) -> int:
-        return work.prefill * self.prefill_weight + work.decode * self.decode_weight
+    def _weighted(self, tokens: ProcessedTokens) -> int:
+        return tokens.prefill * self.prefill_weight + tokens.decode * self.decode_weight
 
     def _cost(self, nanoseconds: int) -> int:
         return nanoseconds * self.nanodollars_per_hour // _NANOSECONDS_PER_HOUR
 
 
-def split(amount: int, weights: Sequence[int]) -> list[int]:
-    """Return whole parts of `amount` in proportion to `weights` (not all zero); they add up to it exactly."""
+def split_proportionally(amount: int, weights: Sequence[int]) -> list[int]:
+    """Split `amount` into integers in proportion to `weights` (not all zero); they add up to it exactly."""
     ends = [amount * end // sum(weights) for end in accumulate(weights)]
     return [end - start for start, end in pairwise([0, *ends])]

@@ -1,4 +1,4 @@
-"""The metrics as they are shown: all that are collected, but for the series of vLLM's that never end."""
+"""The metrics that `/metrics` exposes: all collected ones, except stale series of one vLLM gauge."""
 
 from collections.abc import Iterator
 
@@ -6,20 +6,20 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 LORA_INFO = "vllm:lora_requests_info"
-"""vLLM's gauge of which adapters run and wait: their names are its labels, and its value is when that was so.
+"""vLLM's gauge of running and waiting adapters: their names are its labels, its value is the time of the update.
 
-Each combination of names that ever ran together is a series more: with many adapters, more than Prometheus can take.
+Each combination of names adds a series that never ends: with many adapters, more than Prometheus can store.
 """
 
 
 class Exposition:
-    """A registry to be encoded, with one series for `LORA_INFO`: the newest, which is what runs now."""
+    """A collector to encode for Prometheus: `registry`, with only the newest series of `LORA_INFO`."""
 
     def __init__(self, registry: Collector) -> None:
         self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
-        """Collect as the registry does."""
+        """Yield the metric families of the registry."""
         for family in self._registry.collect():
             yield _newest(family) if family.name == LORA_INFO else family
 

@@ -1,4 +1,4 @@
-"""A trace for each request, sent by OpenTelemetry's protocol over HTTP; the only importer of opentelemetry."""
+"""Sends a trace of each request by OTLP over HTTP; the only module that imports opentelemetry."""
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -12,13 +12,13 @@ from loramux_server.metering.cost_allocation import NANODOLLARS, EngineTime
 from loramux_server.metering.usage_record import Charge, Operation, Outcome, UsageRecord
 
 _OPERATIONS = {Operation.COMPLETIONS: "text_completion"}
-"""What OpenTelemetry calls them; the others are chat."""
+"""OpenTelemetry's names; all other operations are `chat`."""
 
 
-class Traces:
-    """A Sink that makes a span of every request, below the client's own if it sent a `traceparent`.
+class RequestTracer:
+    """A ChargeSink that exports a span per request, a child of the client's if it sent a `traceparent` header.
 
-    Spans leave in batches, in a thread of their own; if nobody takes them they are dropped.
+    A background thread exports spans in batches; if the collector is unreachable, they are dropped.
     """
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -26,43 +26,43 @@ class Traces:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("loramux")
 
-    def charged(self, record: UsageRecord, charge: Charge) -> None:
-        """Send the request's span: from its arrival to its end, with an event at its first token."""
+    def record_charge(self, record: UsageRecord, charge: Charge) -> None:
+        """Export the request's span, from its arrival to its end, with an event at its first token."""
         parent = TraceContextTextMapPropagator().extract({"traceparent": record.traceparent or ""})
         name = f"{record.operation} {record.route.kind if record.route else 'none'}"
         span = self._tracer.start_span(
             name, parent, SpanKind.SERVER, _attributes(record, charge), start_time=_nanoseconds(record.started_at)
         )
-        if record.facts.first_token is not None:
-            span.add_event("first_token", timestamp=_nanoseconds(record.started_at + record.facts.first_token))
+        if record.stats.first_token is not None:
+            span.add_event("first_token", timestamp=_nanoseconds(record.started_at + record.stats.first_token))
         if record.outcome is Outcome.FAILED:
             span.set_status(StatusCode.ERROR, record.error)
         span.end(_nanoseconds(record.ended_at))
 
-    def passed(self, engine_time: EngineTime) -> None:
-        """Time alone is no trace."""
+    def record_engine_time(self, engine_time: EngineTime) -> None:
+        """Do nothing: only requests have traces."""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Export the remaining spans."""
         self._provider.shutdown()
 
 
-def otlp(endpoint: str) -> Traces:
-    """Return traces that go to `endpoint`, such as http://127.0.0.1:4318/v1/traces."""
-    return Traces(OTLPSpanExporter(endpoint))
+def otlp_tracer(endpoint: str) -> RequestTracer:
+    """Return a tracer that exports to `endpoint`, such as http://127.0.0.1:4318/v1/traces."""
+    return RequestTracer(OTLPSpanExporter(endpoint))
 
 
 def _attributes(record: UsageRecord, charge: Charge) -> dict[str, AttributeValue]:
-    """OpenTelemetry's names where it has them; an attribute that has no value is left out."""
-    facts, route = record.facts, record.route
+    """Use OpenTelemetry's names where there are any; leave out attributes without a value."""
+    stats, route = record.stats, record.route
     values: dict[str, AttributeValue | None] = {
         "gen_ai.operation.name": _OPERATIONS.get(record.operation, "chat"),
         "gen_ai.provider.name": "loramux",
         "gen_ai.response.model": f"{route.adapter}@{route.version}" if route and route.adapter else None,
-        "gen_ai.response.finish_reasons": (facts.finish_reason,) if facts.finish_reason else None,
-        "gen_ai.usage.input_tokens": facts.input_tokens,
-        "gen_ai.usage.cache_read.input_tokens": facts.cached_tokens,
-        "gen_ai.usage.output_tokens": facts.output_tokens,
+        "gen_ai.response.finish_reasons": (stats.finish_reason,) if stats.finish_reason else None,
+        "gen_ai.usage.input_tokens": stats.input_tokens,
+        "gen_ai.usage.cache_read.input_tokens": stats.cached_tokens,
+        "gen_ai.usage.output_tokens": stats.output_tokens,
         "http.response.status_code": record.status,
         "error.type": record.error,
         "loramux.request_id": record.request_id,
@@ -71,11 +71,11 @@ def _attributes(record: UsageRecord, charge: Charge) -> dict[str, AttributeValue
         "loramux.route": route.kind if route else "none",
         "loramux.adapter": route.adapter if route else None,
         "loramux.version": route.version if route else None,
-        "loramux.cold": facts.cold,
-        "loramux.lease_wait_seconds": facts.lease_wait,
-        "loramux.queue_seconds": facts.queue,
-        "loramux.time_to_first_token_seconds": facts.first_token,
-        "loramux.time_per_output_token_seconds": facts.time_per_output_token,
+        "loramux.cold": stats.cold,
+        "loramux.lease_wait_seconds": stats.lease_wait,
+        "loramux.queue_seconds": stats.queue,
+        "loramux.time_to_first_token_seconds": stats.first_token,
+        "loramux.time_per_output_token_seconds": stats.time_per_output_token,
         "loramux.cost.price_list_usd": charge.price_list / NANODOLLARS,
         "loramux.cost.gpu_hour_usd": charge.gpu_hour / NANODOLLARS,
         "loramux.price_version": charge.price_version,

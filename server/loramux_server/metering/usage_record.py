@@ -1,14 +1,14 @@
-"""What a request leaves behind: pure values, read from no clock."""
+"""The usage record of a request; pure values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from loramux_server.metering.cost_allocation import Share
+from loramux_server.metering.cost_allocation import CostShare
 
 
 class Operation(StrEnum):
-    """What was asked for: the endpoints that generate."""
+    """The endpoint of a request, of those that generate."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -21,16 +21,16 @@ class Outcome(StrEnum):
 
     OK = "ok"
     CANCELLED = "cancelled"
-    """The client went away before the end."""
+    """The client disconnected before the end."""
     REFUSED = "refused"
-    """Turned away: a wrong request, or no room."""
+    """An invalid request, or not enough capacity."""
     FAILED = "failed"
-    """A fault of the server's."""
+    """A server error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a request runs on: the base (both None), or one version of an adapter."""
+    """The model of a request: the base (both None), or one version of an adapter."""
 
     adapter: str | None = None
     version: str | None = None
@@ -42,8 +42,8 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """What the engine tells of one prompt's generation; times in seconds, moments counted from the run's begin.
+class RunStats:
+    """Statistics of one run in the engine; durations in seconds, moments in seconds since the run's start.
 
     `input_tokens` include the `cached_tokens`; `output_tokens` are those of all `sequences` (OpenAI's `n`) together.
     """
@@ -53,28 +53,28 @@ class RunFacts:
     output_tokens: int = 0
     sequences: int = 1
     lease_wait: float = 0.0
-    """Waiting for the adapter to be in the engine."""
+    """Time until the adapter was loaded."""
     queue: float = 0.0
-    """Waiting in the engine to be scheduled."""
+    """Time in the engine's queue."""
     first_token: float | None = None
     last_token: float | None = None
     finish_reason: str | None = None
     preemptions: int = 0
     corrupted: bool = False
-    """The engine saw values that are no numbers."""
+    """Whether the engine computed NaN or infinite values."""
     cold: bool = False
-    """The adapter was not in the engine when it was asked for."""
+    """Whether the adapter was not in the engine when the request arrived."""
 
     @property
     def time_per_output_token(self) -> float | None:
-        """Seconds from one token to the next, (last - first) / (n - 1), of a sequence of mean length."""
+        """Mean seconds per token after the first, (last - first) / (n - 1), for a sequence of mean length."""
         if self.first_token is None or self.last_token is None:
             return None
         gaps = self.output_tokens / self.sequences - 1
         return None if gaps <= 0 else (self.last_token - self.first_token) / gaps
 
-    def shifted(self, seconds: float) -> "RunFacts":
-        """Return the facts with moments counted from `seconds` before the run's begin."""
+    def shifted(self, seconds: float) -> "RunStats":
+        """Return the statistics with moments counted from `seconds` before the run's start."""
         return replace(
             self,
             first_token=None if self.first_token is None else self.first_token + seconds,
@@ -82,15 +82,15 @@ class RunFacts:
         )
 
 
-def combine(runs: Sequence[RunFacts]) -> RunFacts:
-    """Return the runs of one request as one: tokens summed, earliest first token, latest last, longest waits.
+def combine(runs: Sequence[RunStats]) -> RunStats:
+    """Combine the runs of one request: tokens summed, earliest first token, latest last token, longest waits.
 
-    The runs' moments must be counted from one begin. The reason to finish is the one that all share, else None.
+    Moments of all runs must be counted from the same start. The finish reason is the one that all share, else None.
     """
     first_tokens = [run.first_token for run in runs if run.first_token is not None]
     last_tokens = [run.last_token for run in runs if run.last_token is not None]
     finish_reasons = {run.finish_reason for run in runs}
-    return RunFacts(
+    return RunStats(
         input_tokens=sum(run.input_tokens for run in runs),
         cached_tokens=sum(run.cached_tokens for run in runs),
         output_tokens=sum(run.output_tokens for run in runs),
@@ -108,11 +108,11 @@ def combine(runs: Sequence[RunFacts]) -> RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecord:
-    """The one row that a request leaves.
+    """The usage record of one request.
 
-    `request_id` may be the client's own, so it is not unique. `key_id` is None when no valid key came with the
-    request, and `route` when it was turned away before its model was known; `facts` count from the request's begin.
-    `error` is the code (or else the type) that the request was answered with.
+    `request_id` may be the client's, so it is not unique. `key_id` is None without a valid API key, `route` is None if
+    the request was refused before its model was resolved, and `error` is the code (or else the type) of the error
+    response. Moments in `stats` are counted from the request's start.
     """
 
     request_id: str
@@ -125,12 +125,12 @@ class UsageRecord:
     started_at: float
     """Unix time in seconds."""
     duration: float
-    """Seconds until the response was complete, or the client gone."""
-    facts: RunFacts
-    share: Share = field(default_factory=Share)
-    """What it owes for the engine's time: complete when the engine's bill was settled once more."""
+    """Seconds until the response was complete or the client disconnected."""
+    stats: RunStats
+    cost_share: CostShare = field(default_factory=CostShare)
+    """Its share of the engine's cost; complete after the next allocation."""
     traceparent: str | None = None
-    """The client's own span, as W3C's header names it; anything, if the client likes."""
+    """The client's W3C `traceparent` header, unvalidated."""
 
     @property
     def ended_at(self) -> float:
@@ -140,7 +140,7 @@ class UsageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a request cost, by the tokens' price and by the engine's time, in nano-dollars, and by which price list."""
+    """The cost of a request in nano-dollars, by the price list and by GPU time, and the version of the price list."""
 
     price_list: int
     gpu_hour: int

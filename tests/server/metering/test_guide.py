@@ -1,4 +1,4 @@
-"""docs/metrics.md lists what there is."""
+"""docs/metrics.md lists every metric."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from loramux_server.metering.job_metrics import JobMetrics
-from loramux_server.metering.ledger.training_costs import TrainingBook
+from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import Prices
-from loramux_server.metering.prometheus import Metrics
+from loramux_server.metering.prometheus import PrometheusMetrics
 
 GUIDE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -21,7 +21,10 @@ def listed() -> dict[str, tuple[str, set[str]]]:
 
 def test_the_guide_lists_every_metric_with_its_type_and_labels() -> None:
     registry = CollectorRegistry()
-    all_metrics = (Metrics(registry), JobMetrics(TrainingBook(sa.create_engine("sqlite://"), Prices()), registry))
+    all_metrics = (
+        PrometheusMetrics(registry),
+        JobMetrics(TrainingCosts(sa.create_engine("sqlite://"), Prices()), registry),
+    )
     collectors = [value for metrics in all_metrics for value in vars(metrics).values() if hasattr(value, "describe")]
     [*families] = (family for collector in collectors for family in collector.describe())
     names = [family.name + "_total" * (family.type == "counter") for family in families]

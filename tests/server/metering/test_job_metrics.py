@@ -3,18 +3,18 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from loramux_adapters.finetuning.jobs.models import Progress
+from loramux_adapters.finetuning.jobs.models import JobProgress
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_server.metering.job_metrics import JobMetrics
-from loramux_server.metering.ledger.training_costs import TrainingBook
+from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import Prices
 from tests.helpers.fine_tuning_jobs import NAME, job_record
 from tests.helpers.usage_records import database
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> TrainingBook:
-    return TrainingBook(database(tmp_path), Prices())
+def book(tmp_path: Path) -> TrainingCosts:
+    return TrainingCosts(database(tmp_path), Prices())
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def metrics(book: TrainingBook, registry: CollectorRegistry) -> JobMetrics:
+def metrics(book: TrainingCosts, registry: CollectorRegistry) -> JobMetrics:
     return JobMetrics(book, registry)
 
 
@@ -32,26 +32,26 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 
 
 def test_a_job_that_goes_on_counts_only_what_is_new(metrics: JobMetrics, registry: CollectorRegistry) -> None:
-    metrics.began(job_record(JobState.RUNNING, step=2, steps=10, tokens=200, seconds=2.0))
-    metrics.progressed(Progress(step=3, steps=10, tokens=300, seconds=3.5, seconds_left=9, loss=0.5))
-    metrics.progressed(Progress(step=5, steps=10, tokens=500, seconds=5.0, seconds_left=7, loss=0.25))
+    metrics.started(job_record(JobState.RUNNING, step=2, steps=10, tokens=200, seconds=2.0))
+    metrics.progressed(JobProgress(step=3, steps=10, tokens=300, seconds=3.5, seconds_left=9, loss=0.5))
+    metrics.progressed(JobProgress(step=5, steps=10, tokens=500, seconds=5.0, seconds_left=7, loss=0.25))
     assert (value(registry, "tokens_total"), value(registry, "seconds_total")) == (300, 3)
     shown = [value(registry, name) for name in ("jobs_running", "progress_ratio", "left_seconds", "loss")]
     assert shown == [1, 0.5, 7, 0.25]
 
 
 def test_a_step_that_a_kill_undid_takes_nothing_back(metrics: JobMetrics, registry: CollectorRegistry) -> None:
-    metrics.began(job_record(JobState.RUNNING))
+    metrics.started(job_record(JobState.RUNNING))
     for tokens in (500, 300, 500):
-        metrics.progressed(Progress(tokens=tokens))
+        metrics.progressed(JobProgress(tokens=tokens))
     assert value(registry, "tokens_total") == 700
 
 
 @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.PAUSED])
 def test_whoever_stops_is_charged_and_only_an_end_is_counted(
-    metrics: JobMetrics, registry: CollectorRegistry, book: TrainingBook, state: JobState
+    metrics: JobMetrics, registry: CollectorRegistry, book: TrainingCosts, state: JobState
 ) -> None:
-    metrics.began(job_record(JobState.RUNNING))
+    metrics.started(job_record(JobState.RUNNING))
     metrics.stopped(job_record(state, tokens=700, seconds=7))
     counted = {
         outcome: value(registry, "jobs_total", outcome=outcome) for outcome in ("succeeded", "failed", "cancelled")
@@ -61,7 +61,7 @@ def test_whoever_stops_is_charged_and_only_an_end_is_counted(
     assert book.by_adapter()[NAME].tokens == 700
 
 
-def test_a_job_that_never_trained_costs_nothing(metrics: JobMetrics, book: TrainingBook) -> None:
+def test_a_job_that_never_trained_costs_nothing(metrics: JobMetrics, book: TrainingCosts) -> None:
     metrics.stopped(job_record(JobState.CANCELLED))
     assert book.by_adapter() == {}
 
@@ -74,7 +74,7 @@ def test_a_job_that_is_cancelled_while_it_waits_is_counted(metrics: JobMetrics, 
 def test_a_job_that_is_cancelled_while_it_runs_is_counted_once_and_stops_running_when_it_stops(
     metrics: JobMetrics, registry: CollectorRegistry
 ) -> None:
-    metrics.began(job_record(JobState.RUNNING))
+    metrics.started(job_record(JobState.RUNNING))
     metrics.cancelled(job_record(JobState.CANCELLED))
     assert value(registry, "jobs_running") == 1
     metrics.stopped(job_record(JobState.CANCELLED))
@@ -82,5 +82,5 @@ def test_a_job_that_is_cancelled_while_it_runs_is_counted_once_and_stops_running
 
 
 def test_the_queue_is_shown(metrics: JobMetrics, registry: CollectorRegistry) -> None:
-    metrics.waiting(3)
+    metrics.queue_changed(3)
     assert value(registry, "jobs_waiting") == 3

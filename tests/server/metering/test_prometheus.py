@@ -1,15 +1,15 @@
-"""What Prometheus sees of requests and of the pool."""
+"""The Prometheus metrics of requests and of the adapter pool."""
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from loramux_adapters.models import VersionId
-from loramux_server.metering.prometheus import MAX_ADAPTERS, AdapterLabels, Metrics
-from loramux_server.metering.usage_record import Charge, Operation, Outcome, Route, RunFacts, UsageRecord
+from loramux_server.metering.prometheus import MAX_ADAPTERS, AdapterLabels, PrometheusMetrics
+from loramux_server.metering.usage_record import Charge, Operation, Outcome, Route, RunStats, UsageRecord
 
 TONE = Route("tone", "3f9c2ab01d44")
 TONE_LABELS = {"route": "adapter", "adapter": "tone"}
-FACTS = RunFacts(
+STATS = RunStats(
     input_tokens=10, cached_tokens=4, output_tokens=11, queue=0.02, first_token=1.0, last_token=3.0, cold=True
 )
 
@@ -20,14 +20,14 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def metrics(registry: CollectorRegistry) -> Metrics:
-    return Metrics(registry, is_pinned={"pinned"}.__contains__)
+def metrics(registry: CollectorRegistry) -> PrometheusMetrics:
+    return PrometheusMetrics(registry, is_pinned={"pinned"}.__contains__)
 
 
-def record(route: Route | None, outcome: Outcome = Outcome.OK, facts: RunFacts = FACTS) -> UsageRecord:
+def record(route: Route | None, outcome: Outcome = Outcome.OK, stats: RunStats = STATS) -> UsageRecord:
     return UsageRecord(
         request_id="req_1", operation=Operation.CHAT, outcome=outcome, status=200, error=None, key_id="key_1",
-        route=route, started_at=1.0, duration=4.0, facts=facts,
+        route=route, started_at=1.0, duration=4.0, stats=stats,
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(f"loramux_{name}", labels)
 
 
-def test_a_request_moves_every_collector_of_its_route(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_a_request_moves_every_collector_of_its_route(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     metrics.begin(TONE)
     metrics.record(record(TONE))
     assert value(registry, "requests_total", **TONE_LABELS, operation="chat", outcome="ok") == 1
@@ -52,7 +52,7 @@ def test_a_request_moves_every_collector_of_its_route(metrics: Metrics, registry
     assert value(registry, "queue_seconds_sum", **shared) == 0.02
 
 
-def test_requests_in_flight_rise_and_fall_by_route(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_requests_in_flight_rise_and_fall_by_route(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     metrics.begin(TONE)
     metrics.begin(Route())
     metrics.begin(TONE)
@@ -62,7 +62,7 @@ def test_requests_in_flight_rise_and_fall_by_route(metrics: Metrics, registry: C
 
 
 def test_a_request_turned_away_before_its_route_was_known_is_counted_alone(
-    metrics: Metrics, registry: CollectorRegistry
+    metrics: PrometheusMetrics, registry: CollectorRegistry
 ) -> None:
     metrics.record(record(None, Outcome.REFUSED))
     assert value(registry, "requests_total", route="none", adapter="", operation="chat", outcome="refused") == 1
@@ -70,17 +70,19 @@ def test_a_request_turned_away_before_its_route_was_known_is_counted_alone(
 
 
 def test_a_run_that_was_cut_off_before_its_first_token_leaves_no_latency(
-    metrics: Metrics, registry: CollectorRegistry
+    metrics: PrometheusMetrics, registry: CollectorRegistry
 ) -> None:
     metrics.begin(Route())
-    metrics.record(record(Route(), Outcome.CANCELLED, RunFacts(input_tokens=5)))
+    metrics.record(record(Route(), Outcome.CANCELLED, RunStats(input_tokens=5)))
     assert value(registry, "tokens_total", route="base", adapter="", type="input") == 5
     assert value(registry, "request_duration_seconds_count", route="base", adapter="") == 1
     for name in ("time_to_first_token", "time_per_output_token", "queue"):
         assert value(registry, f"{name}_seconds_count", route="base", adapter="") is None
 
 
-def test_only_pinned_adapters_have_histograms_of_their_own(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_only_pinned_adapters_have_histograms_of_their_own(
+    metrics: PrometheusMetrics, registry: CollectorRegistry
+) -> None:
     for adapter in ("pinned", "tone", None):
         metrics.begin(Route(adapter))
         metrics.record(record(Route(adapter)))
@@ -99,7 +101,7 @@ def test_the_first_adapters_are_admitted_for_good_and_later_ones_share_a_label()
 
 
 def test_no_request_is_lost_when_there_are_more_adapters_than_labels(
-    metrics: Metrics, registry: CollectorRegistry
+    metrics: PrometheusMetrics, registry: CollectorRegistry
 ) -> None:
     for number in range(MAX_ADAPTERS + 50):
         metrics.begin(Route(f"adapter-{number}"))
@@ -109,7 +111,7 @@ def test_no_request_is_lost_when_there_are_more_adapters_than_labels(
     assert (len(counts), sum(counts), max(counts)) == (MAX_ADAPTERS + 1, MAX_ADAPTERS + 50, 50)
 
 
-def test_the_pools_loads_and_evictions_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_the_pools_loads_and_evictions_are_counted(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     version = VersionId.parse("tone@3f9c2ab01d44")
     metrics.loaded(version, 0.5, ok=True)
     metrics.loaded(version, 9.0, ok=False)
@@ -123,7 +125,7 @@ def test_the_pools_loads_and_evictions_are_counted(metrics: Metrics, registry: C
 
 
 def test_a_small_models_latency_falls_between_bucket_edges_and_not_into_the_first_one(
-    metrics: Metrics, registry: CollectorRegistry
+    metrics: PrometheusMetrics, registry: CollectorRegistry
 ) -> None:
     metrics.begin(Route())
     metrics.record(record(Route()))
@@ -133,22 +135,22 @@ def test_a_small_models_latency_falls_between_bucket_edges_and_not_into_the_firs
     assert 'le="+Inf"' in edges[-1]
 
 
-def test_a_counter_that_alerts_look_at_begins_at_zero(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_a_counter_that_alerts_look_at_begins_at_zero(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     assert value(registry, "adapter_quarantines_total") == 0
     assert value(registry, "usage_records_dropped_total") == 0
     assert value(registry, "adapter_loads_total", result="failed", source="store") == 0
     assert value(registry, "adapter_evictions_total", tier="host", reason="capacity") == 0
 
 
-def test_each_quarantine_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics.quarantined(VersionId.parse("tone@3f9c2ab01d44"), "it computed values that are no numbers")
+def test_each_quarantine_is_counted(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
+    metrics.quarantined(VersionId.parse("tone@3f9c2ab01d44"), "it computed NaN or infinite values")
     assert value(registry, "adapter_quarantines_total") == 1
 
 
-def test_the_engine_is_asked_at_each_scrape_whether_it_is_up(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_the_engine_is_checked_at_each_scrape(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     answers = [True, False]
     assert value(registry, "engine_up") == 0
-    metrics.watch(lambda: answers.pop(0))
+    metrics.watch_engine(lambda: answers.pop(0))
     assert value(registry, "engine_up") == 1
     assert value(registry, "engine_up") == 0
 
@@ -156,12 +158,12 @@ def test_the_engine_is_asked_at_each_scrape_whether_it_is_up(metrics: Metrics, r
 def test_five_thousand_adapters_and_ten_thousand_wrong_names_leave_a_bounded_number_of_series(
     registry: CollectorRegistry,
 ) -> None:
-    metrics = Metrics(registry, is_pinned=lambda _adapter: True)
+    metrics = PrometheusMetrics(registry, is_pinned=lambda _adapter: True)
     for number in range(5_000):
         route = Route(f"adapter-{number}")
         metrics.begin(route)
         metrics.record(record(route))
-        metrics.charged(record(route), Charge(1, 1, "prices"))
+        metrics.record_charge(record(route), Charge(1, 1, "prices"))
     for _ in range(10_000):  # a name that is no model's never gets further than to a record without a route
         metrics.record(record(None, Outcome.REFUSED))
     for family in registry.collect():

@@ -1,24 +1,23 @@
-"""A route beside the base: ratios with intervals, and when a fine-tune has paid."""
+"""Ratios of a route's figures to the base's, with their intervals."""
 
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal
 
 import numpy as np
 import pytest
 
 from loramux_server.metering.ledger.distributions import Distributions
-from loramux_server.metering.ledger.reader import Usage
-from loramux_server.metering.relative_to_base import COMPARED, Base, Ratio, break_even
+from loramux_server.metering.ledger.reader import UsageTotals
+from loramux_server.metering.relative_to_base import COMPARED_FIGURES, BaseComparison, RatioInterval
 
 
-def usage(**measures: list[float]) -> Usage:
+def usage(**measures: list[float]) -> UsageTotals:
     packed = Distributions.of(dict(measures)).pack()
-    return Usage(Counter(ok=len(next(iter(measures.values()), []))), Counter(), [packed])
+    return UsageTotals(Counter(ok=len(next(iter(measures.values()), []))), Counter(), [packed])
 
 
-def ratios(mine: Usage, base: Usage) -> Iterator[tuple[str, Ratio]]:
-    return Base(base).ratios(mine)
+def ratios(mine: UsageTotals, base: UsageTotals) -> Iterator[tuple[str, RatioInterval]]:
+    return BaseComparison(base).ratios(mine)
 
 
 def drawn(size: int, middle: float, seed: int) -> list[float]:
@@ -26,9 +25,9 @@ def drawn(size: int, middle: float, seed: int) -> list[float]:
 
 
 def test_a_ratio_of_medians_and_of_means_has_its_interval_around_it() -> None:
-    chance = np.random.default_rng(7)
-    base = usage(first_token=list(chance.normal(1.0, 0.4, 400)), input_tokens=[1000.0] * 400)
-    short = usage(first_token=list(chance.normal(0.5, 0.2, 400)), input_tokens=[20.0] * 400)
+    rng = np.random.default_rng(7)
+    base = usage(first_token=list(rng.normal(1.0, 0.4, 400)), input_tokens=[1000.0] * 400)
+    short = usage(first_token=list(rng.normal(0.5, 0.2, 400)), input_tokens=[20.0] * 400)
     found = dict(ratios(short, base))
     assert set(found) == {"first_token_p50", "input_tokens_mean"}
     first = found["first_token_p50"]
@@ -72,8 +71,8 @@ def test_a_base_that_may_cost_nothing_is_not_divided_by() -> None:
 def test_an_interval_is_that_of_samples_drawn_one_by_one(size: int, measure: str, name: str) -> None:
     mine, theirs = drawn(size, 1.0, 1), drawn(size, 2.0, 2)
     statistic = np.median if name.endswith("p50") else np.mean
-    chance = np.random.default_rng(3)
-    above, below = (statistic(chance.choice(side, (4000, size)), axis=1) for side in (mine, theirs))
+    rng = np.random.default_rng(3)
+    above, below = (statistic(rng.choice(side, (4000, size)), axis=1) for side in (mine, theirs))
     low, high = np.quantile(above / below, [0.025, 0.975])
     found = dict(ratios(usage(**{measure: mine}), usage(**{measure: theirs})))[name]
     # An interval of 400 samples is itself only known so well, and values to 1 %.
@@ -87,17 +86,7 @@ def test_what_always_is_the_same_has_no_interval() -> None:
     assert found.low == found.high == found.ratio == pytest.approx(0.5, rel=0.02)
 
 
-def test_many_routes_stand_beside_one_base_and_each_is_seen_in_full() -> None:
-    base = Base(usage(**{measure: drawn(50, 2.0, 1) for measure, _ in COMPARED.values()}))
-    routes = [usage(**{measure: drawn(50, 1.0, seed) for measure, _ in COMPARED.values()}) for seed in range(3)]
-    assert [dict(base.ratios(route)).keys() for route in routes] == [COMPARED.keys()] * 3
-
-
-@pytest.mark.parametrize(
-    ("base", "mine", "to_earn", "requests"),
-    [(100, 60, 4000, 100), (100, 60, 4001, 101), (100, 60, 0, 0), (100, 100, 4000, None), (60, 100, 0, None)],
-)
-def test_a_fine_tune_has_paid_when_its_saving_is_what_it_cost(
-    base: int, mine: int, to_earn: int, requests: int | None
-) -> None:
-    assert break_even(Decimal(base), Decimal(mine), Decimal(to_earn)) == (Decimal(base - mine), requests)
+def test_many_routes_are_compared_with_one_base() -> None:
+    base = BaseComparison(usage(**{measure: drawn(50, 2.0, 1) for measure, _ in COMPARED_FIGURES.values()}))
+    routes = [usage(**{measure: drawn(50, 1.0, seed) for measure, _ in COMPARED_FIGURES.values()}) for seed in range(3)]
+    assert [dict(base.ratios(route)).keys() for route in routes] == [COMPARED_FIGURES.keys()] * 3

@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from loramux_server.base_model import ResolvedBase
-from loramux_server.metering.traces import Traces
-from loramux_server.metering.usage_record import Outcome, RunFacts, UsageRecord
+from loramux_server.metering.traces import RequestTracer
+from loramux_server.metering.usage_record import Outcome, RunStats, UsageRecord
 from tests.helpers.tiny_server import tiny_server
 from tests.helpers.usage_records import CHARGE, NOON, record
 
@@ -22,8 +22,8 @@ CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b716920333
 
 def span(ended: UsageRecord) -> ReadableSpan:
     exporter = InMemorySpanExporter()
-    traces = Traces(exporter)
-    traces.charged(ended, CHARGE)
+    traces = RequestTracer(exporter)
+    traces.record_charge(ended, CHARGE)
     traces.close()
     (sent,) = exporter.get_finished_spans()
     return sent
@@ -48,7 +48,7 @@ def test_a_client_s_span_is_the_parent_and_nonsense_is_none() -> None:
 
 
 def test_a_failure_is_an_error_and_a_refusal_is_not() -> None:
-    failed = record(outcome=Outcome.FAILED, status=500, error="server_error", facts=RunFacts(), route=None)
+    failed = record(outcome=Outcome.FAILED, status=500, error="server_error", stats=RunStats(), route=None)
     assert span(failed).status.status_code is StatusCode.ERROR
     assert span(record(outcome=Outcome.REFUSED)).status.status_code is StatusCode.UNSET
 

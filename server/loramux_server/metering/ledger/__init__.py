@@ -1,1 +1,1 @@
-"""The ledger: one row a request, what was added up of them, and what is read from both."""
+"""The ledger: one row per request, hourly rollups, and queries over both."""

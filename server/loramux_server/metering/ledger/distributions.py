@@ -1,4 +1,4 @@
-"""How measures are distributed, in buckets 2 % wide: small to keep, exact to add up, and right to 1 % when read.
+"""Distributions of measures in logarithmic buckets 2 % wide: small, exactly mergeable, quantiles accurate to 1 %.
 
 Other sketches are as good, but merging a hundred thousand of them in a second takes arrays.
 """
@@ -19,81 +19,81 @@ MEASURES = (
     "price_list_cost",
     "gpu_hour_cost",
 )
-"""What is distributed; a measure's place is its number in a bucket's key, so new ones go to the end."""
+"""The measures; the position of each is part of stored bucket keys, so append new ones at the end."""
 
 GROWTH = 1.02
-_LEAST = 1e-6
-"""What is less counts as zero: nothing that is measured here is that small and of interest."""
-_BUCKETS = 1 << 16
+_MIN_VALUE = 1e-6
+"""Smaller values count as zero."""
+_BUCKETS_PER_MEASURE = 1 << 16
 _PACKED = np.dtype([("key", "<u4"), ("count", "<u4")])
 
 
 @dataclass(frozen=True, eq=False)
 class Distributions:
-    """How many values of each measure fell into each bucket: sorted keys, each MEASURE * 65536 + BUCKET, and counts."""
+    """The number of values per measure and bucket: sorted keys, MEASURE * 65536 + BUCKET each, and their counts."""
 
     keys: NDArray[np.int64]
     counts: NDArray[np.int64]
 
     @classmethod
     def of(cls, values: Mapping[str, Sequence[float | None]]) -> "Distributions":
-        """Return how the values are distributed; what is None was not measured."""
-        keys = [MEASURES.index(name) * _BUCKETS + _buckets(column) for name, column in values.items()]
-        return cls._counted(np.concatenate(keys) if keys else np.empty(0, np.int64))
+        """Return the distributions of the values of each measure; None values are left out."""
+        keys = [MEASURES.index(name) * _BUCKETS_PER_MEASURE + _buckets(column) for name, column in values.items()]
+        return cls._count(np.concatenate(keys) if keys else np.empty(0, np.int64))
 
     @classmethod
     def unpack(cls, packed: Iterable[bytes]) -> "Distributions":
-        """Return the sum of what `pack` made."""
+        """Return the sum of distributions that `pack` serialized."""
         entries = np.frombuffer(b"".join(packed), _PACKED)
-        return cls._counted(entries["key"].astype(np.int64), entries["count"])
+        return cls._count(entries["key"].astype(np.int64), entries["count"])
 
     @classmethod
-    def _counted(cls, keys: NDArray[np.int64], counts: NDArray[np.uint32] | None = None) -> "Distributions":
-        unique, places = np.unique(keys, return_inverse=True)
-        return cls(unique, np.bincount(places, counts, len(unique)).astype(np.int64))
+    def _count(cls, keys: NDArray[np.int64], counts: NDArray[np.uint32] | None = None) -> "Distributions":
+        unique, positions = np.unique(keys, return_inverse=True)
+        return cls(unique, np.bincount(positions, counts, len(unique)).astype(np.int64))
 
     def pack(self) -> bytes:
-        """Return the distributions as bytes, 8 for each bucket."""
+        """Serialize to 8 bytes per bucket."""
         entries = np.empty(len(self.keys), _PACKED)
         entries["key"], entries["count"] = self.keys, self.counts
         return entries.tobytes()
 
     def __add__(self, other: "Distributions") -> "Distributions":
-        return self._counted(np.append(self.keys, other.keys), np.append(self.counts, other.counts).astype(np.uint32))
+        return self._count(np.append(self.keys, other.keys), np.append(self.counts, other.counts).astype(np.uint32))
 
     def measure(self, name: str) -> "Histogram":
-        """Return how one measure is distributed."""
-        first = MEASURES.index(name) * _BUCKETS
-        start, stop = np.searchsorted(self.keys, [first, first + _BUCKETS])
+        """Return the histogram of one measure."""
+        first = MEASURES.index(name) * _BUCKETS_PER_MEASURE
+        start, stop = np.searchsorted(self.keys, [first, first + _BUCKETS_PER_MEASURE])
         return Histogram(_values(self.keys[start:stop] - first), self.counts[start:stop])
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Values, ascending, and how often each was measured."""
+    """Ascending values, and the count of each."""
 
     values: NDArray[np.float64]
     counts: NDArray[np.int64]
 
     @property
     def count(self) -> int:
-        """How many were measured."""
+        """The number of measurements."""
         return int(self.counts.sum())
 
-    def quantile(self, share: float) -> float | None:
-        """Return the value that `share` of all do not exceed, None if there are none."""
+    def quantile(self, q: float) -> float | None:
+        """Return the `q` quantile (0 to 1), None without measurements."""
         if not self.count:
             return None
-        place = int(np.searchsorted(np.cumsum(self.counts), share * self.count))
-        return float(self.values[min(place, len(self.values) - 1)])
+        position = int(np.searchsorted(np.cumsum(self.counts), q * self.count))
+        return float(self.values[min(position, len(self.values) - 1)])
 
 
 def _buckets(values: Sequence[float | None]) -> NDArray[np.int64]:
     known = np.array([value for value in values if value is not None], float)
-    steps = np.log(np.maximum(known, _LEAST) / _LEAST) / np.log(GROWTH)
+    steps = np.log(np.maximum(known, _MIN_VALUE) / _MIN_VALUE) / np.log(GROWTH)
     buckets: NDArray[np.int64] = np.round(steps).astype(np.int64)
     return buckets
 
 
 def _values(buckets: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.where(buckets == 0, 0.0, _LEAST * GROWTH**buckets)
+    return np.where(buckets == 0, 0.0, _MIN_VALUE * GROWTH**buckets)

@@ -1,4 +1,4 @@
-"""What requests are told apart by: when they are written, and when they are read."""
+"""The groups that usage is stored by, and the labels that it is reported by."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ from typing import NamedTuple
 from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR
 
 
-class Group(NamedTuple):
-    """What requests are told apart by; where one has none, it is an empty string."""
+class UsageGroup(NamedTuple):
+    """The group of a request in the hourly rollups; empty strings stand for missing values."""
 
     route: str
     adapter: str
@@ -20,7 +20,7 @@ class Group(NamedTuple):
 
 
 class GroupBy(StrEnum):
-    """What usage can be told apart by."""
+    """The dimensions that usage can be grouped by."""
 
     ROUTE = "route"
     ADAPTER = "adapter"
@@ -31,7 +31,7 @@ class GroupBy(StrEnum):
 
 
 Label = tuple[str, ...]
-LABELS: Mapping[GroupBy, tuple[str, ...]] = {
+LABEL_COLUMNS: Mapping[GroupBy, tuple[str, ...]] = {
     GroupBy.ROUTE: ("route",),
     GroupBy.ADAPTER: ("route", "adapter"),
     GroupBy.VERSION: ("route", "adapter", "version"),
@@ -39,16 +39,16 @@ LABELS: Mapping[GroupBy, tuple[str, ...]] = {
     GroupBy.DAY: ("day",),
     GroupBy.HOUR: ("hour",),
 }
-"""The names of what a label holds."""
+"""The names of the values in a label."""
 
 
-def labelling(by: GroupBy) -> Callable[[int, Group], Label]:
-    """Return what makes a label of an hour and a group."""
+def label_function(by: GroupBy) -> Callable[[int, UsageGroup], Label]:
+    """Return a function that maps an hour and a group to a label."""
     if by is GroupBy.HOUR:
         return lambda hour, _: (f"{_utc(hour):%Y-%m-%dT%H:00:00Z}",)
     if by is GroupBy.DAY:
         return lambda hour, _: (f"{_utc(hour):%Y-%m-%d}",)
-    return lambda _, group: tuple(getattr(group, name) for name in LABELS[by])
+    return lambda _, group: tuple(getattr(group, name) for name in LABEL_COLUMNS[by])
 
 
 def _utc(hour: int) -> datetime:

@@ -1,4 +1,4 @@
-"""What is written into the ledger's tables, a transaction a batch."""
+"""Writes the ledger's tables, one transaction per batch."""
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,59 +8,63 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from loramux_server.metering.cost_allocation import EngineTime
-from loramux_server.metering.ledger.labels import Group
+from loramux_server.metering.ledger.labels import UsageGroup
 from loramux_server.metering.ledger.tables import engine_minutes, price_lists, usage_hours, usage_records
 from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR
-from loramux_server.metering.ledger.usage_rows import SUMS, Totals, totals_by_hour
+from loramux_server.metering.ledger.usage_rows import SUMMED_COLUMNS, HourTotals, totals_by_hour
 from loramux_server.metering.pricing import Prices
 
-FORGET_AT_ONCE = 10_000
-"""Rows in one transaction: others wait for it."""
+DELETE_BATCH = 10_000
+"""Rows deleted per transaction: other writers wait for it."""
 
 
-class Book:
-    """The tables, for one process that writes; several may, each into sums of its own.
+class LedgerRepository:
+    """Writes the ledger for one process; each process has its own rollup rows.
 
-    What is added up lives here until its hour is over, so a row is only ever replaced, and a batch that could not be
-    written may be written again.
+    Totals of the current hour are kept in memory, so rollup rows are only ever replaced, and a failed batch can be
+    written again.
     """
 
     def __init__(self, database: sa.Engine) -> None:
         self._database, self._writer = database, secrets.token_hex(8)
-        self._hours: dict[tuple[int, Group], Totals] = {}
+        self._hours: dict[tuple[int, UsageGroup], HourTotals] = {}
 
     def write(self, records: Sequence[Mapping[str, Any]], minutes: Mapping[int, EngineTime]) -> None:
-        """Enter new records, and what the minutes hold up to now; all of it or, raising SQLAlchemyError, nothing."""
+        """Insert new records, and the totals of these minutes so far, in one transaction.
+
+        Raises:
+            SQLAlchemyError: nothing was written.
+        """
         new = totals_by_hour(records)
         hours = {key: self._hours[key] + totals if key in self._hours else totals for key, totals in new.items()}
         with self._database.begin() as connection:
             if records:
                 connection.execute(usage_records.insert(), records)
-            replace(connection, usage_hours, [self._hour(*key, totals) for key, totals in hours.items()])
-            replace(connection, engine_minutes, [self._minute(minute, time) for minute, time in minutes.items()])
+            upsert(connection, usage_hours, [self._hour_row(*key, totals) for key, totals in hours.items()])
+            upsert(connection, engine_minutes, [self._minute_row(minute, time) for minute, time in minutes.items()])
         newest = max((hour for hour, _ in hours), default=0)
         self._hours = {key: totals for key, totals in (self._hours | hours).items() if key[0] >= newest - 1}
 
-    def note_prices(self, prices: Prices, now: float) -> None:
-        """Keep what the price version means that is on the records from now on."""
+    def save_prices(self, prices: Prices, now: float) -> None:
+        """Save the price list under its version, unless it is saved already."""
         with self._database.begin() as connection:
             known = sa.select(price_lists.c.version).where(price_lists.c.version == prices.version)
             if connection.execute(known).first() is None:
                 values = {"version": prices.version, "since": now, "prices": prices.model_dump(mode="json")}
                 connection.execute(price_lists.insert(), values)
 
-    def forget(self, records_before: float, sums_before: float) -> int:
-        """Delete some of what ended before these moments; returns how many rows, 0 when all is gone."""
-        old = sa.select(usage_records.c.id).where(usage_records.c.ended_at < records_before).limit(FORGET_AT_ONCE)
+    def delete_expired(self, records_before: float, rollups_before: float) -> int:
+        """Delete up to DELETE_BATCH records and all rollups older than these times; returns the number of records."""
+        old = sa.select(usage_records.c.id).where(usage_records.c.ended_at < records_before).limit(DELETE_BATCH)
         with self._database.begin() as connection:
-            gone = connection.execute(usage_records.delete().where(usage_records.c.id.in_(old))).rowcount
-            first = sums_before // SECONDS_PER_HOUR
+            deleted = connection.execute(usage_records.delete().where(usage_records.c.id.in_(old))).rowcount
+            first = rollups_before // SECONDS_PER_HOUR
             connection.execute(usage_hours.delete().where(usage_hours.c.hour < first))
             connection.execute(engine_minutes.delete().where(engine_minutes.c.minute < first * 60))
-        return gone
+        return deleted
 
-    def _hour(self, hour: int, group: Group, totals: Totals) -> dict[str, Any]:
-        sums: dict[str, Any] = {name: getattr(totals, name) for name in ("requests", *SUMS)}
+    def _hour_row(self, hour: int, group: UsageGroup, totals: HourTotals) -> dict[str, Any]:
+        sums: dict[str, Any] = {name: getattr(totals, name) for name in ("requests", *SUMMED_COLUMNS)}
         return {
             "hour": hour,
             "writer": self._writer,
@@ -69,7 +73,7 @@ class Book:
             "distributions": totals.distributions.pack(),
         }
 
-    def _minute(self, minute: int, time: EngineTime) -> dict[str, Any]:
+    def _minute_row(self, minute: int, time: EngineTime) -> dict[str, Any]:
         return {
             "minute": minute,
             "writer": self._writer,
@@ -80,8 +84,12 @@ class Book:
         }
 
 
-def replace(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert the rows, over those with the same key; raises SQLAlchemyError."""
+def upsert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert the rows, replacing those with the same primary key.
+
+    Raises:
+        SQLAlchemyError: the rows could not be written.
+    """
     rows = list(rows)
     if not rows:
         return

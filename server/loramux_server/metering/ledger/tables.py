@@ -1,10 +1,10 @@
-"""The ledger's tables: what each request left, and for each hour the sums and distributions of what ended in it."""
+"""The ledger's tables: usage records, hourly rollups, engine time per minute, training costs and price lists."""
 
 import sqlalchemy as sa
 
 metadata = sa.MetaData(naming_convention={"ix": "ix_%(column_0_label)s", "pk": "pk_%(table_name)s"})
 
-_Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only what it calls INTEGER
+_Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite autoincrements only INTEGER columns
 
 _GROUP = (
     ("route", 8),  # base, adapter, or none
@@ -14,7 +14,7 @@ _GROUP = (
     ("operation", 16),
     ("outcome", 16),
 )
-"""What requests are told apart by; where one has none, it is an empty string."""
+"""The columns of UsageGroup; empty strings stand for missing values."""
 
 _SUMS = ("input_tokens", "cached_tokens", "output_tokens", "price_list_cost", "gpu_hour_cost")
 
@@ -53,7 +53,7 @@ usage_hours = sa.Table(
     sa.Column("cold", sa.BigInteger, nullable=False),
     sa.Column("distributions", sa.LargeBinary, nullable=False),
 )
-"""Hours since 1970. Each process writes rows of its own, so that no two ever change the same one."""
+"""Rollups per hour since 1970. Each process (`writer`) has its own rows, so no two update the same one."""
 
 engine_minutes = sa.Table(
     "engine_minutes",
@@ -65,7 +65,7 @@ engine_minutes = sa.Table(
     sa.Column("requests_cost", sa.BigInteger, nullable=False),
     sa.Column("idle_cost", sa.BigInteger, nullable=False),
 )
-"""Where the engine's time went."""
+"""Engine time and its cost, per minute since 1970."""
 
 training_costs = sa.Table(
     "training_costs",
@@ -79,7 +79,7 @@ training_costs = sa.Table(
     sa.Column("gpu_hour_cost", sa.BigInteger, nullable=False),
     sa.Column("price_version", sa.String(12), nullable=False),
 )
-"""Of each fine-tuning job what it took until it was last worked on, at `at`."""
+"""The cost of each fine-tuning job so far; `at` is the Unix time of its last update."""
 
 price_lists = sa.Table(
     "price_lists",
@@ -88,4 +88,4 @@ price_lists = sa.Table(
     sa.Column("since", sa.Double, nullable=False),
     sa.Column("prices", sa.JSON, nullable=False),
 )
-"""What the price versions of the records mean."""
+"""The price list of each version."""

@@ -1,4 +1,4 @@
-"""Ranges of time, and which part of one is made of whole hours."""
+"""Time ranges, their whole hours, and parsing and formatting of times."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,38 +8,43 @@ SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True)
-class Span:
-    """A range of time in Unix seconds, from `since` up to but without `until`."""
+class TimeRange:
+    """A half-open range of Unix seconds: `since` <= t < `until`."""
 
     since: float
     until: float
 
     @property
     def hours(self) -> range:
-        """The hours since 1970 that lie in it as a whole."""
+        """The whole hours in the range, counted since 1970."""
         return range(ceil(self.since / SECONDS_PER_HOUR), int(self.until // SECONDS_PER_HOUR))
 
     @property
-    def edges(self) -> "tuple[Span, ...]":
-        """What its whole hours leave over: nothing, one end or two, or all of it."""
+    def edges(self) -> "tuple[TimeRange, ...]":
+        """The parts of the range outside its whole hours: up to two, or the whole range."""
         if not self.hours:
             return (self,)
         first, last = (hour * SECONDS_PER_HOUR for hour in (self.hours.start, self.hours.stop))
-        return tuple(end for end in (Span(self.since, first), Span(last, self.until)) if end.since < end.until)
+        edges = (TimeRange(self.since, first), TimeRange(last, self.until))
+        return tuple(edge for edge in edges if edge.since < edge.until)
 
 
-def parse_moment(text: str) -> float:
-    """Return the Unix seconds of an ISO 8601 moment (UTC, where it says no zone) or of a number; raises ValueError."""
+def parse_time(text: str) -> float:
+    """Return the Unix seconds of an ISO 8601 time (UTC by default) or of a number.
+
+    Raises:
+        ValueError: the text is neither.
+    """
     try:
         seconds = float(text)
     except ValueError:
-        moment = datetime.fromisoformat(text)
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        time = datetime.fromisoformat(text)
+        seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     if not isfinite(seconds):
-        raise ValueError(f"{text!r} is no moment")
+        raise ValueError(f"{text!r} is not a finite time")
     return seconds
 
 
-def shown_moment(seconds: float) -> str:
-    """Return the moment as ISO 8601 in UTC."""
+def format_time(seconds: float) -> str:
+    """Format Unix seconds as ISO 8601 in UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,4 +1,4 @@
-"""What fine-tuning jobs cost: a row a job, over all its runs, by the prices when it was last worked on."""
+"""Costs of fine-tuning jobs: one row per job, over all its runs, at the prices of its last update."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,17 @@ import sqlalchemy as sa
 
 from loramux_adapters.errors import StoreError
 from loramux_server.metering.cost_allocation import NANODOLLARS
-from loramux_server.metering.ledger.repository import replace
+from loramux_server.metering.ledger.repository import upsert
 from loramux_server.metering.ledger.tables import training_costs
-from loramux_server.metering.ledger.time_range import Span
+from loramux_server.metering.ledger.time_range import TimeRange
 from loramux_server.metering.pricing import Prices
 
-_SUMS = ("tokens", "seconds", "price_list_cost", "gpu_hour_cost")
+_SUMMED_COLUMNS = ("tokens", "seconds", "price_list_cost", "gpu_hour_cost")
 
 
 @dataclass(frozen=True)
-class TrainingTime:
-    """What jobs took; costs in nano-dollars."""
+class TrainingTotals:
+    """Totals of fine-tuning jobs; costs in nano-dollars."""
 
     jobs: int
     tokens: int
@@ -28,14 +28,18 @@ class TrainingTime:
     gpu_hour_cost: int
 
 
-class TrainingBook:
-    """Reads and writes the costs of jobs."""
+class TrainingCosts:
+    """Reads and writes the costs of fine-tuning jobs."""
 
     def __init__(self, database: sa.Engine, prices: Prices) -> None:
         self._database, self._prices = database, prices
 
-    def charge(self, job: str, adapter: str, tokens: int, seconds: float) -> None:
-        """Enter what a job has taken up to now, over what was entered before; raises StoreError."""
+    def record(self, job: str, adapter: str, tokens: int, seconds: float) -> None:
+        """Save the cost of a job so far, replacing earlier values.
+
+        Raises:
+            StoreError: the database could not be written.
+        """
         cost = self._prices.training_cost(tokens, seconds)
         row = {
             "job": job,
@@ -48,29 +52,29 @@ class TrainingBook:
         }
         try:
             with self._database.begin() as connection:
-                replace(connection, training_costs, [row])
+                upsert(connection, training_costs, [row])
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError("What a fine-tuning job cost can't be written.") from error
+            raise StoreError("The cost of a fine-tuning job can't be written to the database.") from error
 
-    def by_adapter(self) -> Mapping[str, TrainingTime]:
-        """Return what was spent on each adapter, ever."""
+    def by_adapter(self) -> Mapping[str, TrainingTotals]:
+        """Return the totals of all jobs of each adapter."""
         table = training_costs.c
-        query = sa.select(table.adapter, *_summed()).group_by(table.adapter)
+        query = sa.select(table.adapter, *_sum_columns()).group_by(table.adapter)
         with self._database.connect() as connection:
-            return {row[0]: _time(row[1:]) for row in connection.execute(query)}
+            return {row[0]: _totals(row[1:]) for row in connection.execute(query)}
 
-    def total(self, span: Span) -> TrainingTime:
-        """Return what the jobs took that were last worked on in `span`."""
+    def total(self, time_range: TimeRange) -> TrainingTotals:
+        """Return the totals of the jobs last updated in `time_range`."""
         table = training_costs.c
-        query = sa.select(*_summed()).where(table.at >= span.since, table.at < span.until)
+        query = sa.select(*_sum_columns()).where(table.at >= time_range.since, table.at < time_range.until)
         with self._database.connect() as connection:
-            return _time(connection.execute(query).one())
+            return _totals(connection.execute(query).one())
 
 
-def _summed() -> list[sa.ColumnElement[Any]]:
-    return [sa.func.count(), *(sa.func.coalesce(sa.func.sum(training_costs.c[name]), 0) for name in _SUMS)]
+def _sum_columns() -> list[sa.ColumnElement[Any]]:
+    return [sa.func.count(), *(sa.func.coalesce(sa.func.sum(training_costs.c[name]), 0) for name in _SUMMED_COLUMNS)]
 
 
-def _time(sums: Sequence[Any]) -> TrainingTime:
+def _totals(sums: Sequence[Any]) -> TrainingTotals:
     jobs, tokens, seconds, price_list, gpu_hour = sums
-    return TrainingTime(int(jobs), int(tokens), float(seconds), int(price_list), int(gpu_hour))
+    return TrainingTotals(int(jobs), int(tokens), float(seconds), int(price_list), int(gpu_hour))

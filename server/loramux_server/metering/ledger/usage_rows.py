@@ -1,4 +1,4 @@
-"""What a charged request is in the ledger's tables: its row, and what rows add up to."""
+"""Converts charged requests to rows of usage_records, and rows to hourly totals."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -6,14 +6,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from loramux_server.metering.ledger.distributions import MEASURES, Distributions
-from loramux_server.metering.ledger.labels import Group
+from loramux_server.metering.ledger.labels import UsageGroup
 from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR
 from loramux_server.metering.usage_record import Charge, Outcome, UsageRecord
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Totals:
-    """What the requests of a group add up to; costs in nano-dollars."""
+class HourTotals:
+    """Totals of the requests of a group in an hour; costs in nano-dollars."""
 
     requests: int
     input_tokens: int
@@ -24,16 +24,17 @@ class Totals:
     cold: int
     distributions: Distributions
 
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
+    def __add__(self, other: "HourTotals") -> "HourTotals":
+        names = (field.name for field in fields(self))
+        return HourTotals(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
-SUMS = tuple(field.name for field in fields(Totals) if field.name not in ("requests", "distributions"))
+SUMMED_COLUMNS = tuple(field.name for field in fields(HourTotals) if field.name not in ("requests", "distributions"))
 
 
-def row(record: UsageRecord, charge: Charge) -> dict[str, Any]:
-    """Return the request as a row of usage_records."""
-    route, facts = record.route, record.facts
+def usage_row(record: UsageRecord, charge: Charge) -> dict[str, Any]:
+    """Return the row of usage_records for a request."""
+    route, stats = record.route, record.stats
     return {
         "ended_at": record.ended_at,
         "request_id": record.request_id,
@@ -45,41 +46,41 @@ def row(record: UsageRecord, charge: Charge) -> dict[str, Any]:
         "outcome": record.outcome,
         "status": record.status,
         "error": record.error,
-        "finish_reason": facts.finish_reason,
+        "finish_reason": stats.finish_reason,
         "duration": record.duration,
-        "first_token": facts.first_token,
-        "time_per_output_token": facts.time_per_output_token,
-        "queue": facts.queue,
-        "lease_wait": facts.lease_wait,
-        "input_tokens": facts.input_tokens,
-        "cached_tokens": facts.cached_tokens,
-        "output_tokens": facts.output_tokens,
-        "sequences": facts.sequences,
-        "preemptions": facts.preemptions,
-        "cold": facts.cold,
-        "corrupted": facts.corrupted,
+        "first_token": stats.first_token,
+        "time_per_output_token": stats.time_per_output_token,
+        "queue": stats.queue,
+        "lease_wait": stats.lease_wait,
+        "input_tokens": stats.input_tokens,
+        "cached_tokens": stats.cached_tokens,
+        "output_tokens": stats.output_tokens,
+        "sequences": stats.sequences,
+        "preemptions": stats.preemptions,
+        "cold": stats.cold,
+        "corrupted": stats.corrupted,
         "price_list_cost": charge.price_list,
         "gpu_hour_cost": charge.gpu_hour,
         "price_version": charge.price_version,
     }
 
 
-def totals_by_hour(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[int, Group], Totals]:
-    """Return what the rows of usage_records add up to, by the hour in which they ended and their group.
+def totals_by_hour(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[int, UsageGroup], HourTotals]:
+    """Return the totals of rows of usage_records, by the hour in which they ended and their group.
 
-    The distributions are those of requests that ended well: a refusal's latency says nothing about a route.
+    The distributions are of successful requests only: the latency of a refusal says nothing about a route.
     """
     gathered = defaultdict(list)
     for each in rows:
-        group = Group(*(str(each[name]) for name in Group._fields))
+        group = UsageGroup(*(str(each[name]) for name in UsageGroup._fields))
         gathered[int(each["ended_at"] // SECONDS_PER_HOUR), group].append(each)
     return {key: _totals(key[1], members) for key, members in gathered.items()}
 
 
-def _totals(group: Group, members: list[Mapping[str, Any]]) -> Totals:
+def _totals(group: UsageGroup, members: list[Mapping[str, Any]]) -> HourTotals:
     measured = members if group.outcome == Outcome.OK else []
-    return Totals(
+    return HourTotals(
         requests=len(members),
-        **{name: sum(int(member[name]) for member in members) for name in SUMS},
+        **{name: sum(int(member[name]) for member in members) for name in SUMMED_COLUMNS},
         distributions=Distributions.of({name: [member[name] for member in measured] for name in MEASURES}),
     )

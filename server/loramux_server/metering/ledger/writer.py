@@ -1,4 +1,4 @@
-"""Who keeps the ledger: in batches, in a thread of its own, whatever the database does meanwhile."""
+"""Writes the ledger in batches from a background thread, retrying while the database is unreachable."""
 
 import logging
 import threading
@@ -12,128 +12,142 @@ from typing import Any, Protocol
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from loramux_server.metering.cost_allocation import EngineTime
-from loramux_server.metering.ledger.repository import FORGET_AT_ONCE, Book
-from loramux_server.metering.ledger.usage_rows import row
+from loramux_server.metering.ledger.repository import DELETE_BATCH, LedgerRepository
+from loramux_server.metering.ledger.usage_rows import usage_row
 from loramux_server.metering.usage_record import Charge, UsageRecord
 
 logger = logging.getLogger("loramux.ledger")
 
-BATCH = 5_000
-LONGEST_PAUSE = 10.0
-"""Seconds between two tries while the database is away."""
+BATCH_ROWS = 5_000
+MAX_RETRY_SECONDS = 10.0
+"""Longest pause between two tries while the database is unreachable."""
 CLOSE_SECONDS = 10.0
-FORGET_SECONDS = 600.0
+CLEANUP_INTERVAL_SECONDS = 600.0
 SECONDS_PER_DAY = 86_400
 
 
-class Observer(Protocol):
-    """Told how the writer keeps up."""
+class LedgerObserver(Protocol):
+    """Receives the state of the writer, for metrics."""
 
-    def ledger(self, *, waiting: int, dropped: int) -> None:
-        """So many records are not written yet, and so many were dropped since the last time."""
+    def ledger_flushed(self, *, waiting: int, dropped: int) -> None:
+        """Record the number of waiting records, and of those dropped since the last call."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How much may be lost, be kept waiting, and be kept."""
+class LedgerLimits:
+    """Limits on the loss in a crash, on waiting records, and on retention."""
 
     flush_seconds: float = 1.0
-    waiting: int = 100_000
+    """Most seconds of records that a killed process loses."""
+    max_waiting: int = 100_000
+    """Records in memory; further ones are dropped."""
     record_days: float = 30
-    sum_days: float = 400
+    rollup_days: float = 400
 
 
 class LedgerWriter:
-    """A Sink that writes what it is told: half of `flush_seconds` later at most, if the database can do as much.
+    """A ChargeSink that writes records within half of `flush_seconds`, if the database is fast enough.
 
-    While it can't, the records wait, and beyond `limits.waiting` the newest are dropped.
+    Otherwise records wait in memory; beyond `limits.max_waiting`, new ones are dropped.
     """
 
-    def __init__(self, book: Book, limits: Limits, observer: Observer, clock: Callable[[], float] = time.time) -> None:
-        self._book, self._limits, self._observer, self._clock = book, limits, observer, clock
+    def __init__(
+        self,
+        repository: LedgerRepository,
+        limits: LedgerLimits,
+        observer: LedgerObserver,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._repository, self._limits, self._observer, self._clock = repository, limits, observer, clock
         self._records: deque[dict[str, Any]] = deque()
         self._minutes: dict[int, EngineTime] = {}
         self._lock = threading.Lock()
-        """Held for as long as it takes to take or add what waits."""
-        self._dropped, self._forgotten_at, self._told = 0, 0.0, ""
+        """Guards `_records` and `_minutes`; never held during I/O."""
+        self._dropped, self._cleaned_at, self._last_warning = 0, 0.0, ""
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_writing, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the background thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Write what is waiting, if that can be done in CLOSE_SECONDS; what could not is told in the log."""
+        """Write the waiting records within CLOSE_SECONDS; log the number of those that could not be written."""
         self._closing.set()
         self._thread.join(CLOSE_SECONDS)
         if self._records:
             logger.error("%d usage records are lost: the database could not be written.", len(self._records))
 
-    def charged(self, record: UsageRecord, charge: Charge) -> None:
-        """Take a request's record."""
+    def record_charge(self, record: UsageRecord, charge: Charge) -> None:
+        """Add the record of a charged request."""
         with self._lock:
-            if len(self._records) < self._limits.waiting:
-                self._records.append(row(record, charge))
+            if len(self._records) < self._limits.max_waiting:
+                self._records.append(usage_row(record, charge))
             else:
                 self._dropped += 1
 
-    def passed(self, engine_time: EngineTime) -> None:
-        """Take a stretch of the engine's time."""
+    def record_engine_time(self, engine_time: EngineTime) -> None:
+        """Add a period of engine time."""
         with self._lock:
-            minute = max(
-                int(self._clock() // 60), *self._minutes, 0
-            )  # a clock put back must not reopen what is written
+            # If the clock is set back, the newest minute grows: older ones are written already.
+            minute = max(int(self._clock() // 60), *self._minutes, 0)
             self._minutes[minute] = self._minutes.get(minute, EngineTime()) + engine_time
 
     def flush(self) -> bool:
-        """Write a batch of what waits; returns whether more does. Raises SQLAlchemyError and keeps it all then."""
+        """Write one batch of waiting records; returns whether more are waiting.
+
+        Raises:
+            SQLAlchemyError: nothing was written; the records keep waiting.
+        """
         with self._lock:
-            batch, minutes = list(islice(self._records, BATCH)), dict(self._minutes)
+            batch, minutes = list(islice(self._records, BATCH_ROWS)), dict(self._minutes)
         try:
-            self._book.write(batch, minutes)
+            self._repository.write(batch, minutes)
         except (DataError, IntegrityError):
-            logger.exception("%d usage records can't be written, ever, and are dropped.", len(batch))
+            logger.exception("Dropped %d usage records: the database can't store their values.", len(batch))
             self._dropped += len(batch)
         with self._lock:
             for _ in batch:
                 self._records.popleft()
-            for minute in sorted(minutes)[:-1]:  # it is over; the newest still grows
+            for minute in sorted(minutes)[:-1]:  # all but the newest are complete
                 del self._minutes[minute]
             return bool(self._records)
 
-    def _keep_writing(self) -> None:
+    def _run(self) -> None:
         pause = usual = self._limits.flush_seconds / 2
         while not self._closing.wait(pause):
-            pause = usual if self._write() else min(2 * pause, LONGEST_PAUSE)
-        self._write()
+            pause = usual if self._write_all() else min(2 * pause, MAX_RETRY_SECONDS)
+        self._write_all()
 
-    def _write(self) -> bool:
-        """Write all that waits, and forget some of what is old; returns whether the database did it."""
+    def _write_all(self) -> bool:
+        """Write all waiting records, and delete some expired ones; returns whether the database was reachable."""
         try:
             while self.flush():
                 pass
-            self._forget()
+            self._delete_expired()
         except SQLAlchemyError as error:
-            self._tell(f"The ledger can't be written, and its records wait: {error.__class__.__name__}.")
+            self._warn_once(
+                f"The usage ledger can't be written; its records wait in memory ({error.__class__.__name__})."
+            )
             return False
         finally:
             dropped, self._dropped = self._dropped, 0
-            self._observer.ledger(waiting=len(self._records), dropped=dropped)
-        self._told = ""
+            self._observer.ledger_flushed(waiting=len(self._records), dropped=dropped)
+        self._last_warning = ""
         return True
 
-    def _forget(self) -> None:
+    def _delete_expired(self) -> None:
         now = self._clock()
-        if now - self._forgotten_at < FORGET_SECONDS:
+        if now - self._cleaned_at < CLEANUP_INTERVAL_SECONDS:
             return
         limits = self._limits
-        gone = self._book.forget(now - limits.record_days * SECONDS_PER_DAY, now - limits.sum_days * SECONDS_PER_DAY)
-        if gone < FORGET_AT_ONCE:  # else the next time goes on with it
-            self._forgotten_at = now
+        ages = (days * SECONDS_PER_DAY for days in (limits.record_days, limits.rollup_days))
+        deleted = self._repository.delete_expired(*(now - age for age in ages))
+        if deleted < DELETE_BATCH:  # else the next flush deletes more
+            self._cleaned_at = now
 
-    def _tell(self, words: str) -> None:
-        """Log it, unless it was what was logged last."""
-        if words != self._told:
-            logger.warning(words)
-        self._told = words
+    def _warn_once(self, message: str) -> None:
+        """Log a warning, unless it is the same as the last one."""
+        if message != self._last_warning:
+            logger.warning(message)
+        self._last_warning = message

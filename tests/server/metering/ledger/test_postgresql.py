@@ -10,13 +10,15 @@ from loramux_server import database as db
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import GroupBy
 from loramux_server.metering.ledger.reader import LedgerReader
-from loramux_server.metering.ledger.repository import Book
-from loramux_server.metering.ledger.time_range import Span
-from loramux_server.metering.ledger.usage_rows import row
+from loramux_server.metering.ledger.repository import LedgerRepository
+from loramux_server.metering.ledger.time_range import TimeRange
+from loramux_server.metering.ledger.usage_rows import usage_row
 from loramux_server.metering.pricing import Prices
 from tests.helpers.usage_records import CHARGE, HOUR, NOON, TONE, record
 
-DAY = Span(NOON - 12 * HOUR, NOON + 12 * HOUR)
+pytestmark = pytest.mark.slow
+
+DAY = TimeRange(NOON - 12 * HOUR, NOON + 12 * HOUR)
 
 
 @pytest.fixture(scope="module")
@@ -35,30 +37,30 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
 
 
 def test_two_processes_write_and_each_sees_the_sum(engine: sa.Engine) -> None:
-    def keep(book: Book) -> None:
+    def keep(book: LedgerRepository) -> None:
         for number in range(20):
-            records = [row(record(NOON + number * 60, request_id=f"req_{number}"), CHARGE)]
+            records = [usage_row(record(NOON + number * 60, request_id=f"req_{number}"), CHARGE)]
             book.write(records, {int(NOON // 60): EngineTime(1.0 * number, 0.5, 3, 4)})
 
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(keep, (Book(engine), Book(engine))))
+        list(threads.map(keep, (LedgerRepository(engine), LedgerRepository(engine))))
     reader = LedgerReader(engine)
     (usage,) = reader.usage(DAY, GroupBy.ADAPTER).values()
     assert (usage.requests, usage.sums["output_tokens"]) == (40, 440)
     assert usage.distributions().measure("first_token").count == 40
-    edges = reader.usage(Span(NOON - 1, NOON + 61), GroupBy.VERSION, {"adapter": TONE.adapter or ""})
+    edges = reader.usage(TimeRange(NOON - 1, NOON + 61), GroupBy.VERSION, {"adapter": TONE.adapter or ""})
     assert [found.requests for found in edges.values()] == [4]
     assert reader.engine_time(DAY) == EngineTime(38.0, 1.0, 6, 8)
 
 
 def test_what_prices_mean_is_noted_once(engine: sa.Engine) -> None:
     for _ in range(2):
-        Book(engine).note_prices(Prices(), NOON)
+        LedgerRepository(engine).save_prices(Prices(), NOON)
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM price_lists")).scalar() == 1
 
 
 def test_what_is_old_is_forgotten(engine: sa.Engine) -> None:
-    Book(engine).write([row(record(0.0), CHARGE)], {0: EngineTime(1.0, 0.0, 0, 1)})
-    assert Book(engine).forget(HOUR, HOUR) == 1
-    assert LedgerReader(engine).usage(Span(0, HOUR), GroupBy.ROUTE) == {}
+    LedgerRepository(engine).write([usage_row(record(0.0), CHARGE)], {0: EngineTime(1.0, 0.0, 0, 1)})
+    assert LedgerRepository(engine).delete_expired(HOUR, HOUR) == 1
+    assert LedgerReader(engine).usage(TimeRange(0, HOUR), GroupBy.ROUTE) == {}

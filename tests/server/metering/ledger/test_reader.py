@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import GroupBy
 from loramux_server.metering.ledger.reader import LedgerReader
-from loramux_server.metering.ledger.repository import Book
-from loramux_server.metering.ledger.time_range import Span
-from loramux_server.metering.ledger.usage_rows import row
-from loramux_server.metering.usage_record import Outcome, Route, RunFacts
+from loramux_server.metering.ledger.repository import LedgerRepository
+from loramux_server.metering.ledger.time_range import TimeRange
+from loramux_server.metering.ledger.usage_rows import usage_row
+from loramux_server.metering.usage_record import Outcome, Route, RunStats
 from tests.helpers.usage_records import CHARGE, HOUR, NOON, TONE, database, record
 
-DAY = Span(NOON - 12 * HOUR, NOON + 12 * HOUR)
+DAY = TimeRange(NOON - 12 * HOUR, NOON + 12 * HOUR)
 ROUTES = (Route(), TONE, Route("tone", "000000000000"), Route("json", "111111111111"), None)
 
 
@@ -29,7 +29,7 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
 
 
 def keep(engine: sa.Engine, *records: object) -> LedgerReader:
-    Book(engine).write([row(record, CHARGE) for record in records], {})  # type: ignore[arg-type]
+    LedgerRepository(engine).write([usage_row(record, CHARGE) for record in records], {})  # type: ignore[arg-type]
     return LedgerReader(engine)
 
 
@@ -51,21 +51,21 @@ def test_usage_of_one_adapter_alone_can_be_asked_for(engine: sa.Engine) -> None:
 
 
 def test_latency_is_that_of_requests_that_ended_well_and_cost_that_of_all(engine: sa.Engine) -> None:
-    slow = RunFacts(input_tokens=1, first_token=100.0, last_token=100.0, output_tokens=1)
-    reader = keep(engine, record(), record(outcome=Outcome.CANCELLED, facts=slow))
+    slow = RunStats(input_tokens=1, first_token=100.0, last_token=100.0, output_tokens=1)
+    reader = keep(engine, record(), record(outcome=Outcome.CANCELLED, stats=slow))
     (usage,) = reader.usage(DAY, GroupBy.ROUTE).values()
     assert usage.outcomes == {"ok": 1, "cancelled": 1}
     assert usage.sums["price_list_cost"] == 2_000
     assert usage.distributions().measure("first_token").quantile(1) == pytest.approx(1.0, rel=0.01)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.floats(0, 5 * HOUR), min_size=1, max_size=30),
     st.tuples(st.floats(-HOUR, 6 * HOUR), st.floats(0, 6 * HOUR)),
 )
 def test_any_range_is_exact_to_the_second(engine: sa.Engine, ends: list[float], bounds: tuple[float, float]) -> None:
-    span = Span(NOON + bounds[0], NOON + bounds[0] + bounds[1])
+    span = TimeRange(NOON + bounds[0], NOON + bounds[0] + bounds[1])
     with engine.begin() as connection:
         for table in ("usage_records", "usage_hours"):
             connection.execute(sa.text(f"DELETE FROM {table}"))  # noqa: S608 - our own names
@@ -76,12 +76,14 @@ def test_any_range_is_exact_to_the_second(engine: sa.Engine, ends: list[float], 
 
 def test_whole_hours_are_read_after_their_records_are_forgotten(engine: sa.Engine) -> None:
     reader = keep(engine, record(NOON + 1))
-    Book(engine).forget(NOON + HOUR, 0)
+    LedgerRepository(engine).delete_expired(NOON + HOUR, 0)
     assert [usage.requests for usage in reader.usage(DAY, GroupBy.ROUTE).values()] == [1]
 
 
 def test_the_engine_s_time_adds_up(engine: sa.Engine) -> None:
     for _ in range(2):  # two processes
-        Book(engine).write([], {int(NOON // 60): EngineTime(1, 0.5, 3, 4), int(NOON // 60) + 1: EngineTime(2, 1, 5, 6)})
+        LedgerRepository(engine).write(
+            [], {int(NOON // 60): EngineTime(1, 0.5, 3, 4), int(NOON // 60) + 1: EngineTime(2, 1, 5, 6)}
+        )
     assert LedgerReader(engine).engine_time(DAY) == EngineTime(6, 3, 16, 20)
-    assert LedgerReader(engine).engine_time(Span(0, 60)) == EngineTime()
+    assert LedgerReader(engine).engine_time(TimeRange(0, 60)) == EngineTime()

@@ -5,17 +5,17 @@ import pytest
 import sqlalchemy as sa
 
 from loramux_adapters.errors import StoreError
+from loramux_server.metering.fixed_costs import FixedCostSource
 from loramux_server.metering.ledger.tables import training_costs
-from loramux_server.metering.ledger.time_range import Span
-from loramux_server.metering.ledger.training_costs import TrainingBook, TrainingTime
+from loramux_server.metering.ledger.time_range import TimeRange
+from loramux_server.metering.ledger.training_costs import TrainingCosts, TrainingTotals
 from loramux_server.metering.pricing import Prices
-from loramux_server.metering.usage_recorder import Upkeep
 from tests.helpers.usage_records import database
 
 PRICES = Prices.model_validate(
     {"training_tokens": 3, "gpu_hour": 3600, "storage_gb_month": 2, "adapters": {"said": {"training": 5}}}
 )
-EVER = Span(0, 1e12)
+EVER = TimeRange(0, 1e12)
 
 
 class Gigabyte:
@@ -31,44 +31,44 @@ def kept(tmp_path: Path) -> sa.Engine:
 
 
 def test_a_job_is_charged_by_its_tokens_and_by_its_time(kept: sa.Engine) -> None:
-    book = TrainingBook(kept, PRICES)
-    book.charge("ftjob-1", "tone", tokens=2_000_000, seconds=1.5)
-    assert book.by_adapter() == {"tone": TrainingTime(1, 2_000_000, 1.5, 6 * 10**9, 1_500_000_000)}
+    book = TrainingCosts(kept, PRICES)
+    book.record("ftjob-1", "tone", tokens=2_000_000, seconds=1.5)
+    assert book.by_adapter() == {"tone": TrainingTotals(1, 2_000_000, 1.5, 6 * 10**9, 1_500_000_000)}
 
 
 def test_a_job_that_goes_on_is_one_job(kept: sa.Engine) -> None:
-    book = TrainingBook(kept, PRICES)
-    book.charge("ftjob-1", "tone", tokens=100, seconds=1)
-    book.charge("ftjob-1", "tone", tokens=300, seconds=3)
-    book.charge("ftjob-2", "tone", tokens=10, seconds=1)
+    book = TrainingCosts(kept, PRICES)
+    book.record("ftjob-1", "tone", tokens=100, seconds=1)
+    book.record("ftjob-1", "tone", tokens=300, seconds=3)
+    book.record("ftjob-2", "tone", tokens=10, seconds=1)
     total = book.total(EVER)
     assert (total.jobs, total.tokens, total.seconds) == (2, 310, 4)
     assert book.by_adapter()["tone"] == total
 
 
 def test_only_what_was_worked_on_in_the_time_asked_for_counts(kept: sa.Engine) -> None:
-    book = TrainingBook(kept, PRICES)
-    book.charge("ftjob-1", "tone", tokens=100, seconds=1)
+    book = TrainingCosts(kept, PRICES)
+    book.record("ftjob-1", "tone", tokens=100, seconds=1)
     with kept.begin() as connection:
         connection.execute(training_costs.update().values(at=50.0))
-    assert book.total(Span(50, 51)).jobs == 1
-    assert book.total(Span(51, 60)) == book.total(Span(0, 50)) == TrainingTime(0, 0, 0.0, 0, 0)
+    assert book.total(TimeRange(50, 51)).jobs == 1
+    assert book.total(TimeRange(51, 60)) == book.total(TimeRange(0, 50)) == TrainingTotals(0, 0, 0.0, 0, 0)
 
 
 def test_an_adapter_has_to_earn_what_its_jobs_took_unless_the_price_list_says_it(kept: sa.Engine) -> None:
-    book = TrainingBook(kept, PRICES)
+    book = TrainingCosts(kept, PRICES)
     for adapter in ("said", "tone"):
-        book.charge(f"ftjob-{adapter}", adapter, tokens=1_000_000, seconds=2)
-    bills = Upkeep(PRICES, Gigabyte(), book).bills()
+        book.record(f"ftjob-{adapter}", adapter, tokens=1_000_000, seconds=2)
+    bills = FixedCostSource(PRICES, Gigabyte(), book).read()
     storage, dollar = 2 * 10**9, 10**9
-    assert bills.to_earn("tone", "price_list") == storage + 3 * dollar
-    assert bills.to_earn("tone", "gpu_hour") == storage + 2 * dollar
-    assert bills.to_earn("said", "price_list") == bills.to_earn("said", "gpu_hour") == storage + 5 * dollar
-    assert bills.to_earn("uploaded", "gpu_hour") == Decimal(storage)
+    assert bills.fixed_cost("tone", "price_list") == storage + 3 * dollar
+    assert bills.fixed_cost("tone", "gpu_hour") == storage + 2 * dollar
+    assert bills.fixed_cost("said", "price_list") == bills.fixed_cost("said", "gpu_hour") == storage + 5 * dollar
+    assert bills.fixed_cost("uploaded", "gpu_hour") == Decimal(storage)
 
 
 def test_a_database_that_is_away_is_a_store_error(kept: sa.Engine) -> None:
     with kept.begin() as connection:
         training_costs.drop(connection)
     with pytest.raises(StoreError, match="can't be written"):
-        TrainingBook(kept, PRICES).charge("ftjob-1", "tone", tokens=1, seconds=1)
+        TrainingCosts(kept, PRICES).record("ftjob-1", "tone", tokens=1, seconds=1)

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DataError, OperationalError
 
 from loramux_server.metering.cost_allocation import EngineTime
-from loramux_server.metering.ledger.repository import Book
+from loramux_server.metering.ledger.repository import LedgerRepository
 from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
-from loramux_server.metering.ledger.writer import LedgerWriter, Limits
-from tests.helpers.usage_records import CHARGE, HOUR, NOON, Watcher, database, record
+from loramux_server.metering.ledger.writer import LedgerLimits, LedgerWriter
+from tests.helpers.usage_records import CHARGE, HOUR, NOON, RecordingLedgerObserver, database, record
 
-FAST = Limits(flush_seconds=0.02, waiting=1000)
+FAST = LedgerLimits(flush_seconds=0.02, max_waiting=1000)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-class Away(Book):
+class Away(LedgerRepository):
     """A book whose database can't be reached for a while."""
 
     def __init__(self, database: sa.Engine) -> None:
@@ -47,11 +47,11 @@ def rows(engine: sa.Engine, table: sa.Table) -> list[Any]:
 
 
 def test_records_are_written_soon_and_all_of_them(engine: sa.Engine) -> None:
-    watcher = Watcher()
-    writer = LedgerWriter(Book(engine), FAST, watcher, lambda: NOON)
+    watcher = RecordingLedgerObserver()
+    writer = LedgerWriter(LedgerRepository(engine), FAST, watcher, lambda: NOON)
     writer.start()
     for number in range(500):
-        writer.charged(record(request_id=f"req_{number}"), CHARGE)
+        writer.record_charge(record(request_id=f"req_{number}"), CHARGE)
     deadline = time.monotonic() + 10
     while len(found := rows(engine, usage_records)) < 500 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -68,10 +68,12 @@ def test_records_are_written_soon_and_all_of_them(engine: sa.Engine) -> None:
 
 
 def test_closing_writes_what_waits(engine: sa.Engine) -> None:
-    writer = LedgerWriter(Book(engine), Limits(flush_seconds=3600), Watcher(), lambda: NOON)
+    writer = LedgerWriter(
+        LedgerRepository(engine), LedgerLimits(flush_seconds=3600), RecordingLedgerObserver(), lambda: NOON
+    )
     writer.start()
-    writer.charged(record(), CHARGE)
-    writer.passed(EngineTime(1.0, 0.5, 70, 30))
+    writer.record_charge(record(), CHARGE)
+    writer.record_engine_time(EngineTime(1.0, 0.5, 70, 30))
     writer.close()
     assert len(rows(engine, usage_records)) == 1
     (minute,) = rows(engine, engine_minutes)
@@ -84,11 +86,11 @@ def test_closing_writes_what_waits(engine: sa.Engine) -> None:
 
 
 def test_a_database_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(engine: sa.Engine) -> None:
-    book, watcher = Away(engine), Watcher()
+    book, watcher = Away(engine), RecordingLedgerObserver()
     writer = LedgerWriter(book, FAST, watcher, lambda: NOON)
     writer.start()
     for number in range(100):
-        writer.charged(record(request_id=f"req_{number}"), CHARGE)
+        writer.record_charge(record(request_id=f"req_{number}"), CHARGE)
     deadline = time.monotonic() + 10
     while book.tries < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -100,10 +102,10 @@ def test_a_database_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(en
 
 
 def test_what_waits_is_bounded_and_what_is_dropped_is_counted(engine: sa.Engine) -> None:
-    book, watcher = Away(engine), Watcher()
-    writer = LedgerWriter(book, Limits(flush_seconds=0.02, waiting=10), watcher, lambda: NOON)
+    book, watcher = Away(engine), RecordingLedgerObserver()
+    writer = LedgerWriter(book, LedgerLimits(flush_seconds=0.02, max_waiting=10), watcher, lambda: NOON)
     for number in range(25):
-        writer.charged(record(request_id=f"req_{number}"), CHARGE)
+        writer.record_charge(record(request_id=f"req_{number}"), CHARGE)
     writer.start()
     book.error = None
     writer.close()
@@ -114,21 +116,21 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(engine: sa.Engine)
 def test_a_database_that_stays_away_does_not_hold_the_end_up(
     engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    writer = LedgerWriter(Away(engine), FAST, Watcher())
+    writer = LedgerWriter(Away(engine), FAST, RecordingLedgerObserver())
     writer.start()
-    writer.charged(record(), CHARGE)
+    writer.record_charge(record(), CHARGE)
     writer.close()
     assert "1 usage records are lost" in caplog.text
 
 
 def test_records_that_no_database_takes_are_dropped_and_counted_and_the_rest_goes_on(engine: sa.Engine) -> None:
-    book, watcher = Away(engine), Watcher()
+    book, watcher = Away(engine), RecordingLedgerObserver()
     book.error = DataError("", {}, Exception("value out of range"))
     writer = LedgerWriter(book, FAST, watcher, lambda: NOON)
-    writer.charged(record(), CHARGE)
+    writer.record_charge(record(), CHARGE)
     assert writer.flush() is False
     book.error = None
-    writer.charged(record(request_id="req_2"), CHARGE)
+    writer.record_charge(record(request_id="req_2"), CHARGE)
     writer.start()
     writer.close()
     assert [row["request_id"] for row in rows(engine, usage_records)] == ["req_2"]
@@ -136,11 +138,11 @@ def test_records_that_no_database_takes_are_dropped_and_counted_and_the_rest_goe
 
 
 def test_an_hour_s_row_grows_and_each_process_has_its_own(engine: sa.Engine) -> None:
-    first, second = (LedgerWriter(Book(engine), FAST, Watcher()) for _ in range(2))
+    first, second = (LedgerWriter(LedgerRepository(engine), FAST, RecordingLedgerObserver()) for _ in range(2))
     for writer in (first, first, second):
-        writer.charged(record(), CHARGE)
+        writer.record_charge(record(), CHARGE)
         writer.flush()
-    first.charged(record(NOON + HOUR), CHARGE)
+    first.record_charge(record(NOON + HOUR), CHARGE)
     first.flush()
     assert sorted((row["hour"], row["requests"]) for row in rows(engine, usage_hours)) == [
         (490_000, 1),
@@ -151,20 +153,20 @@ def test_an_hour_s_row_grows_and_each_process_has_its_own(engine: sa.Engine) -> 
 
 def test_a_minute_s_row_grows_until_it_is_over_even_if_the_clock_is_put_back(engine: sa.Engine) -> None:
     now = [600.0]
-    writer = LedgerWriter(Book(engine), FAST, Watcher(), clock=lambda: now[0])
+    writer = LedgerWriter(LedgerRepository(engine), FAST, RecordingLedgerObserver(), clock=lambda: now[0])
     for moment in (600.0, 610.0, 660.0, 601.0, 661.0):
         now[0] = moment
-        writer.passed(EngineTime(1.0, 0.0, 0, 5))
+        writer.record_engine_time(EngineTime(1.0, 0.0, 0, 5))
         writer.flush()
     assert [(row["minute"], row["idle_cost"]) for row in rows(engine, engine_minutes)] == [(10, 10), (11, 15)]
 
 
 def test_what_is_old_is_forgotten_records_before_sums(engine: sa.Engine) -> None:
     day, now = 86_400.0, [NOON]
-    limits = Limits(flush_seconds=0.02, record_days=1, sum_days=10)
-    writer = LedgerWriter(Book(engine), limits, Watcher(), clock=lambda: now[0])
+    limits = LedgerLimits(flush_seconds=0.02, record_days=1, rollup_days=10)
+    writer = LedgerWriter(LedgerRepository(engine), limits, RecordingLedgerObserver(), clock=lambda: now[0])
     for age in (20, 5, 0):
-        writer.charged(record(NOON - age * day), CHARGE)
+        writer.record_charge(record(NOON - age * day), CHARGE)
     writer.start()
     writer.close()
     assert [row["ended_at"] for row in rows(engine, usage_records)] == [NOON]
