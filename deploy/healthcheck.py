@@ -1,4 +1,4 @@
-"""Fails unless the server in this container answers; needs no key, because /health asks for none."""
+"""Fails unless the server in this container answers. /health requires no API key."""
 
 import os
 import urllib.request

@@ -1,16 +1,16 @@
-"""The dashboard of the adapters in the engine: what is there, what comes and goes, what goes wrong."""
+"""The dashboard of the adapters in the engine: residency, loads, evictions and failures."""
 
-from deploy.grafana.panels import Dashboard, Panel, Query, Row, increase, quantiles, rate, ratio, total
+from deploy.grafana.panels import Dashboard, Panel, PanelRow, Query, increase, quantiles, rate, ratio, total
 
 _COLD = "loramux_adapter_cold_requests_total"
 
 
-STATE = Row(
+STATE = PanelRow(
     "State",
     [
         Panel(
             "Engine",
-            "1 while it answers; a server whose engine died ends, and then there is no number.",
+            "1 while the engine runs. If it dies, the server exits and the series ends.",
             [Query("loramux_engine_up", "{{instance}}")],
             "short",
             width=6,
@@ -19,7 +19,7 @@ STATE = Row(
         ),
         Panel(
             "Adapters in the engine",
-            "Versions in its host memory, or on their way there.",
+            "Versions in the engine's host memory, or loading.",
             [Query(total("loramux_adapters_resident", "tier"), "{{tier}}")],
             "short",
             width=6,
@@ -28,7 +28,7 @@ STATE = Row(
         ),
         Panel(
             "Failed loads",
-            "Over the time that is shown.",
+            "Over the selected time range.",
             [Query(total(increase("loramux_adapter_loads_total", 'result="failed"')), "failed")],
             "short",
             width=6,
@@ -37,7 +37,7 @@ STATE = Row(
         ),
         Panel(
             "Quarantines",
-            "Versions that were taken out of service, over the time that is shown.",
+            "Quarantined versions, over the selected time range.",
             [Query(total(increase("loramux_adapter_quarantines_total")), "quarantined")],
             "short",
             width=6,
@@ -47,37 +47,37 @@ STATE = Row(
     ],
 )
 
-RESIDENCY = Row(
-    "Coming and going",
+RESIDENCY = PanelRow(
+    "Residency",
     [
         Panel(
             "Residency",
-            "Versions in the engine's host memory, or on their way there.",
+            "Versions in the engine's host memory, or loading.",
             [Query(total("loramux_adapters_resident", "tier"), "{{tier}}")],
             "short",
         ),
         Panel(
             "Loads",
-            "A second, by how they ended.",
+            "Per second, by result.",
             [Query(total(rate("loramux_adapter_loads_total"), "result", "source"), "{{result}} from {{source}}")],
             "ops",
         ),
-        Panel("Load time", "Of the loads that succeeded.", quantiles("loramux_adapter_load_seconds"), "s"),
+        Panel("Load time", "Duration of successful loads.", quantiles("loramux_adapter_load_seconds"), "s"),
         Panel(
             "Evictions",
-            "A second: `capacity` where another version needed the place.",
+            "Per second; `capacity` if another version needed the memory.",
             [Query(total(rate("loramux_adapter_evictions_total"), "tier", "reason"), "{{tier}} {{reason}}")],
             "ops",
         ),
         Panel(
             "Cold requests",
-            "A second: their adapter was not in the engine yet when they came.",
+            "Per second: requests whose adapter was not in the engine when they arrived.",
             [Query(total(rate(_COLD)), "cold")],
             "reqps",
         ),
         Panel(
             "Share of cold requests",
-            "Of the adapters' requests; where it is high, more places (`max_cpu_loras`) or pins help.",
+            "Of all requests to adapters. If it is high, raise `max_cpu_loras` or pin adapters.",
             [
                 Query(
                     ratio(total(rate(_COLD)), total(rate("loramux_requests_total", 'route="adapter"'))),
@@ -89,19 +89,19 @@ RESIDENCY = Row(
     ],
 )
 
-LEDGER = Row(
+LEDGER = PanelRow(
     "Ledger",
     [
         Panel(
-            "Usage records that wait",
-            "They are not in the database yet: it is slow or away if this grows.",
+            "Waiting usage records",
+            "Records not yet in the database; it is slow or unreachable if this grows.",
             [Query(total("loramux_usage_records_waiting"), "waiting")],
             "short",
             width=12,
         ),
         Panel(
-            "Usage records that were dropped",
-            "A second: no database would take them, and their cost is in no sum of the ledger's.",
+            "Dropped usage records",
+            "Per second; they could not be stored, and the ledger does not include their cost.",
             [Query(total(rate("loramux_usage_records_dropped_total")), "dropped")],
             "short",
             width=12,
@@ -112,6 +112,6 @@ LEDGER = Row(
 ENGINE = Dashboard(
     "loramux-adapters",
     "loramux: adapters in the engine",
-    "Which adapters are in the engine, what comes and goes, and what goes wrong.",
+    "Residency, loads, evictions and failures of adapters.",
     [STATE, RESIDENCY, LEDGER],
 )

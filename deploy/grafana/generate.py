@@ -1,4 +1,4 @@
-"""Writes the dashboards: `python -m deploy.grafana.generate`, or `make dashboards`."""
+"""Generates the dashboards: `python -m deploy.grafana.generate`, or `make dashboards`."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,14 @@ DASHBOARDS = (ROUTES, ENGINE, TRAINING_DASHBOARD)
 
 
 def files() -> dict[Path, str]:
-    """The files of all dashboards, and what is to be in each."""
+    """Return the content of each dashboard file."""
     return {
         FOLDER / f"{dashboard.uid}.json": json.dumps(dashboard.to_json(), indent=2) + "\n" for dashboard in DASHBOARDS
     }
 
 
 def main() -> None:
-    """Write them all."""
+    """Write all dashboard files."""
     for path, text in files().items():
         path.write_text(text, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Grafana's panels as plain values, and the JSON that Grafana makes of them."""
+"""Grafana panels and dashboards as plain values, and their JSON."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,14 +7,14 @@ from typing import Any
 Json = dict[str, Any]
 
 SCHEMA_VERSION = 39
-"""Grafana 10.4's; later ones read it and bring it up to date."""
+"""The schema of Grafana 10.4; later versions migrate it."""
 COLUMNS = 24
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression, and what its series are called: `{{label}}` stands for a label's value."""
+    """A PromQL expression and the legend of its series, in which `{{label}}` stands for a label's value."""
 
     expr: str
     legend: str
@@ -22,19 +22,19 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """A diagram over time, or (as `stat`) one big number a series, as it is now; it takes `width` of COLUMNS."""
+    """A time series, or (kind `stat`) the current value of each series; `width` is in COLUMNS."""
 
     title: str
     description: str
     queries: Sequence[Query]
     unit: str
-    """By Grafana's name for it: s, reqps, percentunit, currencyUSD, short."""
+    """Grafana's name of the unit: s, reqps, percentunit, currencyUSD or short."""
     width: int = 8
     kind: str = "timeseries"
     height: int = 8
 
     def to_json(self, number: int, x: int, y: int) -> Json:
-        """The panel at this place of the grid."""
+        """Return the panel's JSON at this grid position."""
         return {
             "id": number,
             "type": self.kind,
@@ -58,8 +58,8 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Panels under one heading; what does not fit beside the others goes below them."""
+class PanelRow:
+    """Panels under one heading, wrapped into lines of COLUMNS."""
 
     title: str
     panels: Sequence[Panel]
@@ -67,16 +67,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A page of Grafana's; `uid` is its address, so it never changes."""
+    """A dashboard; `uid` is part of its URL and must not change."""
 
     uid: str
     title: str
     description: str
-    rows: Sequence[Row]
+    rows: Sequence[PanelRow]
     tags: Sequence[str] = field(default=("loramux",))
 
     def to_json(self) -> Json:
-        """The dashboard as Grafana's provisioning reads it."""
+        """Return the JSON for Grafana's provisioning."""
         return {
             "uid": self.uid,
             "title": self.title,
@@ -106,32 +106,32 @@ class Dashboard:
 
 
 def rate(metric: str, matchers: str = "") -> str:
-    """How fast a counter rises, a second."""
+    """Return the expression of a counter's increase per second."""
     return f"rate({_selected(metric, matchers)}[$__rate_interval])"
 
 
 def increase(metric: str, matchers: str = "") -> str:
-    """By how much a counter rose over the time that is shown."""
+    """Return the expression of a counter's increase over the selected time range."""
     return f"increase({_selected(metric, matchers)}[$__range])"
 
 
 def total(expr: str, *by: str) -> str:
-    """The sum over all labels but these."""
+    """Return the expression of the sum by these labels."""
     return f"sum by ({', '.join(by)}) ({expr})" if by else f"sum({expr})"
 
 
 def top(count: int, expr: str) -> str:
-    """The greatest of a vector's values."""
+    """Return the expression of the `count` greatest values."""
     return f"topk({count}, {expr})"
 
 
 def ratio(part: str, whole: str, on: str = "") -> str:
-    """One over the other, where there is anything to divide by; `on` says how series are matched."""
+    """Return the expression of `part` / `whole` where `whole` > 0; `on` is the vector matching clause."""
     return f"{part} / {on}{on and ' '}({whole} > 0)"
 
 
 def quantiles(histogram: str, *by: str, matchers: str = "", of: Sequence[float] = (0.5, 0.95, 0.99)) -> list[Query]:
-    """Quantiles of what a histogram saw."""
+    """Return queries of quantiles of a histogram."""
     buckets = total(rate(f"{histogram}_bucket", matchers), "le", *by)
     names = " ".join(f"{{{{{label}}}}}" for label in by)
     return [Query(f"histogram_quantile({q}, {buckets})", f"{names} p{q * 100:g}".strip()) for q in of]

@@ -1,47 +1,47 @@
-"""The dashboard that compares the base with the adapters: traffic, latency, tokens, money."""
+"""The dashboard that compares the base with the adapters: traffic, latency, tokens and cost."""
 
-from deploy.grafana.panels import Dashboard, Panel, Query, Row, increase, quantiles, rate, ratio, top, total
+from deploy.grafana.panels import Dashboard, Panel, PanelRow, Query, increase, quantiles, rate, ratio, top, total
 
 REQUESTS = "loramux_requests_total"
 COST = "loramux_cost_usd_total"
 _ADAPTERS = 'route="adapter"'
 _FAILURES = 'outcome="failed"'
-# A route on which nothing has failed yet has no series for failures: that is an error rate of 0, not of nothing.
-_NONE_YET = f"0 * {total(rate(REQUESTS), 'route')}"
-_FAILED = f"({total(rate(REQUESTS, _FAILURES), 'route')} or {_NONE_YET})"
-_BY_PINS = "Only pinned adapters have histograms of their own; the others share `_other`, and the base has no name."
+# A route without failures has no series for them; its error rate is 0, not missing.
+_ZERO = f"0 * {total(rate(REQUESTS), 'route')}"
+_FAILED = f"({total(rate(REQUESTS, _FAILURES), 'route')} or {_ZERO})"
+_PINNED_ONLY = "Only pinned adapters have their own histograms; the others share `_other`."
 
-TRAFFIC = Row(
+TRAFFIC = PanelRow(
     "Traffic",
     [
         Panel(
             "Requests by outcome",
-            "A second. The route is `none` where a request was turned away before its model was known.",
+            "Per second. The route is `none` for requests refused before their model was known.",
             [Query(total(rate(REQUESTS), "route", "outcome"), "{{route}} {{outcome}}")],
             "reqps",
         ),
         Panel(
             "Error rate",
-            "The share of requests that failed by a fault of the server's.",
+            "The share of requests that failed by a server error.",
             [Query(ratio(_FAILED, total(rate(REQUESTS), "route")), "{{route}}")],
             "percentunit",
         ),
         Panel(
             "Requests in flight",
-            "They run, or wait for their adapter or in the engine's queue.",
+            "Running requests, and those that wait for their adapter or in the engine's queue.",
             [Query(total("loramux_requests_in_flight", "route"), "{{route}}")],
             "short",
         ),
         Panel(
             "Busiest adapters",
-            "Requests a second of the ten adapters that have most; after 200 names, the others are `_other`.",
+            "Requests per second of the ten busiest adapters; after 200 names, the others are `_other`.",
             [Query(top(10, total(rate(REQUESTS, _ADAPTERS), "adapter")), "{{adapter}}")],
             "reqps",
             width=12,
         ),
         Panel(
             "Refused requests",
-            "A second: wrong requests, and those for which there was no room.",
+            "Per second: invalid requests, and those beyond capacity.",
             [Query(total(rate(REQUESTS, 'outcome="refused"'), "route", "operation"), "{{route}} {{operation}}")],
             "reqps",
             width=12,
@@ -49,7 +49,7 @@ TRAFFIC = Row(
     ],
 )
 
-LATENCY = Row(
+LATENCY = PanelRow(
     "Latency",
     [
         Panel(title, description, quantiles(f"loramux_{name}", "route"), "s", width=12)
@@ -57,20 +57,20 @@ LATENCY = Row(
             ("Time to first token", "From the request's arrival to its first token.", "time_to_first_token_seconds"),
             ("Time per output token", "(last - first) / (tokens - 1).", "time_per_output_token_seconds"),
             ("Duration", "From the request's arrival to its response's end.", "request_duration_seconds"),
-            ("Queue", "Waiting in the engine to be scheduled.", "queue_seconds"),
+            ("Queue", "Time in the engine's queue.", "queue_seconds"),
         )
     ]
     + [
         Panel(
             "Time to first token by adapter",
-            _BY_PINS,
+            _PINNED_ONLY,
             quantiles("loramux_time_to_first_token_seconds", "adapter", matchers=_ADAPTERS, of=(0.95,)),
             "s",
             width=12,
         ),
         Panel(
             "Duration by adapter",
-            _BY_PINS,
+            _PINNED_ONLY,
             quantiles("loramux_request_duration_seconds", "adapter", matchers=_ADAPTERS, of=(0.95,)),
             "s",
             width=12,
@@ -78,19 +78,19 @@ LATENCY = Row(
     ],
 )
 
-TOKENS = Row(
+TOKENS = PanelRow(
     "Tokens",
     [
         Panel(
             "Tokens by type",
-            "A second; input includes the cached ones.",
+            "Per second; input includes cached tokens.",
             [Query(total(rate("loramux_tokens_total"), "route", "type"), "{{route}} {{type}}")],
             "short",
             width=12,
         ),
         Panel(
-            "Share of input that was cached",
-            "What the prefix cache saved.",
+            "Cached share of input",
+            "The share of input tokens in the prefix cache.",
             [
                 Query(
                     ratio(
@@ -106,24 +106,24 @@ TOKENS = Row(
     ],
 )
 
-MONEY = Row(
+COSTS = PanelRow(
     "Cost",
     [
         Panel(
-            "Cost an hour",
-            "By the tokens' prices (`price_list`) and by the engine's time (`gpu_hour`), at the present rate.",
+            "Cost per hour",
+            "By token prices (`price_list`) and by GPU time (`gpu_hour`), at the current rate.",
             [Query(f"3600 * {total(rate(COST), 'route', 'mode')}", "{{route}} {{mode}}")],
             "currencyUSD",
         ),
         Panel(
-            "Idle cost an hour",
-            "What the engine's time costs in which nobody is in it.",
+            "Idle cost per hour",
+            "The cost of GPU time in which the engine is idle.",
             [Query(f"3600 * {total(rate('loramux_idle_cost_usd_total'))}", "idle")],
             "currencyUSD",
         ),
         Panel(
             "Cost per request",
-            "Over the requests that were not refused.",
+            "Without refused requests.",
             [
                 Query(
                     ratio(
@@ -137,8 +137,8 @@ MONEY = Row(
             "currencyUSD",
         ),
         Panel(
-            "Dearest adapters",
-            "What the ten that cost most cost by the price list, over the time that is shown.",
+            "Most expensive adapters",
+            "Cost of the ten most expensive adapters by the price list, over the selected time range.",
             [
                 Query(
                     top(10, total(increase(COST, f'{_ADAPTERS}, mode="price_list"'), "adapter")),
@@ -155,6 +155,6 @@ MONEY = Row(
 ROUTES = Dashboard(
     "loramux-routes",
     "loramux: base and adapters",
-    "What the base and the adapters do, how fast, and for how much.",
-    [TRAFFIC, LATENCY, TOKENS, MONEY],
+    "Traffic, latency, tokens and cost of the base and the adapters.",
+    [TRAFFIC, LATENCY, TOKENS, COSTS],
 )

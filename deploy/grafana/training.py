@@ -1,13 +1,13 @@
-"""The dashboard of fine-tuning: the job that runs, those that wait, and how they end."""
+"""The dashboard of fine-tuning: the running job, waiting jobs and outcomes."""
 
-from deploy.grafana.panels import Dashboard, Panel, Query, Row, increase, rate, total
+from deploy.grafana.panels import Dashboard, Panel, PanelRow, Query, increase, rate, total
 
-NOW = Row(
+NOW = PanelRow(
     "Now",
     [
         Panel(
             "Progress",
-            "Of the job that runs; 0 where none does.",
+            "Of the running job; 0 without one.",
             [Query(total("loramux_fine_tuning_progress_ratio"), "done")],
             "percentunit",
             width=6,
@@ -16,7 +16,7 @@ NOW = Row(
         ),
         Panel(
             "Time left",
-            "Of the job that runs, as its last steps tell.",
+            "Of the running job, estimated from its last steps.",
             [Query(total("loramux_fine_tuning_left_seconds"), "left")],
             "s",
             width=6,
@@ -34,7 +34,7 @@ NOW = Row(
         ),
         Panel(
             "Ended jobs",
-            "Over the time that is shown.",
+            "By outcome, over the selected time range.",
             [Query(total(increase("loramux_fine_tuning_jobs_total"), "outcome"), "{{outcome}}")],
             "short",
             width=6,
@@ -44,18 +44,18 @@ NOW = Row(
     ],
 )
 
-TRAINING = Row(
+TRAINING = PanelRow(
     "Training",
     [
         Panel(
             "Loss",
-            "Of the last step, in nats a token of the answers.",
+            "Of the last step, in nats per answer token.",
             [Query(total("loramux_fine_tuning_loss"), "training")],
             "short",
         ),
         Panel(
             "Tokens",
-            "Trained on, a second; serving on the same CPU comes first.",
+            "Trained tokens per second; on a CPU, serving has priority.",
             [Query(total(rate("loramux_fine_tuning_tokens_total")), "tokens")],
             "ops",
         ),
@@ -65,6 +65,6 @@ TRAINING = Row(
 TRAINING_DASHBOARD = Dashboard(
     "loramux-fine-tuning",
     "loramux: fine-tuning",
-    "How the job that runs goes, how many wait, and how they end.",
+    "The running job, the number of waiting jobs, and outcomes.",
     [NOW, TRAINING],
 )

@@ -1,4 +1,4 @@
-"""The dashboards as Grafana will read them."""
+"""The committed dashboards are valid for Grafana."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def test_the_committed_dashboards_are_what_the_generator_writes() -> None:
     assert {path: path.read_text() for path in FOLDER.iterdir()} == files(), "run: make dashboards"
 
 
-def test_a_panel_has_an_address_of_its_own_a_unit_and_says_what_it_shows(dashboard: Any) -> None:
+def test_a_panel_has_a_unique_id_a_unit_and_a_description(dashboard: Any) -> None:
     numbers = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(numbers)) == len(numbers)
     for panel in (panel for panel in dashboard["panels"] if panel["type"] != "row"):
@@ -34,27 +34,27 @@ def test_a_panel_has_an_address_of_its_own_a_unit_and_says_what_it_shows(dashboa
 def test_the_panels_stay_within_the_page_and_do_not_overlap(dashboard: Any) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
-        columns, lines = (range(place[at], place[at] + place[size]) for at, size in (("x", "w"), ("y", "h")))
+        position = panel["gridPos"]
+        assert position["x"] + position["w"] <= 24
+        columns, lines = (range(position[at], position[at] + position[size]) for at, size in (("x", "w"), ("y", "h")))
         cells = {(x, y) for x in columns for y in lines}
         assert not cells & taken, panel["title"]
         taken |= cells
 
 
-def test_every_query_asks_the_data_source_that_was_chosen(dashboard: Any) -> None:
+def test_every_query_uses_the_selected_data_source(dashboard: Any) -> None:
     [choice] = dashboard["templating"]["list"]
     for panel in (panel for panel in dashboard["panels"] if panel["type"] != "row"):
         for asked in (panel, *panel["targets"]):
             assert asked["datasource"] == {"type": choice["query"], "uid": f"${{{choice['name']}}}"}
 
 
-def test_the_addresses_of_the_dashboards_differ() -> None:
+def test_the_uids_of_the_dashboards_differ() -> None:
     uids = [dashboard["uid"] for dashboard in dashboards().values()]
     assert len(set(uids)) == len(uids)
 
 
-def test_compose_shows_grafana_the_folders_that_the_provisioning_names() -> None:
+def test_compose_mounts_the_folders_that_the_provisioning_names() -> None:
     compose = yaml.safe_load((DEPLOY / "monitoring.yaml").read_text())
     provisioning = DEPLOY / "grafana" / "provisioning"
     [provider] = yaml.safe_load((provisioning / "dashboards" / "loramux.yml").read_text())["providers"]
@@ -67,7 +67,7 @@ def test_compose_shows_grafana_the_folders_that_the_provisioning_names() -> None
     )
 
 
-def test_grafana_reckons_with_the_interval_at_which_prometheus_scrapes() -> None:
+def test_grafana_uses_the_scrape_interval_of_prometheus() -> None:
     scraping = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["global"]["scrape_interval"]
     sources = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())
     assert sources["datasources"][0]["jsonData"]["timeInterval"] == scraping

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a server under load: what the dashboards and rules ask for is there."""
+"""A real Prometheus scrapes a server under load: every dashboard query and every rule has data."""
 
 import re
 from collections.abc import AsyncIterator
@@ -20,24 +20,24 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REFUSED_NAMES = 100
 MAY_BE_ZERO = {
-    "Requests in flight",  # they are short
-    "Share of input that was cached",  # the fake engine has no cache
-    "Usage records that wait",
-    "Usage records that were dropped",
-    "Waiting jobs",  # the server's own supervisor sees that there are none
+    "Requests in flight",  # requests are short
+    "Cached share of input",  # the fake engine has no cache
+    "Waiting usage records",
+    "Dropped usage records",
+    "Waiting jobs",  # the server's own supervisor resets it
 }
-"""Panels of which the load below moves nothing, or only now and then."""
+"""Panels that are zero, or not always above zero, under the load of these tests."""
 
 
 @dataclass
-class Watched:
-    """A busy server, and the Prometheus that watches it."""
+class Monitored:
+    """A server under load, and the Prometheus that scrapes it."""
 
     tiny: TinyServer
     prometheus: prometheus.Prometheus
 
     async def page(self) -> str:
-        """The server's metrics."""
+        """Return the metrics page of the server."""
         return await metrics_page(self.tiny)
 
 
@@ -52,37 +52,37 @@ async def busy(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def watched(busy: TinyServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+async def watched(busy: TinyServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Monitored]:
     prometheus.installed()
     folder = tmp_path_factory.mktemp("prometheus")
     config = prometheus.configuration(folder, busy.url.removeprefix("http://"), KEY)
     async with prometheus.running(folder, config) as running:
         await running.until("loramux_adapter_quarantines_total > 1")
-        yield Watched(busy, running)
+        yield Monitored(busy, running)
 
 
-async def known(tiny: TinyServer) -> dict[str, frozenset[str]]:
-    """What a live server exposes, what Prometheus knows itself, and what the rules record."""
+async def known_series(tiny: TinyServer) -> dict[str, frozenset[str]]:
+    """Return the series of a live server, of Prometheus itself and of the recording rules."""
     series = {**exposed(await metrics_page(tiny)), **PROMETHEUS}
     for rule in rules("recording"):
         series[rule["record"]] = labels_of(rule["expr"], series)
     return series
 
 
-async def test_every_panel_names_only_metrics_and_labels_that_a_server_exposes(busy: TinyServer) -> None:
+async def test_every_panel_uses_only_metrics_and_labels_of_a_server(busy: TinyServer) -> None:
     series = exposed(await metrics_page(busy))
     for query in panel_queries():
         assert query.labels <= labels_of(query.expr, series), query.where
 
 
-async def test_every_rule_names_only_metrics_and_labels_that_are_there(busy: TinyServer) -> None:
-    series = await known(busy)
+async def test_every_rule_uses_only_existing_metrics_and_labels(busy: TinyServer) -> None:
+    series = await known_series(busy)
     for rule in rules("alerts"):
         shown = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
         assert shown <= labels_of(rule["expr"], series), rule["alert"]
 
 
-async def test_a_wrong_name_is_found_wherever_it_stands(busy: TinyServer) -> None:
+async def test_an_unknown_name_is_found_in_every_position(busy: TinyServer) -> None:
     series = exposed(await metrics_page(busy))
     for wrong in (
         "loramux_request_total",
@@ -101,7 +101,7 @@ async def test_a_wrong_name_is_found_wherever_it_stands(busy: TinyServer) -> Non
 
 
 @pytest.mark.slow
-async def test_names_that_are_no_models_never_become_labels(busy: TinyServer) -> None:
+async def test_unknown_model_names_never_become_labels(busy: TinyServer) -> None:
     for number in range(REFUSED_NAMES):
         answer = await busy.http.post(
             "/v1/completions",
@@ -113,7 +113,7 @@ async def test_names_that_are_no_models_never_become_labels(busy: TinyServer) ->
 
 
 @pytest.mark.slow
-async def test_every_query_of_every_panel_returns_data(watched: Watched) -> None:
+async def test_every_query_of_every_panel_returns_data(watched: Monitored) -> None:
     for query in panel_queries():
         enough = bool if query.panel in MAY_BE_ZERO else moves
         series = await watched.prometheus.until(query.expr, enough)
@@ -122,17 +122,17 @@ async def test_every_query_of_every_panel_returns_data(watched: Watched) -> None
 
 
 def moves(series: list[dict[str, Any]]) -> bool:
-    """Whether something is not zero."""
+    """Return whether any value is above zero."""
     return any(float(one["value"][1]) > 0 for one in series)
 
 
 def labels_shown(series: dict[str, Any]) -> set[str]:
-    # A label without a value is no label to Prometheus: the base's adapter is empty.
+    # Prometheus drops labels with empty values, such as the base's adapter.
     return {*series["metric"], "adapter"}
 
 
 @pytest.mark.slow
-async def test_base_and_adapters_are_told_apart(watched: Watched) -> None:
+async def test_base_and_adapters_have_separate_series(watched: Monitored) -> None:
     for query in panel_queries():
         if "{{route}}" in query.legend and "refused" not in query.expr:
             series = await watched.prometheus.until(query.expr, lambda found: len(found) > 1)
@@ -140,13 +140,13 @@ async def test_base_and_adapters_are_told_apart(watched: Watched) -> None:
 
 
 @pytest.mark.slow
-async def test_every_recorded_rule_has_data(watched: Watched) -> None:
+async def test_every_recorded_rule_has_data(watched: Monitored) -> None:
     for rule in rules("recording"):
         assert await watched.prometheus.until(rule["record"]), rule["record"]
 
 
 @pytest.mark.slow
-async def test_all_rules_are_evaluated_and_those_fire_whose_cause_is_there(watched: Watched) -> None:
+async def test_all_rules_are_evaluated_and_alerts_with_a_cause_fire(watched: Monitored) -> None:
     caused = {
         "LoramuxAdapterQuarantined": "firing",
         "LoramuxAdapterLoadsFail": "firing",
@@ -161,7 +161,7 @@ async def test_all_rules_are_evaluated_and_those_fire_whose_cause_is_there(watch
 
 
 def states(alerts: list[dict[str, Any]]) -> dict[str, str]:
-    """The state of each alert that is not inactive."""
+    """Return the state of each pending or firing alert."""
     return {one["metric"]["alertname"]: one["metric"]["alertstate"] for one in alerts}
 
 

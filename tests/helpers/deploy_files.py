@@ -1,4 +1,4 @@
-"""What is committed in deploy/: dashboards and rules, as tests read them."""
+"""Reads the committed dashboards and rules of deploy/."""
 
 import json
 import re
@@ -11,12 +11,12 @@ import yaml
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
 VARIABLES = {"$__rate_interval": "10s", "$__range": "5m"}
-"""What Grafana puts into an expression before it sends it."""
+"""Values for the variables that Grafana replaces in expressions."""
 
 
 @dataclass(frozen=True)
 class PanelQuery:
-    """One query of one panel."""
+    """A query of a panel."""
 
     dashboard: str
     panel: str
@@ -25,24 +25,24 @@ class PanelQuery:
 
     @property
     def where(self) -> str:
-        """Words for a failure."""
+        """A description for failure messages."""
         return f"{self.dashboard}, {self.panel}: {self.expr}"
 
     @property
     def labels(self) -> set[str]:
-        """The labels that its legend shows."""
+        """The labels in its legend."""
         return set(re.findall(r"\{\{(\w+)\}\}", self.legend))
 
 
 def dashboards() -> dict[str, Any]:
-    """The committed dashboards by the names of their files."""
+    """Return the committed dashboards by file name."""
     return {path.name: json.loads(path.read_text()) for path in sorted((DEPLOY / "grafana" / "dashboards").iterdir())}
 
 
 def panel_queries() -> list[PanelQuery]:
-    """Every query of every panel, as Grafana would send it."""
+    """Return every query of every panel, as Grafana sends it."""
     return [
-        PanelQuery(dashboard["title"], panel["title"], sent(target["expr"]), target["legendFormat"])
+        PanelQuery(dashboard["title"], panel["title"], expand_variables(target["expr"]), target["legendFormat"])
         for dashboard in dashboards().values()
         for panel in dashboard["panels"]
         for target in panel.get("targets", ())
@@ -50,13 +50,13 @@ def panel_queries() -> list[PanelQuery]:
 
 
 def rules(name: str) -> list[dict[str, Any]]:
-    """The rules of one file."""
+    """Return the rules of a file."""
     groups = yaml.safe_load((PROMETHEUS / "rules" / f"{name}.yml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
-def sent(expr: str) -> str:
-    """An expression with Grafana's variables replaced."""
+def expand_variables(expr: str) -> str:
+    """Return the expression with Grafana's variables replaced."""
     for variable, value in VARIABLES.items():
         expr = expr.replace(variable, value)
     return expr

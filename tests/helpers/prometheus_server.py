@@ -1,4 +1,4 @@
-"""Debian's Prometheus: fetched without root into a folder that git ignores, and run on a free port of loopback."""
+"""Runs Debian's Prometheus on a free port, downloaded without root into a folder that git ignores."""
 
 import asyncio
 import contextlib
@@ -24,21 +24,21 @@ _PACKAGE = "prometheus"
 
 
 def installed() -> Path:
-    """The folder of `prometheus` and `promtool`, fetched if they are not there; skips the test where apt has none."""
-    kept = TOOLS / _PACKAGE
-    if not kept.exists():
+    """Return the folder of `prometheus` and `promtool`, after downloading them if needed; skip the test without apt."""
+    installation = TOOLS / _PACKAGE
+    if not installation.exists():
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
             pytest.skip("needs Debian's apt-get and dpkg-deb, which fetch Prometheus")
         TOOLS.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
             _unpack(_downloaded(Path(folder)), Path(folder) / "unpacked")
-            with contextlib.suppress(OSError):  # another run was faster
-                (Path(folder) / "unpacked").rename(kept)
-    return kept / "usr" / "bin"
+            with contextlib.suppress(OSError):  # another test run renamed first
+                (Path(folder) / "unpacked").rename(installation)
+    return installation / "usr" / "bin"
 
 
 def _downloaded(folder: Path) -> Path:
-    """The package, from the lists that the machine has or else from new ones."""
+    """Download the package, with the machine's package lists or else with updated ones."""
     lists, cache = folder / "lists", folder / "cache"
     for place in (lists, cache):
         (place / "partial").mkdir(parents=True)
@@ -61,14 +61,14 @@ def _unpack(package: Path, folder: Path) -> None:
 
 
 def promtool(*arguments: str | Path) -> None:
-    """Run promtool; fails with what it says."""
+    """Run promtool; fail with its output."""
     command = [installed() / "promtool", *arguments]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def configuration(folder: Path, target: str, key: str) -> Path:
-    """The committed configuration with the key that it tells to uncomment, another target and no patience."""
+    """Write the committed configuration with `key`, `target` and intervals of 1 second; returns its path."""
     text = (PROMETHEUS / "prometheus.yml").read_text()
     uncommented = re.sub(r"# (authorization:|  credentials_file:)", r"\1", text)
     config = yaml.safe_load(uncommented)
@@ -83,22 +83,22 @@ def configuration(folder: Path, target: str, key: str) -> Path:
 
 @dataclass
 class Prometheus:
-    """A running Prometheus, asked by its HTTP API."""
+    """A client of a running Prometheus."""
 
     http: httpx.AsyncClient
 
     async def query(self, expr: str) -> list[dict[str, Any]]:
-        """The series that `expr` returns now, without those that are not numbers."""
+        """Return the series of `expr` now, without NaN values."""
         data = await self._get("/api/v1/query", query=expr)
         return [series for series in data["result"] if series["value"][1] != "NaN"]
 
     async def rules(self) -> dict[str, dict[str, Any]]:
-        """All rules by their names."""
+        """Return all rules by name."""
         groups = (await self._get("/api/v1/rules"))["groups"]
         return {rule["name"]: rule for group in groups for rule in group["rules"]}
 
     async def until(self, expr: str, enough: Callable[[list[dict[str, Any]]], bool] = bool, wait: float = 20) -> Any:
-        """What `expr` returns as soon as it is enough, or at the latest after `wait` seconds."""
+        """Poll `expr` until `enough` is true for its series or `wait` seconds have passed; returns the last series."""
         ends = time.monotonic() + wait
         while True:
             series = await self.query(expr)
@@ -114,7 +114,7 @@ class Prometheus:
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, config: Path) -> AsyncIterator[Prometheus]:
-    """Run Prometheus until the context ends."""
+    """Run Prometheus until the context exits."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     options = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]

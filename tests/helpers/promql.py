@@ -1,4 +1,4 @@
-"""What PromQL expressions look at: the metrics and labels that they name, by the syntax tree."""
+"""The metrics and labels that PromQL expressions use, by their syntax trees."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,29 +8,34 @@ import promql_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 Known = Mapping[str, frozenset[str]]
-"""The names of series, and the labels of each."""
+"""The labels of each series by its name."""
 
-OWN = frozenset({"job", "instance"})
-"""Prometheus gives these to all that it scrapes."""
-PROMETHEUS: Known = {"up": OWN}
-"""What Prometheus itself knows of a server."""
+SCRAPE_LABELS = frozenset({"job", "instance"})
+"""The labels that Prometheus adds to every scraped series."""
+PROMETHEUS: Known = {"up": SCRAPE_LABELS}
+"""The series that Prometheus itself adds for a server."""
 
 
 class UnknownNameError(Exception):
-    """An expression names what nobody exposes."""
+    """An expression uses an unknown metric or label."""
 
 
 def exposed(page: str) -> dict[str, frozenset[str]]:
-    """The series of a metrics page."""
+    """Return the series of a metrics page."""
     found: dict[str, frozenset[str]] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            found[sample.name] = found.get(sample.name, OWN) | sample.labels.keys()
+            found[sample.name] = found.get(sample.name, SCRAPE_LABELS) | sample.labels.keys()
     return found
 
 
 def labels_of(text: str, known: Known) -> frozenset[str]:
-    """The labels of what an expression returns; raises UnknownNameError, and ValueError if it does not parse."""
+    """Return the labels of an expression's result.
+
+    Raises:
+        UnknownNameError: the expression uses an unknown metric or label.
+        ValueError: it is not valid PromQL.
+    """
     return _Reader(known).labels(promql_parser.parse(text))
 
 
@@ -39,12 +44,12 @@ class _Reader:
     known: Known
 
     def labels(self, expr: Any) -> frozenset[str]:
-        """The labels that are left after `expr`."""
+        """Return the labels of the result of `expr`."""
         return frozenset(getattr(self, f"_of_{type(expr).__name__}")(expr))
 
     def _of_VectorSelector(self, selector: Any) -> Iterable[str]:  # noqa: N802 - the parser's names
         if selector.name not in self.known:
-            raise UnknownNameError(f"no metric {selector.name}")
+            raise UnknownNameError(f"unknown metric {selector.name}")
         labels = self.known[selector.name]
         self._check((matcher.name for matcher in selector.matchers.matchers), labels)
         return labels
@@ -82,4 +87,4 @@ class _Reader:
     def _check(self, named: Iterable[str], there: frozenset[str]) -> None:
         unknown = set(named) - there
         if unknown:
-            raise UnknownNameError(f"no label {', '.join(sorted(unknown))}")
+            raise UnknownNameError(f"unknown label {', '.join(sorted(unknown))}")

@@ -1,4 +1,4 @@
-"""Everything that can happen to a server, so that every metric has something to show."""
+"""Generates every kind of request and failure, so that every metric has data."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 
-from loramux_adapters.finetuning.jobs.models import Progress
+from loramux_adapters.finetuning.jobs.models import JobProgress
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.models import AdapterName, VersionId
 from loramux_server.base_model import ResolvedBase
@@ -20,34 +20,34 @@ from tests.helpers.tiny_server import TinyServer, tiny_server
 KEY = "scraped"
 PRICES: dict[str, Any] = {"base": {"input": 100_000, "cached": 50_000, "output": 400_000}, "gpu_hour": 4}
 _BASE = ""
-"""What the fake engine calls the base among the corrupt."""
+"""The fake engine's name of the base in `corrupt`."""
 
 
 @contextlib.asynccontextmanager
 async def busy_server(root: Path, base: ResolvedBase) -> AsyncIterator[TinyServer]:
-    """A server with a key and a price list, to which `everything` has happened and happens on."""
+    """Run a server with an API key and a price list under continuous load of all kinds."""
     async with tiny_server(root, base, keys=(KEY,), prices=PRICES) as tiny:
         for number, name in enumerate(("pinned", "one", "two", "three", "broken")):
             await tiny.add(name, seed=number)
-        await tiny.server.library.pin(AdapterName("pinned"), pinned=True, actor="test")
-        await everything(tiny, 0)
-        tiny.server.books.accounts.settle()
-        happening = asyncio.create_task(again_and_again(tiny))
+        await tiny.server.adapter_service.pin(AdapterName("pinned"), pinned=True, actor="test")
+        await _all_kinds(tiny, 0)
+        tiny.server.usage_recorder.meter.charge_ended()
+        load = asyncio.create_task(_repeat(tiny))
         try:
             yield tiny
-            assert not happening.done(), happening.exception()
+            assert not load.done(), load.exception()
         finally:
-            happening.cancel()
-            await asyncio.gather(happening, return_exceptions=True)
+            load.cancel()
+            await asyncio.gather(load, return_exceptions=True)
 
 
-async def again_and_again(tiny: TinyServer) -> None:
+async def _repeat(tiny: TinyServer) -> None:
     for number in count(1):
-        await everything(tiny, number)
+        await _all_kinds(tiny, number)
 
 
-async def everything(tiny: TinyServer, number: int) -> None:
-    """Ask the base and more adapters than there are places; then some requests are refused, and some fail."""
+async def _all_kinds(tiny: TinyServer, number: int) -> None:
+    """Send requests to the base and to more adapters than fit in memory, then refused and failing ones."""
     tiny.engine.seconds_per_token = 0.001
     for model in ("tiny", "pinned", "one", "tiny", "two", "three") * 2:
         await tiny.chat(model)
@@ -62,12 +62,12 @@ async def everything(tiny: TinyServer, number: int) -> None:
 
 
 def _trains(tiny: TinyServer, number: int) -> None:
-    """Tell the meter what the supervisor would tell it of a job that ended, of the next one, and of one that waits."""
-    meter = tiny.server.jobs.observer
-    meter.waiting(1)
+    """Report an ended, a running and a waiting job to the job metrics, as the supervisor does."""
+    meter = tiny.server.job_supervisor.runner.observer
+    meter.queue_changed(1)
     meter.stopped(replace(job_record(JobState.SUCCEEDED), id=f"ftjob-{number}"))
-    meter.began(job_record(JobState.RUNNING))
-    meter.progressed(Progress(step=1, steps=4, tokens=100 + number, seconds=1.0, seconds_left=3.0, loss=0.5))
+    meter.started(job_record(JobState.RUNNING))
+    meter.progressed(JobProgress(step=1, steps=4, tokens=100 + number, seconds=1.0, seconds_left=3.0, loss=0.5))
 
 
 async def _fails(tiny: TinyServer, model: str) -> None:
@@ -77,10 +77,10 @@ async def _fails(tiny: TinyServer, model: str) -> None:
 
 
 async def _fails_to_load(tiny: TinyServer, name: str) -> None:
-    version = tiny.server.library.catalogue.resolve(name)
+    version = tiny.server.adapter_service.resolver.resolve(name)
     assert version is not None
-    tiny.server.library.pool.forgive(version)
-    tiny.server.library.pool.discard(version)
+    tiny.server.adapter_service.pool.reset_backoff(version)
+    tiny.server.adapter_service.pool.discard(version)
     tiny.engine.refused_loads.add(str(version))
     await _fails(tiny, name)
 
