@@ -1,4 +1,4 @@
-"""LoRA's products on a CPU, against the plain formula, token by token."""
+"""LoRA products on a CPU, compared with the formula token by token."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def products(
     broken: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the wrapper adds for tokens of these slots (-1 is the base), and what it should add.
+    """Return what the wrapper adds for tokens of these slots (-1 is the base), and the expected sum.
 
     The products of the `broken` slot are infinite.
     """
@@ -52,7 +52,7 @@ def products(
 def test_each_token_gets_its_own_adapter_and_the_base_gets_none(
     slots: list[int], is_prefill: bool, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_lora, "FEW_TOKENS", few)
+    monkeypatch.setattr(cpu_lora, "MAX_KERNEL_TOKENS", few)
     found, expected = products(CpuPunicaWrapper, slots, is_prefill=is_prefill)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -60,7 +60,7 @@ def test_each_token_gets_its_own_adapter_and_the_base_gets_none(
 @pytest.mark.parametrize("few", [0, 2, 8])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_precision_is_served(dtype: torch.dtype, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_lora, "FEW_TOKENS", few)
+    monkeypatch.setattr(cpu_lora, "MAX_KERNEL_TOKENS", few)
     found, expected = products(CpuPunicaWrapper, [0, 1, 1, 1, -1, 2], is_prefill=True, dtype=dtype)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
@@ -70,7 +70,7 @@ def test_every_precision_is_served(dtype: torch.dtype, few: int, monkeypatch: py
 def test_an_adapter_whose_products_are_infinite_changes_no_other_token(
     slots: list[int], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_lora, "FEW_TOKENS", few)
+    monkeypatch.setattr(cpu_lora, "MAX_KERNEL_TOKENS", few)
     found, expected = products(CpuPunicaWrapper, slots, is_prefill=True, broken=1)
     sound = [token for token, slot in enumerate(slots) if slot != 1]
     torch.testing.assert_close(found[sound], expected[sound], rtol=1e-4, atol=1e-4)
@@ -89,7 +89,7 @@ def test_what_is_written_into_a_slot_later_counts() -> None:
     assert found.tolist() == [[2.0 * INPUTS] * INPUTS]
 
 
-def test_vllms_own_still_gives_the_base_the_last_slot() -> None:
-    """When this fails, vLLM has mended it, and engine/cpu_lora.py is needed for its speed alone."""
+def test_vllms_own_wrapper_still_applies_the_last_slot_to_the_base() -> None:
+    """If this fails, vLLM has fixed it, and engine/worker/cpu_lora.py is needed only for its speed."""
     found, expected = products(PunicaWrapperCPU, [-1, -1], is_prefill=False)
     assert not torch.allclose(found, expected)

@@ -17,9 +17,9 @@ from loramux_adapters.models import AdapterName, BaseSpec, Digest, VersionId
 from loramux_adapters.residency.ports import Lease
 from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.adapter_loader import EngineLoader
-from loramux_server.engine.client import Tally
+from loramux_server.engine.client import RunAccumulator
 from loramux_server.engine.lora_directory import LoraRequests
-from loramux_server.metering.usage_record import RunFacts
+from loramux_server.metering.usage_record import RunStats
 from tests.conftest import RealServer
 from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
 from tests.helpers.tiny_server import small_engine
@@ -47,16 +47,16 @@ class Subject:
             write_adapter(self.folder, lora_config(), lora_tensors(layers=(0,), base=self.base))
         return self.folder
 
-    async def run(self, kind: RequestOutputKind, name: str, **options: Any) -> tuple[list[Any], RunFacts]:
+    async def run(self, kind: RequestOutputKind, name: str, **options: Any) -> tuple[list[Any], RunStats]:
         params = SamplingParams(
             output_kind=kind, **({"max_tokens": 6, "ignore_eos": True, "temperature": 0.0} | options)
         )
-        tally, outputs = Tally(PROMPT, params), []
+        accumulator, outputs = RunAccumulator(PROMPT, params), []
         async with aclosing(self.engine.generate(PROMPT, params, name)) as stream:
             async for output in stream:
-                tally.add(output)
+                accumulator.add(output)
                 outputs.append(output)
-        return outputs, tally.facts(NEVER_COLD)
+        return outputs, accumulator.stats(NEVER_COLD)
 
 
 @pytest.fixture(params=["fake", pytest.param("vllm", marks=pytest.mark.engine)])
@@ -72,62 +72,62 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path, tiny_base: ResolvedB
 
 
 async def test_a_stream_of_deltas_adds_up_to_what_was_asked_for(subject: Subject) -> None:
-    outputs, facts = await subject.run(RequestOutputKind.DELTA, "delta")
+    outputs, stats = await subject.run(RequestOutputKind.DELTA, "delta")
     assert len(outputs) > 1
-    assert (facts.input_tokens, facts.output_tokens, facts.finish_reason) == (5, 6, "length")
+    assert (stats.input_tokens, stats.output_tokens, stats.finish_reason) == (5, 6, "length")
 
 
-async def test_a_plain_request_yields_its_end_alone_and_its_facts_are_the_same(subject: Subject) -> None:
-    outputs, facts = await subject.run(RequestOutputKind.FINAL_ONLY, "plain")
+async def test_a_plain_request_yields_only_its_end_with_the_same_statistics(subject: Subject) -> None:
+    outputs, stats = await subject.run(RequestOutputKind.FINAL_ONLY, "plain")
     assert len(outputs) == 1
-    assert (facts.input_tokens, facts.output_tokens, facts.finish_reason) == (5, 6, "length")
+    assert (stats.input_tokens, stats.output_tokens, stats.finish_reason) == (5, 6, "length")
 
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
 async def test_the_tokens_of_all_choices_are_counted(subject: Subject, kind: RequestOutputKind) -> None:
-    _, facts = await subject.run(kind, f"choices-{kind}", n=3, temperature=1.0)
-    assert (facts.input_tokens, facts.output_tokens, facts.sequences) == (5, 18, 3)
+    _, stats = await subject.run(kind, f"choices-{kind}", n=3, temperature=1.0)
+    assert (stats.input_tokens, stats.output_tokens, stats.sequences) == (5, 18, 3)
 
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
 async def test_the_engines_timestamps_are_in_order_and_follow_the_wait_for_the_lease(
     subject: Subject, kind: RequestOutputKind
 ) -> None:
-    _, facts = await subject.run(kind, f"times-{kind}")
-    assert facts.first_token is not None
-    assert facts.last_token is not None
-    assert NEVER_COLD.waited < facts.first_token < facts.last_token
-    assert 0 <= facts.queue < facts.first_token
-    assert not facts.corrupted
+    _, stats = await subject.run(kind, f"times-{kind}")
+    assert stats.first_token is not None
+    assert stats.last_token is not None
+    assert NEVER_COLD.waited < stats.first_token < stats.last_token
+    assert 0 <= stats.queue < stats.first_token
+    assert not stats.corrupted
 
 
 async def test_a_closed_stream_leaves_what_it_had_and_the_engine_goes_on(subject: Subject) -> None:
     params = SamplingParams(max_tokens=200, ignore_eos=True, output_kind=RequestOutputKind.DELTA)
-    tally = Tally(PROMPT, params)
+    accumulator = RunAccumulator(PROMPT, params)
     async with aclosing(subject.engine.generate(PROMPT, params, "closed")) as stream:
         async for output in stream:
-            tally.add(output)
+            accumulator.add(output)
             break
-    facts = tally.facts(None)
-    assert 1 <= facts.output_tokens < 200
-    assert facts.finish_reason is None
+    stats = accumulator.stats(None)
+    assert 1 <= stats.output_tokens < 200
+    assert stats.finish_reason is None
     assert (await subject.run(RequestOutputKind.DELTA, "after"))[1].output_tokens == 6
 
 
 async def test_a_cancelled_plain_request_leaves_its_input(subject: Subject) -> None:
     params = SamplingParams(max_tokens=200, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY)
-    tally = Tally(PROMPT, params)
+    accumulator = RunAccumulator(PROMPT, params)
 
     async def consume() -> None:
         async for output in subject.engine.generate(PROMPT, params, "cancelled"):
-            tally.add(output)
+            accumulator.add(output)
 
     task = asyncio.create_task(consume())
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert tally.facts(None).input_tokens == 5
+    assert accumulator.stats(None).input_tokens == 5
 
 
 async def test_what_the_loader_loads_is_in_host_memory_and_what_it_unloads_is_not(subject: Subject) -> None:
