@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from loramux_loadtests.loadtest import command, plots
 from loramux_loadtests.loadtest.errors import NoRequestError
 from loramux_loadtests.loadtest.progress import ProgressLine
 from loramux_loadtests.loadtest.scenario import Scenario
 from loramux_loadtests.loadtest.session import LoadRun, TargetServer
+from loramux_server.cli import loadtest
 from tests.helpers.load_rows import row, scenario
 from tests.helpers.scripted_server import FakeServer, serving
 
@@ -79,6 +81,16 @@ def test_a_run_writes_its_rows_a_page_a_table_and_json(tmp_path: Path, capsys: p
     assert "met" in (out / "load-trial.md").read_text()
     assert "first chunk with text" in (out / "load-trial.html").read_text()
     assert "tone" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_a_users_report_goes_to_loadtest_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with in_a_thread(FakeServer()) as url:
+        done = CliRunner().invoke(loadtest.commands, ["run", write_scenario(tmp_path), "--url", url])
+    assert done.exit_code == command.OK, done.output
+    assert (tmp_path / "loadtest-reports" / "load-trial.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loadtest-reports", "trial.yaml"]
 
 
 @pytest.mark.usefixtures("without_plots")

@@ -90,6 +90,14 @@ def test_an_open_end_of_an_interval_is_null_for_programs_and_dots_for_people() -
     assert "500 \\[…, …\\]" in report_markdown([few])
 
 
+def test_requests_during_a_job_are_in_the_document_under_their_old_name_too() -> None:
+    rows = [row(number=n, scheduled=float(n), sent=float(n), last=n + 3.0) for n in range(9)]
+    run = LoadRun("s", scenario(), 0, rows, job_ran=(3.0, 8.0))
+    groups = report_document([report_run(run)])["runs"][0]["groups"]
+    assert groups["during the job"] == groups["beside the job"]
+    assert "beside" not in report_markdown([report_run(run)])
+
+
 def test_an_empty_column_is_left_out() -> None:
     columns, *rows = table_rows([found()])
     assert "goodput /s" not in columns
