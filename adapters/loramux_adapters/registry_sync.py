@@ -41,7 +41,11 @@ class RegistrySync:
         return ChangedBy(actor, self.now())
 
     async def apply(self, name: AdapterName, change: Callable[[], None]) -> None:
-        """Run `change`, which changes the adapter `name` in the registry, in a thread; raises what it raises."""
+        """Run `change`, which changes the adapter `name` in the registry, in a thread.
+
+        Raises:
+            AdapterError: the error of `change`; the registry is unchanged.
+        """
         await self.tasks.run(self._apply(name, change))
 
     async def set_alias(self, name: AdapterName, targets: AliasTargets, actor: str) -> None:

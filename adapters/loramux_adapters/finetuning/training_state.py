@@ -14,6 +14,7 @@ from pathlib import Path
 from loramux_adapters.file_lock import FileLock
 from loramux_adapters.finetuning.errors import AlreadyTraining
 from loramux_adapters.finetuning.recipes.recipe import Recipe
+from loramux_adapters.fsync import fsync_path
 
 _log = logging.getLogger(__name__)
 _STEP = re.compile(r"step-(\d{1,9})")
@@ -126,12 +127,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def fsync_path(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ or absent.
 """
 
 import errno
-import os
 import re
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 
 from loramux_adapters.errors import InvalidAdapter, StoreError
 from loramux_adapters.file_lock import FileLock
+from loramux_adapters.fsync import fsync_path
 from loramux_adapters.intake.content import ADAPTER_FILES, OUT_OF_RESOURCES, content_digest, hash_files, open_regular
 from loramux_adapters.models import Manifest
 
@@ -67,22 +67,22 @@ class VersionStore:
             (staged / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
             for name in (*ADAPTER_FILES, MANIFEST_FILE):
                 (staged / name).chmod(0o444)
-                _fsync(staged / name)
-            _fsync(staged)
+                fsync_path(staged / name)
+            fsync_path(staged)
             try:
                 staged.rename(target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 self._repair(staged, manifest.digest)
-            _fsync(self._versions)
+            fsync_path(self._versions)
         return target
 
     def remove(self, digest: str) -> None:
         """Remove the version of the full SHA-256 `digest`, if it exists; a crash leaves it complete or absent."""
         with self.staging() as aside, suppress(FileNotFoundError):
             self.path(digest).rename(aside / "removed")
-            _fsync(self._versions)
+            fsync_path(self._versions)
 
     def path(self, digest: str) -> Path:
         """Return the folder of the version of the full SHA-256 `digest`, which need not exist.
@@ -165,11 +165,3 @@ def _store_errors(verb: str) -> Iterator[None]:
         advice = _ADVICE.get(error.errno or 0)
         reason = f"{error.strerror}; {advice}" if advice else error.strerror
         raise StoreError(f"The adapter store can't be {verb}: {reason}.") from error
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -110,7 +110,11 @@ class AdapterPool:
         return lease
 
     async def prefetch(self, version: VersionId) -> None:
-        """Load the version without a lease; raises as `lease` does, but without waiting for a release."""
+        """Load the version without leasing it, and without waiting for a release.
+
+        Raises:
+            AdapterError: the same errors as `lease`; NoAdapterCapacity if all residents are leased now.
+        """
         if version not in self._residents and isinstance(self._plan_eviction(), WaitForRelease):
             raise NoAdapterCapacity(_FULL)
         await self._bring_in(version)

@@ -17,7 +17,7 @@ from loramux_adapters.finetuning.jobs.errors import FileNotFound, FileTooLarge
 from loramux_adapters.finetuning.jobs.ids import is_id, new_id
 from loramux_adapters.finetuning.jobs.models import Page
 from loramux_adapters.finetuning.jobs.tables import files
-from loramux_adapters.finetuning.training_state import fsync_path
+from loramux_adapters.fsync import fsync_path
 
 MAX_FILE_BYTES = 512 * 10**6
 """OpenAI's limit."""

@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from loramux_adapters.finetuning.trainer.signals import signals_ignored
-from loramux_adapters.finetuning.training_state import fsync_path
+from loramux_adapters.fsync import fsync_path
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 

@@ -33,7 +33,7 @@ def test_a_corrupted_adapter_is_accepted_or_refused_safely(tmp_path: Path, files
 
 
 @pytest.mark.slow
-@settings(SHARED_FOLDER, max_examples=2000)
+@settings(SHARED_FOLDER, max_examples=1000)
 @given(files=corrupted_adapters())
 def test_the_same_holds_for_many_more_corrupted_adapters(tmp_path: Path, files: Files) -> None:
     accepted(write_files(tmp_path, files), SMALL)
