@@ -49,7 +49,11 @@ async def settle() -> None:
 
 
 async def run_bursts_in_turn(
-    clients: Mapping[str, ChatClient], order: Sequence[str], models: Sequence[str], traffic: BurstTraffic, rng: Generator
+    clients: Mapping[str, ChatClient],
+    order: Sequence[str],
+    models: Sequence[str],
+    traffic: BurstTraffic,
+    rng: Generator,
 ) -> dict[str, BurstResult]:
     """Run bursts on the servers in this `order`. The n-th burst of each server has the same prompts.
 

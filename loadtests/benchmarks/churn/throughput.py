@@ -71,7 +71,11 @@ def _specs(setup: ServerSetup, scratch: Path) -> tuple[dict[str, ServerSpec], di
 
 
 async def _measure(
-    clients: Mapping[str, ChatClient], models: Sequence[str], slots: Mapping[str, int], rounds: int, progress: StepProgress
+    clients: Mapping[str, ChatClient],
+    models: Sequence[str],
+    slots: Mapping[str, int],
+    rounds: int,
+    progress: StepProgress,
 ) -> list[ThroughputRow]:
     rng = default_rng(0)
     for name, client in clients.items():
