@@ -1,4 +1,4 @@
-"""The official client's whole loop on the real base: upload, train, watch, ask, delete."""
+"""Fine-tuning with the official client on the real base: upload, train, follow, request, delete."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ async def uploaded(real: RealServer, first: int, count: int) -> str:
 
 
 async def ended(real: RealServer, job: str, seconds: float) -> Any:
-    """The job when nothing comes after it any more."""
+    """Return the job once it has finished."""
     async with asyncio.timeout(seconds):
         while True:
             found = await real.client.fine_tuning.jobs.retrieve(job)
@@ -40,7 +40,7 @@ async def ask(real: RealServer, model: str) -> Any:
     return await real.client.chat.completions.create(model=model, messages=messages, max_tokens=16, temperature=0)
 
 
-async def test_an_adapter_is_made_and_served_by_the_official_client_alone(real: RealServer) -> None:
+async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real: RealServer) -> None:
     began = time.monotonic()
     training, validation = await uploaded(real, 0, EXAMPLES_TRAINED), await uploaded(real, EXAMPLES_TRAINED, 12)
     job = await real.client.fine_tuning.jobs.create(
@@ -110,7 +110,7 @@ async def test_a_cancelled_job_ends_within_seconds_and_its_file_can_go(real: Rea
     assert (await jobs.cancel(job.id)).status == "cancelled"
     folder = real.folder / "data" / "fine-tuning" / job.id
     async with asyncio.timeout(15):
-        while _runs(str(folder)):  # noqa: ASYNC110 - processes tell nobody
+        while _runs(str(folder)):  # noqa: ASYNC110 - processes have no event
             await asyncio.sleep(0.1)
     assert time.monotonic() - began < 10
     assert (await real.client.files.delete(file)).deleted

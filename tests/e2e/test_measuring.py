@@ -1,4 +1,4 @@
-"""`loramux compare` and `loramux loadtest` on the real engine: what they tell is what happened there."""
+"""`loramux compare` and `loramux loadtest` on the real engine: their results match the server's."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def loramux(real: RealServer, *arguments: object) -> tuple[int | None, str]:
-    """Run the command against the server; returns its exit code and what it said."""
+    """Run the command against the server; returns its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         LORAMUX,
         *map(str, arguments),
@@ -25,21 +25,21 @@ async def loramux(real: RealServer, *arguments: object) -> tuple[int | None, str
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
-    return process.returncode, said.decode()
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
 
 
-async def test_a_comparison_finds_the_fine_tune_better_and_tells_when_a_condition_fails(
+async def test_a_comparison_finds_the_fine_tune_better_and_reports_failed_conditions(
     real: RealServer, tmp_path: Path
 ) -> None:
     asked = ("compare", EXAMPLES / "support-intent", "--limit", 12, "--passes", "cold,warm", "--output", tmp_path)
     holds = ("--assert", "quality_gain > 0.3 and prompt_token_ratio < 0.1 and ttft_ratio < 1")
     since = time.time()
-    code, said = await loramux(real, *asked, *holds)
-    assert code == 0, said
-    assert "“adapter, short prompt” is better than “base, few-shot prompt”" in said
-    told = json.loads((tmp_path / "support-intent" / "report.json").read_text())
-    cold, warm = ({name: arm["measured"] for name, arm in found["arms"].items()} for found in told["passes"])
+    code, output = await loramux(real, *asked, *holds)
+    assert code == 0, output
+    assert "“adapter, short prompt” is better than “base, few-shot prompt”" in output
+    report = json.loads((tmp_path / "support-intent" / "report.json").read_text())
+    cold, warm = ({name: arm["measured"] for name, arm in found["arms"].items()} for found in report["passes"])
     few_shot = "base, few-shot prompt"
     assert cold[few_shot]["cached_tokens"][1] == 0
     assert warm[few_shot]["cached_tokens"][1] > 0.8 * warm[few_shot]["input_tokens"][1]
@@ -48,24 +48,24 @@ async def test_a_comparison_finds_the_fine_tune_better_and_tells_when_a_conditio
         12 * sum(arm["input_tokens"][1] for arm in (*cold.values(), *warm.values()))
     )
 
-    code, said = await loramux(real, *asked, "--assert", "quality_gain > 0.999")
-    assert (code, "does not hold: quality_gain > 0.999" in said) == (1, True), said
+    code, output = await loramux(real, *asked, "--assert", "quality_gain > 0.999")
+    assert (code, "does not hold: quality_gain > 0.999" in output) == (1, True), output
     assert (await usage(real, since, 72))["total"]["requests"] == 72  # nothing was asked again
 
 
-async def test_a_soak_tells_of_every_route_what_the_servers_ledger_has(real: RealServer, tmp_path: Path) -> None:
+async def test_a_soak_reports_every_route_as_the_servers_ledger_does(real: RealServer, tmp_path: Path) -> None:
     since = time.time()
-    code, said = await loramux(
+    code, output = await loramux(
         *(real, "loadtest", "run", "soak", "--rate", 3, "--duration", 12, "--window", 4),
         *("--goal", "errors<0.01,ttft_p95<30", "--output", tmp_path),
     )
-    assert code == 0, said
-    told = json.loads((tmp_path / "load-soak.json").read_text())["runs"][0]
-    routes, whole = told["routes"], told["groups"]["all"]
+    assert code == 0, output
+    report = json.loads((tmp_path / "load-soak.json").read_text())["runs"][0]
+    routes, whole = report["routes"], report["groups"]["all"]
     assert set(routes) == {"base", *EXAMPLE_NAMES}
     assert whole["requests"] == whole["completed"] > 20
     assert whole["output_tokens"] == 24 * whole["completed"]
-    assert (len(told["windows"]), told["missed"]) == (3, [])
+    assert (len(report["windows"]), report["missed"]) == (3, [])
     # Two requests to look at the tokenizer and eight to warm up came before.
     ledger = await usage(real, since, 10 + whole["requests"])
     assert ledger["total"]["tokens"]["output"] == whole["output_tokens"] + 2 + 8 * 24
@@ -73,10 +73,10 @@ async def test_a_soak_tells_of_every_route_what_the_servers_ledger_has(real: Rea
     assert all(by_name[name]["requests"] == 2 + routes[name]["requests"] for name in EXAMPLE_NAMES)
 
 
-async def test_a_route_that_the_server_does_not_have_is_told_before_the_load(real: RealServer, tmp_path: Path) -> None:
+async def test_an_unknown_route_is_reported_before_the_load(real: RealServer, tmp_path: Path) -> None:
     scenario = tmp_path / "mine.yaml"
     scenario.write_text(
         "title: Mine\narrivals: {process: poisson, rate: 1}\nmix: {names: [support-intnt]}\nrequests: 5\n"
     )
-    code, said = await loramux(real, "loadtest", "run", scenario, "--output", tmp_path)
-    assert (code, "no route support-intnt" in said, "support-intent" in said) == (2, True, True), said
+    code, output = await loramux(real, "loadtest", "run", scenario, "--output", tmp_path)
+    assert (code, "no route support-intnt" in output, "support-intent" in output) == (2, True, True), output

@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest, real: RealServer) -> str:
 
 
 def is_answer_of(answered: str, model: str) -> bool:
-    """Whether the response's `model` is the one asked for: an adapter's answers name the exact version."""
+    """Return whether the response's `model` matches the request; for an adapter it names the exact version."""
     return answered == model or answered.startswith(f"{model}@")
 
 
@@ -47,7 +47,7 @@ async def test_the_base_knows_the_capital_of_france(real: RealServer) -> None:
     assert "Paris" in str(answer.choices[0].message.content)
 
 
-async def test_streamed_chat_says_the_same_as_plain_chat(real: RealServer, model: str) -> None:
+async def test_streamed_chat_equals_plain_chat(real: RealServer, model: str) -> None:
     asked: Any = {"model": model, "messages": PARIS, "max_tokens": 12, "temperature": 0}
     plain = await real.client.chat.completions.create(**asked)
     stream = await real.client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
@@ -121,7 +121,7 @@ async def test_models_are_listed_and_retrieved(real: RealServer) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_prompt_that_is_too_long_is_told_before_a_stream_begins(real: RealServer, stream: bool) -> None:
+async def test_a_too_long_prompt_is_reported_before_a_stream_starts(real: RealServer, stream: bool) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         await real.client.chat.completions.create(
             model="support-intent", messages=[{"role": "user", "content": "word " * 5000}], stream=stream

@@ -16,17 +16,17 @@ README = (REPOSITORY / "README.md").read_text()
 
 
 def commands() -> list[str]:
-    """Every line of the README's console blocks, in order."""
+    """Return all lines of the README's console blocks, in order."""
     blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 
 
 def answer(command: str) -> str:
-    """What a command prints."""
+    """Return the output of a command."""
     return subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True, timeout=300).stdout
 
 
-def test_the_first_screen_shows_how_to_serve_what_to_try_and_how_to_test() -> None:
+def test_the_first_screen_shows_how_to_serve_try_and_test() -> None:
     serve, *tries, test = commands()[:6]
     assert (serve, test) == ("make serve", "make test")
     assert all(line.startswith("curl -s http://127.0.0.1:8000/") for line in tries)
@@ -35,7 +35,7 @@ def test_the_first_screen_shows_how_to_serve_what_to_try_and_how_to_test() -> No
 
 
 @pytest.mark.engine
-def test_make_serve_serves_what_the_readme_says_to_try_and_prints_commands_that_work(tmp_path: Path) -> None:
+def test_make_serve_serves_the_readmes_examples_and_prints_working_commands(tmp_path: Path) -> None:
     reuse_demo_base(tmp_path / "data")
     with serving(["make", "serve"], tmp_path / "data") as server:
         url = server.wait_until_serving()
@@ -48,7 +48,7 @@ def test_make_serve_serves_what_the_readme_says_to_try_and_prints_commands_that_
         assert len(json.loads(models)["data"]) == 4
         assert 'loramux_requests_total{adapter="support-intent"' in metrics
 
-        printed = [line for line in server.said.splitlines() if line.startswith("curl ")]
+        printed = [line for line in server.output.splitlines() if line.startswith("curl ")]
         assert len(printed) == 5
         *chats, page = (answer(line) for line in printed)
         assert all(json.loads(chat)["choices"][0]["message"]["content"] for chat in chats)

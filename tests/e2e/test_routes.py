@@ -1,4 +1,4 @@
-"""Adapters on the real engine: their effect, more of them than fit, and what is counted."""
+"""Adapters on the real engine: effect, eviction, and usage records."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
 
 def items(example: str, count: int) -> list[list[dict[str, str]]]:
-    """The first held-out conversations of an example."""
+    """Return the first held-out conversations of an example."""
     lines = (EXAMPLES / example / "test.jsonl").read_text().splitlines()[:count]
     return [json.loads(line)["messages"] for line in lines]
 
@@ -73,7 +73,9 @@ async def test_six_adapters_in_memory_for_three_never_overfill_the_engine(real: 
         folder = write_adapter(
             real.folder / name, lora_config(target_modules=["q_proj"], layers_to_transform=[0, 1]), tensors
         )
-        await real.server.adapter_service.add(parse_adapter_name(name), FolderSource(folder, [real.folder]), actor="test")
+        await real.server.adapter_service.add(
+            parse_adapter_name(name), FolderSource(folder, [real.folder]), actor="test"
+        )
     most = 0
 
     async def watch() -> None:

@@ -1,4 +1,4 @@
-"""The ledger of the real engine: what is charged is what was done, and no time is lost."""
+"""The usage ledger with the real engine: charges match the work, and all time is accounted for."""
 
 import asyncio
 import time
@@ -11,11 +11,11 @@ from tests.conftest import RealServer
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
 DOLLARS_PER_SECOND = 1.0
-"""By the prices of the `real` fixture: a dollar for a million input tokens, two for output, 3,600 for a GPU-hour."""
+"""Prices of the `real` fixture, in dollars: 1 and 2 per million input and output tokens, 3,600 per GPU-hour."""
 
 
 async def usage(real: RealServer, since: float, requests: int, **query: str) -> dict[str, Any]:
-    """What the ledger tells of the requests since then, once it has so many."""
+    """Return the usage report since then, once it has this many requests."""
     async with asyncio.timeout(20):
         while True:
             found: dict[str, Any] = (await real.http.get("/admin/usage", params={"since": since, **query})).json()
@@ -24,8 +24,8 @@ async def usage(real: RealServer, since: float, requests: int, **query: str) -> 
             await asyncio.sleep(0.1)
 
 
-async def ask(real: RealServer, model: str, words: int, tokens: int) -> Any:
-    content = " ".join(str(number * 37 % 1000) for number in range(words))
+async def ask(real: RealServer, model: str, word_count: int, tokens: int) -> Any:
+    content = " ".join(str(number * 37 % 1000) for number in range(word_count))
     return await real.client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": f"{time.time()} {content}"}],
@@ -34,22 +34,22 @@ async def ask(real: RealServer, model: str, words: int, tokens: int) -> Any:
     )
 
 
-async def test_requests_and_idle_time_cost_what_the_time_costs(real: RealServer) -> None:
+async def test_costs_of_requests_and_idle_time_add_up_to_the_engines_cost(real: RealServer) -> None:
     since = time.time()
     routes = [real.base.name, "support-intent", "order-json"]
     answers = await asyncio.gather(*(ask(real, routes[number % 3], 10, 5 + number) for number in range(12)))
     report = await usage(real, since, 12)
     by_name = {group["label"]["adapter"]: group for group in report["groups"]}
     assert {name: group["requests"] for name, group in by_name.items()} == {"": 4, "support-intent": 4, "order-json": 4}
-    told = [answer.usage for answer in answers]
+    usages = [answer.usage for answer in answers]
     tokens = report["total"]["tokens"]
     assert (tokens["input"], tokens["output"]) == (
-        sum(one.prompt_tokens for one in told),
-        sum(one.completion_tokens for one in told),
+        sum(one.prompt_tokens for one in usages),
+        sum(one.completion_tokens for one in usages),
     )
     price = 1000 * tokens["input"] + 2000 * tokens["output"]
     assert report["total"]["cost"]["price_list"]["nanodollars"] == price
-    # Of all time: what a request owes is told when it ends, which may be in the minute after the one that it ran in.
+    # Of all time: what a request owes is usages when it ends, which may be in the minute after the one that it ran in.
     engine = (await usage(real, since - 86_400, 12))["engine"]
     assert engine["requests_usd"] + engine["idle_usd"] == pytest.approx(
         engine["seconds"] * DOLLARS_PER_SECOND, rel=1e-6
@@ -57,7 +57,7 @@ async def test_requests_and_idle_time_cost_what_the_time_costs(real: RealServer)
     assert 0 < engine["busy_seconds"] < engine["seconds"]
 
 
-async def test_who_does_more_work_pays_for_more_of_the_time(real: RealServer) -> None:
+async def test_more_work_costs_more_engine_time(real: RealServer) -> None:
     since = time.time()
     await asyncio.gather(ask(real, real.base.name, 5, 64), ask(real, "support-intent", 5, 8))
     report = await usage(real, since, 2)
@@ -67,7 +67,7 @@ async def test_who_does_more_work_pays_for_more_of_the_time(real: RealServer) ->
     assert tokens["base"]["output"] == 64
 
 
-async def test_a_cancelled_stream_is_charged_for_what_it_got(real: RealServer) -> None:
+async def test_a_cancelled_stream_is_charged_for_its_tokens(real: RealServer) -> None:
     since = time.time()
     stream = await real.client.chat.completions.create(
         model=real.base.name,

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and what it does where there is no checkout."""
+"""The wheel: its contents, and its use without a checkout."""
 
 import json
 import os

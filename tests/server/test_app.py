@@ -1,4 +1,4 @@
-"""The whole server, all but the engine: vLLM's handlers on the fake engine, asked over HTTP."""
+"""The whole server over HTTP: vLLM's handlers on the fake engine."""
 
 import asyncio
 import json
@@ -29,20 +29,20 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
 
 
 async def metric(tiny: TinyServer, line: str) -> float:
-    """The value of the metric whose name and labels are `line`; 0 if there is none yet."""
+    """Return the value of the metric with name and labels `line`, or 0."""
     page = (await tiny.http.get("/metrics")).text
     values = [row.rpartition(" ")[2] for row in page.splitlines() if row.rpartition(" ")[0] == line]
     return float(values[0]) if values else 0.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nothing announces."""
+    """Poll until the condition is true."""
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def test_the_base_and_an_adapter_answer_each_on_their_own_route(tiny: TinyServer) -> None:
+async def test_the_base_and_an_adapter_each_run_on_their_route(tiny: TinyServer) -> None:
     version = await tiny.add("support-tone")
     base, adapter = await tiny.chat("tiny"), await tiny.chat("support-tone", max_tokens=40)
     assert base.choices[0].message.content.startswith("[base] 0")
@@ -50,7 +50,7 @@ async def test_the_base_and_an_adapter_answer_each_on_their_own_route(tiny: Tiny
     assert (base.model, adapter.model) == ("tiny", version)
 
 
-async def test_an_adapter_has_histograms_of_its_own_while_it_is_pinned(tiny: TinyServer) -> None:
+async def test_a_pinned_adapter_has_its_own_histograms(tiny: TinyServer) -> None:
     name = AdapterName("support-tone")
     await tiny.add(name)
     own = 'loramux_request_duration_seconds_count{adapter="support-tone",route="adapter"}'
@@ -61,7 +61,7 @@ async def test_an_adapter_has_histograms_of_its_own_while_it_is_pinned(tiny: Tin
     assert await metric(tiny, 'loramux_request_duration_seconds_count{adapter="_other",route="adapter"}') == 2
 
 
-async def test_the_metrics_tell_whether_the_engine_is_up_and_how_often_a_version_was_quarantined(
+async def test_metrics_report_the_engines_state_and_quarantines(
     tiny: TinyServer,
 ) -> None:
     version = await tiny.add("support-tone")
@@ -73,7 +73,7 @@ async def test_the_metrics_tell_whether_the_engine_is_up_and_how_often_a_version
     assert await metric(tiny, "loramux_adapter_quarantines_total") == 1
 
 
-async def test_a_version_is_asked_for_by_name_and_digest(tiny: TinyServer) -> None:
+async def test_a_version_is_requested_by_name_and_digest(tiny: TinyServer) -> None:
     old = await tiny.add("support-tone", seed=1)
     new = await tiny.add("support-tone", seed=2)
     assert (await tiny.chat("support-tone")).model == new
@@ -86,7 +86,7 @@ async def test_a_name_with_slashes_and_colons_is_served_and_retrieved(tiny: Tiny
     assert (await tiny.client.models.retrieve("ft:tiny/org:tone:1")).id == "ft:tiny/org:tone:1"
 
 
-async def test_models_lists_the_base_and_its_adapters_and_tells_no_path(tiny: TinyServer) -> None:
+async def test_models_lists_the_base_and_its_adapters_without_paths(tiny: TinyServer) -> None:
     await tiny.add("b")
     await tiny.add("a", seed=1)
     listed = (await tiny.http.get("/v1/models")).json()["data"]
@@ -94,7 +94,7 @@ async def test_models_lists_the_base_and_its_adapters_and_tells_no_path(tiny: Ti
     assert str(tiny.settings.data_dir) not in json.dumps(listed)
 
 
-async def test_an_unknown_model_is_a_404_of_openais_shape(tiny: TinyServer) -> None:
+async def test_an_unknown_model_is_a_404_in_openais_format(tiny: TinyServer) -> None:
     for ask in (tiny.chat("nobody"), tiny.chat("nobody@0123456789ab"), tiny.chat("../../etc"), tiny.chat("tiny@x")):
         with pytest.raises(openai.NotFoundError) as caught:
             await ask
@@ -102,7 +102,7 @@ async def test_an_unknown_model_is_a_404_of_openais_shape(tiny: TinyServer) -> N
         assert caught.value.request_id
 
 
-async def test_a_removed_adapter_is_not_found_and_its_name_is_free_again(tiny: TinyServer) -> None:
+async def test_a_removed_adapter_is_a_404_and_its_name_can_be_reused(tiny: TinyServer) -> None:
     version = await tiny.add("a")
     await tiny.chat("a")
     assert (await tiny.http.delete("/admin/adapters/a")).json()["versions"][0]["id"] == version
@@ -124,7 +124,7 @@ async def test_more_adapters_than_the_engine_holds_are_all_served(tiny: TinyServ
     assert len(tiny.engine.loaded) <= 2
 
 
-async def test_an_adapter_is_loaded_once_for_many_requests_and_stays(tiny: TinyServer) -> None:
+async def test_an_adapter_is_loaded_once_for_many_requests(tiny: TinyServer) -> None:
     version = await tiny.add("a")
     await tiny.evict()
     tiny.engine.loads.clear()
@@ -134,7 +134,7 @@ async def test_an_adapter_is_loaded_once_for_many_requests_and_stays(tiny: TinyS
     assert tiny.engine.loads == [version]
 
 
-async def test_an_adapter_that_the_engine_refuses_is_an_error_of_its_own_requests_alone(tiny: TinyServer) -> None:
+async def test_an_adapter_that_fails_to_load_fails_only_its_requests(tiny: TinyServer) -> None:
     tiny.engine.refused_loads.add(await tiny.add("bad"))
     await tiny.evict()
     with pytest.raises(openai.InternalServerError) as caught:
@@ -152,7 +152,7 @@ async def test_a_stream_that_fails_before_its_first_token_has_a_real_status(tiny
     assert caught.value.code == "adapter_loading_failed"
 
 
-async def test_requests_wait_for_a_place_and_those_beyond_the_queue_get_503_with_retry_after(tiny: TinyServer) -> None:
+async def test_requests_wait_for_memory_and_get_503_beyond_the_queue(tiny: TinyServer) -> None:
     for number in range(4):
         await tiny.add(f"a{number}", seed=number)
     tiny.server.adapter_service.pool.max_waiting = 1
@@ -168,7 +168,7 @@ async def test_requests_wait_for_a_place_and_those_beyond_the_queue_get_503_with
     await asyncio.gather(*running)
 
 
-async def test_every_request_leaves_one_count_whatever_its_end(tiny: TinyServer) -> None:
+async def test_every_request_is_counted_once_whatever_its_outcome(tiny: TinyServer) -> None:
     await tiny.add("a")
     await tiny.evict()
     await tiny.chat("a")
@@ -202,7 +202,7 @@ async def test_a_list_of_prompts_is_one_request_with_the_tokens_of_all(tiny: Tin
     assert await metric(tiny, 'loramux_tokens_total{adapter="",route="base",type="output"}') == 15
 
 
-async def test_what_vllm_mounts_for_itself_is_not_served(tiny: TinyServer) -> None:
+async def test_vllms_other_routes_are_not_served(tiny: TinyServer) -> None:
     for path in ("/invocations", "/scale_elastic_ep", "/v1/load_lora_adapter", "/inference/v1/generate", "/version",
                  "/v1/chat/completions/batch", "/server_info", "/sleep", "/docs"):  # fmt: skip
         for method in ("GET", "POST"):
@@ -212,7 +212,7 @@ async def test_what_vllm_mounts_for_itself_is_not_served(tiny: TinyServer) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "field"),
     [
         (b"{", "not valid JSON"),
         (b"[]", "body"),
@@ -224,12 +224,12 @@ async def test_what_vllm_mounts_for_itself_is_not_served(tiny: TinyServer) -> No
         (b"\xff\xfe", "body"),
     ],
 )  # fmt: skip
-async def test_a_body_that_does_not_fit_is_a_400_that_names_what(tiny: TinyServer, body: bytes, says: str) -> None:
+async def test_an_invalid_body_is_a_400_with_the_field(tiny: TinyServer, body: bytes, field: str) -> None:
     answer = await tiny.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
-    assert says in error["message"], error
+    assert field in error["message"], error
 
 
 async def test_empty_messages_are_a_400(tiny: TinyServer) -> None:
@@ -237,7 +237,7 @@ async def test_empty_messages_are_a_400(tiny: TinyServer) -> None:
         await tiny.client.chat.completions.create(model="tiny", messages=[])
 
 
-async def test_a_prompt_that_is_too_long_is_told_as_such(tiny: TinyServer) -> None:
+async def test_a_too_long_prompt_is_reported_as_such(tiny: TinyServer) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as caught:
             await tiny.chat("tiny", "x" * 1000, stream=stream)
@@ -249,7 +249,7 @@ async def test_a_body_of_50_mb_is_refused(tiny: TinyServer) -> None:
     assert answer.status_code == 413
 
 
-async def test_draining_refuses_new_work_and_finishes_what_runs(tiny: TinyServer) -> None:
+async def test_draining_refuses_new_requests_and_finishes_running_ones(tiny: TinyServer) -> None:
     tiny.engine.seconds_per_token = 0.05
     stream = await tiny.chat("tiny", stream=True)
     tiny.server.drain.start()
@@ -289,7 +289,7 @@ async def test_with_a_key_nothing_but_health_is_open(tiny_base: ResolvedBase, tm
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
 @pytest.mark.parametrize("text", [r"\ud800", r"\u0000", "x" * 100_000])
-async def test_odd_text_is_answered_or_refused_and_never_a_fault(tiny: TinyServer, path: str, text: str) -> None:
+async def test_unusual_text_is_never_an_internal_error(tiny: TinyServer, path: str, text: str) -> None:
     messages = '[{"role": "user", "content": "%s"}]' % text  # noqa: UP031 - braces everywhere
     body = f'{{"model": "tiny", "max_tokens": 4, "messages": {messages}, "prompt": "{text}", "input": "{text}"}}'
     answer = await tiny.http.post(path, content=body.encode(), headers={"content-type": "application/json"})
@@ -297,7 +297,7 @@ async def test_odd_text_is_answered_or_refused_and_never_a_fault(tiny: TinyServe
 
 
 def configured(tiny: TinyServer, **folders: Path) -> Settings:
-    """Settings that name adapters to be there from the start."""
+    """Return settings with adapters to register at start."""
     return tiny.settings.model_copy(update={"adapters": folders})
 
 
@@ -307,40 +307,40 @@ def folder_of(tiny: TinyServer, name: str, seed: int, **config: Any) -> Path:
     return write_adapter(tiny.settings.allowed_roots[0] / name, lora_config(**config), tensors)
 
 
-async def test_configured_adapters_are_served_and_those_that_can_t_be_are_told_and_left_out(tiny: TinyServer) -> None:
-    told: list[str] = []
+async def test_configured_adapters_are_served_and_invalid_ones_are_reported_and_skipped(tiny: TinyServer) -> None:
+    reported: list[str] = []
     good = folder_of(tiny, "good", 1)
     broken = folder_of(tiny, "broken", 2, use_dora=True)
     settings = configured(tiny, good=good, broken=broken, missing=good.parent / "missing", **{"a b": good})
-    await add_configured(tiny.server.adapter_service, settings, told.append)
+    await add_configured(tiny.server.adapter_service, settings, reported.append)
     assert (await tiny.chat("good")).model.startswith("good@")
     assert [model.name for model in tiny.server.adapter_service.resolver.adapters()] == ["good"]
-    assert [line.split("'")[1] for line in told] == ["broken", "missing", "a b"]
-    assert "DoRA" in told[0]
+    assert [line.split("'")[1] for line in reported] == ["broken", "missing", "a b"]
+    assert "DoRA" in reported[0]
 
 
-async def test_what_is_configured_does_not_undo_what_an_operator_did(tiny: TinyServer) -> None:
-    told: list[str] = []
-    settings, library = configured(tiny, tone=folder_of(tiny, "tone", 1)), tiny.server.adapter_service
-    await add_configured(library, settings, told.append)
+async def test_the_configuration_does_not_undo_an_operators_changes(tiny: TinyServer) -> None:
+    reported: list[str] = []
+    settings, service = configured(tiny, tone=folder_of(tiny, "tone", 1)), tiny.server.adapter_service
+    await add_configured(service, settings, reported.append)
     operators = await tiny.add("tone", seed=7)
-    await add_configured(library, settings, told.append)
+    await add_configured(service, settings, reported.append)
     assert (await tiny.chat("tone")).model == operators
     folder_of(tiny, "tone", 2)
-    await add_configured(library, settings, told.append)
-    newest = library.get(AdapterName("tone")).versions[-1].id
+    await add_configured(service, settings, reported.append)
+    newest = service.get(AdapterName("tone")).versions[-1].id
     assert (await tiny.chat("tone")).model == str(newest) != operators
-    library.quarantine(newest, "it computed values that are no numbers")
-    await add_configured(library, settings, told.append)
-    assert told == ["the adapter 'tone' is quarantined: it computed values that are no numbers"]
+    service.quarantine(newest, "it computed NaN or infinite values")
+    await add_configured(service, settings, reported.append)
+    assert reported == ["the adapter 'tone' is quarantined: it computed NaN or infinite values"]
 
 
-async def test_the_rank_limit_admits_what_is_registered_and_what_is_configured(tiny: TinyServer) -> None:
+async def test_the_rank_limit_covers_registered_and_configured_adapters(tiny: TinyServer) -> None:
     await tiny.add("a")
-    catalogue = tiny.server.adapter_service.resolver
+    resolver = tiny.server.adapter_service.resolver
 
     def limit(settings: Settings) -> int:
-        found: int = engine_options({}, catalogue, settings)["max_lora_rank"]
+        found: int = engine_options({}, resolver, settings)["max_lora_rank"]
         return found
 
     huge = folder_of(tiny, "huge", 1, r=100)
@@ -354,7 +354,7 @@ async def test_the_rank_limit_admits_what_is_registered_and_what_is_configured(t
     assert limit(chosen) == 32
 
 
-async def test_the_engine_is_warm_at_a_start_and_what_was_used_is_known_at_the_next(
+async def test_use_counts_are_saved_and_the_most_used_are_loaded_at_the_next_start(
     tiny_base: ResolvedBase, tmp_path: Path
 ) -> None:
     async with tiny_server(tmp_path, tiny_base) as tiny:
@@ -363,13 +363,13 @@ async def test_the_engine_is_warm_at_a_start_and_what_was_used_is_known_at_the_n
             for name in ("a1", "a3", "a1", "a3", "a0"):
                 await tiny.chat(name)
     async with tiny_server(tmp_path, tiny_base) as tiny:
-        library = tiny.server.adapter_service
-        assert [version.uses for record in library.resolver.adapters() for version in record.versions] == [1, 2, 0, 2]
-        async with maintenance(library):
+        service = tiny.server.adapter_service
+        assert [version.uses for record in service.resolver.adapters() for version in record.versions] == [1, 2, 0, 2]
+        async with maintenance(service):
             await until(lambda: set(tiny.engine.loaded.values()) == {versions[1], versions[3]})
 
 
-async def test_what_was_being_proven_when_the_server_ended_is_proven_at_the_next_start(
+async def test_an_interrupted_effect_check_is_repeated_at_the_next_start(
     tiny_base: ResolvedBase, tmp_path: Path
 ) -> None:
     async with tiny_server(tmp_path, tiny_base) as tiny:

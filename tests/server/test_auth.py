@@ -1,4 +1,4 @@
-"""Keys: who gets in, and that a key itself is never kept."""
+"""API keys: authentication, and that no key is stored."""
 
 import pytest
 from starlette.datastructures import Headers
@@ -54,7 +54,7 @@ def test_anything_else_is_refused_without_repeating_it(headers: dict[str, str]) 
     assert "secon" not in caught.value.message
 
 
-def test_different_keys_are_different_principals_and_neither_tells_its_key() -> None:
+def test_different_keys_have_different_ids_that_do_not_contain_the_key() -> None:
     authenticator = Authenticator(["first", "second"])
     first, second = (ask(authenticator, authorization=f"Bearer {key}") for key in ("first", "second"))
     assert first.key_id != second.key_id

@@ -20,7 +20,7 @@ CONTENT = b"GGUF weights"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with everything that a base must have."""
+    """A folder with all files of a base."""
     folder = tmp_path / "my-model"
     folder.mkdir()
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In place of Python with torch: a program that copies the weights, and keeps a list of its runs beside itself."""
+    """A substitute for Python with torch: copies the weights, and logs its runs next to itself."""
     package = tmp_path / "site" / base.DEMO_PACKAGE
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('never imported')")

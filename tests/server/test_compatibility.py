@@ -40,7 +40,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Where `new` lacks something that `old` has, or says something else; additional fields are allowed."""
+    """Return the fields of `old` that are missing or different in `new`; additional fields are allowed."""
     if isinstance(old, dict) and isinstance(new, dict):
         missing = [f"{where}.{key} is missing" for key in old if key not in new]
         return missing + [

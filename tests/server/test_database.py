@@ -39,7 +39,7 @@ def test_the_migrations_make_exactly_the_tables_that_the_packages_declare(engine
 
 
 def test_the_declared_checks_and_cascades_are_in_the_database_too(engine: sa.Engine) -> None:
-    """Alembic compares neither of them."""
+    """Return what Alembic does not compare."""
     db.upgrade(engine)
     found = sa.inspect(engine)
     for metadata in db.TABLES:
@@ -62,7 +62,7 @@ def test_an_upgrade_of_a_current_database_changes_nothing_and_is_quick(engine: s
     assert has_alembic == "False"
 
 
-def test_processes_that_start_at_once_on_an_empty_database_all_succeed(url: str, engine: sa.Engine) -> None:
+def test_processes_that_start_together_on_an_empty_database_all_succeed(url: str, engine: sa.Engine) -> None:
     program = ["-W", "error::DeprecationWarning", "-m", "tests.helpers.processes.upgrade_database"]
     gate, key = os.pipe()  # All wait for the end of the same pipe, so that they go on together.
     processes = [
@@ -96,7 +96,7 @@ def test_a_database_of_a_newer_release_is_refused(engine: sa.Engine) -> None:
         db.upgrade(engine)
 
 
-def test_sqlite_reads_beside_a_writer_and_keeps_foreign_keys(engine: sa.Engine) -> None:
+def test_sqlite_reads_during_a_write_and_enforces_foreign_keys(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
@@ -104,7 +104,7 @@ def test_sqlite_reads_beside_a_writer_and_keeps_foreign_keys(engine: sa.Engine) 
 
 
 def test_a_connection_waits_while_another_process_makes_the_database(engine: sa.Engine, tmp_path: Path) -> None:
-    """SQLite itself gives up at once when a database not yet in WAL mode is being written to."""
+    """SQLite itself fails immediately if another process writes to a database that is not in WAL mode yet."""
     other = sqlite3.connect(tmp_path / "loramux.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.2, other.close).start()
@@ -112,7 +112,7 @@ def test_a_connection_waits_while_another_process_makes_the_database(engine: sa.
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
-def test_a_database_that_can_t_be_opened_is_said_at_once(tmp_path: Path) -> None:
+def test_a_database_that_can_not_be_opened_is_reported_immediately(tmp_path: Path) -> None:
     with pytest.raises(sa.exc.OperationalError, match="unable to open"):
         db.upgrade(db.create_engine(f"sqlite:///{tmp_path / 'missing' / 'file'}"))
 
@@ -133,7 +133,7 @@ INSERT INTO aliases VALUES ('tone', 'bbbbbbbbbbbb', 1.0);
 """
 
 
-def test_what_the_first_release_registered_goes_on_serving(engine: sa.Engine, url: str) -> None:
+def test_adapters_of_the_first_revision_stay_served(engine: sa.Engine, url: str) -> None:
     upgrade_to(engine, "0001")
     with sqlite3.connect(url.removeprefix("sqlite:///")) as old:
         old.executescript(OLD_ROWS)

@@ -1,4 +1,4 @@
-"""The error tree: what clients are told, and what they never are."""
+"""The error tree, and its rendering for clients."""
 
 import json
 
@@ -39,15 +39,15 @@ def test_an_adapter_error_of_an_unknown_code_is_the_servers_fault() -> None:
     assert (answer.status, answer.type, answer.code) == (500, "server_error", "of_a_later_version")
 
 
-def test_no_room_for_an_adapter_may_be_tried_again_and_a_taken_name_not() -> None:
+def test_no_capacity_may_be_retried_but_a_taken_name_may_not() -> None:
     for kind in (adapter_errors.NoAdapterCapacity, adapter_errors.AdapterLoadingFailed):
         assert from_adapter_error(adapter_error(kind)).headers == {"retry-after": "3"}
     taken = from_adapter_error(adapter_error(adapter_errors.AdapterExists))
     assert taken.headers == {"x-should-retry": "false"}
 
 
-def test_a_version_out_of_service_is_not_asked_for_again_by_itself() -> None:
-    """OpenAI's clients repeat a 503, but this one lasts until somebody rolls back."""
+def test_a_version_that_is_not_served_is_not_retried_by_clients() -> None:
+    """OpenAI's clients retry a 503, but this one lasts until a rollback."""
     answer = from_adapter_error(adapter_error(adapter_errors.VersionQuarantined))
     assert (answer.status, answer.code) == (503, "adapter_quarantined")
     assert answer.headers == {"x-should-retry": "false"}
@@ -69,5 +69,5 @@ def test_a_message_of_any_length_and_any_characters_can_be_rendered() -> None:
 
 
 @pytest.mark.parametrize(("status", "refused"), [(400, True), (429, True), (503, True), (500, False), (502, False)])
-def test_turned_away_is_told_from_failed(status: int, refused: bool) -> None:
+def test_refusals_are_distinguished_from_failures(status: int, refused: bool) -> None:
     assert LoramuxError("", status=status).is_refusal is refused

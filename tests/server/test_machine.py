@@ -50,7 +50,7 @@ def test_a_gpu_with_an_old_driver_gets_the_cpu_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"system": "Windows"}, "WSL2"),
         ({"system": "Darwin", "processor": "aarch64"}, "Linux container"),
@@ -62,12 +62,12 @@ def test_a_gpu_with_an_old_driver_gets_the_cpu_engine() -> None:
         ({"libnuma": False}, "apt-get install libnuma1"),
     ],
 )
-def test_a_machine_that_can_not_run_it_is_told_why_and_what_to_do(change: dict[str, object], words: str) -> None:
+def test_an_unsupported_machine_is_reported_with_a_fix(change: dict[str, object], message: str) -> None:
     [reason] = find_problems(replace(LAPTOP, **change), "cpu")  # type: ignore[arg-type]
-    assert words in reason
+    assert message in reason
 
 
-def test_every_obstacle_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     assert len(find_problems(replace(LAPTOP, instructions=frozenset(), libnuma=False, libc=("", ())), "cpu")) == 3
 
 
@@ -123,15 +123,15 @@ def test_the_machine_of_this_test_is_seen_as_it_is(tmp_path: Path) -> None:
 def test_the_driver_is_believed_only_where_its_words_make_sense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, gpus: tuple[Gpu, ...]
 ) -> None:
-    (tmp_path / "said").write_text(printed)
+    (tmp_path / "output").write_text(printed)
     driver = tmp_path / "nvidia-smi"
-    driver.write_text(f'#!/bin/sh\nexec cat "{tmp_path}/said"\n')
+    driver.write_text(f'#!/bin/sh\nexec cat "{tmp_path}/output"\n')
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert this_machine(tmp_path).gpus == gpus
 
 
-def test_it_needs_nothing_that_is_installed() -> None:
+def test_the_module_needs_no_installed_packages() -> None:
     program = (
         "import loramux_server.machine, sys; print(sorted({'pydantic', 'torch', 'vllm', 'rich'} & set(sys.modules)))"
     )

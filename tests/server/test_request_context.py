@@ -1,4 +1,4 @@
-"""Exactly one record a request, whatever the order in which its parts end."""
+"""Exactly one usage record per request, in whatever order its parts end."""
 
 from dataclasses import dataclass, field
 
@@ -32,7 +32,7 @@ def chat(meter: KeptMeter) -> RequestContext:
 
 
 class RequestsLife(RuleBasedStateMachine):
-    """Runs begin and end, the response closes; illegal steps are refused and change nothing."""
+    """Runs start and end, the response closes; invalid calls are refused and change nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ RequestsLife.TestCase.settings = settings(stateful_step_count=20)
 TestRequestsLife = RequestsLife.TestCase
 
 
-def test_the_record_tells_who_asked_and_when_tokens_came_as_seen_from_outside() -> None:
+def test_the_record_has_the_caller_and_times_since_the_requests_arrival() -> None:
     meter = KeptMeter()
     context = chat(meter)
     context.principal = Principal("key_1", admin=False)
@@ -115,7 +115,7 @@ def test_a_refused_request_leaves_a_record_with_the_reason_and_no_route() -> Non
     assert (record.route, record.key_id, record.error) == (None, None, "model_not_found")
 
 
-def test_what_generates_nothing_leaves_no_record() -> None:
+def test_a_request_without_an_operation_creates_no_record() -> None:
     meter = KeptMeter()
     context = RequestContext("req_1", None, meter)
     context.begin_run(ADAPTER).finish(RunStats())

@@ -1,4 +1,4 @@
-"""Versions over HTTP: what a name leads to while it changes, and what is told of versions that do not serve."""
+"""Versions over HTTP: routing while a name changes, and errors of versions that are not served."""
 
 import asyncio
 import json
@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from loramux_adapters.intake.content import WEIGHTS_FILE
 from loramux_adapters.models import AdapterName, VersionId, VersionState
+from loramux_adapters.registry.transaction import ChangedBy
 from loramux_server.base_model import ResolvedBase
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
@@ -26,7 +27,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
 
 
 async def two_versions(tiny: TinyServer) -> tuple[VersionId, VersionId]:
-    """An adapter with two versions; the bare name leads to the second."""
+    """An adapter with two versions, whose name points at the second."""
     first, second = await tiny.add(TONE, seed=1), await tiny.add(TONE, seed=2)
     return VersionId.parse(first), VersionId.parse(second)
 
@@ -35,7 +36,7 @@ async def two_versions(tiny: TinyServer) -> tuple[VersionId, VersionId]:
 async def test_promotions_and_rollbacks_under_load_fail_no_request_and_mix_no_answer(tiny: TinyServer) -> None:
     first, second = await two_versions(tiny)
     tiny.engine.seconds_per_token = 0.001
-    library, seen = tiny.server.adapter_service, Counter[str]()
+    service, seen = tiny.server.adapter_service, Counter[str]()
 
     async def ask(number: int) -> None:
         await asyncio.sleep(number / 100)  # so that they begin between all the flips
@@ -53,16 +54,16 @@ async def test_promotions_and_rollbacks_under_load_fail_no_request_and_mix_no_an
     async def flip() -> None:
         for number in range(50):
             if number % 2:
-                await library.roll_back(TONE, actor="test")
+                await service.roll_back(TONE, actor="test")
             else:
-                await library.set_alias(TONE, {first.digest: 1.0}, actor="test")
+                await service.set_alias(TONE, {first.digest: 1.0}, actor="test")
             await asyncio.sleep(0.02)
 
     flipping = asyncio.create_task(flip())
     await asyncio.gather(*(ask(number) for number in range(200)))
     await flipping
     assert seen.keys() == {str(first), str(second)}
-    assert library.resolver.resolve(TONE) == second
+    assert service.resolver.resolve(TONE) == second
 
 
 async def test_a_canary_gets_its_share_and_each_user_one_version(tiny: TinyServer) -> None:
@@ -77,7 +78,7 @@ async def test_a_canary_gets_its_share_and_each_user_one_version(tiny: TinyServe
 
 
 def asking(path: str, model: str) -> dict[str, Any]:
-    """A body that `path` answers with four tokens."""
+    """Return a body to which `path` responds with four tokens."""
     if path == "/v1/responses":
         return {"model": model, "input": "x", "max_output_tokens": 4}
     return {"model": model, "messages": [{"role": "user", "content": "x"}], "prompt": "x", "max_tokens": 4}
@@ -93,14 +94,14 @@ USERS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("path", "named"), USERS)
-async def test_a_user_is_known_by_every_name_that_clients_have_for_them(
+async def test_an_end_user_is_read_from_every_field_that_clients_use(
     tiny: TinyServer, path: str, named: dict[str, Any]
 ) -> None:
     first, second = await two_versions(tiny)
     await tiny.server.adapter_service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
     for user in ("ann", "bob", "eve", "mallory"):
-        said = {key: user if value == "USER" else {"user_id": user} for key, value in named.items()}
-        answers = [await tiny.http.post(path, json=asking(path, TONE) | said) for _ in range(3)]
+        fields = {key: user if value == "USER" else {"user_id": user} for key, value in named.items()}
+        answers = [await tiny.http.post(path, json=asking(path, TONE) | fields) for _ in range(3)]
         assert {answer.status_code for answer in answers} == {200}, answers[0].text
         expected = tiny.server.adapter_service.resolver.resolve(TONE, user)
         assert {answer.json()["model"] for answer in answers} == {str(expected)}
@@ -114,7 +115,7 @@ async def test_without_a_user_the_key_decides(tiny_base: ResolvedBase, tmp_path:
 
 
 @pytest.mark.parametrize("user", [None, 7, "", [], {"id": "x"}, "\ud800", "x" * 100_000])
-async def test_an_odd_user_is_answered_or_refused_and_never_a_fault(tiny: TinyServer, user: Any) -> None:
+async def test_an_unusual_end_user_is_never_an_internal_error(tiny: TinyServer, user: Any) -> None:
     first, second = await two_versions(tiny)
     await tiny.server.adapter_service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages"):
@@ -125,16 +126,16 @@ async def test_an_odd_user_is_answered_or_refused_and_never_a_fault(tiny: TinySe
 
 
 @pytest.mark.parametrize("body", [b"[]", b"7", b'"x"', b"null", b"{", b"\xff", b"[" * 50_000])
-async def test_a_body_that_is_no_object_is_a_400(tiny: TinyServer, body: bytes) -> None:
+async def test_a_body_that_is_not_an_object_is_a_400(tiny: TinyServer, body: bytes) -> None:
     answer = await tiny.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_quarantined_version_is_told_as_such_and_the_others_serve(tiny: TinyServer, stream: bool) -> None:
+async def test_a_quarantined_version_is_reported_and_the_others_are_served(tiny: TinyServer, stream: bool) -> None:
     first, second = await two_versions(tiny)
     other = await tiny.add("other", seed=3)
-    tiny.server.adapter_service.quarantine(second, "it computed values that are no numbers")
+    tiny.server.adapter_service.quarantine(second, "it computed NaN or infinite values")
     for name in (TONE, str(second)):
         with pytest.raises(openai.InternalServerError) as caught:
             await tiny.chat(name, stream=stream)
@@ -149,11 +150,11 @@ async def test_a_quarantined_version_is_told_as_such_and_the_others_serve(tiny: 
     assert (await tiny.chat(TONE)).model == str(first)
 
 
-async def test_a_version_that_is_not_ready_is_told_from_one_that_is_not_there(tiny: TinyServer) -> None:
+async def test_a_version_that_is_not_ready_is_distinguished_from_an_unknown_one(tiny: TinyServer) -> None:
     version = VersionId.parse(await tiny.add(TONE))
-    library = tiny.server.adapter_service
-    library.registry.set_state(version, VersionState.QUARANTINED, ChangedBy("test", 1.0), reason="x")
-    await library.pin(TONE, pinned=False, actor="test")  # any change, so that memory learns it
+    service = tiny.server.adapter_service
+    service.registry.set_state(version, VersionState.QUARANTINED, ChangedBy("test", 1.0), reason="x")
+    await service.pin(TONE, pinned=False, actor="test")  # any change, so that memory learns it
     rereads = await tiny.http.get(f"/v1/models/{version}")
     assert rereads.status_code == 404
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses", "/tokenize"):
@@ -178,7 +179,9 @@ async def test_requests_that_wait_for_a_version_which_is_removed_get_404(tiny: T
 
 
 @pytest.mark.parametrize("damage", ["changed", "deleted"])
-async def test_weights_that_changed_on_disk_never_run_and_cost_nobody_else(tiny: TinyServer, damage: str) -> None:
+async def test_weights_that_changed_on_disk_never_run_and_affect_no_other_adapter(
+    tiny: TinyServer, damage: str
+) -> None:
     first, second = await two_versions(tiny)
     weights = tiny.server.adapter_service.resolver.path(second) / WEIGHTS_FILE
     if damage == "deleted":

@@ -31,13 +31,13 @@ def client(engine: Engine) -> TestClient:
     return TestClient(app)
 
 
-def test_health_says_that_the_process_is_there_even_when_it_is_not_ready(client: TestClient, engine: Engine) -> None:
+def test_health_is_ok_even_when_the_server_is_not_ready(client: TestClient, engine: Engine) -> None:
     engine.reason = "The engine is dead."
     assert client.get("/health").status_code == 200
     assert client.head("/health").status_code == 200
 
 
-def test_ready_says_why_not(client: TestClient, engine: Engine) -> None:
+def test_ready_reports_why_the_server_is_not_ready(client: TestClient, engine: Engine) -> None:
     assert client.get("/ready").status_code == 200
     engine.reason = "The server is shutting down."
     answer = client.get("/ready")
@@ -47,12 +47,12 @@ def test_ready_says_why_not(client: TestClient, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text; version=1.0.0"])
-def test_metrics_come_in_the_format_that_was_asked_for(client: TestClient, accept: str) -> None:
+def test_metrics_have_the_accepted_format(client: TestClient, accept: str) -> None:
     answer = client.get("/metrics", headers={"accept": accept})
     assert "seen_total 1.0" in answer.text
     assert answer.headers["content-type"].startswith(accept.partition(";")[0] or "text/plain")
 
 
-def test_only_those_metrics_come_that_were_asked_for(client: TestClient) -> None:
+def test_metrics_can_be_limited_by_name(client: TestClient) -> None:
     assert "seen_total 1.0" in client.get("/metrics", params={"name[]": ["seen_total", "other"]}).text
     assert "seen" not in client.get("/metrics", params={"name[]": "other"}).text

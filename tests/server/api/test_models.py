@@ -1,4 +1,4 @@
-"""`/v1/models`, as OpenAI's own client reads it."""
+"""`/v1/models` with OpenAI's own client."""
 
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -88,7 +88,7 @@ async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinySer
 
 async def test_fine_tunes_are_deleted_as_openai_does(tiny: TinyServer) -> None:
     old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
-    with pytest.raises(openai.ConflictError, match="leads to"):
+    with pytest.raises(openai.ConflictError, match="points at"):
         await tiny.client.models.delete(new)
     assert (await tiny.client.models.delete(old)).to_dict() == {"id": old, "object": "model", "deleted": True}
     with pytest.raises(openai.NotFoundError):

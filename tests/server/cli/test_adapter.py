@@ -25,9 +25,9 @@ async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinySer
 
 @pytest.fixture
 def run(tiny: TinyServer) -> Run:
-    async def invoke(*words: str) -> Result:
+    async def invoke(*arguments: str) -> Result:
         environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "200"}
-        return await asyncio.to_thread(CliRunner().invoke, app, ["adapter", *words], env=environment)
+        return await asyncio.to_thread(CliRunner().invoke, app, ["adapter", *arguments], env=environment)
 
     return invoke
 
@@ -64,10 +64,10 @@ async def test_a_refused_adapter_ends_with_the_reason_and_exit_code_1(
     assert result.exit_code == 1
     assert "DoRA" in result.stderr
     assert "can't read" in (await run("add", "tone", str(tmp_path), "--upload")).stderr
-    assert "in none of the folders" in (await run("add", "tone", "/etc")).stderr
+    assert "outside the allowed folders" in (await run("add", "tone", "/etc")).stderr
     assert "should begin with one of" in (await run("add", "tone", "ftp://host/x")).stderr
     assert "LORAMUX_ALLOWED_URLS" in (await run("add", "tone", "https://host/x")).stderr
-    assert "not a repository's name" in (await run("add", "tone", "hf:a/b/c")).stderr
+    assert "is invalid: expected org/name" in (await run("add", "tone", "hf:a/b/c")).stderr
     assert "No adapter" in (await run("show", "nobody")).stderr
 
 

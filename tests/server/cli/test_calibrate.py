@@ -13,8 +13,8 @@ from loramux_server.cli.main import main as app
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 
-async def calibrated(tiny: TinyServer, *words: str) -> tuple[int, str]:
-    command = ["calibrate", "--url", tiny.url, "--rounds", "2", "--streams", "2", "--prompt-tokens", "64", *words]
+async def calibrated(tiny: TinyServer, *arguments: str) -> tuple[int, str]:
+    command = ["calibrate", "--url", tiny.url, "--rounds", "2", "--streams", "2", "--prompt-tokens", "64", *arguments]
     result = await asyncio.to_thread(CliRunner().invoke, app, command)
     return result.exit_code, result.output
 

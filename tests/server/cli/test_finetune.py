@@ -27,9 +27,9 @@ async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinySer
 
 @pytest.fixture
 def run(tiny: TinyServer) -> Run:
-    async def invoke(*words: str) -> Result:
+    async def invoke(*arguments: str) -> Result:
         environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "200"}
-        return await asyncio.to_thread(CliRunner().invoke, app, ["finetune", *words], env=environment)
+        return await asyncio.to_thread(CliRunner().invoke, app, ["finetune", *arguments], env=environment)
 
     return invoke
 

@@ -47,7 +47,7 @@ class FakeTrainer:
 
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The arguments of a training that would work, on a base that needs no making."""
+    """Valid arguments of a training, on a base that needs no conversion."""
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     (tmp_path / "train.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
     (tmp_path / "recipe.yaml").write_text("rank: 4\n")
@@ -62,7 +62,7 @@ def invoke(arguments: list[str], trainer: FakeTrainer, monkeypatch: pytest.Monke
     return result.exit_code, result.stdout, " ".join(result.stderr.split())
 
 
-def test_the_trainer_gets_what_the_user_named(
+def test_the_trainer_gets_the_users_options(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trainer = FakeTrainer()
@@ -78,7 +78,7 @@ def test_the_trainer_gets_what_the_user_named(
     assert not Path(".out.training").exists()
 
 
-def test_without_a_recipe_the_trainer_chooses_one_which_is_shown(
+def test_without_a_recipe_the_trainer_chooses_and_shows_one(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without = [word for word in arguments if word not in {"--recipe", "recipe.yaml"}]
@@ -91,13 +91,13 @@ def test_without_a_recipe_the_trainer_chooses_one_which_is_shown(
     assert "last_layers" not in stderr
 
 
-def test_people_see_what_share_of_the_base_is_trained(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trained_share_of_the_base_is_printed(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _, stdout, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
     assert "720 examples, 90 steps; training 976,896 parameters, 0.73% of the base's" in stderr
     assert stdout == ""
 
 
-def test_programs_get_every_event_as_a_line_of_json(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_has_one_line_per_event(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _, stdout, _ = invoke([*arguments, "--json"], FakeTrainer(), monkeypatch)
     assert [json.loads(line) for line in stdout.splitlines()] == [event.model_dump(mode="json") for event in EVENTS]
 
@@ -110,7 +110,7 @@ def test_programs_get_every_event_as_a_line_of_json(arguments: list[str], monkey
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_how_a_training_failed_is_told_and_is_the_exit_code(
+def test_a_failure_is_reported_and_sets_the_exit_code(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, failure: BaseException, code: int, reason: str
 ) -> None:
     trainer = FakeTrainer(failure)
@@ -119,7 +119,7 @@ def test_how_a_training_failed_is_told_and_is_the_exit_code(
     assert reason in stderr
 
 
-def test_an_interrupt_while_drawing_waits_for_the_trainers_end(
+def test_an_interrupt_while_printing_waits_for_the_trainers_end(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(_: Started) -> str:
@@ -135,7 +135,7 @@ def test_an_interrupt_while_drawing_waits_for_the_trainers_end(
     ("file", "content", "reason"),
     [("train.jsonl", "{}\n", "line 1: messages"), ("recipe.yaml", "rnak: 4\n", "rnak")],
 )
-def test_a_wrong_file_is_refused_before_a_trainer_starts(
+def test_an_invalid_file_is_refused_before_the_trainer_starts(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, file: str, content: str, reason: str
 ) -> None:
     Path(file).write_text(content)
@@ -145,7 +145,7 @@ def test_a_wrong_file_is_refused_before_a_trainer_starts(
     assert reason in stderr
 
 
-def test_a_base_that_is_not_there_is_refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_base_is_refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> ResolvedBase:
         raise BaseError("the base 'tiny' is not there")
 
@@ -155,7 +155,7 @@ def test_a_base_that_is_not_there_is_refused(arguments: list[str], monkeypatch: 
     assert "the base 'tiny' is not there" in stderr
 
 
-def test_a_trainer_that_was_paused_has_made_nothing_yet_and_its_state_is_kept(
+def test_a_paused_trainer_keeps_its_state_and_has_no_result(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = FakeTrainer(events=[*EVENTS[:2], Paused(step=90)])

@@ -1,4 +1,4 @@
-"""Errors of every origin leave in OpenAI's shape."""
+"""All errors are sent in OpenAI's format."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def vllm_error(message: str = "No.", code: int = 500, param: str | None = None) 
     return json.dumps({"error": {"message": message, "type": "SomeError", "param": param, "code": code}}).encode()
 
 
-def told(answer: SentResponse) -> dict[str, Any]:
+def error_of(answer: SentResponse) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/json"
     assert int(answer.headers["content-length"]) == len(answer.body)
     content = json.loads(answer.body)
@@ -33,7 +33,7 @@ async def test_vllms_unknown_model_becomes_openais() -> None:
     message = "The model `nobody` does not exist. Valid aliases: base."
     answer = await MiddlewareHarness(answering(404, vllm_error(message, 404, "model"))).ask()
     assert answer.status == 404
-    assert told(answer) == {
+    assert error_of(answer) == {
         "message": "The model `nobody` does not exist.",
         "type": "invalid_request_error",
         "param": "model",
@@ -44,13 +44,17 @@ async def test_vllms_unknown_model_becomes_openais() -> None:
 async def test_an_error_body_in_pieces_is_read_as_one() -> None:
     body = vllm_error("The request is odd.", 400, "tools")
     answer = await MiddlewareHarness(answering(400, body[:10], body[10:])).ask()
-    assert (answer.status, told(answer)["message"], told(answer)["param"]) == (400, "The request is odd.", "tools")
+    assert (answer.status, error_of(answer)["message"], error_of(answer)["param"]) == (
+        400,
+        "The request is odd.",
+        "tools",
+    )
 
 
-async def test_a_fault_of_the_server_is_told_without_its_words() -> None:
+async def test_an_internal_error_is_sent_without_its_message() -> None:
     server = MiddlewareHarness(answering(500, vllm_error("EngineCore died at /usr/lib/secret.py")))
     answer = await server.ask()
-    assert (answer.status, told(answer)["message"], told(answer)["type"]) == (500, SERVER_FAULT, "server_error")
+    assert (answer.status, error_of(answer)["message"], error_of(answer)["type"]) == (500, SERVER_FAULT, "server_error")
     assert server.meter.records[0].outcome is Outcome.FAILED
 
 
@@ -59,17 +63,17 @@ async def test_an_error_with_any_body_gets_the_shape(body: bytes) -> None:
     for status in (400, 404, 500, 599):
         answer = await MiddlewareHarness(answering(status, body, content_type="text/plain")).ask()
         assert answer.status == status
-        assert told(answer)["type"] == ("invalid_request_error" if status < 500 else "server_error")
+        assert error_of(answer)["type"] == ("invalid_request_error" if status < 500 else "server_error")
 
 
-async def test_a_wrong_method_keeps_what_is_allowed_and_names_what_was_asked() -> None:
+async def test_a_wrong_method_is_reported_with_the_allowed_ones() -> None:
     answer = await MiddlewareHarness(answering(405, b'{"detail":"Method Not Allowed"}', allow="POST")).ask(method="PUT")
     assert answer.headers["allow"] == "POST"
-    assert told(answer)["message"] == "Method Not Allowed: PUT /v1/chat/completions."
+    assert error_of(answer)["message"] == "Method Not Allowed: PUT /v1/chat/completions."
 
 
 @pytest.mark.parametrize("started", [False, True])
-async def test_the_reason_that_was_noted_goes_before_what_vllm_made_of_it(started: bool) -> None:
+async def test_a_refusal_in_the_context_takes_precedence_over_vllms_error(started: bool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         current_request.get().refusal = RateLimited("Slowly.", retry_after=3)
         inner = streaming(b"data: " + vllm_error() + b"\n\n", DONE) if started else answering(429, vllm_error())
@@ -78,7 +82,7 @@ async def test_the_reason_that_was_noted_goes_before_what_vllm_made_of_it(starte
     server = MiddlewareHarness(app)
     answer = await server.ask()
     assert (answer.status, answer.headers["retry-after"]) == (429, "3")
-    assert (told(answer)["message"], told(answer)["code"]) == ("Slowly.", "rate_limit_exceeded")
+    assert (error_of(answer)["message"], error_of(answer)["code"]) == ("Slowly.", "rate_limit_exceeded")
     (record,) = server.meter.records
     assert (record.outcome, record.error) == (Outcome.REFUSED, "rate_limit_exceeded")
 
@@ -86,11 +90,11 @@ async def test_the_reason_that_was_noted_goes_before_what_vllm_made_of_it(starte
 async def test_a_stream_that_begins_with_an_error_is_no_stream() -> None:
     message = "This model's maximum context length is 2048 tokens."
     answer = await MiddlewareHarness(streaming(b"data: " + vllm_error(message, 400) + b"\n\n", DONE)).ask()
-    assert (answer.status, told(answer)["code"]) == (400, "context_length_exceeded")
+    assert (answer.status, error_of(answer)["code"]) == (400, "context_length_exceeded")
     assert len(answer.messages) == 2
 
 
-async def test_an_error_within_a_stream_is_told_in_it() -> None:
+async def test_an_error_within_a_stream_is_sent_as_an_event() -> None:
     server = MiddlewareHarness(streaming(EVENT, b"data: " + vllm_error("at 0x1", 500) + b"\n\n", DONE))
     answer = await server.ask()
     event, error, done = answer.body.removesuffix(b"\n\n").split(b"\n\n")
@@ -114,7 +118,7 @@ async def test_an_error_in_anthropics_stream_keeps_its_name() -> None:
     assert server.meter.records[0].outcome is Outcome.FAILED
 
 
-async def test_what_looks_like_an_error_in_a_plain_answer_is_content() -> None:
+async def test_content_that_looks_like_an_error_is_unchanged() -> None:
     body = b'data: {"error": "this is what the user asked for"}'
     answer = await MiddlewareHarness(answering(200, body, content_type="text/plain")).ask()
     assert (answer.status, answer.body) == (200, body)
@@ -134,9 +138,9 @@ FIRST = {"type": "http.response.body", "body": EVENT, "more_body": True}
 
 
 @pytest.mark.parametrize("before", [(), (START,)])
-async def test_our_own_error_is_rendered_where_it_is_raised(before: tuple[Message, ...]) -> None:
+async def test_a_raised_api_error_is_rendered(before: tuple[Message, ...]) -> None:
     answer = await MiddlewareHarness(raising(ModelNotFound("nobody"), *before)).ask()
-    assert (answer.status, told(answer)["code"]) == (404, "model_not_found")
+    assert (answer.status, error_of(answer)["code"]) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("before", [(), (START,)])
@@ -145,7 +149,7 @@ async def test_an_unforeseen_error_is_answered_and_left_for_the_servers_log(befo
     with pytest.raises(ZeroDivisionError):
         await server.ask()
     answer = SentResponse(server.sent)
-    assert (answer.status, told(answer)["message"]) == (500, SERVER_FAULT)
+    assert (answer.status, error_of(answer)["message"]) == (500, SERVER_FAULT)
     assert server.meter.records[0].outcome is Outcome.FAILED
 
 
@@ -159,7 +163,7 @@ async def test_a_stream_in_which_the_handler_breaks_ends_with_an_error() -> None
     assert json.loads(error.removeprefix(b"data: "))["error"]["message"] == SERVER_FAULT
 
 
-async def test_a_complete_answer_stays_what_it_was_when_the_handler_breaks_afterwards() -> None:
+async def test_an_error_after_a_complete_response_changes_nothing() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await streaming(EVENT)(scope, receive, send)
         raise ServerOverloaded("Too late.")

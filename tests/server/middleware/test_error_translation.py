@@ -1,4 +1,4 @@
-"""Foreign error bodies, read as ours."""
+"""Translation of vLLM's and FastAPI's error bodies."""
 
 import json
 
@@ -43,12 +43,12 @@ def test_each_status_has_openais_words(
         "The decoder prompt (length 9) is longer than the maximum model length of 8. Make sure that ...",
     ],
 )
-def test_a_prompt_that_is_too_long_is_told_apart(message: str) -> None:
+def test_a_too_long_prompt_has_its_own_code(message: str) -> None:
     assert read(400, message)[3] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("name", ["x", "a`b", "two\nlines", "`. Valid aliases: ", ""])
-def test_the_unknown_models_name_is_repeated_and_nothing_of_the_served_ones(name: str) -> None:
+def test_an_unknown_model_error_names_it_but_not_the_served_ones(name: str) -> None:
     body = {"error": {"message": f"The model `{name}` does not exist. Valid aliases: base.", "code": 404}}
     message = from_body(404, json.dumps(body).encode(), "").message
     assert message == f"The model `{name}` does not exist."
@@ -68,7 +68,7 @@ def test_anthropics_shape_is_read_too() -> None:
 @pytest.mark.parametrize(
     ("detail", "expected"), [("Not Found", "Not Found: GET /v1/nowhere."), ("No such file.", "No such file.")]
 )
-def test_an_unknown_path_is_named_and_other_words_are_kept(detail: str, expected: str) -> None:
+def test_an_unknown_path_is_named_and_other_messages_are_kept(detail: str, expected: str) -> None:
     assert from_body(404, json.dumps({"detail": detail}).encode(), "GET /v1/nowhere").message == expected
 
 
@@ -88,7 +88,7 @@ json_values = st.recursive(
 
 
 @given(st.integers(400, 599), st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
-def test_whatever_the_body_there_is_an_error_of_sound_types(status: int, body: bytes) -> None:
+def test_any_body_gives_an_error_with_valid_types(status: int, body: bytes) -> None:
     for error in (from_body(status, body, "POST /"), from_event(b"data: " + body)):
         fields = envelope(error)["error"]
         assert 400 <= error.status < 600

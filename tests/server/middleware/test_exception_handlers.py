@@ -1,4 +1,4 @@
-"""What FastAPI's handlers raise, as the client reads it."""
+"""Exceptions of FastAPI's handlers, as sent to the client."""
 
 from typing import Annotated, Any
 
@@ -79,13 +79,13 @@ def test_a_body_that_does_not_fit_names_the_field(
     assert (fields["param"], fields["message"]) == (param, message)
 
 
-def test_a_validator_that_stumbles_over_a_wrong_type_is_the_clients_fault(client: TestClient) -> None:
+def test_a_type_error_in_a_validator_is_a_400(client: TestClient) -> None:
     message = error(client, '{"messages": [], "n": null}')["message"]
     assert message == "A field of the body has the wrong type: object of type 'NoneType' has no len()."
 
 
 @pytest.mark.parametrize("content", ["{", '{"messages": [', "nonsense"])
-def test_a_broken_body_is_told_with_the_place(client: TestClient, content: str) -> None:
+def test_invalid_json_is_reported_with_its_position(client: TestClient, content: str) -> None:
     assert error(client, content)["message"].startswith("The body is not valid JSON: ")
 
 
@@ -94,12 +94,12 @@ def test_a_huge_wrong_body_gets_a_short_answer(client: TestClient) -> None:
     assert len(error(client, content)["message"]) < 100
 
 
-def test_a_media_type_that_vllm_refuses_is_told_in_its_words() -> None:
+def test_a_media_type_refused_by_vllm_keeps_its_message() -> None:
     problems = RequestValidationError(errors=["Unsupported Media Type: Only 'application/json' is allowed"]).errors()
     assert invalid_body(problems).message.startswith("Unsupported Media Type")
 
 
-def test_our_own_errors_and_the_adapters_keep_their_status(client: TestClient) -> None:
+def test_api_errors_and_adapter_errors_keep_their_status(client: TestClient) -> None:
     refused, adapter = client.get("/refused"), client.get("/adapter")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_permitted")
     assert (adapter.status_code, adapter.json()["error"]["code"]) == (404, "adapter_not_found")

@@ -1,4 +1,4 @@
-"""Whom the server serves: drain, keys, size."""
+"""Guards: drain, host, API keys, body size."""
 
 import json
 
@@ -24,7 +24,7 @@ def pieces(*bodies: bytes) -> list[Message]:
     ]
 
 
-async def test_a_draining_server_takes_no_new_work_and_says_when_to_come_back() -> None:
+async def test_a_draining_server_refuses_requests_with_retry_after() -> None:
     server = MiddlewareHarness(OK)
     server.drain.start()
     answer = await server.ask()
@@ -67,7 +67,7 @@ async def test_the_page_needs_no_key_because_it_holds_no_data(path: str) -> None
     assert (await MiddlewareHarness(OK, keys=["key"]).ask(path, "GET")).status == 200
 
 
-async def test_the_handler_knows_who_asks_and_so_does_the_record() -> None:
+async def test_the_handler_and_the_record_have_the_principal() -> None:
     principals = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +135,7 @@ async def test_an_open_server_does_not_answer_to_names_that_a_web_page_made_up_f
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000"])
-async def test_an_open_server_answers_to_this_machines_own_names(host: str) -> None:
+async def test_a_server_without_keys_accepts_local_hosts_only(host: str) -> None:
     assert (await MiddlewareHarness(OK).ask(headers={"host": host})).status == 200
 
 

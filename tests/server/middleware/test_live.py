@@ -1,4 +1,4 @@
-"""The shell behind the real HTTP server, asked by OpenAI's own client."""
+"""The middleware behind the real HTTP server, with OpenAI's own client."""
 
 import asyncio
 import io
@@ -25,7 +25,7 @@ ERROR = 'data: {"error": {"message": "%s", "type": "InternalServerError", "param
 
 
 class Handlers:
-    """Chat as vLLM answers it; the `model` says how."""
+    """Chat responses like vLLM's; `model` selects the behaviour."""
 
     def __init__(self) -> None:
         self.app = FastAPI()
@@ -82,7 +82,7 @@ async def pieces(client: openai.AsyncOpenAI, model: str) -> list[str | None]:
 
 
 async def outcomes(server: MiddlewareHarness) -> list[Outcome]:
-    """Wait for the first record: a server notices its clients' leaving a little later."""
+    """Wait for the first record: a server notices a disconnect with a delay."""
     await asyncio.wait_for(server.meter.recorded.wait(), 5)
     return [record.outcome for record in server.meter.records]
 
@@ -94,7 +94,7 @@ async def test_a_stream_arrives_and_is_recorded(
     assert await outcomes(server[0]) == [Outcome.OK]
 
 
-async def test_the_client_raises_what_was_meant(client: openai.AsyncOpenAI) -> None:
+async def test_openais_client_raises_the_matching_exception(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         await pieces(client, "nobody")
     with pytest.raises(openai.BadRequestError) as too_long:

@@ -1,4 +1,4 @@
-"""Ids, timing, and exactly one record for each request that generates."""
+"""Ids, timing, and exactly one usage record per generation."""
 
 import re
 
@@ -22,7 +22,7 @@ EVENT = b'data: {"id": "1"}\n\n'
         ("/v1/messages", Operation.MESSAGES),
     ],
 )
-async def test_what_generates_leaves_one_record(path: str, operation: Operation) -> None:
+async def test_a_generation_creates_one_record(path: str, operation: Operation) -> None:
     server = MiddlewareHarness(answering(200, b"{}"))
     await server.ask(path)
     (record,) = server.meter.records
@@ -33,7 +33,7 @@ async def test_what_generates_leaves_one_record(path: str, operation: Operation)
     ("method", "path"),
     [("GET", "/v1/responses"), ("OPTIONS", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/files")],
 )
-async def test_what_does_not_generate_leaves_none(method: str, path: str) -> None:
+async def test_other_requests_create_no_record(method: str, path: str) -> None:
     server = MiddlewareHarness(answering(200, b"{}"))
     await server.ask(path, method)
     assert server.meter.records == []
@@ -46,7 +46,7 @@ async def test_a_safe_request_id_of_the_client_is_kept(own: str) -> None:
 
 
 @pytest.mark.parametrize("own", ["", "x" * 65, "a b", "a\nb", "../etc", "\xe9", "a;b"])
-async def test_an_unsafe_one_is_replaced(own: str) -> None:
+async def test_an_unsafe_request_id_is_replaced(own: str) -> None:
     answer = await MiddlewareHarness(answering(200, b"{}")).ask(headers={"x-request-id": own})
     assert re.fullmatch("req_[0-9a-f]{32}", answer.headers["x-request-id"])
 
@@ -62,7 +62,7 @@ async def test_the_handler_sees_the_same_id_in_headers_and_context_and_no_other(
     assert seen == [([answer.headers["x-request-id"]], answer.headers["x-request-id"])]
 
 
-async def test_plain_answers_tell_how_long_they_took_and_streams_do_not() -> None:
+async def test_responses_have_their_processing_time_but_streams_do_not() -> None:
     plain = await MiddlewareHarness(answering(200, b"{}")).ask()
     stream = await MiddlewareHarness(streaming(EVENT)).ask()
     assert plain.headers["openai-processing-ms"].isdecimal()
@@ -88,7 +88,7 @@ async def test_a_client_that_leaves_during_the_stream_cancelled_it() -> None:
     assert server.meter.records[0].outcome is Outcome.CANCELLED
 
 
-async def test_a_client_that_left_before_a_plain_answer_cancelled_it_whatever_is_answered() -> None:
+async def test_a_disconnect_before_the_response_counts_as_cancelled() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await receive()

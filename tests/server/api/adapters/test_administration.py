@@ -1,4 +1,4 @@
-"""The administration over HTTP, on the fake engine."""
+"""Administration of adapters over HTTP, on the fake engine."""
 
 import json
 import re
@@ -33,7 +33,7 @@ async def refused(tiny: TinyServer, method: str, path: str, **options: Any) -> t
     return response.status_code, error["code"]
 
 
-async def test_a_folder_becomes_a_version_with_all_that_is_known_of_it(tiny: TinyServer) -> None:
+async def test_a_folder_becomes_a_version_with_its_details(tiny: TinyServer) -> None:
     folder = write_adapter(tiny.settings.allowed_roots[0] / "tone")
     body = {"name": "tone", "source": {"type": "folder", "path": str(folder)}}
     answer = await tiny.http.post("/admin/adapters", json=body)
@@ -47,7 +47,7 @@ async def test_a_folder_becomes_a_version_with_all_that_is_known_of_it(tiny: Tin
     assert (await tiny.http.get(f"/admin/adapters/tone/versions/{digest(version['id'])}")).json() == version
 
 
-async def test_a_body_that_is_no_addition_is_a_400(tiny: TinyServer) -> None:
+async def test_an_invalid_body_is_a_400(tiny: TinyServer) -> None:
     bodies = [
         b"", b"{", b"[]", b"null", b'{"name": "a"}', b'{"name": "a", "source": {"type": "ftp"}}',
         b'{"name": 1, "source": {"type": "hub", "repo": "a/b"}}', b'{"name": "a", "source": {"type": "hub"}}',
@@ -60,7 +60,7 @@ async def test_a_body_that_is_no_addition_is_a_400(tiny: TinyServer) -> None:
             assert status == 400, (body[:80], headers)
 
 
-async def test_a_source_that_is_not_ours_to_read_is_refused(tiny: TinyServer) -> None:
+async def test_a_source_outside_the_allowed_folders_is_refused(tiny: TinyServer) -> None:
     sources = [
         ({"type": "folder", "path": "/etc"}, 403, "path_not_allowed"),
         ({"type": "folder", "path": "\0"}, 403, "path_not_allowed"),
@@ -83,7 +83,7 @@ async def test_a_version_without_effect_is_rejected_listed_and_never_served(tiny
     assert await refused(tiny, "POST", "/admin/adapters", json=body) == (400, "adapter_rejected")
     listed = (await tiny.http.get("/admin/adapters/tone")).json()["versions"]
     assert [one["state"] for one in listed] == ["ready", "rejected"]
-    assert "changes nothing" in listed[1]["reason"]
+    assert "no effect" in listed[1]["reason"]
     assert (await tiny.chat("tone")).model == good
     models = [model["id"] for model in (await tiny.http.get("/v1/models")).json()["data"]]
     assert models == ["tiny", "probe", "tone"]
@@ -108,7 +108,7 @@ async def test_promotion_split_rollback_and_their_audit_trail(tiny: TinyServer) 
     assert trail[0]["actor"].startswith("key_")
 
 
-async def test_targets_that_make_no_sense_change_nothing(tiny: TinyServer) -> None:
+async def test_invalid_targets_change_nothing(tiny: TinyServer) -> None:
     old = await tiny.add("tone", 1)
     new = await tiny.add("tone", 2)
     bodies = [
@@ -127,7 +127,7 @@ async def test_targets_that_make_no_sense_change_nothing(tiny: TinyServer) -> No
     assert (await tiny.chat("tone")).model == new
 
 
-async def test_what_is_not_there_is_a_404_everywhere(tiny: TinyServer) -> None:
+async def test_unknown_adapters_and_versions_are_a_404_everywhere(tiny: TinyServer) -> None:
     await tiny.add("tone")
     missing = "/admin/adapters/nobody"
     target = {"targets": [{"version": "0123456789ab"}]}
@@ -144,7 +144,7 @@ async def test_what_is_not_there_is_a_404_everywhere(tiny: TinyServer) -> None:
     assert await refused(tiny, "DELETE", "/admin/adapters/tone/versions/zz") == (400, "version_invalid")
 
 
-async def test_a_version_in_use_stays_and_another_goes(tiny: TinyServer) -> None:
+async def test_a_version_in_use_is_not_removed_but_another_is(tiny: TinyServer) -> None:
     old, new = await tiny.add("tone", 1), await tiny.add("tone", 2)
     path = "/admin/adapters/tone/versions/"
     assert await refused(tiny, "DELETE", path + digest(new)) == (409, "version_in_use")
@@ -153,13 +153,13 @@ async def test_a_version_in_use_stays_and_another_goes(tiny: TinyServer) -> None
     assert (await tiny.chat("tone")).model == new
 
 
-async def test_residency_shows_places_pins_and_what_is_broken(tiny: TinyServer) -> None:
+async def test_residency_shows_loaded_versions_pins_and_load_failures(tiny: TinyServer) -> None:
     a, b = await tiny.add("a", 1), await tiny.add("b", 2)
     assert (await tiny.http.put("/admin/adapters/a/pin", json={})).json()["pinned"]
     assert await refused(tiny, "PUT", "/admin/adapters/b/pin", json={}) == (409, "pin_limit_reached")
-    shown = (await tiny.http.get("/admin/residency")).json()
-    assert (shown["host"], shown["slots"], shown["waiting"], shown["broken"]) == (2, 2, 0, [])
-    assert {one["version"]: one["pinned"] for one in shown["resident"]} == {a: True, b: False}
+    residency = (await tiny.http.get("/admin/residency")).json()
+    assert (residency["host"], residency["slots"], residency["waiting"], residency["broken"]) == (2, 2, 0, [])
+    assert {one["version"]: one["pinned"] for one in residency["resident"]} == {a: True, b: False}
     assert not (await tiny.http.put("/admin/adapters/a/pin", json={"pinned": False})).json()["pinned"]
     await tiny.evict()
     tiny.engine.refused_loads.add(b)
@@ -203,7 +203,7 @@ async def test_the_description_refers_to_nothing_that_it_does_not_hold(tiny: Tin
     assert form["properties"]["promote"]["default"] is True
 
 
-async def test_a_config_that_is_refused_says_where(tiny: TinyServer) -> None:
+async def test_a_rejected_config_is_reported_with_its_field(tiny: TinyServer) -> None:
     folder = write_adapter(tiny.settings.allowed_roots[0] / "tone", lora_config(use_dora=True))
     body = {"name": "tone", "source": {"type": "folder", "path": str(folder)}}
     error = (await tiny.http.post("/admin/adapters", json=body)).json()["error"]

@@ -1,4 +1,4 @@
-"""`POST /admin/adapters` with files, hostile forms, and clients that leave."""
+"""`POST /admin/adapters` with files, malformed forms, and clients that disconnect."""
 
 import asyncio
 import gc
@@ -39,7 +39,7 @@ def part(name: str, content: bytes, *, file: str | None = None) -> bytes:
 
 
 def adapter(folder: Path) -> list[bytes]:
-    """The parts of a sound upload."""
+    """Return the parts of a valid upload."""
     write_adapter(folder)
     return [part("name", b"up"), *(part(name, (folder / name).read_bytes(), file=name) for name in FILES)]
 
@@ -52,7 +52,7 @@ def folder_body(folder: Path) -> dict[str, Any]:
 
 
 async def refusal(tiny: TinyServer, **options: Any) -> tuple[int, str | None]:
-    """How the server refused to add this; nothing may be left of it."""
+    """Return the server's error for this upload, of which no files may remain."""
     answer = await tiny.http.post(PATH, **options)
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -77,13 +77,13 @@ async def test_an_upload_need_not_be_promoted(tiny: TinyServer, tmp_path: Path) 
     assert (await tiny.chat("up")).model == first
 
 
-async def test_a_files_name_on_the_clients_machine_means_nothing(tiny: TinyServer, tmp_path: Path) -> None:
+async def test_an_uploads_local_file_name_is_ignored(tiny: TinyServer, tmp_path: Path) -> None:
     files = {name: ("../../../" + name, content) for name, (_, content) in parts(write_adapter(tmp_path / "x")).items()}
     assert (await tiny.http.post(PATH, data={"name": "up"}, files=files)).status_code == 201
     assert not list(tmp_path.parent.glob("adapter_*"))
 
 
-async def test_a_form_that_is_no_adapter_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
+async def test_a_form_without_an_adapter_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "x")
     cases: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
         ({}, {}, None),
@@ -106,7 +106,7 @@ async def test_a_form_that_is_no_adapter_is_refused(tiny: TinyServer, tmp_path: 
         assert await refusal(tiny, data=data, files=files) == (400, code), (data, change)
 
 
-async def test_a_form_that_is_no_form_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
+async def test_an_invalid_form_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
     sound = adapter(tmp_path / "x")
     config = sound[1]
     bodies = {
@@ -123,9 +123,9 @@ async def test_a_form_that_is_no_form_is_refused(tiny: TinyServer, tmp_path: Pat
         "a huge header": [part("n" * 500_000, b"x"), END],
         "a huge field": [part("name", b"n" * 1_500_000), END],
     }
-    for told, pieces in bodies.items():
+    for problem, pieces in bodies.items():
         status, _ = await refusal(tiny, content=b"".join(pieces), headers=FORM)
-        assert status == 400, told
+        assert status == 400, problem
     for boundary in (b"", b"; boundary=", b"; boundary=\xe9"):
         headers = {b"content-type": b"multipart/form-data" + boundary}
         assert (await refusal(tiny, content=b"".join([*sound, END]), headers=headers))[0] == 400
@@ -134,13 +134,13 @@ async def test_a_form_that_is_no_form_is_refused(tiny: TinyServer, tmp_path: Pat
 
 # Starlette leaves what was received of a part to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_form_that_is_cut_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
+async def test_a_truncated_form_is_refused(tiny: TinyServer, tmp_path: Path) -> None:
     cut = b"".join(adapter(tmp_path / "x"))[:-100]
     assert await refusal(tiny, content=cut, headers=FORM) == (400, "adapter_invalid")
     gc.collect()
 
 
-async def test_a_body_beyond_what_the_base_allows_is_refused_with_the_limit(tiny: TinyServer) -> None:
+async def test_a_body_larger_than_an_adapter_can_be_is_refused_with_the_limit(tiny: TinyServer) -> None:
     files = {FILES[1]: ("x", b"0" * (40 << 20))}
     answer = await tiny.http.post(PATH, data={"name": "up"}, files=files)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
@@ -165,16 +165,16 @@ async def test_a_client_that_leaves_while_it_sends_leaves_nothing(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_progress_comes_as_lines_and_the_version_at_the_end(tiny: TinyServer) -> None:
+async def test_progress_is_streamed_as_lines_with_the_version_at_the_end(tiny: TinyServer) -> None:
     body = folder_body(write_adapter(tiny.settings.allowed_roots[0] / "tone"))
     answer = await tiny.http.post(PATH, json=body, headers=LINES)
     assert answer.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.text.splitlines()]
-    assert "trying" in lines[-2]["progress"]
+    assert "checking the effect" in lines[-2]["progress"]
     assert lines[-1]["version"]["state"] == "ready"
 
 
-async def test_an_error_is_the_last_line_once_lines_were_sent(tiny: TinyServer, tmp_path: Path) -> None:
+async def test_an_error_after_progress_lines_is_the_last_line(tiny: TinyServer, tmp_path: Path) -> None:
     answer = await tiny.http.post(PATH, json=folder_body(Path("/etc")), headers=LINES)
     assert answer.status_code == 200
     assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == "path_not_allowed"
@@ -184,7 +184,7 @@ async def test_an_error_is_the_last_line_once_lines_were_sent(tiny: TinyServer, 
     assert (await tiny.http.post(PATH, data={"name": "../up"}, files=files, headers=LINES)).status_code == 400
 
 
-async def test_a_fault_of_the_server_is_logged_and_not_told(
+async def test_an_internal_error_is_logged_and_not_sent(
     tiny: TinyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def add(*_: Any, **__: Any) -> None:
@@ -198,7 +198,7 @@ async def test_a_fault_of_the_server_is_logged_and_not_told(
 
 
 @pytest.mark.parametrize("has_effect", [True, False])
-async def test_what_a_client_began_is_finished_without_it(
+async def test_an_upload_is_completed_after_its_client_disconnected(
     tiny: TinyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, has_effect: bool
 ) -> None:
     twin = await tiny.add("twin")
@@ -208,10 +208,10 @@ async def test_what_a_client_began_is_finished_without_it(
     files = parts(write_adapter(tmp_path / "x", None, lora_tensors(seed=0)))
     async with tiny.http.stream("POST", PATH, data={"name": "up"}, files=files, headers=LINES) as answer:
         async for line in answer.aiter_lines():
-            if "trying" in line:
+            if "checking the effect" in line:
                 break
-    await tiny.server.adapter_service.changes.settled()
-    shown = (await tiny.http.get(f"{PATH}/up")).json()["versions"][0]
-    assert shown["state"] == ("ready" if has_effect else "rejected")
+    await tiny.server.adapter_service.wait_until_idle()
+    version = (await tiny.http.get(f"{PATH}/up")).json()["versions"][0]
+    assert version["state"] == ("ready" if has_effect else "rejected")
     gc.collect()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

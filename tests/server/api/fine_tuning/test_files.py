@@ -1,4 +1,4 @@
-"""`/v1/files` over HTTP: sound files come in, fifty broken ones are refused with the line and the reason."""
+"""`/v1/files` over HTTP: valid files are accepted, 50 invalid ones are refused with line and reason."""
 
 import gzip
 import json
@@ -37,11 +37,11 @@ TEN = [GOOD] * 10
 
 
 def third(line: bytes) -> bytes:
-    """Ten sound lines, of which the third is another one."""
+    """Return ten lines, all valid but for a different third one."""
     return lines(*TEN[:2], line, *TEN[3:])
 
 
-def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+def chat_message(role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content} | more
 
 
@@ -75,26 +75,36 @@ MALFORMED: list[tuple[str, bytes, int, str]] = [
     ("messages that are text", third(b'{"messages": "hi"}'), 3, "messages"),
     ("no messages", third(chat()), 3, "no user message"),
     ("more keys", third(chat(USER, ANSWER, id=1)), 3, "id"),
-    ("an unknown role", third(chat(said("robot", "a"), ANSWER)), 3, "role"),
-    ("a developer", third(chat(said("developer", "a"), USER, ANSWER)), 3, "role"),
-    ("a tool's answer", third(chat(USER, said("tool", "a"), ANSWER)), 3, "role"),
+    ("an unknown role", third(chat(chat_message("robot", "a"), ANSWER)), 3, "role"),
+    ("a developer", third(chat(chat_message("developer", "a"), USER, ANSWER)), 3, "role"),
+    ("a tool's answer", third(chat(USER, chat_message("tool", "a"), ANSWER)), 3, "role"),
     ("no role", third(chat({"content": "a"}, ANSWER)), 3, "role"),
     ("no content", third(chat(USER, {"role": "assistant"})), 3, "content"),
-    ("empty content", third(chat(USER, said("assistant", ""))), 3, "content"),
-    ("null content", third(chat(USER, said("assistant", None))), 3, "content"),
-    ("content that is a number", third(chat(USER, said("assistant", 7))), 3, "content"),
-    ("an image", third(chat(said("user", [{"type": "image_url", "image_url": {}}]), ANSWER)), 3, "not text"),
-    ("no user", third(chat(said("system", "a"), ANSWER)), 3, "no user message"),
+    ("empty content", third(chat(USER, chat_message("assistant", ""))), 3, "content"),
+    ("null content", third(chat(USER, chat_message("assistant", None))), 3, "content"),
+    ("content that is a number", third(chat(USER, chat_message("assistant", 7))), 3, "content"),
+    ("an image", third(chat(chat_message("user", [{"type": "image_url", "image_url": {}}]), ANSWER)), 3, "not text"),
+    ("no user", third(chat(chat_message("system", "a"), ANSWER)), 3, "no user message"),
     ("no assistant", third(chat(USER)), 3, "last message must be the assistant's"),
     ("the user last", third(chat(USER, ANSWER, USER)), 3, "last message must be the assistant's"),
-    ("a system message later", third(chat(USER, said("system", "a"), ANSWER)), 3, "system message must be the first"),
+    (
+        "a system message later",
+        third(chat(USER, chat_message("system", "a"), ANSWER)),
+        3,
+        "system message must be the first",
+    ),
     ("weight 2", third(chat(USER, ANSWER | {"weight": 2})), 3, "weight"),
     ("weight as text", third(chat(USER, ANSWER | {"weight": "1"})), 3, "weight"),
     ("weight on a user", third(chat(USER | {"weight": 1}, ANSWER)), 3, "weight"),
     ("weight 0 alone", third(chat(USER, ANSWER | {"weight": 0})), 3, "no assistant message to train on"),
     ("tools", third(chat(USER, ANSWER, tools=[{"type": "function"}])), 3, "tools"),
-    ("tool calls", third(chat(USER, said("assistant", "a", tool_calls=[{}]))), 3, "tool_calls"),
-    ("beyond the context", third(chat(said("user", "x" * 300), ANSWER)), 3, "expected at most the context of 256"),
+    ("tool calls", third(chat(USER, chat_message("assistant", "a", tool_calls=[{}]))), 3, "tool_calls"),
+    (
+        "beyond the context",
+        third(chat(chat_message("user", "x" * 300), ANSWER)),
+        3,
+        "expected at most the context of 256",
+    ),
     ("nine examples", lines(*TEN[:9]), 9, "expected at least 10"),
 ]
 
@@ -118,7 +128,7 @@ async def test_a_broken_file_is_refused_with_its_line_and_the_reason(
     assert not list((tiny.settings.data_dir / "files").iterdir())
 
 
-async def test_a_file_comes_in_and_goes(tiny: TinyServer) -> None:
+async def test_a_file_is_uploaded_and_deleted(tiny: TinyServer) -> None:
     content = lines(*TEN)
     file = await tiny.client.files.create(file=("train.jsonl", content), purpose="fine-tune")
     assert (file.filename, file.bytes, file.purpose, file.status) == (

@@ -1,4 +1,4 @@
-"""What a job can be asked for over HTTP; how one runs is tested where the supervisor and the real base are."""
+"""Job requests over HTTP; the tests of the supervisor and of the real base run jobs."""
 
 import json
 import re
@@ -56,7 +56,7 @@ async def file(tiny: TinyServer) -> str:
         ({"extra_body": {"unknown": 1}}, "unknown"),
     ],
 )
-async def test_what_can_not_be_done_is_a_clear_400(
+async def test_an_invalid_job_is_a_400_with_its_reason(
     tiny: TinyServer, file: str, changes: dict[str, Any], reason: str
 ) -> None:
     wanted: dict[str, Any] = {"model": "tiny", "training_file": file} | changes
@@ -66,7 +66,7 @@ async def test_what_can_not_be_done_is_a_clear_400(
     assert (await tiny.client.fine_tuning.jobs.list()).data == []
 
 
-async def test_the_largest_multiplier_that_a_refusal_names_is_taken(tiny: TinyServer, file: str) -> None:
+async def test_the_largest_multiplier_named_in_an_error_is_accepted(tiny: TinyServer, file: str) -> None:
     async def estimated(multiplier: float) -> Any:
         hyperparameters = {"learning_rate_multiplier": multiplier}
         body = {"model": "tiny", "training_file": file, "hyperparameters": hyperparameters}
@@ -112,7 +112,7 @@ async def cancelled(tiny: TinyServer) -> float:
     return float(count)
 
 
-async def test_a_job_that_is_cancelled_while_it_waits_is_counted(tiny: TinyServer, file: str) -> None:
+async def test_a_job_cancelled_while_queued_is_counted(tiny: TinyServer, file: str) -> None:
     jobs, before = tiny.client.fine_tuning.jobs, await cancelled(tiny)
     made = await jobs.create(model="tiny", training_file=file)
     await jobs.pause(made.id)  # nobody works on it

@@ -1,4 +1,4 @@
-"""How jobs are shown; over HTTP they are asked for in test_fine_tuning."""
+"""Serialization of jobs; test_routes.py tests them over HTTP."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_server.api.fine_tuning.schemas import JobSerializer
 from tests.helpers.fine_tuning_jobs import job_record
 
-VIEWS = JobSerializer("local", lambda *_: {})
+SERIALIZER = JobSerializer("local", lambda *_: {})
 
 
 def asked(recipe: dict[str, Any] | None = None, **hyperparameters: Any) -> JobRecord:
@@ -20,23 +20,23 @@ def asked(recipe: dict[str, Any] | None = None, **hyperparameters: Any) -> JobRe
 
 
 @pytest.mark.parametrize("multiplier", [1e-7, 1e-300, 0.5, 1000.0, 5000.0])
-def test_a_multiplier_is_shown_as_it_was_asked_for_whatever_became_of_it(multiplier: float) -> None:
+def test_a_multiplier_is_shown_as_requested(multiplier: float) -> None:
     recipe = Recipe(learning_rate=1e-9, epochs=3, batch_size=5).model_dump(mode="json")
-    shown = VIEWS.job(asked(recipe, learning_rate_multiplier=multiplier))
-    assert shown["hyperparameters"] == {"n_epochs": 3, "batch_size": 5, "learning_rate_multiplier": multiplier}
-    assert shown["method"]["supervised"]["hyperparameters"] == shown["hyperparameters"]
+    job = SERIALIZER.job(asked(recipe, learning_rate_multiplier=multiplier))
+    assert job["hyperparameters"] == {"n_epochs": 3, "batch_size": 5, "learning_rate_multiplier": multiplier}
+    assert job["method"]["supervised"]["hyperparameters"] == job["hyperparameters"]
 
 
-def test_what_was_left_open_is_shown_as_it_was_chosen() -> None:
+def test_open_hyperparameters_are_shown_as_chosen() -> None:
     recipe = Recipe(epochs=3, batch_size=5).model_dump(mode="json")
-    shown = VIEWS.job(asked(recipe, n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto"))
-    assert shown["hyperparameters"] == {"n_epochs": 3, "batch_size": 5, "learning_rate_multiplier": 1.0}
+    job = SERIALIZER.job(asked(recipe, n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto"))
+    assert job["hyperparameters"] == {"n_epochs": 3, "batch_size": 5, "learning_rate_multiplier": 1.0}
 
 
-def test_before_anything_is_chosen_a_job_shows_what_was_asked_for() -> None:
+def test_before_planning_a_job_shows_the_requested_hyperparameters() -> None:
     expected = {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": "auto"}
-    assert VIEWS.job(asked(n_epochs=2))["hyperparameters"] == expected
-    assert set(VIEWS.job(asked())["hyperparameters"].values()) == {"auto"}
+    assert SERIALIZER.job(asked(n_epochs=2))["hyperparameters"] == expected
+    assert set(SERIALIZER.job(asked())["hyperparameters"].values()) == {"auto"}
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,9 @@ async def test_the_command_prints_a_table_json_or_csv(tiny: TinyServer) -> None:
         await tiny.chat(model)
     await usage(tiny, 2)
 
-    async def run(*words: str) -> str:
+    async def run(*arguments: str) -> str:
         environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "250"}
-        result = await asyncio.to_thread(CliRunner().invoke, app, ["usage", *words], env=environment)
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["usage", *arguments], env=environment)
         assert result.exit_code == 0, result.output
         return result.stdout
 
