@@ -102,12 +102,12 @@ def _libc_problems(machine: Machine) -> list[str]:
 
 
 def _cpu_problems(machine: Machine) -> list[str]:
-    found = []
+    problems = []
     if machine.processor == "x86_64" and "avx2" not in machine.instructions:
-        found.append("this processor has no AVX2, which vLLM needs: use a machine from 2014 or later")
+        problems.append("this processor has no AVX2, which vLLM needs: use a machine from 2014 or later")
     if not machine.libnuma:
-        found.append("libnuma.so.1 is missing: `apt-get install libnuma1` (Fedora: `dnf install numactl-libs`)")
-    return found
+        problems.append("libnuma.so.1 is missing: `apt-get install libnuma1` (Fedora: `dnf install numactl-libs`)")
+    return problems
 
 
 def _cuda_problems(machine: Machine) -> list[str]:

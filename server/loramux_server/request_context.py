@@ -82,7 +82,7 @@ class RequestContext:
     """Versions that adapter names in this request resolve to, decided once because an alias may change meanwhile."""
     end_user: str | None = None
     """End user, as given by the client."""
-    share: CostShare = field(default_factory=CostShare)
+    cost_share: CostShare = field(default_factory=CostShare)
     """Its share of the engine's cost."""
     traceparent: str | None = None
     """The client's span, from its `traceparent` header."""
@@ -143,7 +143,7 @@ class RequestContext:
                 started_at=self.started_at,
                 duration=duration,
                 stats=combine(facts),
-                cost_share=self.share,
+                cost_share=self.cost_share,
                 traceparent=self.traceparent,
             )
         )

@@ -1,4 +1,4 @@
-"""Debian's Chromium: the one that is installed, or one that is unpacked into `.tools` without root."""
+"""Chromium for the browser tests: the installed one, or Debian's, unpacked into `.tools` without root."""
 
 import functools
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / ".tools" / "chromium"
-SECONDS = 300
+TIMEOUT_SECONDS = 300
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update"]
-"""No sandbox: tests often run as root or in a container, where Chromium has none, and open our page alone."""
+"""No sandbox: it does not work as root or in containers, and the tests only open the dashboard."""
 
 
 @dataclass(frozen=True)
 class Chromium:
-    """A browser that can be started, and what its process needs in its environment."""
+    """A browser's path, and the environment variables of its process."""
 
     path: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Chromium:
 
 @functools.cache
 def find_chromium() -> Chromium | str:
-    """Return a Chromium, or why there is none."""
+    """Return a Chromium, or the reason why there is none."""
     for name in ("chromium", "chromium-browser"):
         if found := shutil.which(name):
             return Chromium(Path(found))
@@ -45,7 +45,7 @@ def _unpacked() -> Chromium:
 
 
 def _unpack(folder: Path) -> None:
-    """Download Chromium and what this machine lacks of its libraries, and unpack it all beneath `folder`."""
+    """Download Chromium and its missing libraries, and unpack them in `folder`."""
     state, packages = folder / "apt", folder / "packages"
     for needed in (state / "lists" / "partial", state / "cache" / "archives" / "partial", packages):
         needed.mkdir(parents=True, exist_ok=True)
@@ -60,5 +60,5 @@ def _unpack(folder: Path) -> None:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=SECONDS)
-    return done.stdout
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS)
+    return process.stdout

@@ -99,12 +99,13 @@ async def _measure(requests: ConcurrentRequests, prompt_tokens: int, rounds: int
     return prefills, decodes
 
 
-def _print_weights(found: dict[str, Any]) -> None:
+def _print_weights(weights: dict[str, Any]) -> None:
     table = column_table("token", "engine time (ms)")
-    table.add_row("input", f"{found['prefill_seconds_per_token'] * 1000:.3f}")
-    table.add_row("output", f"{found['decode_seconds_per_token'] * 1000:.3f}")
+    table.add_row("input", f"{weights['prefill_seconds_per_token'] * 1000:.3f}")
+    table.add_row("output", f"{weights['decode_seconds_per_token'] * 1000:.3f}")
     stdout.print(table)
     stdout.print(
-        f"an output token weighs {found['decode_weight']} input tokens [{found['lowest']}, {found['highest']}]; set"
+        f"an output token weighs {weights['decode_weight']} input tokens "
+        f"[{weights['lowest']}, {weights['highest']}]; set"
     )
-    stdout.print(f"LORAMUX_PRICES__DECODE_WEIGHT={found['decode_weight']}")
+    stdout.print(f"LORAMUX_PRICES__DECODE_WEIGHT={weights['decode_weight']}")

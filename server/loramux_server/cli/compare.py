@@ -124,10 +124,10 @@ def compare(
         judge_key=judge_api_key,
         settings=RunSettings(parse_passes(passes), concurrency, seed),
     )
-    code, found = compare_all(sources, options)
+    code, reports = compare_all(sources, options)
     try:
         for path in readme or () if code < 2 else ():
-            write_tables(path, found)
+            write_tables(path, reports)
     except ComparisonError as error:
         fail(error, 2)
     raise typer.Exit(code)

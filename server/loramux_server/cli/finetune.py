@@ -90,8 +90,8 @@ def estimate(
     client = ApiClient(url, api_key)
     with _uploaded(client, data) as training_file, _uploaded(client, validation) as validation_file:
         body = _job_body(client, training_file, validation_file, epochs, batch_size, learning_rate_multiplier)
-        found = client.call("POST", "/admin/fine_tuning/estimate", body)
-    print_result(found, tables.estimate, as_json=as_json)
+        plan = client.call("POST", "/admin/fine_tuning/estimate", body)
+    print_result(plan, tables.estimate, as_json=as_json)
 
 
 @contextmanager
@@ -149,9 +149,9 @@ def show(job: Job, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJs
 def wait(job: Job, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Show a job's progress until it has finished; exit code 1 if it did not succeed."""
     client = ApiClient(url, api_key)
-    found = _follow(client, client.call("GET", f"{_JOBS}/{job}"))
-    print_result(found, lambda job: tables.job(job, url), as_json=as_json)
-    if found["status"] != "succeeded":
+    finished = _follow(client, client.call("GET", f"{_JOBS}/{job}"))
+    print_result(finished, lambda job: tables.job(job, url), as_json=as_json)
+    if finished["status"] != "succeeded":
         raise typer.Exit(1)
 
 
@@ -164,14 +164,14 @@ def events(
     as_json: AsJson = False,
 ) -> None:
     """Show a job's events, oldest first."""
-    found = ApiClient(url, api_key).call("GET", f"{_JOBS}/{job}/events", query={"limit": limit})
-    print_result(found, tables.events, as_json=as_json)
+    page = ApiClient(url, api_key).call("GET", f"{_JOBS}/{job}/events", query={"limit": limit})
+    print_result(page, tables.events, as_json=as_json)
 
 
 def _add_state_command(verb: str, help_text: str) -> None:
     def command(job: Job, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-        found = ApiClient(url, api_key).call("POST", f"{_JOBS}/{job}/{verb}")
-        print_result(found, lambda job: tables.job(job, url), as_json=as_json)
+        changed = ApiClient(url, api_key).call("POST", f"{_JOBS}/{job}/{verb}")
+        print_result(changed, lambda job: tables.job(job, url), as_json=as_json)
 
     commands.command(verb, help=help_text)(command)
 

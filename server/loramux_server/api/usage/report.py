@@ -63,9 +63,9 @@ class UsageQuery:
 def build_report(sources: UsageSources, query: UsageQuery, price_version: str) -> UsageReport:
     """Read the ledger and compare each group with the base; blocks on the database."""
     time_range, by, ledger = query.time_range, query.group_by, sources.ledger
-    found = ledger.usage(time_range, by, query.filters)
-    total = sum(found.values(), UsageTotals())
-    ordered = sorted(found, key=lambda label: _sort_key(label, found[label], query.order))[: query.limit]
+    groups = ledger.usage(time_range, by, query.filters)
+    total = sum(groups.values(), UsageTotals())
+    ordered = sorted(groups, key=lambda label: _sort_key(label, groups[label], query.order))[: query.limit]
     # Read on its own, because the filters may exclude the base.
     base_usage = ledger.usage(time_range, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARABLE else None
     base, fixed_costs = BaseComparison(base_usage) if base_usage else None, sources.fixed_costs.read()
@@ -74,11 +74,11 @@ def build_report(sources: UsageSources, query: UsageQuery, price_version: str) -
         until=format_time(time_range.until),
         group_by=by,
         groups=[
-            _group(dict(zip(LABEL_COLUMNS[by], label, strict=True)), found[label], base, fixed_costs)
+            _group(dict(zip(LABEL_COLUMNS[by], label, strict=True)), groups[label], base, fixed_costs)
             for label in ordered
         ],
-        count=len(found),
-        total=Group.of({}, total) if found else None,
+        count=len(groups),
+        total=Group.of({}, total) if groups else None,
         engine=Engine.of(ledger.engine_time(time_range)),
         training=Training.of(sources.training_costs.total(time_range)),
         price_version=price_version,

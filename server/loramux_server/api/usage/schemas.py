@@ -142,7 +142,7 @@ class Group(BaseModel):
         return self.model_copy(
             update={
                 "against_base": {
-                    name: Ratio(ratio=found.ratio, low=found.low, high=found.high) for name, found in base.ratios(usage)
+                    name: Ratio(ratio=ratio.ratio, low=ratio.low, high=ratio.high) for name, ratio in base.ratios(usage)
                 },
                 "break_even": {mode: BreakEven.of(base.usage, usage, mode, fixed_costs[mode]) for mode in COST_MODES},
             }
