@@ -78,7 +78,7 @@ class LeasingEngineClient:
                 lease = await self._pool.lease(version) if version else None
             outputs = self._engine.generate(prompt, sampling_params, request_id, lora_request=lora_request, **options)
             async with aclosing(outputs):
-                with self._meter.track_engine_time(request.share, accumulator.processed_tokens):
+                with self._meter.track_engine_time(request.cost_share, accumulator.processed_tokens):
                     async for output in outputs:
                         accumulator.add(output)
                         if accumulator.is_corrupted:
