@@ -21,10 +21,11 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_a_table_keeps_its_columns_whatever_its_cells_contain() -> None:
-    assert table(["a", "b"], [["x | y", "two\nlines"]]).splitlines() == [
+    assert table(["a", "b"], [["x | y", "two\nlines"], ["`x|y` z|", "a ` b|c"]]).splitlines() == [
         "| a | b |",
         "| --- | --- |",
         "| x \\| y | two lines |",
+        "| `x|y` z\\| | a ` b\\|c |",
     ]
 
 

@@ -17,8 +17,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """Return text in one line, with the characters escaped that would end a table's cell."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Return text in one line, with its pipes escaped, except in code: Python-Markdown would show the backslash."""
+    parts = " ".join(text.split()).split("`")
+    if not len(parts) % 2:  # a backtick without a partner
+        parts = ["`".join(parts)]
+    parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]  # every second part is code
+    return "`".join(parts)
 
 
 def code(text: str) -> str:
