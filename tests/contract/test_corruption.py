@@ -1,6 +1,6 @@
-"""Adapters that compute NaN, and ones that change nothing, on the real engine: what they cost others is nothing.
+"""Adapters that compute NaN, and ones without effect, on the real engine: neither affects other requests.
 
-Stock vLLM serves both. The first leave NaN in blocks of the KV cache, and whoever gets the blocks next answers NaN too.
+Stock vLLM serves both. The former leave NaN in blocks of the KV cache, which corrupt the answers of later requests.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ QUESTIONS = ("What is the capital of France?", "Two pizzas and a cola, please.")
 
 
 async def add(real: RealServer, name: str, *, a: float, b: float) -> Any:
-    """Add an adapter whose A and B hold these values throughout."""
+    """Add an adapter whose A and B matrices are filled with these values."""
     tensors = lora_tensors(modules=("q_proj",), layers=(2,), base=real.base)
     filled = {key: np.full_like(value, a if "lora_A" in key else b) for key, value in tensors.items()}
     folder = real.folder / name
@@ -38,14 +38,14 @@ async def add(real: RealServer, name: str, *, a: float, b: float) -> Any:
 
 
 async def add_overflowing(real: RealServer) -> Any:
-    """Its weights are numbers; what the model makes of them is none. The validator knows better, so it is held off."""
+    """Add an adapter with finite weights whose products overflow; bypasses the validator, which would reject it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(values, "MAX_VALUE", math.inf)
         return await add(real, "overflowing", a=3e38, b=1e-37)
 
 
 async def ask(real: RealServer, model: str, question: str) -> list[str]:
-    """The answer's first four tokens."""
+    """Return the first four tokens of the answer."""
     answer = await real.client.chat.completions.create(
         model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=4, logprobs=True
     )
@@ -56,13 +56,13 @@ async def ask(real: RealServer, model: str, question: str) -> list[str]:
 
 
 async def answers(real: RealServer) -> Answers:
-    """What the base and the examples say, asked one after the other."""
+    """Return the answers of the base and the examples, requested one after the other."""
     return [await ask(real, name, question) for name in (real.base.name, *EXAMPLE_NAMES) for question in QUESTIONS]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def before(real: RealServer) -> Answers:
-    """What is said before any of this."""
+    """The answers before these tests."""
     return await answers(real)
 
 
@@ -73,7 +73,7 @@ async def nothing_left(real: RealServer) -> AsyncIterator[None]:
         await real.http.delete(f"/admin/adapters/{name}")
 
 
-async def test_examples_have_an_effect_far_above_the_least_and_show_their_first_answers(real: RealServer) -> None:
+async def test_examples_have_an_effect_far_above_the_minimum_and_sample_answers(real: RealServer) -> None:
     for name in EXAMPLE_NAMES:
         (version,) = real.server.adapter_service.get(parse_adapter_name(name)).versions
         check = await real.server.adapter_service.effect_check(version.id)
@@ -83,7 +83,7 @@ async def test_examples_have_an_effect_far_above_the_least_and_show_their_first_
         assert any(answer.adapter != answer.base for answer in check.answers)
 
 
-async def test_an_adapter_that_changes_nothing_is_rejected(real: RealServer, before: Answers) -> None:
+async def test_an_adapter_without_effect_is_rejected(real: RealServer, before: Answers) -> None:
     with pytest.raises(AdapterRejected, match="has no effect"):
         await add(real, "unchanging", a=1e-4, b=1e-4)
     assert await answers(real) == before
@@ -95,7 +95,7 @@ async def test_an_adapter_that_overflows_is_rejected_and_leaves_nothing(real: Re
     assert await answers(real) == before
 
 
-async def test_one_that_corrupts_live_answers_is_quarantined_and_nobody_else_is_answered_otherwise(
+async def test_an_adapter_that_corrupts_answers_is_quarantined_and_other_answers_are_unchanged(
     real: RealServer, before: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(real.server.adapter_service._adder, "effect_checker", None)
@@ -106,7 +106,7 @@ async def test_one_that_corrupts_live_answers_is_quarantined_and_nobody_else_is_
         assert isinstance(error, openai.APIStatusError)
         assert (error.status_code, error.code) == (503, "adapter_quarantined")
     assert await answers(real) == before
-    # What else is in a batch changes the last bits of bfloat16 sums, which may show after a few tokens.
+    # The rest of a batch changes the last bits of bfloat16 sums, which may change later tokens.
     assert [tokens[:2] for tokens in during] == [tokens[:2] for tokens in before]
     known = real.server.adapter_service.resolver.version(str(version.id))
     assert (known.state, known.reason) == ("quarantined", "it computed NaN or infinite values")

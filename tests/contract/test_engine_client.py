@@ -1,6 +1,6 @@
-"""What loramux needs of an engine client: the same suite on the fake and on vLLM.
+"""The contract of an engine client: the same tests on the fake and on vLLM.
 
-Each test stands for one fragile point of vLLM 0.32: if an upgrade moves it, the test's name says what breaks.
+If an upgrade of vLLM changes its behaviour, the name of the failing test says what breaks.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ NEVER_COLD = Lease(VERSION, cold=False, waited=0.25, release=lambda: None)
 
 
 @dataclass
-class Subject:
-    """An engine, and an adapter that it can load under the id VERSION."""
+class EngineUnderTest:
+    """An engine, and an adapter that it can load as VERSION."""
 
     engine: Any
     base: BaseSpec
@@ -60,40 +60,40 @@ class Subject:
 
 
 @pytest.fixture(params=["fake", pytest.param("vllm", marks=pytest.mark.engine)])
-def subject(request: pytest.FixtureRequest, tmp_path: Path, tiny_base: ResolvedBase) -> Iterator[Subject]:
+def tested(request: pytest.FixtureRequest, tmp_path: Path, tiny_base: ResolvedBase) -> Iterator[EngineUnderTest]:
     if request.param == "fake":
         base = BaseSpec.from_folder(tiny_base.path, "tiny")
         engine = small_engine(tiny_base)
         engine.seconds_per_token = 0.005
-        yield Subject(engine, base, tmp_path / "adapter")
+        yield EngineUnderTest(engine, base, tmp_path / "adapter")
     else:
         real: RealServer = request.getfixturevalue("real")
-        yield Subject(real.engine, real.base, tmp_path / "adapter")
+        yield EngineUnderTest(real.engine, real.base, tmp_path / "adapter")
 
 
-async def test_a_stream_of_deltas_adds_up_to_what_was_asked_for(subject: Subject) -> None:
-    outputs, stats = await subject.run(RequestOutputKind.DELTA, "delta")
+async def test_a_stream_of_deltas_adds_up_to_the_requested_tokens(tested: EngineUnderTest) -> None:
+    outputs, stats = await tested.run(RequestOutputKind.DELTA, "delta")
     assert len(outputs) > 1
     assert (stats.input_tokens, stats.output_tokens, stats.finish_reason) == (5, 6, "length")
 
 
-async def test_a_plain_request_yields_only_its_end_with_the_same_statistics(subject: Subject) -> None:
-    outputs, stats = await subject.run(RequestOutputKind.FINAL_ONLY, "plain")
+async def test_a_plain_request_yields_only_its_end_with_the_same_statistics(tested: EngineUnderTest) -> None:
+    outputs, stats = await tested.run(RequestOutputKind.FINAL_ONLY, "plain")
     assert len(outputs) == 1
     assert (stats.input_tokens, stats.output_tokens, stats.finish_reason) == (5, 6, "length")
 
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
-async def test_the_tokens_of_all_choices_are_counted(subject: Subject, kind: RequestOutputKind) -> None:
-    _, stats = await subject.run(kind, f"choices-{kind}", n=3, temperature=1.0)
+async def test_the_tokens_of_all_choices_are_counted(tested: EngineUnderTest, kind: RequestOutputKind) -> None:
+    _, stats = await tested.run(kind, f"choices-{kind}", n=3, temperature=1.0)
     assert (stats.input_tokens, stats.output_tokens, stats.sequences) == (5, 18, 3)
 
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
 async def test_the_engines_timestamps_are_in_order_and_follow_the_wait_for_the_lease(
-    subject: Subject, kind: RequestOutputKind
+    tested: EngineUnderTest, kind: RequestOutputKind
 ) -> None:
-    _, stats = await subject.run(kind, f"times-{kind}")
+    _, stats = await tested.run(kind, f"times-{kind}")
     assert stats.first_token is not None
     assert stats.last_token is not None
     assert NEVER_COLD.waited < stats.first_token < stats.last_token
@@ -101,25 +101,25 @@ async def test_the_engines_timestamps_are_in_order_and_follow_the_wait_for_the_l
     assert not stats.corrupted
 
 
-async def test_a_closed_stream_leaves_what_it_had_and_the_engine_goes_on(subject: Subject) -> None:
+async def test_a_closed_stream_keeps_its_statistics_and_the_engine_keeps_running(tested: EngineUnderTest) -> None:
     params = SamplingParams(max_tokens=200, ignore_eos=True, output_kind=RequestOutputKind.DELTA)
     accumulator = RunAccumulator(PROMPT, params)
-    async with aclosing(subject.engine.generate(PROMPT, params, "closed")) as stream:
+    async with aclosing(tested.engine.generate(PROMPT, params, "closed")) as stream:
         async for output in stream:
             accumulator.add(output)
             break
     stats = accumulator.stats(None)
     assert 1 <= stats.output_tokens < 200
     assert stats.finish_reason is None
-    assert (await subject.run(RequestOutputKind.DELTA, "after"))[1].output_tokens == 6
+    assert (await tested.run(RequestOutputKind.DELTA, "after"))[1].output_tokens == 6
 
 
-async def test_a_cancelled_plain_request_leaves_its_input(subject: Subject) -> None:
+async def test_a_cancelled_plain_request_counts_its_input(tested: EngineUnderTest) -> None:
     params = SamplingParams(max_tokens=200, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY)
     accumulator = RunAccumulator(PROMPT, params)
 
     async def consume() -> None:
-        async for output in subject.engine.generate(PROMPT, params, "cancelled"):
+        async for output in tested.engine.generate(PROMPT, params, "cancelled"):
             accumulator.add(output)
 
     task = asyncio.create_task(consume())
@@ -130,27 +130,27 @@ async def test_a_cancelled_plain_request_leaves_its_input(subject: Subject) -> N
     assert accumulator.stats(None).input_tokens == 5
 
 
-async def test_what_the_loader_loads_is_in_host_memory_and_what_it_unloads_is_not(subject: Subject) -> None:
-    requests = LoraRequests(subject, subject.base.name)
+async def test_the_loader_loads_into_host_memory_and_unloads(tested: EngineUnderTest) -> None:
+    requests = LoraRequests(tested, tested.base.name)
     number = requests.of(VERSION).lora_int_id + 1_000_000  # the shared engine has adapters of its own
     requests.of(VERSION).lora_int_id = number
-    loader = EngineLoader(subject.engine, requests, lambda _: None)
+    loader = EngineLoader(tested.engine, requests, lambda _: None)
     await loader.load(VERSION)
-    assert number in await subject.engine.list_loras()
+    assert number in await tested.engine.list_loras()
     await loader.unload(VERSION)
-    assert number not in await subject.engine.list_loras()
+    assert number not in await tested.engine.list_loras()
 
 
-async def test_it_says_that_it_is_alive_and_admits_requests(subject: Subject) -> None:
-    assert not subject.engine.errored
-    subject.engine.check_admission(1)
-    await subject.engine.check_health()
-    assert "generate" in await subject.engine.get_supported_tasks()
+async def test_the_engine_reports_health_and_admits_requests(tested: EngineUnderTest) -> None:
+    assert not tested.engine.errored
+    tested.engine.check_admission(1)
+    await tested.engine.check_health()
+    assert "generate" in await tested.engine.get_supported_tasks()
 
 
-async def test_log_probabilities_of_a_prompt_do_not_end_the_engine_when_others_run(subject: Subject) -> None:
-    """On a CPU with adapters they do in vLLM 0.32, because its head's product counts requests and not tokens."""
+async def test_prompt_log_probabilities_do_not_crash_the_engine_while_others_run(tested: EngineUnderTest) -> None:
+    """On a CPU with adapters they do in stock vLLM 0.32: its product for the head expects one row per request."""
     options: dict[str, Any] = {"kind": RequestOutputKind.FINAL_ONLY, "prompt_logprobs": 0}
-    runs = await asyncio.gather(*(subject.run(name=f"prompt-logprobs-{number}", **options) for number in range(3)))
+    runs = await asyncio.gather(*(tested.run(name=f"prompt-logprobs-{number}", **options) for number in range(3)))
     for (output,), _ in runs:
         assert [set(choices) for choices in output.prompt_logprobs[1:]] == [{2}, {3}, {4}, {5}]

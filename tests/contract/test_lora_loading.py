@@ -1,6 +1,6 @@
-"""Adapters that are loaded while the engine goes on, on the real engine: what vLLM's private names must go on doing.
+"""Loads adapters while the real engine runs: the behaviour of vLLM's private names that loramux relies on.
 
-Each test stands for one of them: if an upgrade moves it, the test's name says what breaks.
+If an upgrade of vLLM changes one, the name of the failing test says what breaks.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
 PROMPT = [504, 3575, 282, 4649, 314]
-SLOTS, PLACES = 2, 3
-"""How many adapters the shared engine takes in a batch and in host memory."""
+MAX_LORAS, MAX_CPU_LORAS = 2, 3
+"""Limits of the shared engine: adapters in a batch, and in host memory."""
 NUMBERS = count(1_000_000)
-"""Above those of the server's own adapters, which share the engine."""
+"""Adapter ids above those of the server, which shares the engine."""
 STRENGTH = 0.15
-"""How large the made-up weights are: enough for other answers, and far from none that make sense."""
+"""The size of the test weights: large enough to change answers, small enough to keep them plausible."""
 
 
 class Bench:
-    """The shared engine without its adapters, and loaders of made-up ones."""
+    """The shared engine without its adapters, and a loader of generated ones."""
 
     def __init__(self, real: RealServer, folder: Path) -> None:
         self.engine = real.engine
@@ -60,7 +60,7 @@ class Bench:
         return VersionId(AdapterName(name), Digest("0123456789ab"))
 
     async def ask(self, version: VersionId | None, tokens: int = 8) -> list[tuple[int, float]]:
-        """The tokens that answer, each with its log-probability."""
+        """Return the tokens of the answer, each with its log-probability."""
         params = SamplingParams(
             max_tokens=tokens, ignore_eos=True, temperature=0.0, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
@@ -74,7 +74,7 @@ class Bench:
         return None if version is None else self.requests.of(version)
 
     async def in_memory(self) -> set[int]:
-        """The numbers of the adapters in the engine's host memory."""
+        """Return the ids of the adapters in the engine's host memory."""
         return set(await self.engine.list_loras())
 
 
@@ -101,7 +101,7 @@ async def test_an_adapter_answers_as_if_vllm_itself_had_loaded_it(bench: Bench) 
     expected = await bench.ask(version)
     assert tokens(expected) != tokens(await bench.ask(None))
     await bench.loader.unload(version)
-    again = VersionId(AdapterName("tone"), Digest("ba9876543210"))  # another number: nothing is remembered
+    again = VersionId(AdapterName("tone"), Digest("ba9876543210"))  # another id: nothing is cached
     await bench.loader.load(again)
     found = await bench.ask(again)
     assert tokens(found) == tokens(expected)
@@ -118,7 +118,7 @@ async def test_a_loaded_adapter_is_in_host_memory_and_in_a_slot(bench: Bench) ->
     assert await bench.loader.slots() == set()
 
 
-async def test_the_engine_says_whether_there_is_a_stream_to_disturb(bench: Bench) -> None:
+async def test_the_engine_reports_running_streams(bench: Bench) -> None:
     unfinished = bench.engine.output_processor.get_num_unfinished_requests
     asking = asyncio.create_task(bench.ask(None, 20))
     async with asyncio.timeout(10):
@@ -129,13 +129,13 @@ async def test_the_engine_says_whether_there_is_a_stream_to_disturb(bench: Bench
 
 
 @pytest.mark.parametrize("name", [None, "kept"])
-async def test_the_answers_of_others_stay_the_same_while_twenty_adapters_come_and_go(
+async def test_other_answers_are_unchanged_while_twenty_adapters_are_loaded_and_unloaded(
     bench: Bench, name: str | None
 ) -> None:
     kept = bench.version("kept", seed=1)
     await bench.loader.load(kept)
     route = kept if name else None
-    expected, loading, answers = await bench.ask(route, 40), asyncio.create_task(come_and_go(bench, 20)), []
+    expected, loading, answers = await bench.ask(route, 40), asyncio.create_task(load_and_unload(bench, 20)), []
     while not loading.done():  # one at a time: a batch of another shape sums in another order
         answers.append(await bench.ask(route, 40))
     await loading
@@ -143,7 +143,7 @@ async def test_the_answers_of_others_stay_the_same_while_twenty_adapters_come_an
     assert all(answer == expected for answer in answers)
 
 
-async def come_and_go(bench: Bench, count: int) -> None:
+async def load_and_unload(bench: Bench, count: int) -> None:
     for number in range(count):
         version = bench.version(f"other-{number}", seed=number, rank=16)
         await bench.loader.load(version)
@@ -151,7 +151,7 @@ async def come_and_go(bench: Bench, count: int) -> None:
         await bench.loader.unload(version)
 
 
-async def test_a_load_takes_no_slot_from_a_request_that_runs(bench: Bench) -> None:
+async def test_a_load_takes_no_slot_from_a_running_request(bench: Bench) -> None:
     first, second, third = (bench.version(name, seed=seed) for seed, name in enumerate(("first", "second", "third")))
     await bench.loader.load(first)
     await bench.loader.load(second)
@@ -162,18 +162,18 @@ async def test_a_load_takes_no_slot_from_a_request_that_runs(bench: Bench) -> No
     assert not any(task.done() for task in running)
     assert in_slots == {first, second}
     await asyncio.gather(*running)
-    assert tokens(await bench.ask(third)) != tokens(await bench.ask(None))  # now vLLM gives it one
+    assert tokens(await bench.ask(third)) != tokens(await bench.ask(None))  # now vLLM assigns a slot
     assert third in await bench.loader.slots()
 
 
-async def test_a_load_takes_the_slot_of_an_adapter_that_is_idle(bench: Bench) -> None:
-    versions = [bench.version(f"tone-{seed}", seed=seed) for seed in range(PLACES)]
+async def test_a_load_takes_the_slot_of_an_idle_adapter(bench: Bench) -> None:
+    versions = [bench.version(f"tone-{seed}", seed=seed) for seed in range(MAX_CPU_LORAS)]
     answers = []
     for version in versions:
         await bench.loader.load(version)
         answers.append(await bench.ask(version))
     await bench.ask(None)
-    assert await bench.loader.slots() == set(versions[-SLOTS:])
+    assert await bench.loader.slots() == set(versions[-MAX_LORAS:])
     assert [tokens(await bench.ask(version)) for version in versions] == [tokens(answer) for answer in answers]
 
 
@@ -191,10 +191,10 @@ def without_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [truncated, without_config, without_weights])
-async def test_a_load_that_fails_leaves_nothing_and_the_engine_goes_on(bench: Bench, broken: Any) -> None:
+async def test_a_failed_load_leaves_nothing_and_the_engine_keeps_running(bench: Bench, broken: Any) -> None:
     version = bench.version("tone")
     broken(bench.path(version))
-    with pytest.raises(Exception):  # noqa: B017 - vLLM has no error of its own for most of them
+    with pytest.raises(Exception):  # noqa: B017 - vLLM raises many types
         await bench.loader.load(version)
     assert await bench.in_memory() == set()
     assert await bench.loader.slots() == set()
@@ -203,17 +203,17 @@ async def test_a_load_that_fails_leaves_nothing_and_the_engine_goes_on(bench: Be
     assert tokens(await bench.ask(version)) != tokens(await bench.ask(None))
 
 
-async def test_weights_that_were_changed_on_disk_never_enter(bench: Bench) -> None:
-    def damaged(_: VersionId) -> None:
+async def test_weights_changed_on_disk_are_never_loaded(bench: Bench) -> None:
+    def corrupt(_: VersionId) -> None:
         raise StoreError("not what was accepted")
 
     version = bench.version("tone")
     with pytest.raises(StoreError):
-        await EngineLoader(bench.engine, bench.requests, damaged).load(version)
+        await EngineLoader(bench.engine, bench.requests, corrupt).load(version)
     assert await bench.in_memory() == set()
 
 
-async def test_a_load_that_is_given_up_leaves_nothing(bench: Bench) -> None:
+async def test_a_cancelled_load_leaves_nothing(bench: Bench) -> None:
     version = bench.version("tone", rank=16)
     loading = asyncio.create_task(bench.loader.load(version))
     await asyncio.sleep(0.01)
@@ -225,8 +225,8 @@ async def test_a_load_that_is_given_up_leaves_nothing(bench: Bench) -> None:
     assert await bench.loader.slots() == {version}
 
 
-async def test_a_pinned_adapter_keeps_its_slot_until_it_is_let_go(bench: Bench) -> None:
-    pinned, *others = (bench.version(f"tone-{seed}", seed=seed) for seed in range(PLACES))
+async def test_a_pinned_adapter_keeps_its_slot_until_it_is_unpinned(bench: Bench) -> None:
+    pinned, *others = (bench.version(f"tone-{seed}", seed=seed) for seed in range(MAX_CPU_LORAS))
     await bench.loader.load(pinned)
     await bench.loader.pin(pinned, pinned=True)
     for version in others:

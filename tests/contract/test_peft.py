@@ -1,4 +1,4 @@
-"""What PEFT really saves is accepted, and its ranks and scalings are read as PEFT and vLLM read them."""
+"""Adapters saved by PEFT are accepted, with the same ranks and scalings as in PEFT and vLLM."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ PREFIX = "base_model.model."
 
 
 def saved(folder: Path, **choices: Any) -> dict[str, tuple[int, float]]:
-    """Let PEFT save an adapter of BASE to `folder`; returns each module's rank and scaling."""
+    """Save an adapter of BASE with PEFT to `folder`; returns the rank and scaling of each module."""
     torch.manual_seed(0)
     shapes = BASE.model_dump(exclude={"name", "architecture"})
     base = LlamaForCausalLM(LlamaConfig(**shapes))

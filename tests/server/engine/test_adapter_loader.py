@@ -1,4 +1,4 @@
-"""Bringing versions into the engine: what is checked meanwhile, and what is left behind when it goes wrong."""
+"""Loading versions into the engine: verification, and cleanup after errors."""
 
 import asyncio
 import threading
@@ -19,8 +19,8 @@ TONE = VersionId(AdapterName("tone"), Digest("0123456789ab"))
 INTENT = VersionId(AdapterName("intent"), Digest("ba9876543210"))
 
 
-class Shelf:
-    """Every version has a folder."""
+class Resolver:
+    """A NameResolver in which every version has a folder."""
 
     def resolve(self, name: str, sticky: str | None) -> VersionId | None:
         return None
@@ -30,15 +30,15 @@ class Shelf:
 
 
 def sound(version: VersionId) -> None:
-    """Find nothing wrong with the files."""
+    """Accept the files."""
 
 
-def damaged(version: VersionId) -> None:
+def corrupt(version: VersionId) -> None:
     raise StoreError(f"The files of {version} are not what was accepted.")
 
 
 def loader_of(engine: Any, verify: Any = sound) -> EngineLoader:
-    return EngineLoader(engine, LoraRequests(Shelf(), "tiny"), verify)
+    return EngineLoader(engine, LoraRequests(Resolver(), "tiny"), verify)
 
 
 @pytest.fixture
@@ -64,19 +64,19 @@ async def test_what_is_loaded_can_be_pinned_and_unloaded(engine: FakeEngine) -> 
     assert await loader.slots() == {INTENT}
 
 
-async def test_the_files_are_read_while_they_are_checked_but_enter_only_after_it(engine: FakeEngine) -> None:
+async def test_files_are_loaded_while_they_are_verified_and_committed_afterwards(engine: FakeEngine) -> None:
     checked = threading.Event()
     loading = asyncio.create_task(loader_of(engine, lambda _: checked.wait(10)).load(TONE))
     while not engine.loading:  # noqa: ASYNC110 - nothing announces it
         await asyncio.sleep(0.001)
-    await asyncio.sleep(0.05)  # it is prepared by now
+    await asyncio.sleep(0.05)  # long enough to be prepared
     assert not engine.loaded
     checked.set()
     await loading
     assert list(engine.loaded.values()) == [str(TONE)]
 
 
-async def test_while_requests_run_files_are_checked_first_and_then_read_gently(engine: FakeEngine) -> None:
+async def test_while_requests_run_files_are_verified_first_and_loading_is_throttled(engine: FakeEngine) -> None:
     engine.running = 1
     loads_at_check: list[int] = []
     await loader_of(engine, lambda _: loads_at_check.append(len(engine.loading))).load(TONE)
@@ -86,14 +86,14 @@ async def test_while_requests_run_files_are_checked_first_and_then_read_gently(e
     assert engine.throttled_loads == 1
 
 
-async def test_files_that_are_not_what_was_accepted_never_enter(engine: FakeEngine) -> None:
+async def test_changed_files_are_never_loaded(engine: FakeEngine) -> None:
     with pytest.raises(StoreError):
-        await loader_of(engine, damaged).load(TONE)
+        await loader_of(engine, corrupt).load(TONE)
     assert has_nothing(engine)
     assert not engine.loads
 
 
-async def test_a_refused_load_leaves_nothing_and_can_be_tried_again(engine: FakeEngine) -> None:
+async def test_a_failed_load_leaves_nothing_and_can_be_retried(engine: FakeEngine) -> None:
     loader = loader_of(engine)
     engine.refused_loads.add(str(TONE))
     with pytest.raises(RuntimeError, match="refused"):
@@ -104,14 +104,14 @@ async def test_a_refused_load_leaves_nothing_and_can_be_tried_again(engine: Fake
     assert await loader.slots() == {TONE}
 
 
-async def test_damage_is_the_reason_when_the_engine_could_not_read_the_files_either(engine: FakeEngine) -> None:
+async def test_corrupt_files_are_the_reported_error_if_the_engine_fails_too(engine: FakeEngine) -> None:
     engine.refused_loads.add(str(TONE))
     with pytest.raises(StoreError):
-        await loader_of(engine, damaged).load(TONE)
+        await loader_of(engine, corrupt).load(TONE)
 
 
 @pytest.mark.parametrize("seconds", [0.001, 10.0])
-async def test_a_load_that_is_given_up_leaves_nothing(engine: FakeEngine, seconds: float) -> None:
+async def test_a_cancelled_load_leaves_nothing(engine: FakeEngine, seconds: float) -> None:
     engine.seconds_per_load = seconds
     checked = threading.Event()
     loading = asyncio.create_task(loader_of(engine, lambda _: checked.wait(10)).load(TONE))
@@ -125,8 +125,8 @@ async def test_a_load_that_is_given_up_leaves_nothing(engine: FakeEngine, second
     assert has_nothing(engine)
 
 
-async def test_nothing_enters_before_every_worker_is_ready(tiny_base: ResolvedBase) -> None:
-    """As with tensor parallelism: a worker that runs an adapter alone computes nonsense."""
+async def test_a_version_is_committed_only_when_every_worker_is_ready(tiny_base: ResolvedBase) -> None:
+    """With tensor parallelism, all workers must run the same adapters."""
     workers = [small_engine(tiny_base), small_engine(tiny_base)]
     workers[1].seconds_per_load = 0.05
 

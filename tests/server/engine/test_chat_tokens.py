@@ -11,7 +11,7 @@ CHAT = [{"role": "user", "content": "Hi"}]
 
 
 def tokens(answer: Any) -> EngineChatTokens:
-    """With a tokenizer that answers so, or raises it."""
+    """Return an EngineChatTokens whose tokenizer returns or raises `answer`."""
 
     def apply(_: object, **options: Any) -> list[int]:
         if isinstance(answer, Exception):
@@ -22,12 +22,12 @@ def tokens(answer: Any) -> EngineChatTokens:
     return EngineChatTokens(SimpleNamespace(renderer=renderer))
 
 
-def test_a_prompt_is_counted_with_what_invites_the_answer() -> None:
+def test_a_prompt_is_counted_with_the_generation_prompt() -> None:
     assert (tokens(5).count_prompt(CHAT), tokens(5).count_conversation(CHAT)) == (6, 5)
 
 
 @pytest.mark.parametrize("error", [TemplateError("roles must alternate"), ValueError("an empty conversation")])
-def test_what_the_template_has_no_form_for_is_refused_in_its_words(error: Exception) -> None:
+def test_an_error_of_the_template_is_reported_with_its_message(error: Exception) -> None:
     for count in (tokens(error).count_prompt, tokens(error).count_conversation):
         with pytest.raises(ChatTemplateError, match=f"the base's chat template refuses it: {error}"):
             count(CHAT)

@@ -13,7 +13,7 @@ from loramux_server.base_model import ResolvedBase
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 BASE = ""
-"""What the fake engine calls the base among the corrupt."""
+"""The fake engine's name of the base in `corrupt`."""
 
 
 @pytest_asyncio.fixture

@@ -12,8 +12,8 @@ from tests.helpers.asgi import RecordingMeter
 OLD, NEW = (VersionId(AdapterName("tone"), Digest(digit * 12)) for digit in "ab")
 
 
-class Catalogue:
-    """One alias, which can be moved."""
+class Resolver:
+    """A NameResolver with one alias that can be moved."""
 
     def __init__(self) -> None:
         self.alias = OLD
@@ -33,39 +33,39 @@ def request_context() -> Iterator[RequestContext]:
     current_request.reset(token)
 
 
-def directory_of(catalogue: Catalogue) -> AdapterDirectory:
-    return AdapterDirectory(catalogue, LoraRequests(catalogue, "base"))
+def directory_of(resolver: Resolver) -> AdapterDirectory:
+    return AdapterDirectory(resolver, LoraRequests(resolver, "base"))
 
 
-def test_a_name_leads_to_the_engines_handle_on_one_version() -> None:
-    handle = directory_of(Catalogue())["tone"]
+def test_a_name_resolves_to_the_lora_request_of_a_version() -> None:
+    handle = directory_of(Resolver())["tone"]
     assert (handle.lora_name, handle.lora_path, handle.base_model_name) == (str(OLD), "/store/aaaaaaaaaaaa", "base")
     assert not handle.load_inplace
 
 
-def test_an_alias_that_moves_within_a_request_means_what_it_meant_first() -> None:
-    catalogue = Catalogue()
-    directory = directory_of(catalogue)
+def test_an_alias_that_moves_during_a_request_keeps_its_first_version() -> None:
+    resolver = Resolver()
+    directory = directory_of(resolver)
     assert "tone" in directory
-    catalogue.alias = NEW
+    resolver.alias = NEW
     assert directory["tone"].lora_name == str(OLD)
     current_request.set(RequestContext("next", Operation.CHAT, RecordingMeter()))
     assert directory["tone"].lora_name == str(NEW)
 
 
-def test_a_version_keeps_its_number_and_no_other_ever_gets_it() -> None:
-    requests = LoraRequests(Catalogue(), "base")
+def test_a_version_has_a_unique_constant_id() -> None:
+    requests = LoraRequests(Resolver(), "base")
     assert requests.of(OLD) is requests.of(OLD)
     assert requests.of(OLD).lora_int_id != requests.of(NEW).lora_int_id
 
 
 def test_unknown_names_are_not_in_it() -> None:
-    directory = directory_of(Catalogue())
+    directory = directory_of(Resolver())
     for name in ("", "nobody", "tone@", None, 7):
         assert name not in directory
 
 
-def test_there_is_nothing_to_walk_over_at_every_request() -> None:
-    directory = directory_of(Catalogue())
+def test_iteration_yields_nothing() -> None:
+    directory = directory_of(Resolver())
     assert "tone" in directory
     assert (list(directory.values()), len(directory)) == ([], 0)
