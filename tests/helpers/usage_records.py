@@ -1,5 +1,7 @@
 """Usage records, and a database for the ledger."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,21 @@ class RecordingLedgerObserver:
 
     def __init__(self) -> None:
         self.waiting = self.dropped = 0
+        self._flushed = threading.Condition()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` is true after a flush of the writer.
+
+        Raises:
+            TimeoutError: it is still false after 10 seconds.
+        """
+        with self._flushed:
+            if not self._flushed.wait_for(condition, timeout=10):
+                raise TimeoutError
 
     def ledger_flushed(self, *, waiting: int, dropped: int) -> None:
         """Keep the numbers."""
-        self.waiting = waiting
-        self.dropped += dropped
+        with self._flushed:
+            self.waiting = waiting
+            self.dropped += dropped
+            self._flushed.notify_all()

@@ -137,7 +137,7 @@ class Timeline(RuleBasedStateMachine):
         self.engine.end_run(entry[0], self.now)
 
     @rule()
-    def settle(self) -> None:
+    def allocate(self) -> None:
         time = self.time = self.time + self.engine.allocate(self.now)
         owed = sum(share.nanodollars for share in self.shares)
         assert owed == time.requests_nanodollars
@@ -148,7 +148,7 @@ class Timeline(RuleBasedStateMachine):
         assert all(share.nanodollars >= 0 for share in self.shares)
 
     def teardown(self) -> None:
-        self.settle()
+        self.allocate()
 
 
 TestTimeline = Timeline.TestCase

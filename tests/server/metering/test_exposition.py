@@ -1,4 +1,4 @@
-"""What is shown of the metrics that are collected."""
+"""The metrics that are exposed."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -31,12 +31,12 @@ def test_only_the_newest_combination_of_adapters_is_shown(registry: CollectorReg
     assert 'running_lora_adapters="a,b"' in line
 
 
-def test_a_gauge_that_no_adapter_moved_yet_shows_nothing(registry: CollectorRegistry) -> None:
+def test_a_gauge_without_series_stays_empty(registry: CollectorRegistry) -> None:
     lora_info(registry)
     assert shown(registry) == []
 
 
-def test_all_other_metrics_are_shown_as_they_are(registry: CollectorRegistry) -> None:
+def test_all_other_metrics_are_unchanged(registry: CollectorRegistry) -> None:
     Counter("seen", "Seen.", ["by"], registry=registry).labels("a").inc()
     for accepted in ("text/plain", "application/openmetrics-text"):
         encode, _ = choose_encoder(accepted)

@@ -1,4 +1,4 @@
-"""What tokens cost, by which list."""
+"""Costs of tokens by the price list."""
 
 from decimal import Decimal
 
@@ -23,22 +23,22 @@ def test_tokens_cost_what_the_list_says_to_the_nanodollar() -> None:
     )
 
 
-def test_an_adapter_costs_the_base_s_prices_times_its_factor_or_its_own() -> None:
+def test_an_adapter_has_the_base_s_prices_times_its_multiplier_or_its_own() -> None:
     assert PRICES.token_cost("any", 1000, 0, 0) == 300_000
     assert PRICES.token_cost("own", 1000, 1000, 7) == 1_000_000
 
 
-def test_cached_tokens_cost_what_input_costs_where_nothing_else_is_said() -> None:
+def test_cached_tokens_cost_as_much_as_input_by_default() -> None:
     assert Prices(base=TokenPrices(input=Decimal(1))).token_cost(None, 10, 10, 0) == 10_000
 
 
-def test_fractions_of_a_nanodollar_are_rounded_once_a_request() -> None:
+def test_fractions_of_a_nanodollar_are_rounded_once_per_request() -> None:
     prices = Prices(base=TokenPrices(input=Decimal("0.0375")))
     assert prices.token_cost(None, 2, 0, 0) == 75
     assert prices.token_cost(None, 3, 0, 0) == 112
 
 
-def test_nothing_costs_anything_where_nothing_is_said() -> None:
+def test_everything_is_free_by_default() -> None:
     assert Prices().token_cost("any", 10**9, 0, 10**9) == 0
     assert Prices().nanodollars_per_hour == 0
     assert Prices().stated_training_cost("any") is None
@@ -48,18 +48,18 @@ def test_all_gpus_cost() -> None:
     assert Prices(gpu_hour=Decimal("2.5"), gpus=4).nanodollars_per_hour == 10_000_000_000
 
 
-def test_a_version_names_the_prices_by_what_they_are() -> None:
+def test_the_version_is_a_hash_of_the_prices() -> None:
     assert Prices().version == Prices().version
     assert Prices().version != PRICES.version
     assert len(PRICES.version) == 12
 
 
 @pytest.mark.parametrize("value", [-1, "nan", "inf", "free", 10**9])
-def test_a_price_that_can_not_be_is_refused(value: object) -> None:
+def test_an_invalid_price_is_refused(value: object) -> None:
     with pytest.raises(ValidationError):
         Prices.model_validate({"base": {"input": value}})
 
 
-def test_a_weight_of_nothing_is_refused() -> None:
+def test_a_weight_of_zero_is_refused() -> None:
     with pytest.raises(ValidationError):
         Prices.model_validate({"decode_weight": 0})

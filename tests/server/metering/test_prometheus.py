@@ -35,7 +35,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(f"loramux_{name}", labels)
 
 
-def test_a_request_moves_every_collector_of_its_route(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
+def test_a_request_updates_every_metric_of_its_route(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     metrics.begin(TONE)
     metrics.record(record(TONE))
     assert value(registry, "requests_total", **TONE_LABELS, operation="chat", outcome="ok") == 1
@@ -61,7 +61,7 @@ def test_requests_in_flight_rise_and_fall_by_route(metrics: PrometheusMetrics, r
     assert value(registry, "requests_in_flight", route="base") == 1
 
 
-def test_a_request_turned_away_before_its_route_was_known_is_counted_alone(
+def test_a_request_refused_before_its_route_was_known_is_only_counted(
     metrics: PrometheusMetrics, registry: CollectorRegistry
 ) -> None:
     metrics.record(record(None, Outcome.REFUSED))
@@ -69,9 +69,7 @@ def test_a_request_turned_away_before_its_route_was_known_is_counted_alone(
     assert "requests_in_flight{" not in generate_latest(registry).decode()
 
 
-def test_a_run_that_was_cut_off_before_its_first_token_leaves_no_latency(
-    metrics: PrometheusMetrics, registry: CollectorRegistry
-) -> None:
+def test_a_run_without_a_token_has_no_latency(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     metrics.begin(Route())
     metrics.record(record(Route(), Outcome.CANCELLED, RunStats(input_tokens=5)))
     assert value(registry, "tokens_total", route="base", adapter="", type="input") == 5
@@ -135,7 +133,7 @@ def test_a_small_models_latency_falls_between_bucket_edges_and_not_into_the_firs
     assert 'le="+Inf"' in edges[-1]
 
 
-def test_a_counter_that_alerts_look_at_begins_at_zero(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
+def test_counters_of_alerts_start_at_zero(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     assert value(registry, "adapter_quarantines_total") == 0
     assert value(registry, "usage_records_dropped_total") == 0
     assert value(registry, "adapter_loads_total", result="failed", source="store") == 0
@@ -164,7 +162,7 @@ def test_five_thousand_adapters_and_ten_thousand_wrong_names_leave_a_bounded_num
         metrics.begin(route)
         metrics.record(record(route))
         metrics.record_charge(record(route), Charge(1, 1, "prices"))
-    for _ in range(10_000):  # a name that is no model's never gets further than to a record without a route
+    for _ in range(10_000):  # an unknown model name leads to a record without a route
         metrics.record(record(None, Outcome.REFUSED))
     for family in registry.collect():
         adapters = {sample.labels["adapter"] for sample in family.samples if "adapter" in sample.labels}

@@ -1,4 +1,4 @@
-"""A trace a request: OpenTelemetry's names, our route and cost, below the client's own span."""
+"""Each request has a span with OpenTelemetry's names, our route and cost, and the client's span as its parent."""
 
 import threading
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def span(ended: UsageRecord) -> ReadableSpan:
     return sent
 
 
-def test_a_span_says_when_where_how_much_and_at_what_cost() -> None:
+def test_a_span_has_times_route_tokens_and_cost() -> None:
     sent = span(record())
     assert (sent.name, sent.start_time, sent.end_time) == ("chat adapter", (NOON - 4) * 1e9, NOON * 1e9)
     assert [(event.name, event.timestamp) for event in sent.events] == [("first_token", (NOON - 3) * 1e9)]
@@ -40,7 +40,7 @@ def test_a_span_says_when_where_how_much_and_at_what_cost() -> None:
     assert "error.type" not in attributes
 
 
-def test_a_client_s_span_is_the_parent_and_nonsense_is_none() -> None:
+def test_a_client_s_span_is_the_parent_and_an_invalid_one_is_ignored() -> None:
     parent = span(record(traceparent=f"00-{CLIENT_TRACE}-{CLIENT_SPAN}-01")).parent
     assert parent is not None
     assert (parent.trace_id, parent.span_id) == (int(CLIENT_TRACE, 16), int(CLIENT_SPAN, 16))
@@ -55,7 +55,7 @@ def test_a_failure_is_an_error_and_a_refusal_is_not() -> None:
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, list[bytes]]]:
-    """A collector's address, and what it was sent."""
+    """The address of a collector, and the bodies it received."""
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,7 +75,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
         thread.join()
 
 
-async def test_a_server_sends_its_traces_where_it_is_told(
+async def test_a_server_sends_its_traces_to_the_configured_endpoint(
     tiny_base: ResolvedBase, tmp_path: Path, collector: tuple[str, list[bytes]]
 ) -> None:
     endpoint, bodies = collector

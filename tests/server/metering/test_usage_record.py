@@ -1,4 +1,4 @@
-"""The runs of one request, added up."""
+"""Combining the runs of a request."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Distributions: small, mergeable, right to 1 %."""
+"""Distributions are small, mergeable, and accurate to 1 %."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_a_quantile_is_right_to_one_percent(values: list[float], share: float) -
 
 
 @given(MEASURED, MEASURED)
-def test_what_is_added_is_as_if_measured_together(some: list[float], others: list[float]) -> None:
+def test_a_sum_equals_the_distribution_of_all_values(some: list[float], others: list[float]) -> None:
     apart = Distributions.of({"queue": some, "duration": others})
     packed = Distributions.unpack([apart.pack(), Distributions.of({"queue": others}).pack()])
     for total in (packed, apart + Distributions.of({"queue": others})):
@@ -26,13 +26,13 @@ def test_what_is_added_is_as_if_measured_together(some: list[float], others: lis
         assert (total.counts == together.counts).all()
 
 
-def test_measures_are_kept_apart_and_what_is_none_is_not_measured() -> None:
+def test_measures_are_separate_and_none_is_left_out() -> None:
     both = Distributions.of({"first_token": [None, 2.0], "gpu_hour_cost": [5.0, 5.0]})
     assert (both.measure("first_token").count, both.measure("gpu_hour_cost").count) == (1, 2)
     assert both.measure("queue").quantile(0.5) is None
 
 
-def test_nothing_is_a_distribution_too() -> None:
+def test_an_empty_distribution_is_valid() -> None:
     nothing = Distributions.of({})
     assert nothing.pack() == b""
     assert Distributions.unpack([]).measure("duration").count == 0

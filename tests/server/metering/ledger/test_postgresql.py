@@ -1,4 +1,4 @@
-"""The ledger on a real PostgreSQL server, written by two processes' books at once."""
+"""The ledger on a real PostgreSQL server, with two concurrent writers."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,10 +37,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
 
 
 def test_two_processes_write_and_each_sees_the_sum(engine: sa.Engine) -> None:
-    def keep(book: LedgerRepository) -> None:
+    def keep(repository: LedgerRepository) -> None:
         for number in range(20):
             records = [usage_row(record(NOON + number * 60, request_id=f"req_{number}"), CHARGE)]
-            book.write(records, {int(NOON // 60): EngineTime(1.0 * number, 0.5, 3, 4)})
+            repository.write(records, {int(NOON // 60): EngineTime(1.0 * number, 0.5, 3, 4)})
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(keep, (LedgerRepository(engine), LedgerRepository(engine))))
@@ -53,14 +53,14 @@ def test_two_processes_write_and_each_sees_the_sum(engine: sa.Engine) -> None:
     assert reader.engine_time(DAY) == EngineTime(38.0, 1.0, 6, 8)
 
 
-def test_what_prices_mean_is_noted_once(engine: sa.Engine) -> None:
+def test_a_price_list_is_saved_once(engine: sa.Engine) -> None:
     for _ in range(2):
         LedgerRepository(engine).save_prices(Prices(), NOON)
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM price_lists")).scalar() == 1
 
 
-def test_what_is_old_is_forgotten(engine: sa.Engine) -> None:
+def test_expired_records_are_deleted(engine: sa.Engine) -> None:
     LedgerRepository(engine).write([usage_row(record(0.0), CHARGE)], {0: EngineTime(1.0, 0.0, 0, 1)})
     assert LedgerRepository(engine).delete_expired(HOUR, HOUR) == 1
     assert LedgerReader(engine).usage(TimeRange(0, HOUR), GroupBy.ROUTE) == {}

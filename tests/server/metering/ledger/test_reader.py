@@ -1,4 +1,4 @@
-"""What is read is what was written, whether from sums, from records, or from both."""
+"""Usage read from rollups, records or both equals what was written."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ def keep(engine: sa.Engine, *records: object) -> LedgerReader:
     return LedgerReader(engine)
 
 
-def test_usage_is_told_apart_by_what_is_asked_for(engine: sa.Engine) -> None:
+def test_usage_is_grouped_by_every_dimension(engine: sa.Engine) -> None:
     reader = keep(engine, *(record(route=route) for route in ROUTES), record(NOON + HOUR, key_id=None))
     counts = {by: {label: usage.requests for label, usage in reader.usage(DAY, by).items()} for by in GroupBy}
     assert counts[GroupBy.ROUTE] == {("base",): 1, ("adapter",): 4, ("none",): 1}
@@ -44,13 +44,13 @@ def test_usage_is_told_apart_by_what_is_asked_for(engine: sa.Engine) -> None:
     assert counts[GroupBy.DAY] == {("2025-11-24",): 6}
 
 
-def test_usage_of_one_adapter_alone_can_be_asked_for(engine: sa.Engine) -> None:
+def test_usage_can_be_filtered_by_adapter(engine: sa.Engine) -> None:
     reader = keep(engine, *(record(route=route) for route in ROUTES))
     assert set(reader.usage(DAY, GroupBy.ADAPTER, {"adapter": "json"})) == {("adapter", "json")}
     assert reader.usage(DAY, GroupBy.ADAPTER, {"adapter": "nobody' OR 1=1 --"}) == {}
 
 
-def test_latency_is_that_of_requests_that_ended_well_and_cost_that_of_all(engine: sa.Engine) -> None:
+def test_latency_is_of_successful_requests_and_cost_of_all(engine: sa.Engine) -> None:
     slow = RunStats(input_tokens=1, first_token=100.0, last_token=100.0, output_tokens=1)
     reader = keep(engine, record(), record(outcome=Outcome.CANCELLED, stats=slow))
     (usage,) = reader.usage(DAY, GroupBy.ROUTE).values()
@@ -74,13 +74,13 @@ def test_any_range_is_exact_to_the_second(engine: sa.Engine, ends: list[float], 
     assert sum(usage.requests for usage in reader.usage(span, GroupBy.ROUTE).values()) == expected
 
 
-def test_whole_hours_are_read_after_their_records_are_forgotten(engine: sa.Engine) -> None:
+def test_whole_hours_are_read_after_their_records_are_deleted(engine: sa.Engine) -> None:
     reader = keep(engine, record(NOON + 1))
     LedgerRepository(engine).delete_expired(NOON + HOUR, 0)
     assert [usage.requests for usage in reader.usage(DAY, GroupBy.ROUTE).values()] == [1]
 
 
-def test_the_engine_s_time_adds_up(engine: sa.Engine) -> None:
+def test_engine_time_of_two_processes_adds_up(engine: sa.Engine) -> None:
     for _ in range(2):  # two processes
         LedgerRepository(engine).write(
             [], {int(NOON // 60): EngineTime(1, 0.5, 3, 4), int(NOON // 60) + 1: EngineTime(2, 1, 5, 6)}

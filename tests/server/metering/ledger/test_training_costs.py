@@ -13,13 +13,13 @@ from loramux_server.metering.pricing import Prices
 from tests.helpers.usage_records import database
 
 PRICES = Prices.model_validate(
-    {"training_tokens": 3, "gpu_hour": 3600, "storage_gb_month": 2, "adapters": {"said": {"training": 5}}}
+    {"training_tokens": 3, "gpu_hour": 3600, "storage_gb_month": 2, "adapters": {"priced": {"training": 5}}}
 )
 EVER = TimeRange(0, 1e12)
 
 
-class Gigabyte:
-    """A catalogue whose adapters take a gigabyte each."""
+class GigabyteStorage:
+    """StorageSizes of one gigabyte per adapter."""
 
     def stored_bytes(self, adapter: str) -> int:
         return 10**9
@@ -31,43 +31,47 @@ def kept(tmp_path: Path) -> sa.Engine:
 
 
 def test_a_job_is_charged_by_its_tokens_and_by_its_time(kept: sa.Engine) -> None:
-    book = TrainingCosts(kept, PRICES)
-    book.record("ftjob-1", "tone", tokens=2_000_000, seconds=1.5)
-    assert book.by_adapter() == {"tone": TrainingTotals(1, 2_000_000, 1.5, 6 * 10**9, 1_500_000_000)}
+    costs = TrainingCosts(kept, PRICES)
+    costs.record("ftjob-1", "tone", tokens=2_000_000, seconds=1.5)
+    assert costs.by_adapter() == {"tone": TrainingTotals(1, 2_000_000, 1.5, 6 * 10**9, 1_500_000_000)}
 
 
-def test_a_job_that_goes_on_is_one_job(kept: sa.Engine) -> None:
-    book = TrainingCosts(kept, PRICES)
-    book.record("ftjob-1", "tone", tokens=100, seconds=1)
-    book.record("ftjob-1", "tone", tokens=300, seconds=3)
-    book.record("ftjob-2", "tone", tokens=10, seconds=1)
-    total = book.total(EVER)
+def test_a_resumed_job_is_one_job(kept: sa.Engine) -> None:
+    costs = TrainingCosts(kept, PRICES)
+    costs.record("ftjob-1", "tone", tokens=100, seconds=1)
+    costs.record("ftjob-1", "tone", tokens=300, seconds=3)
+    costs.record("ftjob-2", "tone", tokens=10, seconds=1)
+    total = costs.total(EVER)
     assert (total.jobs, total.tokens, total.seconds) == (2, 310, 4)
-    assert book.by_adapter()["tone"] == total
+    assert costs.by_adapter()["tone"] == total
 
 
-def test_only_what_was_worked_on_in_the_time_asked_for_counts(kept: sa.Engine) -> None:
-    book = TrainingCosts(kept, PRICES)
-    book.record("ftjob-1", "tone", tokens=100, seconds=1)
+def test_only_jobs_updated_in_the_time_range_count(kept: sa.Engine) -> None:
+    costs = TrainingCosts(kept, PRICES)
+    costs.record("ftjob-1", "tone", tokens=100, seconds=1)
     with kept.begin() as connection:
         connection.execute(training_costs.update().values(at=50.0))
-    assert book.total(TimeRange(50, 51)).jobs == 1
-    assert book.total(TimeRange(51, 60)) == book.total(TimeRange(0, 50)) == TrainingTotals(0, 0, 0.0, 0, 0)
+    assert costs.total(TimeRange(50, 51)).jobs == 1
+    assert costs.total(TimeRange(51, 60)) == costs.total(TimeRange(0, 50)) == TrainingTotals(0, 0, 0.0, 0, 0)
 
 
-def test_an_adapter_has_to_earn_what_its_jobs_took_unless_the_price_list_says_it(kept: sa.Engine) -> None:
-    book = TrainingCosts(kept, PRICES)
-    for adapter in ("said", "tone"):
-        book.record(f"ftjob-{adapter}", adapter, tokens=1_000_000, seconds=2)
-    bills = FixedCostSource(PRICES, Gigabyte(), book).read()
+def test_the_training_cost_is_that_of_its_jobs_unless_the_price_list_has_one(kept: sa.Engine) -> None:
+    costs = TrainingCosts(kept, PRICES)
+    for adapter in ("priced", "tone"):
+        costs.record(f"ftjob-{adapter}", adapter, tokens=1_000_000, seconds=2)
+    fixed_costs = FixedCostSource(PRICES, GigabyteStorage(), costs).read()
     storage, dollar = 2 * 10**9, 10**9
-    assert bills.fixed_cost("tone", "price_list") == storage + 3 * dollar
-    assert bills.fixed_cost("tone", "gpu_hour") == storage + 2 * dollar
-    assert bills.fixed_cost("said", "price_list") == bills.fixed_cost("said", "gpu_hour") == storage + 5 * dollar
-    assert bills.fixed_cost("uploaded", "gpu_hour") == Decimal(storage)
+    assert fixed_costs.fixed_cost("tone", "price_list") == storage + 3 * dollar
+    assert fixed_costs.fixed_cost("tone", "gpu_hour") == storage + 2 * dollar
+    assert (
+        fixed_costs.fixed_cost("priced", "price_list")
+        == fixed_costs.fixed_cost("priced", "gpu_hour")
+        == storage + 5 * dollar
+    )
+    assert fixed_costs.fixed_cost("uploaded", "gpu_hour") == Decimal(storage)
 
 
-def test_a_database_that_is_away_is_a_store_error(kept: sa.Engine) -> None:
+def test_a_database_error_is_a_store_error(kept: sa.Engine) -> None:
     with kept.begin() as connection:
         training_costs.drop(connection)
     with pytest.raises(StoreError, match="can't be written"):

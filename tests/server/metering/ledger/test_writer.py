@@ -1,6 +1,5 @@
-"""The writer: every record once, whatever the database does meanwhile."""
+"""The ledger writer writes every record once, whatever the state of the database."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-class Away(LedgerRepository):
-    """A book whose database can't be reached for a while."""
+class UnreachableRepository(LedgerRepository):
+    """A repository that fails with `error` until it is None."""
 
     def __init__(self, database: sa.Engine) -> None:
         super().__init__(database)
@@ -46,15 +45,14 @@ def rows(engine: sa.Engine, table: sa.Table) -> list[Any]:
         return list(connection.execute(sa.select(table)).mappings())
 
 
-def test_records_are_written_soon_and_all_of_them(engine: sa.Engine) -> None:
-    watcher = RecordingLedgerObserver()
-    writer = LedgerWriter(LedgerRepository(engine), FAST, watcher, lambda: NOON)
+def test_all_records_are_written(engine: sa.Engine) -> None:
+    observer = RecordingLedgerObserver()
+    writer = LedgerWriter(LedgerRepository(engine), FAST, observer, lambda: NOON)
     writer.start()
     for number in range(500):
         writer.record_charge(record(request_id=f"req_{number}"), CHARGE)
-    deadline = time.monotonic() + 10
-    while len(found := rows(engine, usage_records)) < 500 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    observer.wait_for(lambda: len(rows(engine, usage_records)) == 500)
+    found = rows(engine, usage_records)
     assert [row["request_id"] for row in found] == [f"req_{number}" for number in range(500)]
     (hour,) = rows(engine, usage_hours)
     assert (hour["hour"], hour["requests"], hour["price_list_cost"], hour["output_tokens"]) == (
@@ -64,10 +62,10 @@ def test_records_are_written_soon_and_all_of_them(engine: sa.Engine) -> None:
         5500,
     )
     writer.close()
-    assert (watcher.waiting, watcher.dropped) == (0, 0)
+    assert (observer.waiting, observer.dropped) == (0, 0)
 
 
-def test_closing_writes_what_waits(engine: sa.Engine) -> None:
+def test_closing_writes_waiting_records(engine: sa.Engine) -> None:
     writer = LedgerWriter(
         LedgerRepository(engine), LedgerLimits(flush_seconds=3600), RecordingLedgerObserver(), lambda: NOON
     )
@@ -85,59 +83,55 @@ def test_closing_writes_what_waits(engine: sa.Engine) -> None:
     )
 
 
-def test_a_database_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(engine: sa.Engine) -> None:
-    book, watcher = Away(engine), RecordingLedgerObserver()
-    writer = LedgerWriter(book, FAST, watcher, lambda: NOON)
+def test_records_wait_for_an_unreachable_database_and_are_written_once(engine: sa.Engine) -> None:
+    repository, observer = UnreachableRepository(engine), RecordingLedgerObserver()
+    writer = LedgerWriter(repository, FAST, observer, lambda: NOON)
     writer.start()
     for number in range(100):
         writer.record_charge(record(request_id=f"req_{number}"), CHARGE)
-    deadline = time.monotonic() + 10
-    while book.tries < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert watcher.waiting == 100
-    book.error = None
+    observer.wait_for(lambda: repository.tries >= 3)
+    assert observer.waiting == 100
+    repository.error = None
     writer.close()
     assert [row["request_id"] for row in rows(engine, usage_records)] == [f"req_{number}" for number in range(100)]
     assert [row["requests"] for row in rows(engine, usage_hours)] == [100]
 
 
-def test_what_waits_is_bounded_and_what_is_dropped_is_counted(engine: sa.Engine) -> None:
-    book, watcher = Away(engine), RecordingLedgerObserver()
-    writer = LedgerWriter(book, LedgerLimits(flush_seconds=0.02, max_waiting=10), watcher, lambda: NOON)
+def test_waiting_records_are_limited_and_dropped_ones_are_counted(engine: sa.Engine) -> None:
+    repository, observer = UnreachableRepository(engine), RecordingLedgerObserver()
+    writer = LedgerWriter(repository, LedgerLimits(flush_seconds=0.02, max_waiting=10), observer, lambda: NOON)
     for number in range(25):
         writer.record_charge(record(request_id=f"req_{number}"), CHARGE)
     writer.start()
-    book.error = None
+    repository.error = None
     writer.close()
     assert [row["request_id"] for row in rows(engine, usage_records)] == [f"req_{number}" for number in range(10)]
-    assert watcher.dropped == 15
+    assert observer.dropped == 15
 
 
-def test_a_database_that_stays_away_does_not_hold_the_end_up(
-    engine: sa.Engine, caplog: pytest.LogCaptureFixture
-) -> None:
-    writer = LedgerWriter(Away(engine), FAST, RecordingLedgerObserver())
+def test_an_unreachable_database_does_not_block_closing(engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
+    writer = LedgerWriter(UnreachableRepository(engine), FAST, RecordingLedgerObserver())
     writer.start()
     writer.record_charge(record(), CHARGE)
     writer.close()
     assert "1 usage records are lost" in caplog.text
 
 
-def test_records_that_no_database_takes_are_dropped_and_counted_and_the_rest_goes_on(engine: sa.Engine) -> None:
-    book, watcher = Away(engine), RecordingLedgerObserver()
-    book.error = DataError("", {}, Exception("value out of range"))
-    writer = LedgerWriter(book, FAST, watcher, lambda: NOON)
+def test_invalid_records_are_dropped_and_counted_and_later_ones_are_written(engine: sa.Engine) -> None:
+    repository, observer = UnreachableRepository(engine), RecordingLedgerObserver()
+    repository.error = DataError("", {}, Exception("value out of range"))
+    writer = LedgerWriter(repository, FAST, observer, lambda: NOON)
     writer.record_charge(record(), CHARGE)
     assert writer.flush() is False
-    book.error = None
+    repository.error = None
     writer.record_charge(record(request_id="req_2"), CHARGE)
     writer.start()
     writer.close()
     assert [row["request_id"] for row in rows(engine, usage_records)] == ["req_2"]
-    assert watcher.dropped == 1
+    assert observer.dropped == 1
 
 
-def test_an_hour_s_row_grows_and_each_process_has_its_own(engine: sa.Engine) -> None:
+def test_an_hourly_rollup_grows_and_each_process_has_its_own(engine: sa.Engine) -> None:
     first, second = (LedgerWriter(LedgerRepository(engine), FAST, RecordingLedgerObserver()) for _ in range(2))
     for writer in (first, first, second):
         writer.record_charge(record(), CHARGE)
@@ -151,7 +145,7 @@ def test_an_hour_s_row_grows_and_each_process_has_its_own(engine: sa.Engine) -> 
     ]
 
 
-def test_a_minute_s_row_grows_until_it_is_over_even_if_the_clock_is_put_back(engine: sa.Engine) -> None:
+def test_the_row_of_the_newest_minute_grows_even_if_the_clock_is_set_back(engine: sa.Engine) -> None:
     now = [600.0]
     writer = LedgerWriter(LedgerRepository(engine), FAST, RecordingLedgerObserver(), clock=lambda: now[0])
     for moment in (600.0, 610.0, 660.0, 601.0, 661.0):
@@ -161,7 +155,7 @@ def test_a_minute_s_row_grows_until_it_is_over_even_if_the_clock_is_put_back(eng
     assert [(row["minute"], row["idle_cost"]) for row in rows(engine, engine_minutes)] == [(10, 10), (11, 15)]
 
 
-def test_what_is_old_is_forgotten_records_before_sums(engine: sa.Engine) -> None:
+def test_expired_records_are_deleted_before_rollups(engine: sa.Engine) -> None:
     day, now = 86_400.0, [NOON]
     limits = LedgerLimits(flush_seconds=0.02, record_days=1, rollup_days=10)
     writer = LedgerWriter(LedgerRepository(engine), limits, RecordingLedgerObserver(), clock=lambda: now[0])
