@@ -40,8 +40,8 @@ def installed() -> Path:
 def _downloaded(folder: Path) -> Path:
     """Download the package, with the machine's package lists or else with updated ones."""
     lists, cache = folder / "lists", folder / "cache"
-    for place in (lists, cache):
-        (place / "partial").mkdir(parents=True)
+    for directory in (lists, cache):
+        (directory / "partial").mkdir(parents=True)
     own = [f"-oDir::State::Lists={lists}", f"-oDir::Cache={cache}", "-oAPT::Sandbox::User="]
     for commands in ([["download", _PACKAGE]], [[*own, "update"], [*own, "download", _PACKAGE]]):
         if all(_apt(folder, command) for command in commands):
