@@ -31,7 +31,7 @@ def settings_page() -> str:
         [
             NOTICE,
             INTRODUCTION,
-            table(["key", "variable", "type", "default", "description"], rows),
+            table(["key, and variable", "type", "default", "description"], rows),
             "\n## Deprecated names\n",
             "These names still work, with a warning in the log.\n",
             table(["deprecated", "use"], renamed),
@@ -48,7 +48,8 @@ def _rows(schema: dict[str, Any], properties: dict[str, Any], path: tuple[str, .
         else:
             variable = "LORAMUX_" + "__".join(levels).upper()
             described = field.get("description", "")
-            yield code(".".join(levels)), code(variable), _type(schema, field), code(_default(field, levels)), described
+            names = f"{code('.'.join(levels))}<br>{code(variable)}"
+            yield names, _type(schema, field), code(_default(field, levels)), described
 
 
 def _nested(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
