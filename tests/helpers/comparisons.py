@@ -16,8 +16,8 @@ from loramux_loadtests.compare.answer_log import MeasuredAnswer, ScoredAnswer
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.plan import Arm, Comparison
 
-RIGHT = {"red": "stop", "green": "go"}
-SCORER = LabelScorer(type="label", labels=frozenset(RIGHT.values()))
+LABELS = {"red": "stop", "green": "go"}
+SCORER = LabelScorer(type="label", labels=frozenset(LABELS.values()))
 TUNED, PROMPTED = "tuned", "prompted"
 
 
@@ -26,8 +26,8 @@ def chat(*contents: str) -> list[dict[str, str]]:
 
 
 def comparison(url: str = "http://127.0.0.1:1", count: int = 12, prices: ComparisonPrices | None = None) -> Comparison:
-    colours = [*RIGHT] * (count // 2)
-    items = [Item(chat(f"user: {colour} {number}"), RIGHT[colour]) for number, colour in enumerate(colours)]
+    colours = [*LABELS] * (count // 2)
+    items = [Item(chat(f"user: {colour} {number}"), LABELS[colour]) for number, colour in enumerate(colours)]
     arms = [
         Arm(PROMPTED, "tiny", chat("system: rules", "user: red", "assistant: stop"), url),
         Arm(TUNED, "lights", chat("system: label"), url),
@@ -35,7 +35,7 @@ def comparison(url: str = "http://127.0.0.1:1", count: int = 12, prices: Compari
     return Comparison("lights", items, "data", arms, TUNED, PROMPTED, SCORER, 4, prices)
 
 
-def row(arm: str, item: int, score: float = 1.0, **changes: Any) -> ScoredAnswer:
+def scored_answer(arm: str, item: int, score: float = 1.0, **changes: Any) -> ScoredAnswer:
     values: dict[str, Any] = {
         "pass_": "warm", "arm": arm, "item": item, "text": "stop", "scores": {"accuracy": score, "exact": score},
         "input_tokens": 10 if arm == TUNED else 500, "cached_tokens": 0, "output_tokens": 2, "ttft": 0.1, "tpot": 0.01,
@@ -44,42 +44,42 @@ def row(arm: str, item: int, score: float = 1.0, **changes: Any) -> ScoredAnswer
     return ScoredAnswer(**values | changes)
 
 
-def answer(arm: str, item: int, **changes: Any) -> MeasuredAnswer:
-    return MeasuredAnswer(**row(arm, item, **changes).model_dump(exclude={"scores", "error"}))
+def measured_answer(arm: str, item: int, **changes: Any) -> MeasuredAnswer:
+    return MeasuredAnswer(**scored_answer(arm, item, **changes).model_dump(exclude={"scores", "error"}))
 
 
-def rows(tuned: Sequence[float], prompted: Sequence[float]) -> list[ScoredAnswer]:
+def scored_answers(tuned: Sequence[float], prompted: Sequence[float]) -> list[ScoredAnswer]:
     return [
-        row(arm, item, score)
+        scored_answer(arm, item, score)
         for arm, scores in ((TUNED, tuned), (PROMPTED, prompted))
         for item, score in enumerate(scores)
     ]
 
 
-class Lights:
-    """The adapter is always right; the base says `stop` to everything, whatever its prompt."""
+class TrafficLightServer:
+    """A server whose adapter is always right, and whose base answers `stop` to every prompt."""
 
     def __init__(self, fails_after: int = 1000, status: int = 500, takes: float = 0.0) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
-        self.together: set[tuple[str, ...]] = set()
-        """The models of the requests that were under way at some time."""
-        self.fails_after, self.status, self.takes = fails_after, status, takes
-        self._under_way: list[str] = []
+        self.requests: list[dict[str, Any]] = []
+        self.api_keys: set[str | None] = set()
+        self.concurrent_models: set[tuple[str, ...]] = set()
+        """The models of the requests that were active at the same time."""
+        self.fails_after, self.status, self.seconds = fails_after, status, takes
+        self._active: list[str] = []
 
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
-        self.asked.append(body)
-        self.keys.add(request.headers.get("Authorization"))
-        self._under_way.append(body["model"])
-        self.together.add(tuple(self._under_way))
-        await asyncio.sleep(self.takes)
-        self._under_way.remove(body["model"])
-        if len(self.asked) > self.fails_after:
+        self.requests.append(body)
+        self.api_keys.add(request.headers.get("Authorization"))
+        self._active.append(body["model"])
+        self.concurrent_models.add(tuple(self._active))
+        await asyncio.sleep(self.seconds)
+        self._active.remove(body["model"])
+        if len(self.requests) > self.fails_after:
             error = {"message": f"The model {body['model']} does not exist."}
             return web.json_response({"error": error}, status=self.status)
         colour = body["messages"][-1]["content"].split()[0]
-        label = RIGHT[colour] if body["model"] == "lights" else "stop"
+        label = LABELS[colour] if body["model"] == "lights" else "stop"
         usage = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 1}
         lines = ({"choices": [{"index": 0, "delta": {"content": label}}]}, {"choices": [], "usage": usage})
         stream = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
@@ -97,14 +97,14 @@ class Lights:
             yield str(server.make_url("/")).rstrip("/")
 
 
-def example(folder: Path) -> Path:
-    """An example's folder: an adapter that labels colours, with twelve held-out items."""
+def write_example(folder: Path) -> Path:
+    """Write the folder of an example: an adapter that labels colours, with twelve held-out items."""
     path = folder / "lights"
     path.mkdir()
     items = [
-        chat("system: forget me", f"user: {colour} {i}", f"assistant: {RIGHT[colour]}")
+        chat("system: forget me", f"user: {colour} {i}", f"assistant: {LABELS[colour]}")
         for i in range(6)
-        for colour in RIGHT
+        for colour in LABELS
     ]
     (path / "test.jsonl").write_text("".join(json.dumps({"messages": item}) + "\n" for item in items))
     (path / "prompt_short.json").write_text(json.dumps(chat("system: label")))

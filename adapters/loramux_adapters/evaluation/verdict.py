@@ -11,7 +11,7 @@ MIN_ITEMS = 10
 
 
 class ScoreComparison(NamedTuple):
-    """The challenger's mean score minus the reference's, and what the interval allows to say."""
+    """The challenger's mean score minus the reference's, and the verdict by its interval."""
 
     items: int
     difference: Interval

@@ -16,11 +16,11 @@ COST_MODES = ("price_list", "gpu_hour")
 
 
 class ComparisonPrices(PriceList):
-    """A price list as in loramux.yaml, with what only a comparison needs.
+    """A price list as in loramux.yaml, with more prices for comparisons.
 
-    `arms` has token prices by the arms' names, and `default` is for other arms; without both, an arm costs what its
-    model costs by the price list. An arm pays for the machine (`gpu_hour`) for the time of its batches. `training` is
-    the one-time cost of the challenger, `month` its cost per month.
+    `arms` has token prices by the arms' names, and `default` is for other arms; without both, an arm's tokens cost as
+    much as its model's in the price list. An arm pays for the machine (`gpu_hour`) for the time of its batches.
+    `training` is the one-time cost of the challenger, `month` its cost per month.
     """
 
     default: TokenPrices | None = None

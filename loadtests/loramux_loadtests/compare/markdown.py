@@ -73,7 +73,7 @@ def format_value(value: Interval | None) -> str:
 
 
 def write_tables(path: Path, summaries: Sequence[ComparisonSummary], *, brief: bool = False) -> None:
-    """Replace what is between the result marks of a Markdown file.
+    """Replace the text between the result marks of a Markdown file.
 
     Raises:
         ComparisonError: the file can't be read, or has no result marks.

@@ -21,7 +21,7 @@ class BreakEvenRequests(NamedTuple):
 
 
 class Payback(BaseModel):
-    """When the challenger has paid for its fixed cost, training and one month, by what it saves with each request."""
+    """When the challenger has paid for its fixed cost, training and one month, by its saving per request."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""Options of `loramux compare`, and reading of what they name: plans, data, prompts, scorers and prices."""
+"""Options of `loramux compare`, and reading of the plans, data, scorers and prices that they name."""
 
 import asyncio
 from collections.abc import Sequence

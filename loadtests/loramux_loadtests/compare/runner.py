@@ -83,11 +83,11 @@ class _Runner:
     on_answer: OnAnswer
 
     async def run_pass(self, name: Pass) -> None:
-        """Ask what is unanswered in a pass, batch by batch."""
+        """Ask the unanswered items of a pass, batch by batch."""
         rng = random.Random(self.settings.seed)  # noqa: S311 - an order, not a secret
         arms, pending = self.comparison.arms, unanswered(self.comparison, self.log, name)
-        numbers, at_once = rng.sample(list(pending), len(pending)), self.settings.concurrency
-        length = max(at_once, min(at_once * BATCH_ROUNDS, len(numbers) // MIN_BATCHES))
+        numbers, concurrency = rng.sample(list(pending), len(pending)), self.settings.concurrency
+        length = max(concurrency, min(concurrency * BATCH_ROUNDS, len(numbers) // MIN_BATCHES))
         for start in range(0, len(numbers), length):
             for arm in rng.sample(arms, len(arms)):
                 if asked := [number for number in numbers[start : start + length] if arm in pending[number]]:

@@ -22,7 +22,7 @@ stderr, stdout = Console(stderr=True, highlight=False), Console(highlight=False)
 
 
 def compare(comparison: Comparison, options: CompareOptions) -> ComparisonSummary:
-    """Ask what is still unanswered, and write report.html, report.json and report.md.
+    """Ask all unanswered items, and write report.html, report.json and report.md.
 
     Every answer is saved in rows.jsonl as it comes.
 

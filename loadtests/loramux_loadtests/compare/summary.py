@@ -50,7 +50,7 @@ class PassSummary(_FrozenModel):
     ratios: dict[str, Interval]
     """By MEASURES, `price_list_cost` and `gpu_hour_cost`."""
     paid: dict[str, Payback]
-    """By COST_MODES; the first one counts: a price list is what users pay, where there is one."""
+    """By COST_MODES; the first one counts: a price list, where there is one, as users pay by it."""
 
 
 class ComparisonSummary(_FrozenModel):

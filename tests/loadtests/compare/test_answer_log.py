@@ -6,16 +6,16 @@ from hypothesis import strategies as st
 
 from loramux_loadtests.compare.answer_log import AnswerLog, Batch, fingerprint
 from loramux_loadtests.compare.errors import ComparisonError
-from tests.helpers.comparisons import TUNED, answer
+from tests.helpers.comparisons import TUNED, measured_answer
 
 
 def test_answers_and_batches_are_loaded_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     with AnswerLog(path, "a") as journal:
-        journal.add(answer(TUNED, 0, text="ünï\u2028code\n"))
+        journal.add(measured_answer(TUNED, 0, text="ünï\u2028code\n"))
         journal.add_batch("warm", TUNED, Batch(1.5, 8))
     with AnswerLog(path, "a") as again:
-        again.add(answer(TUNED, 1))
+        again.add(measured_answer(TUNED, 1))
         again.add_batch("warm", TUNED, Batch(2.0, 4))
         again.add_batch("cold", TUNED, Batch(1.0, 8))
     with AnswerLog(path, "a") as last:
@@ -34,13 +34,13 @@ def test_a_kill_within_a_line_loses_only_that_line(tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     with AnswerLog(path, "a") as journal:
         for item in range(3):
-            journal.add(answer(TUNED, item))
+            journal.add(measured_answer(TUNED, item))
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     with AnswerLog(path, "a") as again:
         kept = len(again.answers)
         for item in range(kept, 3):
-            again.add(answer(TUNED, item))
+            again.add(measured_answer(TUNED, item))
     assert kept == whole[:-cut].count(b"\n") - 1
     assert path.read_bytes() == whole
 
@@ -48,7 +48,7 @@ def test_a_kill_within_a_line_loses_only_that_line(tmp_path_factory: pytest.Temp
 def test_the_answers_of_another_comparison_are_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     with AnswerLog(path, "a") as journal:
-        journal.add(answer(TUNED, 0))
+        journal.add(measured_answer(TUNED, 0))
     before = path.read_bytes()
     with pytest.raises(ComparisonError, match=r"another comparison .* --output"), AnswerLog(path, "b"):
         pass

@@ -7,7 +7,7 @@ from loramux_loadtests.compare.assertions import VARIABLES, assertion_variables,
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.summary import summarize
-from tests.helpers.comparisons import comparison, rows
+from tests.helpers.comparisons import comparison, scored_answers
 
 VALUES = {"quality_gain": 0.4, "cost_ratio": 0.5, "break_even_requests": float("inf")}
 
@@ -68,7 +68,9 @@ def test_what_can_never_hold_is_refused_before_the_first_request(condition: str)
 
 def test_variables_are_of_the_challenger_relative_to_the_reference() -> None:
     prices = ComparisonPrices(default=TokenPrices(input=1), training=1)
-    variables = assertion_variables(summarize(comparison(prices=prices), rows([1, 1, 1, 0, 1, 1, 1, 0], [0] * 8), {}))
+    variables = assertion_variables(
+        summarize(comparison(prices=prices), scored_answers([1, 1, 1, 0, 1, 1, 1, 0], [0] * 8), {})
+    )
     assert (variables["quality"], variables["reference_quality"], variables["quality_gain"]) == (0.75, 0, 0.75)
     assert 0 < variables["quality_gain_low"] < 0.75 < variables["quality_gain_high"] <= 1
     assert (

@@ -6,14 +6,14 @@ from loramux_loadtests.compare.costs import ComparisonPrices, cost_samples
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.reading import CompareOptions, read_comparison
 from loramux_loadtests.prices import parse_price_list
-from tests.helpers.comparisons import PROMPTED, TUNED, answer, example
+from tests.helpers.comparisons import PROMPTED, TUNED, measured_answer, write_example
 
 LIST = "base: {input: 1, output: 2}\nadapter: {multiplier: 3}\ngpu_hour: 3.6\n"
 
 
 def usd(text: str, arm: str, model: str) -> float:
     prices = parse_price_list(text, ComparisonPrices)
-    samples = cost_samples([answer(arm, 0, input_tokens=10, output_tokens=2)], (), prices, model, "tiny")
+    samples = cost_samples([measured_answer(arm, 0, input_tokens=10, output_tokens=2)], (), prices, model, "tiny")
     return samples["price_list"].usd_per_answer
 
 
@@ -36,7 +36,7 @@ def options(folder: Path, prices: str, **more: str) -> CompareOptions:
 
 
 def test_prices_are_read_by_themselves_or_from_a_loramux_yaml(tmp_path: Path) -> None:
-    data = example(tmp_path) / "test.jsonl"
+    data = write_example(tmp_path) / "test.jsonl"
     alone = read_comparison(data, options(tmp_path, "base: {input: 1}\ntraining: 2\nmonth: 3"))
     within = read_comparison(data, options(tmp_path, "model: tiny\nprices: {base: {input: 1}, training: 2, month: 3}"))
     assert alone.prices == within.prices
@@ -46,7 +46,7 @@ def test_prices_are_read_by_themselves_or_from_a_loramux_yaml(tmp_path: Path) ->
 
 
 def test_the_base_model_is_only_needed_if_adapters_have_other_prices(tmp_path: Path) -> None:
-    data = example(tmp_path) / "test.jsonl"
+    data = write_example(tmp_path) / "test.jsonl"
     assert read_comparison(data, options(tmp_path, LIST, base="tiny")).base_model == "tiny"
     assert read_comparison(data, options(tmp_path, LIST + "default: {input: 2}")).base_model is None
     with pytest.raises(ComparisonError, match=r"127\.0\.0\.1:1"):
@@ -64,4 +64,4 @@ def test_the_base_model_is_only_needed_if_adapters_have_other_prices(tmp_path: P
 )
 def test_invalid_prices_are_refused(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ComparisonError, match=reason):
-        read_comparison(example(tmp_path) / "test.jsonl", options(tmp_path, text))
+        read_comparison(write_example(tmp_path) / "test.jsonl", options(tmp_path, text))

@@ -15,7 +15,7 @@ from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.markdown import BEGIN, END, summary_table, terminal_table, write_tables
 from loramux_loadtests.compare.page import disagreements, render_html, write_report
 from loramux_loadtests.compare.summary import summarize
-from tests.helpers.comparisons import PROMPTED, TUNED, chat, comparison, row, rows
+from tests.helpers.comparisons import PROMPTED, TUNED, chat, comparison, scored_answer, scored_answers
 
 EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }} $x_$y_$ | [/b]\n`"
 PRICES = ComparisonPrices(gpu_hour=1.0, training=0.01)
@@ -34,7 +34,8 @@ def test_text_of_models_and_users_is_escaped_on_the_page() -> None:
     )
     scored = {"text": EVIL, "scores": {EVIL: 1.0}}
     answers = [
-        answer.model_copy(update={"arm": f"{EVIL} {answer.arm}", **scored}) for answer in rows([1] * 12, [0] * 12)
+        answer.model_copy(update={"arm": f"{EVIL} {answer.arm}", **scored})
+        for answer in scored_answers([1] * 12, [0] * 12)
     ]
     summary = summarize(evil, answers, {})
     page = re.sub(r"data:[^\"]*", "", render_html(evil, summary, answers, {"seed": EVIL}))
@@ -52,7 +53,7 @@ def test_text_of_models_and_users_is_escaped_on_the_page() -> None:
 
 def test_the_page_is_self_contained() -> None:
     found = comparison(prices=PRICES)
-    answers = rows([1] * 12, [0] * 12)
+    answers = scored_answers([1] * 12, [0] * 12)
     page = render_html(found, summarize(found, answers, BATCHES), answers, {})
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "default-src 'none'" in page
@@ -62,7 +63,7 @@ def test_the_page_is_self_contained() -> None:
 
 def test_no_label_of_a_plot_is_a_formula() -> None:
     found = comparison(prices=PRICES)
-    answers = rows([1] * 12, [0] * 12)
+    answers = scored_answers([1] * 12, [0] * 12)
     page = render_html(found, summarize(found, answers, BATCHES), answers, {})
     plots = [base64.b64decode(data).decode() for data in re.findall(r"svg\+xml;base64,([^\"]+)", page)]
     assert any("<!-- 10,000 -->" in plot for plot in plots)
@@ -70,18 +71,20 @@ def test_no_label_of_a_plot_is_a_formula() -> None:
 
 
 def test_the_worst_come_first_and_equals_do_not_come() -> None:
-    answers = rows([0, 1, 1, 1], [1, 0, 1, 0.5])
+    answers = scored_answers([0, 1, 1, 1], [1, 0, 1, 0.5])
     shown = disagreements(comparison(), answers)
     assert [item.difference for item in shown] == [-1, 1, 0.5]
     assert shown[0].answers == {TUNED: "stop", PROMPTED: "stop"}
 
 
 def test_unscored_answers_are_not_disagreements() -> None:
-    assert disagreements(comparison(), [row(TUNED, 0, scores={}, error="x"), row(PROMPTED, 0)]) == []
+    assert (
+        disagreements(comparison(), [scored_answer(TUNED, 0, scores={}, error="x"), scored_answer(PROMPTED, 0)]) == []
+    )
 
 
 def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
-    found, answers = comparison(), rows([1, 0], [0, 0])
+    found, answers = comparison(), scored_answers([1, 0], [0, 0])
     summary = summarize(found, answers, {})
     write_report(tmp_path, found, summary, answers, {"seed": 3})
     document = json.loads((tmp_path / "report.json").read_text())
@@ -91,7 +94,7 @@ def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
-    summary = summarize(comparison(prices=PRICES), rows([1] * 4, [0] * 4), BATCHES)
+    summary = summarize(comparison(prices=PRICES), scored_answers([1] * 4, [0] * 4), BATCHES)
     text = summary_table(summary)
     assert "| tuned | 1.000 \\[0.510, 1.000\\] | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in text
     assert "$ per 1,000, gpu hour" in text

@@ -13,7 +13,7 @@ from loramux_loadtests.compare.plan import (
     parse_keys,
     read_plan,
 )
-from tests.helpers.comparisons import example
+from tests.helpers.comparisons import write_example
 
 SERVER = DefaultServer("http://127.0.0.1:1", "secret")
 
@@ -49,7 +49,7 @@ ARMS = "arms: {one: {model: a}, two: {model: b}, three: {model: c}}\nscorer: {ty
 
 
 def test_the_last_arm_is_compared_with_the_one_before_by_default(tmp_path: Path) -> None:
-    folder = example(tmp_path)
+    folder = write_example(tmp_path)
     usual = build_comparison(plan(tmp_path, ARMS), folder, "x", SERVER, None)
     assert (usual.challenger, usual.reference) == ("three", "two")
     named = build_comparison(plan(tmp_path, ARMS + "challenger: two\nreference: one\n"), folder, "x", SERVER, 3)
@@ -78,7 +78,7 @@ def test_a_wrong_plan_says_where(tmp_path: Path, text: str, reason: str) -> None
 
 
 def test_one_arm_or_the_same_one_twice_is_refused(tmp_path: Path) -> None:
-    folder = example(tmp_path)
+    folder = write_example(tmp_path)
     with pytest.raises(ComparisonError, match="at least two arms"):
         build_comparison(
             ComparisonPlan.model_validate({"scorer": {"type": "exact"}, "max_tokens": 1, "arms": {}}),
@@ -94,7 +94,7 @@ def test_one_arm_or_the_same_one_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_prompt_is_named(tmp_path: Path) -> None:
-    folder = example(tmp_path)
+    folder = write_example(tmp_path)
     with pytest.raises(ComparisonError, match=r"gone.txt can't be read"):
         build_comparison(
             plan(tmp_path, ARMS.replace("{model: b}", "{model: b, prompt: gone.txt}")), folder, "x", SERVER, None
@@ -112,7 +112,7 @@ def test_the_key_goes_to_the_server_it_is_for(tmp_path: Path) -> None:
         "{model: c}", "{model: c, url: 'http://third'}"
     )
     with_keys = SERVER._replace(arm_keys=parse_keys(["three=theirs=="]))
-    found = build_comparison(plan(tmp_path, text), example(tmp_path), "x", with_keys, None)
+    found = build_comparison(plan(tmp_path, text), write_example(tmp_path), "x", with_keys, None)
     assert [arm.api_key and arm.api_key.get_secret_value() for arm in found.arms] == ["secret", None, "theirs=="]
     assert "secret" not in repr(found)
     with pytest.raises(ComparisonError, match="unknown arm 'four'"):

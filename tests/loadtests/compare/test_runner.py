@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from loramux_loadtests.compare.answer_log import AnswerLog
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.runner import RunSettings, parse_passes, run_comparison
-from tests.helpers.comparisons import PROMPTED, TUNED, Lights, comparison
+from tests.helpers.comparisons import PROMPTED, TUNED, TrafficLightServer, comparison
 
 
 @pytest.fixture
@@ -17,15 +17,15 @@ def journal(tmp_path: Path) -> Iterator[AnswerLog]:
 
 
 async def test_every_arm_gets_every_item_with_its_own_prompt(journal: AnswerLog) -> None:
-    lights, calls = Lights(), []
+    lights, calls = TrafficLightServer(), []
     async with lights.running() as url:
         await run_comparison(comparison(url), RunSettings(), journal, lambda: calls.append(1))
-    assert len(lights.asked) == len(journal.answers) == len(calls) == 24
+    assert len(lights.requests) == len(journal.answers) == len(calls) == 24
     texts = {arm: {row.text for row in journal.answers if row.arm == arm} for arm in (PROMPTED, TUNED)}
     assert texts == {PROMPTED: {"stop"}, TUNED: {"stop", "go"}}
     assert {row.input_tokens for row in journal.answers if row.arm == PROMPTED} == {40}
     assert all(row.ttft is not None and row.seconds >= row.ttft for row in journal.answers)
-    assert all(body["temperature"] == 0 and body["max_tokens"] == 4 for body in lights.asked)
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 4 for body in lights.requests)
     for arm in (PROMPTED, TUNED):
         assert [turn.answers for turn in journal.batches["warm", arm]] == [4, 4, 4]
         assert all(turn.seconds > 0 for turn in journal.batches["warm", arm])
@@ -34,28 +34,28 @@ async def test_every_arm_gets_every_item_with_its_own_prompt(journal: AnswerLog)
 async def test_the_arms_take_turns_in_going_first_and_a_seed_repeats_the_order(tmp_path: Path) -> None:
     orders = []
     for number, seed in enumerate((1, 1, 2)):
-        lights = Lights()
+        lights = TrafficLightServer()
         with AnswerLog(tmp_path / f"{number}.jsonl", "a") as journal:
             async with lights.running() as url:
                 await run_comparison(comparison(url), RunSettings(concurrency=1, seed=seed), journal, lambda: None)
-        orders.append([(body["messages"][-1]["content"], body["model"]) for body in lights.asked])
+        orders.append([(body["messages"][-1]["content"], body["model"]) for body in lights.requests])
     assert {model for _, model in orders[0][::2]} == {"tiny", "lights"}
     assert [content for content, _ in orders[0]] == [content for content, _ in orders[1]]
     assert [content for content, _ in orders[0]] != [content for content, _ in orders[2]]
 
 
 async def test_an_answer_never_waits_for_another_arms_prompt(journal: AnswerLog) -> None:
-    lights = Lights(takes=0.01)
+    lights = TrafficLightServer(takes=0.01)
     async with lights.running() as url:
         await run_comparison(comparison(url), RunSettings(concurrency=3), journal, lambda: None)
-    assert lights.together == {("tiny",) * n for n in (1, 2, 3)} | {("lights",) * n for n in (1, 2, 3)}
+    assert lights.concurrent_models == {("tiny",) * n for n in (1, 2, 3)} | {("lights",) * n for n in (1, 2, 3)}
 
 
 async def test_a_cold_pass_salts_each_request_with_something_new(journal: AnswerLog) -> None:
-    lights = Lights()
+    lights = TrafficLightServer()
     async with lights.running() as url:
         await run_comparison(comparison(url, count=4), RunSettings(passes=("cold", "warm")), journal, lambda: None)
-    salts = [body.get("cache_salt") for body in lights.asked]
+    salts = [body.get("cache_salt") for body in lights.requests]
     assert len(set(salts[:8])) == 8
     assert salts[8:] == [None] * 8
     assert [row.pass_ for row in journal.answers] == ["cold"] * 8 + ["warm"] * 8
@@ -63,7 +63,7 @@ async def test_a_cold_pass_salts_each_request_with_something_new(journal: Answer
 
 async def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     for fails_after, total in ((7, None), (1000, 24)):
-        lights = Lights(fails_after)
+        lights = TrafficLightServer(fails_after)
         with AnswerLog(tmp_path / "rows.jsonl", "a") as journal:
             kept = len(journal.answers)
             async with lights.running() as url:
@@ -73,12 +73,12 @@ async def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
                     assert 0 < len(journal.answers) <= 7
                 else:
                     await run_comparison(comparison(url), RunSettings(concurrency=1), journal, lambda: None)
-                    assert len(lights.asked) == total - kept
+                    assert len(lights.requests) == total - kept
                     assert len(journal.answers) == total
 
 
 async def test_a_missing_model_is_named_with_its_arm(journal: AnswerLog) -> None:
-    async with Lights(fails_after=0, status=404).running() as url:
+    async with TrafficLightServer(fails_after=0, status=404).running() as url:
         with pytest.raises(ComparisonError, match=r"(tuned|prompted) \((lights|tiny) at .*404 .*does not exist"):
             await run_comparison(comparison(url), RunSettings(), journal, lambda: None)
 
@@ -90,12 +90,12 @@ async def test_a_server_that_does_not_answer_is_an_error(journal: AnswerLog) -> 
 
 
 async def test_no_server_gets_the_key_of_another(journal: AnswerLog) -> None:
-    mine, theirs = Lights(), Lights()
+    mine, theirs = TrafficLightServer(), TrafficLightServer()
     async with mine.running() as url, theirs.running() as other:
         both = comparison(url)
         arms = [both.arms[0]._replace(api_key=SecretStr("mine")), both.arms[1]._replace(url=other)]
         await run_comparison(both._replace(arms=arms), RunSettings(), journal, lambda: None)
-    assert (mine.keys, theirs.keys) == ({"Bearer mine"}, {None})
+    assert (mine.api_keys, theirs.api_keys) == ({"Bearer mine"}, {None})
 
 
 @pytest.mark.parametrize("text", ["", "hot", "cold,", "cold;warm"])

@@ -7,9 +7,9 @@ from loramux_adapters.evaluation.scorers.function import FunctionScorer
 from loramux_loadtests.compare.answer_log import AnswerLog, ScoredAnswer
 from loramux_loadtests.compare.plan import Comparison
 from loramux_loadtests.compare.scoring import score_answers
-from tests.helpers.comparisons import PROMPTED, TUNED, answer, comparison
+from tests.helpers.comparisons import PROMPTED, TUNED, comparison, measured_answer
 
-ANSWERS = [answer(arm, item) for arm in (PROMPTED, TUNED) for item in range(12)]
+ANSWERS = [measured_answer(arm, item) for arm in (PROMPTED, TUNED) for item in range(12)]
 
 
 @pytest.fixture

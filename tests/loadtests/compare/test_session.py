@@ -12,16 +12,16 @@ from typer.testing import CliRunner
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.reading import parse_scorer
 from loramux_server.cli.main import main
-from tests.helpers.comparisons import Lights, example
+from tests.helpers.comparisons import TrafficLightServer, write_example
 
 
 @pytest.fixture
-def lights() -> Lights:
-    return Lights()
+def lights() -> TrafficLightServer:
+    return TrafficLightServer()
 
 
 @pytest.fixture
-def url(lights: Lights) -> Iterator[str]:
+def url(lights: TrafficLightServer) -> Iterator[str]:
     """The server in a thread of its own, because the command has an event loop of its own, too."""
     found: list[str] = []
     ready, over = threading.Event(), asyncio.Event()
@@ -62,29 +62,31 @@ class Run:
         return result.exit_code, " ".join(result.output.split())
 
 
-def test_a_folder_is_compared_with_the_servers_own_base_and_reported(run: Run, lights: Lights, tmp_path: Path) -> None:
-    code, output = run(str(example(tmp_path)), "--assert", "quality_gain > 0.2 and prompt_token_ratio < 1")
-    assert (code, len(lights.asked)) == (0, 36), output
+def test_a_folder_is_compared_with_the_servers_own_base_and_reported(
+    run: Run, lights: TrafficLightServer, tmp_path: Path
+) -> None:
+    code, output = run(str(write_example(tmp_path)), "--assert", "quality_gain > 0.2 and prompt_token_ratio < 1")
+    assert (code, len(lights.requests)) == (0, 36), output
     assert "“adapter, short prompt” is better than “base, few-shot prompt” by 0.50" in output
     folder = tmp_path / "comparisons" / "lights"
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json", "report.md", "rows.jsonl"]
-    assert "forget me" not in json.dumps(lights.asked)
+    assert "forget me" not in json.dumps(lights.requests)
     assert run(str(tmp_path / "lights"))[0] == 0
-    assert len(lights.asked) == 36  # nothing was asked again
+    assert len(lights.requests) == 36  # nothing was asked again
 
 
-def test_data_and_arms_can_be_given_on_the_command_line(run: Run, lights: Lights, tmp_path: Path) -> None:
-    data = str(example(tmp_path) / "test.jsonl")
+def test_data_and_arms_can_be_given_on_the_command_line(run: Run, lights: TrafficLightServer, tmp_path: Path) -> None:
+    data = str(write_example(tmp_path) / "test.jsonl")
     (tmp_path / "short.txt").write_text("label")
     arms = ["--arm", "one=tiny:short.txt", "--arm", "two=lights", "--arm", "three=tiny"]
     code, output = run(data, *arms, "--challenger", "two", "--limit", "10", "--passes", "cold,warm")
-    assert (code, len(lights.asked)) == (0, 10 * 3 * 2), output
+    assert (code, len(lights.requests)) == (0, 10 * 3 * 2), output
     assert "“two” is better than “three”" in output
-    assert {len(body["messages"]) for body in lights.asked} == {1, 2}
+    assert {len(body["messages"]) for body in lights.requests} == {1, 2}
 
 
 def test_a_condition_that_does_not_hold_exits_with_1_and_prints_the_variables(run: Run, tmp_path: Path) -> None:
-    code, output = run(str(example(tmp_path)), "--assert", "quality_gain > 0.9", "--assert", "quality > 0")
+    code, output = run(str(write_example(tmp_path)), "--assert", "quality_gain > 0.9", "--assert", "quality > 0")
     assert code == 1
     assert "does not hold: quality_gain > 0.9" in output
     assert "quality_gain 0.5" in output
@@ -102,37 +104,39 @@ def test_a_condition_that_does_not_hold_exits_with_1_and_prints_the_variables(ru
 )
 def test_an_invalid_option_exits_with_2(run: Run, tmp_path: Path, options: list[str], reason: str) -> None:
     (tmp_path / "prices.yaml").write_text("gpu_hour: much\n")
-    code, output = run(str(example(tmp_path)), *options)
+    code, output = run(str(write_example(tmp_path)), *options)
     assert (code, reason in output) == (2, True), output
 
 
-def test_a_missing_model_exits_with_2_and_the_next_run_resumes(run: Run, lights: Lights, tmp_path: Path) -> None:
-    folder = str(example(tmp_path))
+def test_a_missing_model_exits_with_2_and_the_next_run_resumes(
+    run: Run, lights: TrafficLightServer, tmp_path: Path
+) -> None:
+    folder = str(write_example(tmp_path))
     lights.fails_after, lights.status = 10, 404
     code, output = run(folder)
     assert (code, "does not exist" in output) == (2, True)
     kept = (tmp_path / "comparisons" / "lights" / "rows.jsonl").read_text().count('"item"')
     assert 0 < kept <= 10
-    before, lights.fails_after = len(lights.asked), 1000
+    before, lights.fails_after = len(lights.requests), 1000
     assert run(folder)[0] == 0
-    assert len(lights.asked) - before == 36 - kept
+    assert len(lights.requests) - before == 36 - kept
 
 
 def test_a_server_that_does_not_answer_exits_with_2(run: Run, tmp_path: Path) -> None:
-    code, output = run(str(example(tmp_path)), url="http://127.0.0.1:1")
+    code, output = run(str(write_example(tmp_path)), url="http://127.0.0.1:1")
     assert (code, "127.0.0.1:1" in output) == (2, True)
     assert run(str(tmp_path / "lights"), "--base", "tiny", url="http://127.0.0.1:1")[0] == 2
 
 
 def test_an_answer_that_could_not_be_scored_exits_with_1(run: Run, tmp_path: Path) -> None:
-    data = str(example(tmp_path) / "test.jsonl")
+    data = str(write_example(tmp_path) / "test.jsonl")
     (tmp_path / "mine.py").write_text("def mine(answer, expected):\n    return 1 / (expected == 'go')\n")
     code, output = run(data, "--arm", "a=tiny", "--arm", "b=lights", "--scorer", "mine.py:mine")
     assert (code, "12 answers could not be scored" in output) == (1, True), output
 
 
-def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: Lights, tmp_path: Path) -> None:
-    data = str(example(tmp_path) / "test.jsonl")
+def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: TrafficLightServer, tmp_path: Path) -> None:
+    data = str(write_example(tmp_path) / "test.jsonl")
     mine, arms = tmp_path / "mine.py", ("--arm", "a=tiny", "--arm", "b=lights", "--scorer", "mine.py:mine")
     mine.write_text("def mine(answer, expected):\n    raise RuntimeError('not yet')\n")
     code, output = run(data, *arms)
@@ -141,13 +145,13 @@ def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: Ligh
     assert "“b” is better than “a” by 0.50" in run(data, *arms)[1]
     mine.write_text("def mine(answer, expected):\n    return answer != expected\n")
     assert "“b” is worse by 0.50" in run(data, *arms)[1]
-    assert len(lights.asked) == 24
+    assert len(lights.requests) == 24
     code, output = run(data, *arms, "--at-once", "8")
     assert (code, "another comparison" in output) == (2, True)
 
 
 def test_the_last_pass_is_the_last_one_asked_for(run: Run, tmp_path: Path) -> None:
-    folder = str(example(tmp_path))
+    folder = str(write_example(tmp_path))
     assert run(folder, "--passes", "warm")[0] == run(folder, "--passes", "cold,warm")[0] == 0
     report = json.loads((tmp_path / "comparisons" / "lights" / "report.json").read_text())
     assert [found["pass_"] for found in report["passes"]] == ["cold", "warm"]
@@ -155,7 +159,7 @@ def test_the_last_pass_is_the_last_one_asked_for(run: Run, tmp_path: Path) -> No
 
 def test_readmes_get_their_tables(run: Run, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- results: written by loramux compare -->\n<!-- end of results -->\n")
-    assert run(str(example(tmp_path)), "--readme", "README.md")[0] == 0
+    assert run(str(write_example(tmp_path)), "--readme", "README.md")[0] == 0
     assert "is better than" in (tmp_path / "README.md").read_text()
     (tmp_path / "README.md").write_text("no marks")
     assert run(str(tmp_path / "lights"), "--readme", "README.md")[0] == 2

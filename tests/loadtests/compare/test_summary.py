@@ -7,7 +7,7 @@ from loramux_loadtests.compare.answer_log import Batch
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.summary import ComparisonSummary, summarize
-from tests.helpers.comparisons import PROMPTED, TUNED, comparison, row, rows
+from tests.helpers.comparisons import PROMPTED, TUNED, comparison, scored_answer, scored_answers
 
 PRICES = ComparisonPrices(default=TokenPrices(input=1, output=2), gpu_hour=3.6, training=0.5, month=0.5)
 BATCHES = {("warm", TUNED): [Batch(0.4, 4)] * 5, ("warm", PROMPTED): [Batch(0.8, 2)] * 5}  # others were cut off
@@ -16,7 +16,7 @@ BATCHES = {("warm", TUNED): [Batch(0.4, 4)] * 5, ("warm", PROMPTED): [Batch(0.8,
 def summary(
     tuned: Sequence[float], prompted: Sequence[float], prices: ComparisonPrices | None = None
 ) -> ComparisonSummary:
-    return summarize(comparison(count=20, prices=prices), rows(tuned, prompted), BATCHES)
+    return summarize(comparison(count=20, prices=prices), scored_answers(tuned, prompted), BATCHES)
 
 
 def test_the_difference_is_taken_item_by_item() -> None:
@@ -71,7 +71,7 @@ def test_costs_are_by_the_price_list_and_by_the_time_of_an_arms_batches() -> Non
 def test_the_interval_of_a_cost_by_time_follows_the_variance_of_its_batches() -> None:
     # Every answer has the same tokens: what varies is the machine.
     noisy = {**BATCHES, ("warm", TUNED): [Batch(seconds, 4) for seconds in (0.1, 0.9, 0.2, 0.7, 0.1)]}
-    last = summarize(comparison(count=20, prices=PRICES), rows([1] * 20, [0] * 20), noisy).passes[-1]
+    last = summarize(comparison(count=20, prices=PRICES), scored_answers([1] * 20, [0] * 20), noisy).passes[-1]
     low, estimate, high = last.arms[TUNED].costs["gpu_hour"]
     assert 20 * estimate == pytest.approx(3.6 * 2 / 3600)
     assert high - low > 0.5 * estimate
@@ -80,7 +80,7 @@ def test_the_interval_of_a_cost_by_time_follows_the_variance_of_its_batches() ->
 
 def test_a_few_batches_are_too_few_for_a_break_even() -> None:
     few = {key: batches[:4] for key, batches in BATCHES.items()}
-    last = summarize(comparison(count=20, prices=PRICES), rows([1] * 20, [0] * 20), few).passes[-1]
+    last = summarize(comparison(count=20, prices=PRICES), scored_answers([1] * 20, [0] * 20), few).passes[-1]
     assert (set(last.paid), set(last.arms[TUNED].costs)) == ({"price_list"}, {"price_list", "gpu_hour"})
 
 
@@ -97,7 +97,7 @@ def test_a_saving_that_is_not_shown_gives_no_break_even() -> None:
     # By its tokens the prompted arm costs 504 each time; the tuned one half of that, or half as much again.
     wild = [
         one if one.arm == PROMPTED else one.model_copy(update={"input_tokens": 748 if one.item % 2 else 248})
-        for one in rows([1] * 20, [0] * 20)
+        for one in scored_answers([1] * 20, [0] * 20)
     ]
     found = summarize(comparison(count=20, prices=PRICES), wild, {})
     low, estimate, high = found.passes[-1].paid["price_list"].requests
@@ -117,12 +117,12 @@ def test_an_arm_that_costs_more_never_pays() -> None:
 
 
 def test_arms_are_compared_on_the_items_that_all_of_them_answered() -> None:
-    mixed = [*rows([1, 0, 1], [1, 0, 0]), row(TUNED, 3)][::-1]
+    mixed = [*scored_answers([1, 0, 1], [1, 0, 0]), scored_answer(TUNED, 3)][::-1]
     assert summarize(comparison(), mixed, {}).passes[-1].items == 3
 
 
 def test_unscored_items_are_left_out_and_counted() -> None:
-    broken = rows([1, 1], [0, 0])
+    broken = scored_answers([1, 1], [0, 0])
     broken[0] = broken[0].model_copy(update={"scores": {}, "error": "judge: 500"})
     found = summarize(comparison(), broken, {})
     assert (found.passes[-1].items, found.unscored) == (1, 1)
@@ -131,15 +131,15 @@ def test_unscored_items_are_left_out_and_counted() -> None:
 
 
 def test_passes_are_separate_and_the_last_one_decides() -> None:
-    cold = [one.model_copy(update={"pass_": "cold", "ttft": 1.0}) for one in rows([0] * 4, [1] * 4)]
-    found = summarize(comparison(), [*cold, *rows([1] * 12, [0] * 12)], {})
+    cold = [one.model_copy(update={"pass_": "cold", "ttft": 1.0}) for one in scored_answers([0] * 4, [1] * 4)]
+    found = summarize(comparison(), [*cold, *scored_answers([1] * 12, [0] * 12)], {})
     assert [one.pass_ for one in found.passes] == ["cold", "warm"]
     assert found.passes[0].arms[TUNED].measured["ttft"] == (1, 1, 1)
     assert found.verdict == "better"
 
 
 def test_what_was_not_measured_is_none() -> None:
-    single = [one.model_copy(update={"tpot": None}) for one in rows([1] * 4, [0] * 4)]
+    single = [one.model_copy(update={"tpot": None}) for one in scored_answers([1] * 4, [0] * 4)]
     last = summarize(comparison(), single, {}).passes[-1]
     assert last.arms[TUNED].measured["tpot"] is None
     assert "tpot" not in last.ratios

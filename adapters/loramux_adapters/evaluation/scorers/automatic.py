@@ -1,4 +1,4 @@
-"""Choice of a scorer by what the expected answers look like."""
+"""Choice of a scorer by the form of the expected answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -18,7 +18,7 @@ class BaseScorer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def fit(self, expected: Iterable[str]) -> Self:  # noqa: ARG002 - labels need it
-        """Return the scorer with what it derives from the expected answers of all items."""
+        """Return the scorer fitted to the expected answers of all items, such as their labels."""
         return self
 
     def cache_key(self) -> dict[str, Any]:
