@@ -10,7 +10,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from loramux_adapters.finetuning.datasets.conversations import read_dataset
+from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.recipes.recipe import load_recipe
 from loramux_adapters.models import parse_adapter_name
 from loramux_loadtests.compare.plan import read_plan
