@@ -28,6 +28,13 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
         yield server
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    """A server for tests that leave it as it was."""
+    async with tiny_server(tmp_path_factory.mktemp("shared"), tiny_base) as server:
+        yield server
+
+
 async def metric(tiny: TinyServer, line: str) -> float:
     """Return the value of the metric with name and labels `line`, or 0."""
     page = (await tiny.http.get("/metrics")).text
@@ -202,11 +209,12 @@ async def test_a_list_of_prompts_is_one_request_with_the_tokens_of_all(tiny: Tin
     assert await metric(tiny, 'loramux_tokens_total{adapter="",route="base",type="output"}') == 15
 
 
-async def test_vllms_other_routes_are_not_served(tiny: TinyServer) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_vllms_other_routes_are_not_served(shared: TinyServer) -> None:
     for path in ("/invocations", "/scale_elastic_ep", "/v1/load_lora_adapter", "/inference/v1/generate", "/version",
                  "/v1/chat/completions/batch", "/server_info", "/sleep", "/docs"):  # fmt: skip
         for method in ("GET", "POST"):
-            answer = await tiny.http.request(method, path, json={})
+            answer = await shared.http.request(method, path, json={})
             assert answer.status_code == 404, path
             assert answer.json()["error"]["type"] == "invalid_request_error"
 
@@ -224,28 +232,32 @@ async def test_vllms_other_routes_are_not_served(tiny: TinyServer) -> None:
         (b"\xff\xfe", "body"),
     ],
 )  # fmt: skip
-async def test_an_invalid_body_is_a_400_with_the_field(tiny: TinyServer, body: bytes, field: str) -> None:
-    answer = await tiny.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_invalid_body_is_a_400_with_the_field(shared: TinyServer, body: bytes, field: str) -> None:
+    answer = await shared.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
     assert field in error["message"], error
 
 
-async def test_empty_messages_are_a_400(tiny: TinyServer) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_empty_messages_are_a_400(shared: TinyServer) -> None:
     with pytest.raises(openai.BadRequestError):
-        await tiny.client.chat.completions.create(model="tiny", messages=[])
+        await shared.client.chat.completions.create(model="tiny", messages=[])
 
 
-async def test_a_too_long_prompt_is_reported_as_such(tiny: TinyServer) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_too_long_prompt_is_reported_as_such(shared: TinyServer) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as caught:
-            await tiny.chat("tiny", "x" * 1000, stream=stream)
+            await shared.chat("tiny", "x" * 1000, stream=stream)
         assert caught.value.code == "context_length_exceeded"
 
 
-async def test_a_body_of_50_mb_is_refused(tiny: TinyServer) -> None:
-    answer = await tiny.http.post("/v1/chat/completions", content=b"x" * 50_000_000)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_body_of_50_mb_is_refused(shared: TinyServer) -> None:
+    answer = await shared.http.post("/v1/chat/completions", content=b"x" * 50_000_000)
     assert answer.status_code == 413
 
 
@@ -289,10 +301,11 @@ async def test_with_a_key_nothing_but_health_is_open(tiny_base: ResolvedBase, tm
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
 @pytest.mark.parametrize("text", [r"\ud800", r"\u0000", "x" * 100_000])
-async def test_unusual_text_is_never_an_internal_error(tiny: TinyServer, path: str, text: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_unusual_text_is_never_an_internal_error(shared: TinyServer, path: str, text: str) -> None:
     messages = '[{"role": "user", "content": "%s"}]' % text  # noqa: UP031 - braces everywhere
     body = f'{{"model": "tiny", "max_tokens": 4, "messages": {messages}, "prompt": "{text}", "input": "{text}"}}'
-    answer = await tiny.http.post(path, content=body.encode(), headers={"content-type": "application/json"})
+    answer = await shared.http.post(path, content=body.encode(), headers={"content-type": "application/json"})
     assert answer.status_code in (200, 400), answer.text
 
 

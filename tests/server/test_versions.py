@@ -26,6 +26,13 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
         yield server
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    """A server for tests that leave it as it was."""
+    async with tiny_server(tmp_path_factory.mktemp("shared"), tiny_base) as server:
+        yield server
+
+
 async def two_versions(tiny: TinyServer) -> tuple[VersionId, VersionId]:
     """An adapter with two versions, whose name points at the second."""
     first, second = await tiny.add(TONE, seed=1), await tiny.add(TONE, seed=2)
@@ -126,8 +133,9 @@ async def test_an_unusual_end_user_is_never_an_internal_error(tiny: TinyServer, 
 
 
 @pytest.mark.parametrize("body", [b"[]", b"7", b'"x"', b"null", b"{", b"\xff", b"[" * 50_000])
-async def test_a_body_that_is_not_an_object_is_a_400(tiny: TinyServer, body: bytes) -> None:
-    answer = await tiny.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_body_that_is_not_an_object_is_a_400(shared: TinyServer, body: bytes) -> None:
+    answer = await shared.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
 
 
