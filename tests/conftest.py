@@ -25,6 +25,10 @@ hypothesis.settings.register_profile("ci", deadline=None)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("ci")
 
+# rich takes a console's width from these once, when the console is made; pytest-xdist sets them for its workers.
+for variable in ("COLUMNS", "LINES"):
+    os.environ.pop(variable, None)
+
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "adapters" / "loramux_adapters" / "examples"
 EXAMPLE_NAMES = ("house-tone", "order-json", "support-intent")
