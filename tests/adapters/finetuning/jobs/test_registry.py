@@ -65,7 +65,7 @@ def test_a_full_queue_refuses_jobs(registry: JobRegistry) -> None:
     assert registry.counts()[JobState.VALIDATING_FILES] == 2
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(list(JobState)), max_size=8))
 def test_only_allowed_transitions_are_made(registry: JobRegistry, steps: list[JobState]) -> None:
     job = registry.create(new(), 1.0, 10**6)
