@@ -138,9 +138,9 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     base = resolve_base("demo", REPOSITORY / ".loramux", progress=print)
     suited = engine_defaults(machine, backend, demo=True) | FRONTEND_DEFAULTS
     arguments = engine_arguments(base.path, base.name, suited | {"max_loras": 2, "max_cpu_loras": 3})
-    shelf = open_storage(settings, base)
+    storage = open_storage(settings, base)
     async with vllm_engine(arguments) as engine:
-        server = await build_server(settings, shelf, engine, arguments)
+        server = await build_server(settings, storage, engine, arguments)
         await add_configured(server.adapter_service, settings, report_progress=print)
         listener, started = bind("127.0.0.1", 0), asyncio.Event()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -153,7 +153,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
             httpx.AsyncClient(base_url=url, timeout=120) as http,
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client,
         ):
-            yield RealServer(url, shelf.base, engine, server, client, http, folder)
+            yield RealServer(url, storage.base, engine, server, client, http, folder)
         life.stop()
         await living
     os.environ.clear()

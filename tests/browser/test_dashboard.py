@@ -62,7 +62,7 @@ COLUMNS = {
 }
 
 
-def told(group: dict[str, Any], path: str) -> Any:
+def value_at(group: dict[str, Any], path: str) -> Any:
     value: Any = group
     for name in path.split("."):
         value = None if value is None else value[name]
@@ -75,14 +75,14 @@ async def test_the_pages_numbers_are_those_of_the_api(looking: Looking) -> None:
         page, report = look.page, await look.usage(group_by="adapter", since=0)
         groups = {group["label"]["adapter"]: group for group in report["groups"]}
         shown = await names(page)
-        assert [name for name in shown if name in groups] == [name for name in groups if name]  # the dearest first
+        assert [name for name in shown if name in groups] == [name for name in groups if name]  # most expensive first
         assert sorted(shown) == sorted([*THREE, "unused"])
         for name, path in COLUMNS.items():
             unused = 0 if name == "requests" else None
-            expected = [told(groups[each], path) if each in groups else unused for each in shown]
+            expected = [value_at(groups[each], path) if each in groups else unused for each in shown]
             assert numbers(await column(page, name)) == pytest.approx(expected), name
             [base] = numbers(await column(page, name, "#base-row"))
-            assert base == pytest.approx(told(groups[""], path)), name
+            assert base == pytest.approx(value_at(groups[""], path)), name
         tiles = {"requests": report["total"]["requests"], "idle": report["engine"]["idle_usd"], "live": 0}
         tiles |= {mode: report["total"]["cost"][mode]["usd"] for mode in ("gpu_hour", "price_list")}
         for name, value in tiles.items():
@@ -110,7 +110,7 @@ async def test_the_charts_show_the_hours_of_the_api(looking: Looking) -> None:
             assert costs == pytest.approx([hour["cost"]["gpu_hour"]["usd"] for hour in hours])
         drawn = await look.page.evaluate("document.getElementById('ratios-chart').data[0].x")
         groups = (await look.usage(group_by="adapter", since=0))["groups"]
-        ratios = [told(group, "against_base.gpu_hour_cost_mean.ratio") for group in groups if group["against_base"]]
+        ratios = [value_at(group, "against_base.gpu_hour_cost_mean.ratio") for group in groups if group["against_base"]]
         assert drawn == pytest.approx(ratios[::-1])
         await expect(look.page.locator("#requests-summary")).to_contain_text("Total: base ")
         await nothing_was_wrong(look)

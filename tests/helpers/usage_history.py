@@ -18,15 +18,15 @@ def write_usage_history(
     database: sa.Engine, names: list[str], requests: int, hours: int = 6, *, priced: bool = True
 ) -> None:
     """Write `requests` of the base and of the adapters `names`; the first names are used most."""
-    book, now = LedgerRepository(database), time.time()
+    ledger, now = LedgerRepository(database), time.time()
     rows = _rows(names, requests, now - hours * HOUR, now, priced=priced)
     minutes = {
         int(now // 60) - back: EngineTime(60.0, 24.0, priced * 20 * 10**6, priced * 30 * 10**6)
         for back in range(hours * 60)
     }
-    book.write([], minutes)
+    ledger.write([], minutes)
     while batch := list(islice(rows, BATCH)):
-        book.write(batch, {})
+        ledger.write(batch, {})
 
 
 def _rows(names: list[str], requests: int, since: float, until: float, *, priced: bool) -> Iterator[dict[str, Any]]:
