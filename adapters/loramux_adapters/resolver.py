@@ -29,11 +29,11 @@ class TrafficSplit:
         upper_bounds = accumulate(version.weight / total for version in targets)
         return cls(tuple(version.id for version in targets), tuple(upper_bounds))
 
-    def pick(self, sticky: str | None) -> VersionId:
-        """Pick a version by the shares: always the same one for the same `sticky` key, at random for None."""
+    def pick(self, split_key: str | None) -> VersionId:
+        """Pick a version by the shares: always the same one for the same `split_key`, at random for None."""
         if len(self.versions) == 1:
             return self.versions[0]
-        point = random.random() if sticky is None else _unit_hash(f"{self.versions[0].name}\0{sticky}")  # noqa: S311
+        point = random.random() if split_key is None else _unit_hash(f"{self.versions[0].name}\0{split_key}")  # noqa: S311
         return self.versions[min(bisect_right(self.upper_bounds, point), len(self.versions) - 1)]
 
 
@@ -126,7 +126,7 @@ class AdapterResolver:
         """Return the version NAME@DIGEST in any state."""
         return self._versions.get(name)
 
-    def resolve(self, name: str, sticky: str | None = None) -> VersionId | None:
+    def resolve(self, name: str, split_key: str | None = None) -> VersionId | None:
         """Return the version that serves a request for `name` (bare, or NAME@DIGEST); None for an unknown name.
 
         Raises:
@@ -137,7 +137,7 @@ class AdapterResolver:
         if split is not None:
             if not split.versions:
                 raise _not_ready_error(self._adapters[name].versions, name)
-            return split.pick(sticky)
+            return split.pick(split_key)
         version = self._versions.get(name)
         if version is None:
             return None

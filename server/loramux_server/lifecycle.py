@@ -85,17 +85,17 @@ class _Server(uvicorn.Server):
 class Lifecycle:
     """Runs an application until a signal or the engine's failure.
 
-    `drain` is called once at the start of the shutdown: from then on the application must refuse new requests, while
+    `refuse_new_requests` is called once at the start of the shutdown: from then on the application must do so, while
     the socket still listens, so that clients get an error response.
     """
 
     app: ASGIApp
     listener: socket.socket
     is_engine_dead: Callable[[], bool]
-    drain: Callable[[], None]
+    refuse_new_requests: Callable[[], None]
     drain_seconds: float
-    _stop: asyncio.Event = field(default_factory=asyncio.Event)
-    _stops: int = 0
+    _stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    _stop_count: int = 0
 
     async def run(self, on_started: Callable[[], None]) -> int:
         """Serve; call `on_started` once connections are accepted; return the process's exit code."""
@@ -106,7 +106,7 @@ class Lifecycle:
             await asyncio.sleep(_POLL_SECONDS / 10)
         on_started()
         await self._wait_for_stop(serving)
-        self.drain()
+        self.refuse_new_requests()
         code = EXIT_ENGINE_DIED if self.is_engine_dead() else 0
         await self._wait_for_requests(server, _ERROR_RESPONSE_SECONDS if code else self.drain_seconds)
         code = EXIT_ENGINE_DIED if self.is_engine_dead() else code
@@ -122,20 +122,20 @@ class Lifecycle:
 
     def stop(self) -> None:
         """Shut down: on the first call after the open requests have finished, on the second immediately."""
-        self._stops += 1
-        self._stop.set()
+        self._stop_count += 1
+        self._stop_requested.set()
 
     async def _wait_for_stop(self, serving: asyncio.Task[None]) -> None:
-        while not self._stop.is_set() and not self.is_engine_dead() and not serving.done():
+        while not self._stop_requested.is_set() and not self.is_engine_dead() and not serving.done():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _POLL_SECONDS)
+                await asyncio.wait_for(self._stop_requested.wait(), _POLL_SECONDS)
 
     async def _wait_for_requests(self, server: uvicorn.Server, seconds: float) -> None:
         """Wait until no request is open, `seconds` have passed, `stop` was called twice, or the engine died."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         was_dead = self.is_engine_dead()
-        while server.server_state.tasks and loop.time() < deadline and self._stops < 2:
+        while server.server_state.tasks and loop.time() < deadline and self._stop_count < 2:
             if self.is_engine_dead() and not was_dead:
                 was_dead, deadline = True, min(deadline, loop.time() + _ERROR_RESPONSE_SECONDS)
             await asyncio.sleep(_POLL_SECONDS / 4)

@@ -48,19 +48,19 @@ class Run:
     route: Route
     started: float
     """Monotonic seconds."""
-    facts: RunStats | None = None
+    stats: RunStats | None = None
 
-    def finish(self, facts: RunStats) -> None:
+    def finish(self, stats: RunStats) -> None:
         """Store the measurements of the run, with times relative to `started`.
 
         Raises:
             RuntimeError: the run is already finished.
 
         """
-        if self.facts is not None:
+        if self.stats is not None:
             raise RuntimeError("The run is already finished.")
-        self.facts = facts.shifted(self.started - self.context.started)
-        self.context.settle()
+        self.stats = stats.shifted(self.started - self.context.started)
+        self.context.record_if_ended()
 
 
 @dataclass(eq=False, slots=True)
@@ -92,7 +92,7 @@ class RequestContext:
     _closing: tuple[int, Outcome, float] | None = None
 
     @property
-    def sticky(self) -> str | None:
+    def split_key(self) -> str | None:
         """Identity that stays on one version of a split: the end user, or else the API key."""
         if self.end_user or self.principal in (None, ANONYMOUS):
             return self.end_user
@@ -123,12 +123,12 @@ class RequestContext:
         if self._closing is not None:
             raise RuntimeError("The request is already closed.")
         self._closing = (status, outcome, time.monotonic() - self.started)
-        self.settle()
+        self.record_if_ended()
 
-    def settle(self) -> None:
+    def record_if_ended(self) -> None:
         """Emit the usage record if the response is closed and all runs are finished."""
-        facts = [run.facts for run in self._runs if run.facts is not None]
-        if self._closing is None or self.operation is None or len(facts) < len(self._runs):
+        stats = [run.stats for run in self._runs if run.stats is not None]
+        if self._closing is None or self.operation is None or len(stats) < len(self._runs):
             return
         status, outcome, duration = self._closing
         self.meter.record(
@@ -142,7 +142,7 @@ class RequestContext:
                 route=self._runs[0].route if self._runs else None,
                 started_at=self.started_at,
                 duration=duration,
-                stats=combine(facts),
+                stats=combine(stats),
                 cost_share=self.cost_share,
                 traceparent=self.traceparent,
             )

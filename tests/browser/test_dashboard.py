@@ -306,8 +306,8 @@ async def test_jobs_are_listed(looking: Looking) -> None:
             "created_at": 1_700_000_000,
         }
         ours = {"model": "ft:x", "step": 1, "steps": 4, "loss": 0.5, "validation_loss": None, "seconds_left": 9.4}
-        trial = {"verdict": "better", "gain": {"low": 0.4, "mean": 0.5, "high": 0.62}, "sentence": "It <b>is</b>."}
-        ours |= {"cost": {"price_list": 0.25, "gpu_hour": 0}, "trial": trial}
+        evaluation = {"verdict": "better", "gain": {"low": 0.4, "mean": 0.5, "high": 0.62}, "sentence": "It <b>is</b>."}
+        ours |= {"cost": {"price_list": 0.25, "gpu_hour": 0}, "evaluation": evaluation}
         other = job | {"id": "ftjob-0", "progress": 0.25, "loramux": ours}
         answer = {"object": "list", "data": [job, other], "has_more": False}
         await look.page.route("**/v1/fine_tuning/jobs*", lambda route: route.fulfill(json=answer))

@@ -39,7 +39,7 @@ class EngineUnderTest:
     base: BaseSpec
     folder: Path
 
-    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
         return VERSION
 
     def path(self, version: VersionId) -> Path:

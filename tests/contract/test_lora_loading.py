@@ -44,7 +44,7 @@ class Bench:
         self.requests._next_id = NUMBERS
         self.loader = EngineLoader(real.engine, self.requests, lambda _: None)
 
-    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
         return None
 
     def path(self, version: VersionId) -> Path:

@@ -79,12 +79,13 @@ async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real
     early = await ask(real, checkpoints[-1].fine_tuned_model_checkpoint)
     assert early.model == checkpoints[-1].fine_tuned_model_checkpoint
 
-    trial: Any = (job.model_extra or {})["loramux"]["trial"]
-    assert trial["questions"] == 12
+    evaluation: Any = (job.model_extra or {})["loramux"]["evaluation"]
+    assert evaluation["questions"] == 12
     assert (
-        trial["arms"]["adapter"]["scores"]["valid JSON"]["mean"] > trial["arms"]["base"]["scores"]["valid JSON"]["mean"]
+        evaluation["arms"]["adapter"]["scores"]["valid JSON"]["mean"]
+        > evaluation["arms"]["base"]["scores"]["valid JSON"]["mean"]
     )
-    assert any(event.message == trial["sentence"] for event in events)
+    assert any(event.message == evaluation["sentence"] for event in events)
 
     table, picture, comparison = [(await real.client.files.content(file)).content for file in job.result_files]
     assert table.startswith(b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")

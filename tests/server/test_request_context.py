@@ -124,7 +124,7 @@ def test_a_request_without_an_operation_creates_no_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("principal", "user", "sticky"),
+    ("principal", "user", "split_key"),
     [
         (None, None, None),
         (ANONYMOUS, None, None),  # everybody, who must not all end up on one side of a split
@@ -134,8 +134,8 @@ def test_a_request_without_an_operation_creates_no_record() -> None:
     ],
 )
 def test_a_split_gives_the_same_version_to_the_clients_user_or_else_to_the_keys_holder(
-    principal: Principal | None, user: str | None, sticky: str | None
+    principal: Principal | None, user: str | None, split_key: str | None
 ) -> None:
     request = chat(KeptMeter())
     request.principal, request.end_user = principal, user
-    assert request.sticky == sticky
+    assert request.split_key == split_key

@@ -144,7 +144,7 @@ def _succeeded(row: RequestRow) -> bool:
 
 
 def _downsample(values: Values) -> Values:
-    """At most POINTS_AT_MOST of the values, the first and the last among them."""
+    """At most MAX_POINTS of the values, the first and the last among them."""
     if len(values) <= MAX_POINTS:
         return values
     return np.asarray(values[np.linspace(0, len(values) - 1, MAX_POINTS).astype(int)])

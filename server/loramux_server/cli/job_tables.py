@@ -38,8 +38,8 @@ def job(job: JsonObject, url: str) -> None:
         "error": (job["error"] or {}).get("message", ""),
     }
     stdout.print(fact_table(facts))
-    if details["trial"]:
-        stdout.print(f"\n[bold]{escape(details['trial']['sentence'])}[/]")
+    if details["evaluation"]:
+        stdout.print(f"\n[bold]{escape(details['evaluation']['sentence'])}[/]")
     if job["status"] == "succeeded":
         stdout.print("\nTry it:\n")
         print(_curl_command(job["fine_tuned_model"], url))  # noqa: T201 - unwrapped, to be copied

@@ -16,7 +16,7 @@ from loramux_server.request_context import RequestContext, current_request
 class NameResolver(Protocol):
     """Resolves names to versions, from memory."""
 
-    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
         """Return the version for `name` (an alias or NAME@DIGEST), None for an unknown name.
 
         Raises:
@@ -87,7 +87,7 @@ class AdapterDirectory(Mapping[str, LoRARequest]):
     def _resolve(self, name: str, request: RequestContext) -> VersionId:
         """Resolve `name`; keep an error in the request context, because vLLM turns a KeyError into a plain 404."""
         try:
-            version = self._resolver.resolve(name, request.sticky)
+            version = self._resolver.resolve(name, request.split_key)
         except AdapterError as error:
             request.refusal = from_adapter_error(error)
             version = None

@@ -69,7 +69,7 @@ class ChargingMeter:
 
     def _charge_one(self, record: UsageRecord) -> None:
         try:
-            charge = self._price(record)
+            charge = self._charge_of(record)
             for sink in self._sinks:
                 sink.record_charge(record, charge)
         except Exception:  # an error in one request must not lose the records of the others
@@ -92,7 +92,7 @@ class ChargingMeter:
             await asyncio.sleep(CHARGE_INTERVAL_SECONDS)
             self.charge_ended()
 
-    def _price(self, record: UsageRecord) -> Charge:
+    def _charge_of(self, record: UsageRecord) -> Charge:
         stats, adapter = record.stats, record.route.adapter if record.route else None
         token_cost = self._prices.token_cost(adapter, stats.input_tokens, stats.cached_tokens, stats.output_tokens)
         return Charge(token_cost, record.cost_share.nanodollars, self._price_version)

@@ -106,7 +106,7 @@ def test_a_succeeded_job_is_shown_with_a_command_that_tries_it(capsys: pytest.Ca
         "hyperparameters": {"n_epochs": 1},
         "result_files": [],
         "error": None,
-        "loramux": details | {"model": "ft:a:b:c:d", "cost": {}, "trial": {"sentence": "Keep [prompting]."}},
+        "loramux": details | {"model": "ft:a:b:c:d", "cost": {}, "evaluation": {"sentence": "Keep [prompting]."}},
     }
     job_tables.job(job, "http://127.0.0.1:8000")
     output = capsys.readouterr().out

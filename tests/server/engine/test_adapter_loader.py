@@ -22,7 +22,7 @@ INTENT = VersionId(AdapterName("intent"), Digest("ba9876543210"))
 class Resolver:
     """A NameResolver in which every version has a folder."""
 
-    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
         return None
 
     def path(self, version: VersionId) -> Path:

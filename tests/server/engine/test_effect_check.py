@@ -22,7 +22,7 @@ TONE = VersionId(AdapterName("tone"), Digest("a" * 12))
 
 
 class Resolver:
-    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
         return None
 
     def path(self, version: VersionId) -> Path:

@@ -18,7 +18,7 @@ class Resolver:
     def __init__(self) -> None:
         self.alias = OLD
 
-    def resolve(self, name: str, sticky: str | None) -> VersionId | None:
+    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
         return {"tone": self.alias, str(OLD): OLD, str(NEW): NEW}.get(name)
 
     def path(self, version: VersionId) -> Path:

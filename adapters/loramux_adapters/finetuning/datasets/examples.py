@@ -13,9 +13,9 @@ class Example(TypedDict):
     completion: list[dict[str, str]]
 
 
-def examples_of(chats: list[Conversation]) -> list[Example]:
+def examples_of(conversations: list[Conversation]) -> list[Example]:
     """Return one example per assistant message to train on, with all messages before it as the prompt."""
-    return [example for conversation in chats for example in reversed([*iter_examples(conversation)])]
+    return [example for conversation in conversations for example in reversed([*iter_examples(conversation)])]
 
 
 def iter_examples(conversation: Conversation) -> Iterator[Example]:
@@ -25,6 +25,6 @@ def iter_examples(conversation: Conversation) -> Iterator[Example]:
     and all examples share the messages.
     """
     messages = [message.to_chat() for message in conversation.messages]
-    for turn in reversed(range(len(messages))):
-        if conversation.messages[turn].is_trained_on:
-            yield Example(prompt=messages[:turn], completion=[messages[turn]])
+    for position in reversed(range(len(messages))):
+        if conversation.messages[position].is_trained_on:
+            yield Example(prompt=messages[:position], completion=[messages[position]])

@@ -52,7 +52,7 @@ class JobRunner:
         try:
             await self._run(job, lock_fd)
         finally:
-            await asyncio.shield(asyncio.to_thread(self._stopped, job.id))
+            await asyncio.shield(asyncio.to_thread(self._report_stopped, job.id))
 
     async def _run(self, job: JobRecord, lock_fd: int) -> None:
         try:
@@ -107,7 +107,7 @@ class JobRunner:
             task.cancel()
             await _wait_until_done(task)
 
-    def _stopped(self, job: str) -> None:
+    def _report_stopped(self, job: str) -> None:
         try:
             record = self.registry.get(job)
             if record.state.has_ended:

@@ -36,7 +36,7 @@ class JobProgress(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def trial(self) -> dict[str, Any] | None:
-        """Deprecated name of `evaluation`, which clients and stored jobs still use."""
+        """Deprecated name of `evaluation`, for clients and stored jobs of earlier releases."""
         return self.evaluation
 
     @property

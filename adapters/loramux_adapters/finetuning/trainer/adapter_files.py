@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 
 from loramux_adapters.finetuning.trainer.signals import signals_ignored
 from loramux_adapters.fsync import fsync_path
-
-WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
 
 
 def write_adapter(model: Any, base_name: str, output: Path) -> int:

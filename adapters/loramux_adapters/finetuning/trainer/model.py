@@ -1,4 +1,4 @@
-"""Loads the base, adds the adapter, counts tokens, and writes the adapter's files."""
+"""Loads the base, adds the adapter, and counts tokens."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -45,7 +45,7 @@ const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(2);
 
 // The full sentence is long, so it is shown as a tooltip.
 function verdict(job) {
-  const evaluation = job.loramux?.trial;
+  const evaluation = job.loramux?.evaluation;
   if (!evaluation) return cell("td", DASH);
   const { low, mean, high } = evaluation.gain;
   const found = cell("td", `${evaluation.verdict}: ${signed(mean)} [${signed(low)}, ${signed(high)}]`);
