@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "structures.md").read_text(encoding="utf-8")
 LISTED = ("server/loramux_server", "adapters/loramux_adapters", "loadtests/loramux_loadtests", "loadtests/benchmarks")
 SCRIPTS = ("tools", "deploy")
-PROCESSES = {"api", "engine", "trainer", "command", "own"}
+PROCESSES = {"api", "scheduler", "worker", "trainer", "command", "standalone"}
 ENDPOINTS = {"admin/adapters", "v1/files", "v1/fine_tuning/jobs"}
 NO_LINE = {"__init__", "__main__"}
 
@@ -46,9 +46,14 @@ def lives() -> list[str]:
     return [line for block in blocks for line in block.splitlines()]
 
 
-def test_every_module_that_the_lives_mention_exists() -> None:
+def known_names() -> set[str]:
+    """Return the modules of all packages, and their folders."""
     known = {name for folder in LISTED for name in modules(folder)}
-    known |= {parent for name in known for parent in map(str, Path(name).parents)}
+    return known | {parent for name in known for parent in map(str, Path(name).parents)}
+
+
+def test_every_module_that_the_lives_mention_exists() -> None:
+    known = known_names()
     subjects = {line.split()[1] for line in lives()} - {"HTTP", "vLLM", "vLLM's"}
     mentioned = set(re.findall(r"(?<![\w/])[a-z]\w*(?:/\w+)+", "\n".join(lives()))) - ENDPOINTS
     assert len(mentioned) > 30
@@ -57,3 +62,15 @@ def test_every_module_that_the_lives_mention_exists() -> None:
 
 def test_every_line_of_the_lives_says_in_which_process_it_runs() -> None:
     assert {line.split()[0] for line in lives()} <= PROCESSES
+
+
+def exists(path: str) -> bool:
+    """Whether a path is a file or a folder of the repository, or of the server's package."""
+    return any((folder / path).exists() for folder in (ROOT, ROOT / "server" / "loramux_server"))
+
+
+def test_every_module_and_file_that_the_page_mentions_before_the_lives_exists() -> None:
+    opening = TEXT.partition("\n## The life of a request\n")[0]
+    mentioned = set(re.findall(r"`([a-z]\w*(?:/\w+)+(?:\.\w+)?)`", opening)) - {"cli/NAME"}
+    assert len(mentioned) > 20
+    assert {path for path in mentioned - known_names() if not exists(path)} == set()
