@@ -1,4 +1,4 @@
-"""The rules that keep the rooms apart (docs/structures.md), checked on the source itself."""
+"""The rules that keep the packages apart (docs/structures.md), checked on the source itself."""
 
 import ast
 import sys
@@ -45,8 +45,8 @@ class Module:
     def uses(self, *libraries: str) -> bool:
         return any(_within(imported, library) for imported in self.imports for library in libraries)
 
-    def is_in(self, *rooms: str) -> bool:
-        return any(_within(self.name, room) for room in rooms)
+    def is_in(self, *packages: str) -> bool:
+        return any(_within(self.name, package) for package in packages)
 
 
 def _within(name: str, parent: str) -> bool:
@@ -78,7 +78,7 @@ def modules() -> list[Module]:
 
 
 def importers(modules: list[Module], *libraries: str, besides: tuple[str, ...] = ()) -> list[str]:
-    """Return the names of the modules that import one of `libraries`, other than those in the rooms `besides`."""
+    """Return the names of the modules that import one of `libraries`, other than those in the packages `besides`."""
     return [module.name for module in modules if module.uses(*libraries) and not module.is_in(*besides)]
 
 
@@ -137,11 +137,11 @@ def test_the_server_does_not_need_the_load_tests(modules: list[Module]) -> None:
     assert importers(server, "loramux_loadtests", besides=("loramux_server.cli",)) == []
 
 
-def test_only_the_engines_room_imports_vllm(modules: list[Module]) -> None:
+def test_only_the_engine_package_imports_vllm(modules: list[Module]) -> None:
     assert importers(modules, "vllm", besides=("loramux_server.engine",)) == []
 
 
-def test_only_the_engines_room_and_the_trainer_import_torch_and_transformers(modules: list[Module]) -> None:
+def test_only_the_engine_package_and_the_trainer_import_torch_and_transformers(modules: list[Module]) -> None:
     assert importers(modules, "torch", "transformers", besides=("loramux_server.engine", TRAINER)) == []
 
 
@@ -189,7 +189,7 @@ def test_the_machines_description_needs_only_the_standard_library(modules: list[
 
 
 def _module(folder: Path, source: str) -> list[Module]:
-    (folder / "room.py").write_text(source)
+    (folder / "module.py").write_text(source)
     return list(_read(folder))
 
 
@@ -205,9 +205,9 @@ def _module(folder: Path, source: str) -> list[Module]:
     ],
 )
 def test_a_forbidden_import_is_caught_however_it_is_written(tmp_path: Path, source: str) -> None:
-    room = f"{tmp_path.name}.room"
-    assert importers(_module(tmp_path, source), "vllm") == [room]
-    assert importers(_module(tmp_path, source), "vllm", besides=(room,)) == []
+    module = f"{tmp_path.name}.module"
+    assert importers(_module(tmp_path, source), "vllm") == [module]
+    assert importers(_module(tmp_path, source), "vllm", besides=(module,)) == []
 
 
 def test_a_name_that_only_begins_alike_is_not_caught(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_name_that_is_imported_from_a_package_counts_as_its_module(tmp_path: P
 
 @pytest.mark.parametrize("source", ["from . import api", "from .api import models", "from .api.models import Router"])
 def test_a_relative_import_counts_as_what_it_means(tmp_path: Path, source: str) -> None:
-    assert importers(_module(tmp_path, source), f"{tmp_path.name}.api") == [f"{tmp_path.name}.room"]
+    assert importers(_module(tmp_path, source), f"{tmp_path.name}.api") == [f"{tmp_path.name}.module"]
 
 
 @pytest.mark.parametrize(
