@@ -4,12 +4,15 @@ import logging
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from typer.main import get_command
 
+from loramux_server.cli.main import main
 from loramux_server.settings import Settings, SettingsError, load_settings
 
 
@@ -90,6 +93,18 @@ def test_an_empty_variable_is_ignored() -> None:
 
 def test_variables_of_other_programs_and_of_the_setup_script_are_ignored() -> None:
     load_settings(environ={"LORAMUX_BACKEND": "cpu", "LORAMUXER": "x", "PATH": "/bin", "PORT": "1"})
+
+
+def variables_of(command: Any) -> set[str]:
+    """Return the environment variables that a command and its subcommands read."""
+    own = {str(parameter.envvar) for parameter in command.params if parameter.envvar}
+    return own.union(*map(variables_of, getattr(command, "commands", {}).values()))
+
+
+def test_variables_of_the_commands_are_ignored() -> None:
+    names = variables_of(get_command(main))
+    assert {"LORAMUX_CLI_URL", "LORAMUX_ARM_API_KEYS"} <= names
+    load_settings(environ=dict.fromkeys(names, "x"))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,14 @@ from loramux_server.settings.schema import PREFIX, Settings, TrainingSettings
 DEFAULT_FILE = Path("loramux.yaml")
 # Read by the setup script, by `load_settings` itself, and by the commands that talk to a server.
 _NOT_SETTINGS = frozenset(
-    {"LORAMUX_BACKEND", "LORAMUX_CONFIG", "LORAMUX_CLI_URL", "LORAMUX_CLI_API_KEY", "LORAMUX_JUDGE_API_KEY"}
+    {
+        "LORAMUX_BACKEND",
+        "LORAMUX_CONFIG",
+        "LORAMUX_CLI_URL",
+        "LORAMUX_CLI_API_KEY",
+        "LORAMUX_JUDGE_API_KEY",
+        "LORAMUX_ARM_API_KEYS",
+    }
 )
 
 
