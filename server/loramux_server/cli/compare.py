@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from loramux_server.cli.api_client import DEFAULT_URL, ApiKey, Url
-from loramux_server.cli.console import fail
+from loramux_server.cli.console import fail, stderr
 
 
 class Passes(StrEnum):
@@ -51,9 +51,10 @@ def compare(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Limit to N items.")] = None,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", "--at-once", min=1, max=1024, help="Maximum concurrent requests.")
-    ] = 4,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Maximum concurrent requests.")] = 4,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, max=1024, hidden=True, help="Deprecated name of --concurrency.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for request order.")] = 0,
     base: Annotated[
         str | None, typer.Option(help="Name of the base model on the server.", show_default="from /v1/models")
@@ -107,6 +108,8 @@ def compare(
     from loramux_loadtests.compare.runner import RunSettings, parse_passes
     from loramux_loadtests.compare.session import compare_all
 
+    if at_once is not None:
+        stderr.print("--at-once is deprecated: use --concurrency instead", style="yellow")
     options = CompareOptions(
         url=url,
         api_key=api_key,
@@ -122,7 +125,7 @@ def compare(
         output=output,
         conditions=condition or (),
         judge_key=judge_api_key,
-        settings=RunSettings(parse_passes(passes), concurrency, seed),
+        settings=RunSettings(parse_passes(passes), at_once or concurrency, seed),
     )
     code, reports = compare_all(sources, options)
     try:

@@ -108,6 +108,12 @@ def test_an_invalid_option_exits_with_2(run: Run, tmp_path: Path, options: list[
     assert (code, reason in output) == (2, True), output
 
 
+def test_the_old_name_of_concurrency_still_works_with_a_warning(run: Run, tmp_path: Path) -> None:
+    code, output = run(str(write_example(tmp_path)), "--at-once", "2")
+    assert (code, "--at-once is deprecated: use --concurrency instead" in output) == (0, True), output
+    assert '"concurrency": 2' in (tmp_path / "comparisons" / "lights" / "report.json").read_text()
+
+
 def test_a_missing_model_exits_with_2_and_the_next_run_resumes(
     run: Run, lights: TrafficLightServer, tmp_path: Path
 ) -> None:
@@ -146,7 +152,7 @@ def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: Traf
     mine.write_text("def mine(answer, expected):\n    return answer != expected\n")
     assert "“b” is worse by 0.50" in run(data, *arms)[1]
     assert len(lights.requests) == 24
-    code, output = run(data, *arms, "--at-once", "8")
+    code, output = run(data, *arms, "--concurrency", "8")
     assert (code, "another comparison" in output) == (2, True)
 
 
