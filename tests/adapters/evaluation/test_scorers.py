@@ -110,6 +110,11 @@ def test_field_f1_counts_leaf_values_with_their_paths(answer: str, f1: float) ->
     assert JsonScorer(type="json").score(answer, wanted)["field F1"] == pytest.approx(f1)
 
 
+def test_a_deeply_nested_answer_is_scored() -> None:
+    answer = '{"a": ' + "[" * 800 + "1" + "]" * 800 + "}"
+    assert JsonScorer(type="json").score(answer, '{"a": 1}') == {"correct": 0, "valid": 1, "fields": 0, "field F1": 0}
+
+
 def test_an_expected_answer_that_is_not_an_object_is_an_error() -> None:
     with pytest.raises(ScoringError, match="not a JSON object"):
         JSON.score("{}", "[]")

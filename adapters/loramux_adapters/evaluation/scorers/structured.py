@@ -51,13 +51,19 @@ class JsonScorer(BaseScorer):
         return value if fits else None
 
 
-def _leaf_values(value: object, path: str = "") -> Counter[tuple[str, str]]:
+def _leaf_values(document: object) -> Counter[tuple[str, str]]:
     """Count all leaf values by their paths; positions in a list are not distinguished."""
-    if isinstance(value, dict):
-        return sum((_leaf_values(child, f"{path}.{key}") for key, child in value.items()), Counter())
-    if isinstance(value, list):
-        return sum((_leaf_values(child, f"{path}[]") for child in value), Counter())
-    return Counter([(path, json.dumps(value))])
+    leaves: Counter[tuple[str, str]] = Counter()
+    pending = [("", document)]
+    while pending:  # not recursive: a model may nest an answer as deeply as the JSON parser allows
+        path, value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend((f"{path}.{key}", child) for key, child in value.items())
+        elif isinstance(value, list):
+            pending.extend((f"{path}[]", child) for child in value)
+        else:
+            leaves[path, json.dumps(value)] += 1
+    return leaves
 
 
 def _f1(found: Counter[tuple[str, str]], wanted: Counter[tuple[str, str]]) -> float:
