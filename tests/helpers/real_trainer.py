@@ -3,13 +3,13 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from loramux_adapters.finetuning.events import TrainerEvent, parse_event
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.finetuning.trainer_process import TRAINER_COMMAND, TrainerLauncher
+from loramux_adapters.finetuning.trainer_process import LOG_FILE, TRAINER_COMMAND, TrainerLauncher
 from loramux_adapters.finetuning.training_run import TrainingRun
 from tests.helpers.tiny_base import make_base
 
@@ -74,24 +74,27 @@ async def _events(run: TrainingRun, limit: int | None = None) -> list[TrainerEve
 
 
 def start(run: TrainingRun, command: Sequence[str] = TRAINER_COMMAND) -> "subprocess.Popen[str]":
-    """Start a trainer process whose pipes the test handles itself."""
+    """Start a trainer process whose pipes the test handles itself; its standard error goes to a log."""
     run_file = _work_folder(run) / "run.json"
     run.write(run_file)
-    return subprocess.Popen(
-        [*command, str(run_file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with run_file.with_name(LOG_FILE).open("w") as log:
+        return subprocess.Popen(
+            [*command, str(run_file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
 
 
-def wait_for(event: str, lines: Iterable[str] | None) -> None:
+def wait_for(event: str, child: "subprocess.Popen[str]") -> None:
     """Read the trainer's output until an event of this kind."""
-    for line in lines or ():
+    for line in child.stdout or ():
         if parse_event(line).event == event:
             return
-    raise AssertionError(f"the trainer exited without the event {event!r}")
+    *_, run_file = child.args if isinstance(child.args, list) else ()
+    log = Path(run_file).with_name(LOG_FILE).read_text()
+    raise AssertionError(f"the trainer exited with code {child.wait()} without the event {event!r}:\n{log[-2000:]}")
 
 
 def _work_folder(run: TrainingRun) -> Path:

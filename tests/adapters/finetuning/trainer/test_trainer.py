@@ -131,7 +131,7 @@ def test_an_interrupt_leaves_existing_files_and_nothing_else(folder: Path) -> No
     output.mkdir()
     (output / "adapter_config.json").write_text("old")
     with start(training_run(folder, "interrupted", recipe=with_epochs(1000))) as child:
-        wait_for("step", child.stdout)
+        wait_for("step", child)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
     assert child.returncode == 130
@@ -260,7 +260,7 @@ def test_a_training_that_was_killed_after_its_last_step_only_writes_its_result(
 
 def test_an_interrupted_trainer_exits_without_finishing_its_step(folder: Path) -> None:
     with start(endless(folder, "interrupted-kept")) as child:
-        wait_for("step", child.stdout)
+        wait_for("step", child)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
     assert child.returncode == 130
@@ -269,7 +269,7 @@ def test_an_interrupted_trainer_exits_without_finishing_its_step(folder: Path) -
 def test_two_trainers_never_share_a_state(folder: Path) -> None:
     again = endless(folder, "shared")
     with start(again) as child:
-        wait_for("started", child.stdout)
+        wait_for("started", child)
         with pytest.raises(TrainingError, match="another trainer is running this training"):
             train(again)
         child.kill()
@@ -285,7 +285,7 @@ def test_without_a_recipe_one_is_chosen_by_the_data(folder: Path) -> None:
 def test_a_training_that_is_asked_to_pause_saves_its_last_step(folder: Path) -> None:
     again = endless(folder, "paused")
     with start(again) as child:
-        wait_for("step", child.stdout)
+        wait_for("step", child)
         child.terminate()
         events = [parse_event(line) for line in child.stdout or ()]
     assert child.returncode == 0
@@ -300,7 +300,7 @@ def test_a_training_that_is_asked_to_pause_saves_its_last_step(folder: Path) -> 
 def test_two_sigterms_lose_no_step(folder: Path) -> None:
     """A service manager signals the parent, which signals the trainer, and the trainer itself."""
     with start(endless(folder, "two-signals")) as child:
-        wait_for("step", child.stdout)
+        wait_for("step", child)
         child.terminate()
         child.terminate()
         events = [parse_event(line) for line in child.stdout or ()]
@@ -317,7 +317,7 @@ def test_a_full_disk_is_reported_and_is_not_a_crash(folder: Path) -> None:
 
 def test_a_training_pauses_when_its_parent_dies(folder: Path) -> None:
     with start(endless(folder, "orphan")) as child:
-        wait_for("step", child.stdout)
+        wait_for("step", child)
         assert child.stdin is not None
         child.stdin.close()
         events = [parse_event(line) for line in child.stdout or ()]
@@ -327,7 +327,7 @@ def test_a_training_pauses_when_its_parent_dies(folder: Path) -> None:
 def test_a_training_whose_events_are_no_longer_read_saves_and_exits(folder: Path) -> None:
     with start(endless(folder, "unread", save_seconds=3600.0)) as child:
         assert child.stdout is not None
-        wait_for("step", child.stdout)
+        wait_for("step", child)
         child.stdout.close()
         assert child.wait(60) == 0
     assert [path.name for path in (folder / "unread-state").iterdir()] != []
