@@ -92,8 +92,8 @@ def wait_for(event: str, child: "subprocess.Popen[str]") -> None:
     for line in child.stdout or ():
         if parse_event(line).event == event:
             return
-    *_, run_file = child.args if isinstance(child.args, list) else ()
-    log = Path(run_file).with_name(LOG_FILE).read_text()
+    assert isinstance(child.args, list)
+    log = Path(child.args[-1]).with_name(LOG_FILE).read_text()
     raise AssertionError(f"the trainer exited with code {child.wait()} without the event {event!r}:\n{log[-2000:]}")
 
 
