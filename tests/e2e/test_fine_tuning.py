@@ -102,7 +102,7 @@ async def test_a_cancelled_job_ends_within_seconds_and_its_file_can_go(real: Rea
     file = await uploaded(real, 0, 40)
     jobs = real.client.fine_tuning.jobs
     job = await jobs.create(model=real.base.name, training_file=file)
-    with pytest.raises(openai.ConflictError, match="has not ended needs the file"):
+    with pytest.raises(openai.ConflictError, match="An unfinished job needs the file"):
         await real.client.files.delete(file)
     async with asyncio.timeout(120):
         while (await jobs.retrieve(job.id)).status != "running":  # noqa: ASYNC110 - as a client would

@@ -79,4 +79,4 @@ async def test_an_unknown_route_is_reported_before_the_load(real: RealServer, tm
         "title: Mine\narrivals: {process: poisson, rate: 1}\nmix: {names: [support-intnt]}\nrequests: 5\n"
     )
     code, output = await loramux(real, "loadtest", "run", scenario, "--output", tmp_path)
-    assert (code, "no route support-intnt" in output, "support-intent" in output) == (2, True, True), output
+    assert (code, "no model support-intnt" in output, "support-intent" in output) == (2, True, True), output
