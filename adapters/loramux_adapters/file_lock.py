@@ -18,11 +18,12 @@ class FileLock:
     """A lock on the file `path`, which is created if need be, or on the existing folder `path` with `folder`.
 
     Like `threading.Lock`, it is acquired and released by its methods or by `with`; it is not reentrant. Several holders
-    may have a `shared` lock, but only one an exclusive one.
+    may have a `shared` lock, but only one an exclusive one. A symbolic link is an error unless `follow_links`.
     """
 
-    def __init__(self, path: Path, *, folder: bool = False, shared: bool = False) -> None:
-        self._path, self._flags, self._shared = path, _OPEN_FOLDER if folder else _OPEN_FILE, shared
+    def __init__(self, path: Path, *, folder: bool = False, shared: bool = False, follow_links: bool = True) -> None:
+        flags = _OPEN_FOLDER if folder else _OPEN_FILE
+        self._path, self._flags, self._shared = path, flags if follow_links else flags | os.O_NOFOLLOW, shared
         self._descriptor: int | None = None
 
     @property

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 
 
-def fsync_path(path: Path) -> None:
+def fsync_path(path: Path, *, follow_links: bool = True) -> None:
     """Flush a file, or the entries of a folder, to the disk.
 
     Raises:
-        OSError: the path can't be opened, or the disk failed.
+        OSError: the path can't be opened (a symbolic link can't, unless `follow_links`), or the disk failed.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    descriptor = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
     finally:

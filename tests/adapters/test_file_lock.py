@@ -119,3 +119,14 @@ def test_an_open_file_can_be_locked_until_it_is_closed(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "file")
     with pytest.raises(FileNotFoundError):
         is_locked(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_link_is_followed_unless_that_is_refused(tmp_path: Path, *, folder: bool) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir() if folder else target.touch()
+    link.symlink_to(target)
+    with FileLock(link, folder=folder):
+        assert not FileLock(target, folder=folder).acquire(blocking=False)
+    with pytest.raises(OSError, match=r"symbolic link|Not a directory"):
+        FileLock(link, folder=folder, follow_links=False).acquire()

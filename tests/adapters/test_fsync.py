@@ -22,3 +22,11 @@ def test_files_and_folders_are_flushed_and_their_descriptors_closed(
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         fsync_path(tmp_path / "missing")
+
+
+def test_a_link_is_followed_unless_that_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "target").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    fsync_path(tmp_path / "link")
+    with pytest.raises(OSError, match="symbolic link"):
+        fsync_path(tmp_path / "link", follow_links=False)

@@ -67,22 +67,22 @@ class VersionStore:
             (staged / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
             for name in (*ADAPTER_FILES, MANIFEST_FILE):
                 (staged / name).chmod(0o444)
-                fsync_path(staged / name)
-            fsync_path(staged)
+                fsync_path(staged / name, follow_links=False)
+            fsync_path(staged, follow_links=False)
             try:
                 staged.rename(target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 self._repair(staged, manifest.digest)
-            fsync_path(self._versions)
+            fsync_path(self._versions, follow_links=False)
         return target
 
     def remove(self, digest: str) -> None:
         """Remove the version of the full SHA-256 `digest`, if it exists; a crash leaves it complete or absent."""
         with self.staging() as aside, suppress(FileNotFoundError):
             self.path(digest).rename(aside / "removed")
-            fsync_path(self._versions)
+            fsync_path(self._versions, follow_links=False)
 
     def path(self, digest: str) -> Path:
         """Return the folder of the version of the full SHA-256 `digest`, which need not exist.
@@ -130,7 +130,7 @@ class VersionStore:
         registry that shares the store may refer to them.
         """
         removed = 0
-        with _store_errors("cleaned up"), FileLock(self._staging, folder=True):
+        with _store_errors("cleaned up"), FileLock(self._staging, folder=True, follow_links=False):
             for folder in self._staging.iterdir():
                 with suppress(OSError):
                     removed += self._remove_if_abandoned(folder)
@@ -138,7 +138,7 @@ class VersionStore:
 
     @staticmethod
     def _remove_if_abandoned(folder: Path) -> bool:
-        lock = FileLock(folder, folder=True)
+        lock = FileLock(folder, folder=True, follow_links=False)
         if not lock.acquire(blocking=False):
             return False
         with lock:
@@ -148,9 +148,11 @@ class VersionStore:
     @contextmanager
     def _locked_staging(self) -> Iterator[Path]:
         """Create a staging folder and hold its lock, which `clean_staging` takes as a sign that it is in use."""
-        with FileLock(self._staging, folder=True):  # no clean-up between creating the folder and locking it
+        with FileLock(
+            self._staging, folder=True, follow_links=False
+        ):  # no clean-up between creating the folder and locking it
             folder = Path(tempfile.mkdtemp(dir=self._staging))
-            lock = FileLock(folder, folder=True)
+            lock = FileLock(folder, folder=True, follow_links=False)
             lock.acquire()
         with lock:
             yield folder
