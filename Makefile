@@ -25,7 +25,7 @@ test: dev ## install everything and run all the tests: those without an engine f
 	$(BIN)/python -m pytest -m engine $(ARGS)
 
 test-fast: dev ## run the quick unit tests, in about a minute on two cores; ARGS="-k keys" for some of them
-	$(BIN)/python -m pytest -m "not engine and not slow" --hypothesis-profile=dev -n logical --maxprocesses=4 --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not engine and not slow" --hypothesis-profile=dev -n 4 --dist=worksteal $(ARGS)
 
 lint: dev ## check style, format and types
 	$(BIN)/ruff check .

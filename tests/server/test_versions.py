@@ -73,6 +73,7 @@ async def test_promotions_and_rollbacks_under_load_fail_no_request_and_mix_no_an
     assert service.resolver.resolve(TONE) == second
 
 
+@pytest.mark.slow
 async def test_a_canary_gets_its_share_and_each_user_one_version(tiny: TinyServer) -> None:
     first, second = await two_versions(tiny)
     await tiny.server.adapter_service.set_alias(TONE, {first.digest: 1, second.digest: 1}, actor="test")

@@ -107,6 +107,7 @@ def test_a_server_that_answers_no_request_is_a_failure(tmp_path: Path) -> None:
     assert "20 http 500" in (tmp_path / "out" / "load-trial.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_two_servers_are_compared_in_one_report_with_the_same_load(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url, in_a_thread(FakeServer(delay=lambda _: 0.05)) as other:

@@ -22,6 +22,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[ServerSetup]:
     return setups
 
 
+@pytest.mark.slow
 async def test_a_start_with_many_adapters_is_compared_with_one_with_few(
     tmp_path: Path, fakes: list[ServerSetup]
 ) -> None:
@@ -40,6 +41,7 @@ async def test_a_start_with_many_adapters_is_compared_with_one_with_few(
     assert all(setup.environment["LORAMUX_PROOF"] == "false" for setup in fakes)
 
 
+@pytest.mark.slow
 async def test_a_list_that_lacks_adapters_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def register_but_one(url: str, adapters: Mapping[str, Path], concurrency: int) -> None:
         await register_adapters(url, dict(list(adapters.items())[1:]), concurrency)

@@ -37,6 +37,7 @@ async def test_a_closed_loop_asks_for_the_models_in_turn_and_keeps_its_streams_b
     assert 0 < rate < 4 * STREAMS * churn.TOKENS / (4 * 0.002)
 
 
+@pytest.mark.slow
 async def test_every_server_is_measured_in_every_round_and_loramux_has_the_goal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from loramux_loadtests.servers import ServerSetup, ServerSpec
 from tests.helpers.fake_openai_process import fake_spec, small_base
 
 
+@pytest.mark.slow
 async def test_serving_is_measured_with_a_job_and_without_for_each_priority(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

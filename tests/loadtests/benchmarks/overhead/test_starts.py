@@ -43,6 +43,7 @@ def setup(tmp_path: Path) -> ServerSetup:
     return ServerSetup(base, {"tone": Path("/tone")}, {}, {})
 
 
+@pytest.mark.slow
 async def test_second_starts_are_measured_in_turn_after_a_first_that_does_not_count(
     tmp_path: Path, fakes: Fakes, setup: ServerSetup
 ) -> None:
@@ -56,6 +57,7 @@ async def test_second_starts_are_measured_in_turn_after_a_first_that_does_not_co
     assert list(ratio.spread[1:]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 async def test_a_start_with_many_adapters_is_compared_with_one_with_few(
     tmp_path: Path, fakes: Fakes, setup: ServerSetup
 ) -> None:

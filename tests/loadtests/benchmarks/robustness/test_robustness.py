@@ -36,6 +36,7 @@ async def survey(tmp_path: Path, cases: Mapping[str, RobustnessCase]) -> Benchma
         return await measure_robustness(ServerSetup(small_base(tmp_path), {}, {}, {}), tmp_path, progress, cases=cases)
 
 
+@pytest.mark.slow
 async def test_served_bad_adapters_and_affected_requests_are_counted(tmp_path: Path, started: list[str]) -> None:
     tried = {name: all_cases()[name] for name in ("NaN weights", "DoRA", "one NaN")}
     report = await survey(tmp_path, tried)

@@ -91,12 +91,12 @@ async def test_a_version_without_effect_is_rejected_listed_and_never_served(tiny
 
 async def test_promotion_split_rollback_and_their_audit_trail(tiny: TinyServer) -> None:
     old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
-    targets = [{"version": old, "weight": 95}, {"version": digest(new), "weight": 5}]
+    targets = [{"version": old, "weight": 60}, {"version": digest(new), "weight": 40}]
     split = (await tiny.http.put("/admin/adapters/team/tone/alias", json={"targets": targets})).json()
-    assert [version["weight"] for version in split["versions"]] == [95, 5]
-    served = {(await tiny.chat("team/tone", user=f"u{number}")).model for number in range(60)}
+    assert [version["weight"] for version in split["versions"]] == [60, 40]
+    served = {(await tiny.chat("team/tone", user=f"u{number}")).model for number in range(12)}
     assert served == {old, new}
-    assert len({(await tiny.chat("team/tone", user="u7")).model for _ in range(10)}) == 1
+    assert len({(await tiny.chat("team/tone", user="u7")).model for _ in range(3)}) == 1
     back = (await tiny.http.post("/admin/adapters/team/tone/rollback")).json()
     assert [version["weight"] for version in back["versions"]] == [0, 1]
     await tiny.http.post("/admin/adapters/team/tone/rollback")
