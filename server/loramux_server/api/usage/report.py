@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
 
 from loramux_server.api.usage.schemas import COST_MODES, Engine, Group, Training, UsageReport
+from loramux_server.metering.fixed_costs import FixedCosts, FixedCostSource
 from loramux_server.metering.ledger.labels import LABEL_COLUMNS, GroupBy, Label
 from loramux_server.metering.ledger.reader import LedgerReader, UsageTotals
 from loramux_server.metering.ledger.time_range import TimeRange, format_time
@@ -26,27 +26,13 @@ class GroupOrder(StrEnum):
     LABEL = "label"
 
 
-class FixedCosts(Protocol):
-    """Fixed costs of all adapters at one time."""
-
-    def fixed_cost(self, adapter: str, mode: str) -> Decimal:
-        """Return the cost of training the adapter and storing it for a month, in nano-dollars; one of COST_MODES."""
-
-
-class FixedCostReader(Protocol):
-    """Source of fixed costs."""
-
-    def read(self) -> FixedCosts:
-        """Read the fixed costs; blocks on the database."""
-
-
 @dataclass(frozen=True)
 class UsageSources:
     """Sources of a usage report."""
 
     ledger: LedgerReader
     training_costs: TrainingCosts
-    fixed_costs: FixedCostReader
+    fixed_costs: FixedCostSource
 
 
 @dataclass(frozen=True)
