@@ -1,7 +1,8 @@
-"""Tasks that run to their end although the request that started them was cancelled."""
+"""Tasks that run next to others: to their end though their caller is cancelled, or for as long as a context lasts."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,3 +36,15 @@ class BackgroundTasks:
             _, remaining = await asyncio.wait(self._tasks, timeout=timeout)
             for task in remaining:
                 task.cancel()
+
+
+@asynccontextmanager
+async def running_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` while the context is active; on exit, cancel it and wait until it has ended."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

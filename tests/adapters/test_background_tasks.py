@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from loramux_adapters.background_tasks import BackgroundTasks
+from loramux_adapters.background_tasks import BackgroundTasks, running_task
 
 
 async def test_work_is_completed_although_its_caller_is_cancelled() -> None:
@@ -51,3 +51,19 @@ async def test_closing_cancels_the_tasks_that_do_not_end_in_time() -> None:
     assert not ending.cancelled()
     assert stuck.cancelled()
     await tasks.close(timeout=0.01)
+
+
+async def test_a_running_task_ends_with_its_context() -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        try:
+            steps.append("started")
+            await asyncio.Event().wait()
+        finally:
+            steps.append("ended")
+
+    async with running_task(work()):
+        await asyncio.sleep(0)
+        assert steps == ["started"]
+    assert steps == ["started", "ended"]

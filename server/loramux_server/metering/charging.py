@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
+from loramux_adapters.background_tasks import running_task
 from loramux_server.metering.cost_allocation import CostShare, EngineCostAllocator, EngineTime, ProcessedTokens
 from loramux_server.metering.pricing import Prices
 from loramux_server.metering.usage_record import Charge, Route, UsageRecord
@@ -78,13 +79,10 @@ class ChargingMeter:
     @asynccontextmanager
     async def charging(self) -> AsyncIterator[None]:
         """Charge periodically while the context is active, and once on exit."""
-        task = asyncio.create_task(self._charge_periodically())
         try:
-            yield
+            async with running_task(self._charge_periodically()):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             self.charge_ended()
 
     async def _charge_periodically(self) -> None:

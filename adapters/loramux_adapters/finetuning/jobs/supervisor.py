@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from loramux_adapters.background_tasks import running_task
 from loramux_adapters.finetuning.jobs.errors import JobNotFound
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
 from loramux_adapters.finetuning.jobs.trainer_lock import LOCK_FILE, trainer_lock
@@ -32,13 +33,8 @@ class Supervisor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work on jobs; on leaving, the trainer saves its state, and the next server resumes the job."""
-        task = asyncio.create_task(self._run_forever())
-        try:
+        async with running_task(self._run_forever()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _run_forever(self) -> None:
         while True:
