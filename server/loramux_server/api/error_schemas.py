@@ -14,7 +14,7 @@ class ErrorDetails(BaseModel):
     code: Annotated[str | None, Field(description="Stable identifier for programs.")]
 
 
-class ErrorResponse(BaseModel):
+class ErrorBody(BaseModel):
     """An error in OpenAI's shape."""
 
     error: ErrorDetails
@@ -33,9 +33,17 @@ _DESCRIPTIONS: dict[int | str, str] = {
     "default": "Any other error, in the same format.",
 }
 
+# The class needs a name that vLLM's schemas don't have: FastAPI writes a longer one otherwise.
+_SCHEMA = {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}
+
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI responses for `statuses` and for the errors of every operation."""
+    documented = (400, 401, 403, *statuses)
+    # FastAPI builds a validator for each response with a model. One is enough to have the schema described.
+    content = {"application/json": {"schema": _SCHEMA}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": _DESCRIPTIONS[status], "content": content} for status in documented
+    }
     # "default" also keeps FastAPI from describing its 422, which is a 400 here.
-    documented: tuple[int | str, ...] = (400, 401, 403, *statuses, "default")
-    return {status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]} for status in documented}
+    return responses | {"default": {"model": ErrorBody, "description": _DESCRIPTIONS["default"]}}
