@@ -2,8 +2,9 @@
 
 import sys
 
-from loramux_adapters.finetuning.trainer import command
-
 if __name__ == "__main__":
+    # Here, because a test imports this module for its path: with these, every run of pytest would load the trainer.
+    from loramux_adapters.finetuning.trainer import command
+
     command.MIN_FREE_BYTES = 1 << 62
     sys.exit(command.main())
