@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from loramux_server.app import Server
 
 EXIT_CANNOT_START, EXIT_INTERRUPTED = 2, 130
+_EXAMPLE_MAX_TOKENS = 256
+"""Enough for the longest answer of the examples: an answer that is cut off is no valid JSON."""
 
 
 def serve(
@@ -103,7 +105,7 @@ def _print_examples(url: str, server: "Server", settings: Settings) -> None:
         body = {
             "model": name,
             "messages": _example_messages(settings.adapters.get(name)),
-            "max_tokens": 64,
+            "max_tokens": _EXAMPLE_MAX_TOKENS,
             "temperature": 0,
         }
         arguments = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
