@@ -80,6 +80,8 @@ class RequestContext:
     refusal: LoramuxError | None = None
     versions: dict[str, VersionId] = field(default_factory=dict)
     """Versions that adapter names in this request resolve to, decided once because an alias may change meanwhile."""
+    charge_to: str | None = None
+    """Account in the usage ledger instead of the caller's API key, such as `experiment:NAME`; at most 64 characters."""
     end_user: str | None = None
     """End user, as given by the client."""
     cost_share: CostShare = field(default_factory=CostShare)
@@ -138,7 +140,7 @@ class RequestContext:
                 outcome=outcome,
                 status=status,
                 error=None if self.refusal is None else self.refusal.code or self.refusal.type,
-                key_id=None if self.principal is None else self.principal.key_id,
+                key_id=self.charge_to or (None if self.principal is None else self.principal.key_id),
                 route=self._runs[0].route if self._runs else None,
                 started_at=self.started_at,
                 duration=duration,

@@ -139,3 +139,11 @@ def test_a_split_gives_the_same_version_to_the_clients_user_or_else_to_the_keys_
     request = chat(KeptMeter())
     request.principal, request.end_user = principal, user
     assert request.split_key == split_key
+
+
+def test_a_request_is_charged_to_its_account_instead_of_its_callers_key() -> None:
+    meter = KeptMeter()
+    context = chat(meter)
+    context.principal, context.charge_to = Principal("key_1", admin=False), "experiment:tone"
+    context.close(200, Outcome.OK)
+    assert meter.records[0].key_id == "experiment:tone"
