@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import socket
 import ssl
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -146,6 +147,8 @@ async def tiny_server(
     migrated_database(configured.data_dir / "loramux.sqlite3").dispose()
     server = await build_server(configured, open_storage(configured, base), fake, arguments, CollectorRegistry())
     listener = bind("127.0.0.1", 0)
+    # Connections inherit it. asyncio, unlike uvloop, leaves it unset there, and each response would take 0.04 s more.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     started = asyncio.Event()
     life = Lifecycle(server.app, listener, lambda: fake.errored, server.drain.start, configured.drain_seconds)
