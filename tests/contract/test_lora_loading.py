@@ -223,17 +223,3 @@ async def test_a_cancelled_load_leaves_nothing(bench: Bench) -> None:
     assert await bench.in_memory() == set()
     await bench.loader.load(version)
     assert await bench.loader.slots() == {version}
-
-
-async def test_a_pinned_adapter_keeps_its_slot_until_it_is_unpinned(bench: Bench) -> None:
-    pinned, *others = (bench.version(f"tone-{seed}", seed=seed) for seed in range(MAX_CPU_LORAS))
-    await bench.loader.load(pinned)
-    await bench.loader.pin(pinned, pinned=True)
-    for version in others:
-        await bench.loader.load(version)
-        await bench.ask(version)
-    assert pinned in await bench.loader.slots()
-    await bench.loader.pin(pinned, pinned=False)
-    for version in others:
-        await bench.ask(version)
-    assert await bench.loader.slots() == set(others)

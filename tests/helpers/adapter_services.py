@@ -29,7 +29,6 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.loaded: set[VersionId] = set()
-        self.pinned: set[VersionId] = set()
         self.outcome: EffectCheck | Exception = EFFECT
         self.checks: Counter[VersionId] = Counter()
         self.may_check = asyncio.Event()
@@ -40,9 +39,6 @@ class FakeEngine:
 
     async def unload(self, version: VersionId) -> None:
         self.loaded.discard(version)
-
-    async def pin(self, version: VersionId, *, pinned: bool) -> None:
-        (self.pinned.add if pinned else self.pinned.discard)(version)
 
     async def slots(self) -> Set[VersionId]:
         return self.loaded

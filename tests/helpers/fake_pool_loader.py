@@ -44,10 +44,8 @@ class FakeLoader:
     """A loader with the limits of the real engine."""
 
     capacity: int
-    slot_count: int
     clock: FakeClock = field(default_factory=FakeClock)
     held: set[VersionId] = field(default_factory=set)
-    pinned: set[VersionId] = field(default_factory=set)
     loads: Counter[VersionId] = field(default_factory=Counter)
     broken: set[VersionId] = field(default_factory=set)
     corrupt: set[VersionId] = field(default_factory=set)
@@ -82,14 +80,6 @@ class FakeLoader:
         await self._call()
         _expect(version in self.held, "unloaded without being loaded")
         self.held.discard(version)
-        self.pinned.discard(version)
-
-    async def pin(self, version: VersionId, *, pinned: bool) -> None:
-        await self._call()
-        _expect(version in self.held, "pinned without being loaded")
-        _expect((version in self.pinned) != pinned, "pinned twice, or unpinned without being pinned")
-        (self.pinned.add if pinned else self.pinned.discard)(version)
-        _expect(len(self.pinned) < self.slot_count, "all slots pinned, so that the engine could run no other adapter")
 
     async def slots(self) -> set[VersionId]:
         return set(sorted(self.held)[:1])
@@ -130,7 +120,7 @@ class RecordingObserver:
 
 def pool_of(capacity: int, slots: int = 9, **options: Any) -> tuple[AdapterPool, FakeLoader, RecordingObserver]:
     clock = FakeClock()
-    loader, observer = FakeLoader(capacity, slots, clock), RecordingObserver()
+    loader, observer = FakeLoader(capacity, clock), RecordingObserver()
     return AdapterPool(loader, capacity, observer, slots, clock=clock, sleep=clock.sleep, **options), loader, observer
 
 

@@ -66,9 +66,8 @@ class AdapterPool:
     _use_sequence: int = 0
 
     def __post_init__(self) -> None:
-        max_pins = max(0, min(self.slots, self.capacity) - 1)
         self.backoff = LoadBackoff(self.clock)
-        self.pinned = PinnedVersions(self.loader, self._bring_in, self.is_resident, max_pins, self.sleep)
+        self.pinned = PinnedVersions(self._bring_in, self.is_resident, max(0, self.capacity - 1), self.sleep)
 
     @property
     def has_free_capacity(self) -> bool:
@@ -232,7 +231,6 @@ class AdapterPool:
     def _on_loaded(self, version: VersionId, resident: Resident) -> None:
         resident.is_loaded = True
         self.backoff.reset(version)
-        self.pinned.on_loaded(version)
 
     def _on_load_failed(self, version: VersionId, resident: Resident, error: BaseException) -> None:
         del self._residents[version]
@@ -250,7 +248,6 @@ class AdapterPool:
         task = asyncio.create_task(self.loader.unload(version))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
-        task.add_done_callback(lambda _: self.pinned.on_unloaded(version))
 
     def _acquire(self, version: VersionId) -> Resident:
         """Add a lease to the version's resident."""

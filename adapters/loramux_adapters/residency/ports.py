@@ -21,9 +21,6 @@ class Loader(Protocol):
     async def unload(self, version: VersionId) -> None:
         """Remove the version from host memory; it has no lease."""
 
-    async def pin(self, version: VersionId, *, pinned: bool) -> None:
-        """Pin a version that is in host memory to its slot, or unpin it."""
-
     async def slots(self) -> Set[VersionId]:
         """Return the versions that occupy a slot now."""
 

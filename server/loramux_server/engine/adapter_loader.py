@@ -55,10 +55,6 @@ class EngineLoader:
         """Remove the version from host memory and its slot."""
         await self._engine.remove_lora(self._requests.of(version).lora_int_id)
 
-    async def pin(self, version: VersionId, *, pinned: bool) -> None:
-        """Pin the version to its slot, or unpin it."""
-        await self._call("pin_adapter", self._requests.of(version).lora_int_id, pinned=pinned)
-
     async def slots(self) -> Set[VersionId]:
         """Return the versions that occupy a slot now."""
         (numbers, *_) = await self._call("adapters_in_slots")

@@ -39,7 +39,6 @@ class FakeEngine:
         self.loads: list[str] = []
         self.loading: dict[int, tuple[str, float]] = {}
         self.loaded: dict[int, str] = {}
-        self.pinned: set[str] = set()
         self.without_effect: set[str] = set()
         self.corrupt: set[str] = set()
         self.running = 0
@@ -140,17 +139,12 @@ class FakeEngine:
         """Cancel a load."""
         self.loading.pop(number, None)
 
-    def pin_adapter(self, number: int, *, pinned: bool) -> None:
-        """Pin or unpin a loaded version."""
-        (self.pinned.add if pinned else self.pinned.discard)(self.loaded[number])
-
     def adapters_in_slots(self) -> list[int]:
         """Return loaded versions, at most `max_loras`."""
         return sorted(self.loaded)[: self.vllm_config.lora_config.max_loras]
 
     async def remove_lora(self, lora_id: int) -> bool:
         """Unload a version; returns whether it was loaded."""
-        self.pinned.discard(self.loaded.get(lora_id, ""))
         return self.loaded.pop(lora_id, None) is not None
 
     async def list_loras(self) -> set[int]:

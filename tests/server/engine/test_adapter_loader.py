@@ -50,16 +50,12 @@ def has_nothing(engine: FakeEngine) -> bool:
     return not (engine.loaded or engine.loading)
 
 
-async def test_what_is_loaded_can_be_pinned_and_unloaded(engine: FakeEngine) -> None:
+async def test_what_is_loaded_can_be_unloaded(engine: FakeEngine) -> None:
     engine.seconds_per_load = 0.02
     loader = loader_of(engine)
     await loader.load(TONE)
     await loader.load(INTENT)
     assert await loader.slots() == {TONE, INTENT}
-    await loader.pin(TONE, pinned=True)
-    assert engine.pinned == {str(TONE)}
-    await loader.pin(TONE, pinned=False)
-    assert engine.pinned == set()
     await loader.unload(TONE)
     assert await loader.slots() == {INTENT}
 

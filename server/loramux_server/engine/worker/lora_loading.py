@@ -91,14 +91,6 @@ class BackgroundLoadingMixin:
         self._filling.pop(number, None)
         self._adapters.remove_adapter(number)
 
-    def pin_adapter(self, number: int, *, pinned: bool) -> None:
-        """Pin the adapter to its slot, or unpin it."""
-        if pinned:
-            self._adapters.pin_adapter(number)
-            return
-        for cache in (self._adapters._registered_adapters, self._adapters._active_adapters):
-            cache.pinned_items.discard(number)
-
     def adapters_in_slots(self) -> list[int]:
         """Return the ids of the adapters in slots."""
         return [number for number in self._adapters.lora_index_to_id if number is not None]
@@ -134,11 +126,10 @@ class BackgroundLoadingMixin:
             yield
 
     def _free_slot(self) -> int | None:
-        """Return a free slot, evicting an idle unpinned adapter if necessary; None if all are in use."""
+        """Return a free slot, evicting an idle adapter if necessary; None if all are in use."""
         adapters = self._adapters
         if None not in adapters.lora_index_to_id:
-            last = adapters._last_mapping.prompt_mapping if adapters._last_mapping else ()
-            in_use = {*last, *adapters._active_adapters.pinned_items}
+            in_use = set(adapters._last_mapping.prompt_mapping if adapters._last_mapping else ())
             idle = next((number for number in adapters._active_adapters.order if number not in in_use), None)
             if idle is None:
                 return None
