@@ -21,8 +21,10 @@ from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
 from tests.helpers.registry_records import fill
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
 
-@pytest_asyncio.fixture
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinyServer]:
     async with tiny_server(tmp_path, tiny_base) as server:
         yield server
@@ -30,7 +32,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
-    """A server for tests that leave it as it was."""
+    """A server for tests that leave it as it was, except for adapters with names of their own."""
     async with tiny_server(tmp_path_factory.mktemp("shared"), tiny_base) as server:
         yield server
 
@@ -49,9 +51,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_the_base_and_an_adapter_each_run_on_their_route(tiny: TinyServer) -> None:
-    version = await tiny.add("support-tone")
-    base, adapter = await tiny.chat("tiny"), await tiny.chat("support-tone", max_tokens=40)
+async def test_the_base_and_an_adapter_each_run_on_their_route(shared: TinyServer) -> None:
+    version = await shared.add("routed")
+    base, adapter = await shared.chat("tiny"), await shared.chat("routed", max_tokens=40)
     assert base.choices[0].message.content.startswith("[base] 0")
     assert adapter.choices[0].message.content.startswith(f"[{version}] 0")
     assert (base.model, adapter.model) == ("tiny", version)
@@ -80,17 +82,17 @@ async def test_metrics_report_the_engines_state_and_quarantines(
     assert await metric(tiny, "loramux_adapter_quarantines_total") == 1
 
 
-async def test_a_version_is_requested_by_name_and_digest(tiny: TinyServer) -> None:
-    old = await tiny.add("support-tone", seed=1)
-    new = await tiny.add("support-tone", seed=2)
-    assert (await tiny.chat("support-tone")).model == new
-    assert (await tiny.chat(old)).model == old
+async def test_a_version_is_requested_by_name_and_digest(shared: TinyServer) -> None:
+    old = await shared.add("two-versions", seed=1)
+    new = await shared.add("two-versions", seed=2)
+    assert (await shared.chat("two-versions")).model == new
+    assert (await shared.chat(old)).model == old
 
 
-async def test_a_name_with_slashes_and_colons_is_served_and_retrieved(tiny: TinyServer) -> None:
-    version = await tiny.add("ft:tiny/org:tone:1")
-    assert (await tiny.chat("ft:tiny/org:tone:1")).model == version
-    assert (await tiny.client.models.retrieve("ft:tiny/org:tone:1")).id == "ft:tiny/org:tone:1"
+async def test_a_name_with_slashes_and_colons_is_served_and_retrieved(shared: TinyServer) -> None:
+    version = await shared.add("ft:tiny/org:tone:1")
+    assert (await shared.chat("ft:tiny/org:tone:1")).model == version
+    assert (await shared.client.models.retrieve("ft:tiny/org:tone:1")).id == "ft:tiny/org:tone:1"
 
 
 async def test_models_lists_the_base_and_its_adapters_without_paths(tiny: TinyServer) -> None:
@@ -101,74 +103,81 @@ async def test_models_lists_the_base_and_its_adapters_without_paths(tiny: TinySe
     assert str(tiny.settings.data_dir) not in json.dumps(listed)
 
 
-async def test_an_unknown_model_is_a_404_in_openais_format(tiny: TinyServer) -> None:
-    for ask in (tiny.chat("nobody"), tiny.chat("nobody@0123456789ab"), tiny.chat("../../etc"), tiny.chat("tiny@x")):
+async def test_an_unknown_model_is_a_404_in_openais_format(shared: TinyServer) -> None:
+    for ask in (
+        shared.chat("nobody"),
+        shared.chat("nobody@0123456789ab"),
+        shared.chat("../../etc"),
+        shared.chat("tiny@x"),
+    ):
         with pytest.raises(openai.NotFoundError) as caught:
             await ask
         assert caught.value.code == "model_not_found"
         assert caught.value.request_id
 
 
-async def test_a_removed_adapter_is_a_404_and_its_name_can_be_reused(tiny: TinyServer) -> None:
-    version = await tiny.add("a")
-    await tiny.chat("a")
-    assert (await tiny.http.delete("/admin/adapters/a")).json()["versions"][0]["id"] == version
+async def test_a_removed_adapter_is_a_404_and_its_name_can_be_reused(shared: TinyServer) -> None:
+    version = await shared.add("removed")
+    await shared.chat("removed")
+    assert (await shared.http.delete("/admin/adapters/removed")).json()["versions"][0]["id"] == version
     with pytest.raises(openai.NotFoundError):
-        await tiny.chat("a")
+        await shared.chat("removed")
     with pytest.raises(openai.NotFoundError):
-        await tiny.chat(version)
-    assert tiny.engine.loaded == {}
-    assert await tiny.add("a") == version
-    assert (await tiny.chat("a")).model == version
+        await shared.chat(version)
+    assert version not in shared.engine.loaded.values()
+    assert await shared.add("removed") == version
+    assert (await shared.chat("removed")).model == version
 
 
-async def test_more_adapters_than_the_engine_holds_are_all_served(tiny: TinyServer) -> None:
-    names = [f"a{number}" for number in range(8)]
-    versions = [await tiny.add(name, seed=number) for number, name in enumerate(names)]
-    answers = await asyncio.gather(*(tiny.chat(name, max_tokens=40) for name in names * 4))
+async def test_more_adapters_than_the_engine_holds_are_all_served(shared: TinyServer) -> None:
+    names = [f"crowd-{number}" for number in range(8)]
+    versions = [await shared.add(name, seed=number) for number, name in enumerate(names)]
+    answers = await asyncio.gather(*(shared.chat(name, max_tokens=40) for name in names * 4))
     assert [answer.model for answer in answers] == versions * 4
     assert all(answer.choices[0].message.content.startswith(f"[{answer.model}]") for answer in answers)
-    assert len(tiny.engine.loaded) <= 2
+    assert len(shared.engine.loaded) <= 2
 
 
-async def test_an_adapter_is_loaded_once_for_many_requests(tiny: TinyServer) -> None:
-    version = await tiny.add("a")
-    await tiny.evict()
-    tiny.engine.loads.clear()
-    tiny.engine.seconds_per_load = 0.05
-    await asyncio.gather(*(tiny.chat("a") for _ in range(20)))
-    await tiny.chat("a")
-    assert tiny.engine.loads == [version]
+async def test_an_adapter_is_loaded_once_for_many_requests(shared: TinyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = await shared.add("loaded-once")
+    await shared.evict()
+    monkeypatch.setattr(shared.engine, "loads", [])
+    monkeypatch.setattr(shared.engine, "seconds_per_load", 0.05)
+    await asyncio.gather(*(shared.chat("loaded-once") for _ in range(20)))
+    await shared.chat("loaded-once")
+    assert shared.engine.loads == [version]
 
 
-async def test_an_adapter_that_fails_to_load_fails_only_its_requests(tiny: TinyServer) -> None:
-    tiny.engine.refused_loads.add(await tiny.add("bad"))
-    await tiny.evict()
+async def test_an_adapter_that_fails_to_load_fails_only_its_requests(shared: TinyServer) -> None:
+    shared.engine.refused_loads.add(await shared.add("bad"))
+    await shared.evict()
     with pytest.raises(openai.InternalServerError) as caught:
-        await tiny.chat("bad")
+        await shared.chat("bad")
     assert caught.value.code == "adapter_loading_failed"
     assert "refused" not in str(caught.value)
-    assert (await tiny.chat("tiny")).model == "tiny"
+    assert (await shared.chat("tiny")).model == "tiny"
 
 
-async def test_a_stream_that_fails_before_its_first_token_has_a_real_status(tiny: TinyServer) -> None:
-    tiny.engine.refused_loads.add(await tiny.add("bad"))
-    await tiny.evict()
+async def test_a_stream_that_fails_before_its_first_token_has_a_real_status(shared: TinyServer) -> None:
+    shared.engine.refused_loads.add(await shared.add("bad-stream"))
+    await shared.evict()
     with pytest.raises(openai.InternalServerError) as caught:
-        await tiny.chat("bad", stream=True)
+        await shared.chat("bad-stream", stream=True)
     assert caught.value.code == "adapter_loading_failed"
 
 
-async def test_requests_wait_for_memory_and_get_503_beyond_the_queue(tiny: TinyServer) -> None:
+async def test_requests_wait_for_memory_and_get_503_beyond_the_queue(
+    shared: TinyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(4):
-        await tiny.add(f"a{number}", seed=number)
-    tiny.server.adapter_service.pool.max_waiting = 1
-    tiny.engine.seconds_per_token = 0.02
-    running = [asyncio.create_task(tiny.chat(f"a{number}")) for number in range(3)]
-    await until(lambda: len(tiny.server.adapter_service.pool._queue) == 1)
+        await shared.add(f"queued-{number}", seed=number)
+    monkeypatch.setattr(shared.server.adapter_service.pool, "max_waiting", 1)
+    monkeypatch.setattr(shared.engine, "seconds_per_token", 0.02)
+    running = [asyncio.create_task(shared.chat(f"queued-{number}")) for number in range(3)]
+    await until(lambda: len(shared.server.adapter_service.pool._queue) == 1)
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError) as caught:
-            await tiny.chat("a3", stream=stream)
+            await shared.chat("queued-3", stream=stream)
         assert caught.value.status_code == 503
         assert caught.value.code == "server_overloaded"
         assert int(caught.value.response.headers["retry-after"]) >= 1
@@ -209,7 +218,6 @@ async def test_a_list_of_prompts_is_one_request_with_the_tokens_of_all(tiny: Tin
     assert await metric(tiny, 'loramux_tokens_total{adapter="",route="base",type="output"}') == 15
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_vllms_other_routes_are_not_served(shared: TinyServer) -> None:
     for path in ("/invocations", "/scale_elastic_ep", "/v1/load_lora_adapter", "/inference/v1/generate", "/version",
                  "/v1/chat/completions/batch", "/server_info", "/sleep", "/docs"):  # fmt: skip
@@ -232,7 +240,6 @@ async def test_vllms_other_routes_are_not_served(shared: TinyServer) -> None:
         (b"\xff\xfe", "body"),
     ],
 )  # fmt: skip
-@pytest.mark.asyncio(loop_scope="module")
 async def test_an_invalid_body_is_a_400_with_the_field(shared: TinyServer, body: bytes, field: str) -> None:
     answer = await shared.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
@@ -241,13 +248,11 @@ async def test_an_invalid_body_is_a_400_with_the_field(shared: TinyServer, body:
     assert field in error["message"], error
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_empty_messages_are_a_400(shared: TinyServer) -> None:
     with pytest.raises(openai.BadRequestError):
         await shared.client.chat.completions.create(model="tiny", messages=[])
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_too_long_prompt_is_reported_as_such(shared: TinyServer) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as caught:
@@ -255,7 +260,6 @@ async def test_a_too_long_prompt_is_reported_as_such(shared: TinyServer) -> None
         assert caught.value.code == "context_length_exceeded"
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_body_of_50_mb_is_refused(shared: TinyServer) -> None:
     answer = await shared.http.post("/v1/chat/completions", content=b"x" * 50_000_000)
     assert answer.status_code == 413
@@ -301,7 +305,6 @@ async def test_with_a_key_nothing_but_health_is_open(tiny_base: ResolvedBase, tm
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
 @pytest.mark.parametrize("text", [r"\ud800", r"\u0000", "x" * 100_000])
-@pytest.mark.asyncio(loop_scope="module")
 async def test_unusual_text_is_never_an_internal_error(shared: TinyServer, path: str, text: str) -> None:
     messages = '[{"role": "user", "content": "%s"}]' % text  # noqa: UP031 - braces everywhere
     body = f'{{"model": "tiny", "max_tokens": 4, "messages": {messages}, "prompt": "{text}", "input": "{text}"}}'
@@ -332,38 +335,38 @@ async def test_configured_adapters_are_served_and_invalid_ones_are_reported_and_
     assert "DoRA" in reported[0]
 
 
-async def test_the_configuration_does_not_undo_an_operators_changes(tiny: TinyServer) -> None:
+async def test_the_configuration_does_not_undo_an_operators_changes(shared: TinyServer) -> None:
     reported: list[str] = []
-    settings, service = configured(tiny, tone=folder_of(tiny, "tone", 1)), tiny.server.adapter_service
+    settings, service = configured(shared, operated=folder_of(shared, "operated", 1)), shared.server.adapter_service
     await add_configured(service, settings, reported.append)
-    operators = await tiny.add("tone", seed=7)
+    operators = await shared.add("operated", seed=7)
     await add_configured(service, settings, reported.append)
-    assert (await tiny.chat("tone")).model == operators
-    folder_of(tiny, "tone", 2)
+    assert (await shared.chat("operated")).model == operators
+    folder_of(shared, "operated", 2)
     await add_configured(service, settings, reported.append)
-    newest = service.get(AdapterName("tone")).versions[-1].id
-    assert (await tiny.chat("tone")).model == str(newest) != operators
+    newest = service.get(AdapterName("operated")).versions[-1].id
+    assert (await shared.chat("operated")).model == str(newest) != operators
     service.quarantine(newest, "it computed NaN or infinite values")
     await add_configured(service, settings, reported.append)
-    assert reported == ["the adapter 'tone' is quarantined: it computed NaN or infinite values"]
+    assert reported == ["the adapter 'operated' is quarantined: it computed NaN or infinite values"]
 
 
-async def test_the_rank_limit_covers_registered_and_configured_adapters(tiny: TinyServer) -> None:
-    await tiny.add("a")
-    resolver = tiny.server.adapter_service.resolver
+async def test_the_rank_limit_covers_registered_and_configured_adapters(shared: TinyServer) -> None:
+    await shared.add("registered")
+    resolver = shared.server.adapter_service.resolver
 
     def limit(settings: Settings) -> int:
         found: int = engine_options({}, resolver, settings)["max_lora_rank"]
         return found
 
-    huge = folder_of(tiny, "huge", 1, r=100)
-    unreadable = folder_of(tiny, "unreadable", 1)
+    huge = folder_of(shared, "huge", 1, r=100)
+    unreadable = folder_of(shared, "unreadable", 1)
     (unreadable / "adapter_config.json").write_text("{")
-    outside = write_adapter(tiny.settings.data_dir / "outside", lora_config(r=512), lora_tensors(rank=512))
-    assert limit(configured(tiny)) == 16
-    assert limit(configured(tiny, unreadable=unreadable, outside=outside, missing=huge / "missing")) == 16
-    assert limit(configured(tiny, huge=huge)) == 128
-    chosen = configured(tiny, huge=huge).model_copy(update={"engine": {"max_lora_rank": 32}})
+    outside = write_adapter(shared.settings.data_dir / "outside", lora_config(r=512), lora_tensors(rank=512))
+    assert limit(configured(shared)) == 16
+    assert limit(configured(shared, unreadable=unreadable, outside=outside, missing=huge / "missing")) == 16
+    assert limit(configured(shared, huge=huge)) == 128
+    chosen = configured(shared, huge=huge).model_copy(update={"engine": {"max_lora_rank": 32}})
     assert limit(chosen) == 32
 
 
