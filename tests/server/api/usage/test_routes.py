@@ -24,11 +24,19 @@ PRICES = {
     "gpu_hour": 3600,
     "storage_gb_month": 1000,
 }
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinyServer]:
     async with tiny_server(tmp_path, tiny_base, prices=PRICES) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    """A server for tests that don't count all its requests."""
+    async with tiny_server(tmp_path_factory.mktemp("shared"), tiny_base, prices=PRICES) as server:
         yield server
 
 
@@ -82,11 +90,11 @@ async def test_each_route_has_tokens_latency_and_cost_relative_to_the_base(tiny:
     assert [group["label"]["version"] for group in versions["groups"]] == [version.partition("@")[2]]
 
 
-async def test_the_old_name_of_the_fixed_cost_is_still_sent_and_marked_as_deprecated(tiny: TinyServer) -> None:
-    await tiny.add("tone")
-    for model in ("tiny", "tone"):
-        await tiny.chat(model)
-    [tone] = (await usage(tiny, 1, adapter="tone"))["groups"]
+async def test_the_old_name_of_the_fixed_cost_is_still_sent_and_marked_as_deprecated(shared: TinyServer) -> None:
+    await shared.add("old-name")
+    for model in ("tiny", "old-name"):
+        await shared.chat(model)
+    [tone] = (await usage(shared, 1, adapter="old-name"))["groups"]
     for mode in ("price_list", "gpu_hour"):
         assert tone["break_even"][mode]["to_earn_usd"] == tone["break_even"][mode]["fixed_cost_usd"]
     properties = BreakEven.model_json_schema()["properties"]
@@ -135,14 +143,14 @@ async def test_csv_has_a_column_per_figure(tiny: TinyServer) -> None:
         {"format": "xml"},
     ],
 )
-async def test_an_invalid_query_is_a_400(tiny: TinyServer, query: dict[str, str]) -> None:
-    answer = await tiny.http.get("/admin/usage", params=query)
+async def test_an_invalid_query_is_a_400(shared: TinyServer, query: dict[str, str]) -> None:
+    answer = await shared.http.get("/admin/usage", params=query)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_an_empty_time_range_gives_an_empty_report(tiny: TinyServer) -> None:
-    report = (await tiny.http.get("/admin/usage", params={"since": 0, "until": 1})).json()
+async def test_an_empty_time_range_gives_an_empty_report(shared: TinyServer) -> None:
+    report = (await shared.http.get("/admin/usage", params={"since": 0, "until": 1})).json()
     assert (report["groups"], report["total"], report["count"]) == ([], None, 0)
 
 
