@@ -21,10 +21,12 @@ from loramux_adapters.finetuning.jobs.models import (
 )
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.tables import checkpoints, events, jobs
+from loramux_adapters.finetuning.jobs.timings import JobTimings
 
 _ENDED = [state for state in JobState if state.has_ended]
 _WAITING = [state for state in JobState if state.is_waiting]
-_RUNNABLE = [JobState.RUNNING, *_WAITING]
+_RUNNABLE = [JobState.RUNNING, JobState.QUEUED]
+_UNFINISHED = [JobState.RUNNING, *_WAITING]
 
 
 class JobRegistry:
@@ -39,7 +41,7 @@ class JobRegistry:
         self._engine = engine
 
     def create(self, new: NewJob, now: float, max_waiting: int) -> JobRecord:
-        """Add a job.
+        """Add a job, with the first events of it.
 
         Raises:
             QueueFull: `max_waiting` jobs are waiting.
@@ -55,6 +57,7 @@ class JobRegistry:
                     f"{max_waiting} jobs are waiting already, which is the maximum: try again when one has started, "
                     "cancel one, or set LORAMUX_TRAINING__QUEUE higher on the server."
                 )
+            _insert_events(connection, job, now, _creation_events(job, new))
             return _get(connection, job)
 
     def get(self, job: str) -> JobRecord:
@@ -71,22 +74,43 @@ class JobRegistry:
         return self._page(query, limit, _job)
 
     def next_job(self, base: str) -> JobRecord | None:
-        """Return the next job on this base to work on: the running one, else the oldest waiting one.
+        """Return the next job on this base to work on: the running one, else the oldest queued one.
 
         Jobs on another base wait until it is served again.
         """
-        running_first = (jobs.c.state != JobState.RUNNING, jobs.c.number)
-        runnable = (jobs.c.base == base, jobs.c.state.in_(_RUNNABLE))
-        query = select(jobs).where(*runnable).order_by(*running_first).limit(1)
+        return next(iter(self._select(base, _RUNNABLE, limit=1)), None)
+
+    def next_unvalidated(self, base: str) -> JobRecord | None:
+        """Return the oldest job on this base whose files are to be validated."""
+        return next(iter(self._select(base, [JobState.VALIDATING_FILES], limit=1)), None)
+
+    def unfinished(self, base: str) -> Sequence[JobRecord]:
+        """Return the running and the waiting jobs on this base, in the order in which they are worked on."""
+        return self._select(base, _UNFINISHED)
+
+    def newest_succeeded(self, base: str, limit: int) -> Sequence[JobRecord]:
+        """Return the jobs on this base that succeeded last, newest first."""
+        query = select(jobs).where(jobs.c.base == base, jobs.c.state == JobState.SUCCEEDED)
+        return self._page(query.order_by(jobs.c.number.desc()), limit, _job).items
+
+    def _select(self, base: str, states: Sequence[JobState], limit: int | None = None) -> Sequence[JobRecord]:
+        """Return jobs on the base in some states: the running one, then in the order of their creation."""
+        query = select(jobs).where(jobs.c.base == base, jobs.c.state.in_(states))
+        query = query.order_by(jobs.c.state != JobState.RUNNING, jobs.c.number).limit(limit)
         with _translated_errors(), self._engine.connect() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else _job(row)
+            return [_job(row) for row in connection.execute(query).mappings()]
 
     def counts(self) -> dict[JobState, int]:
         """Return the number of jobs in each state."""
         query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
         with _translated_errors(), self._engine.connect() as connection:
             return dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in connection.execute(query)}
+
+    def succeeded(self) -> Sequence[JobRecord]:
+        """Return all jobs that succeeded, oldest first."""
+        query = select(jobs).where(jobs.c.state == JobState.SUCCEEDED).order_by(jobs.c.number)
+        with _translated_errors(), self._engine.connect() as connection:
+            return [_job(row) for row in connection.execute(query).mappings()]
 
     def is_file_in_use(self, file: str) -> bool:
         """Whether a job that has not ended needs the file."""
@@ -160,14 +184,6 @@ class JobRegistry:
         with _translated_errors(), self._engine.connect() as connection:
             return connection.execute(query).scalars().all()
 
-    def tokens_per_second(self, base: str) -> float | None:
-        """Return the training speed of the last job on the base; None if there was none."""
-        done = (jobs.c.base == base, jobs.c.state == JobState.SUCCEEDED)
-        query = select(jobs.c.progress).where(*done).order_by(jobs.c.number.desc()).limit(1)
-        with _translated_errors(), self._engine.connect() as connection:
-            progress = JobProgress.model_validate(connection.execute(query).scalar() or {})
-        return progress.tokens / progress.seconds if progress.tokens and progress.seconds else None
-
     def _of_job(self, table: Table, job: str, after: str | None, limit: int, read: Any) -> Page:
         self.get(job)
         query = select(table).where(table.c.job == job).order_by(table.c.number.desc())
@@ -202,6 +218,13 @@ def _get(connection: Any, job: str) -> JobRecord:
     return _job(row)
 
 
+def _creation_events(job: str, new: NewJob) -> list[JobEvent]:
+    events = [JobEvent(f"Created fine-tuning job: {job}"), JobEvent(f"Validating training file: {new.training_file}")]
+    if new.validation_file:
+        events.append(JobEvent(f"Validating validation file: {new.validation_file}"))
+    return events
+
+
 def _insert_events(connection: Any, job: str, now: float, new_events: Iterable[JobEvent]) -> None:
     rows = [
         {
@@ -220,7 +243,11 @@ def _insert_events(connection: Any, job: str, now: float, new_events: Iterable[J
 
 
 def _job(row: RowMapping) -> JobRecord:
-    return JobRecord(**dict(row) | {"progress": JobProgress.model_validate(row["progress"] or {})})
+    models = {
+        "progress": JobProgress.model_validate(row["progress"] or {}),
+        "timings": JobTimings.model_validate(row["timings"] or {}),
+    }
+    return JobRecord(**dict(row) | models)
 
 
 def _event(row: RowMapping) -> EventRecord:
