@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.datasets.report import inspect_dataset
 from loramux_adapters.finetuning.jobs.evaluation import CompleteChat, Evaluator
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
@@ -20,7 +21,7 @@ from loramux_server.api.fine_tuning.files import files_router
 from loramux_server.api.fine_tuning.routes import fine_tuning_router
 from loramux_server.api.fine_tuning.schemas import JobSerializer
 from loramux_server.engine.chat_tokens import EngineChatTokens
-from loramux_server.machine import installed_backend
+from loramux_server.machine import installed_backend, this_machine
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.settings import Settings
 
@@ -30,16 +31,15 @@ def build_fine_tuning(
     settings: Settings,
     storage: AdapterStorage,
     adapter_service: AdapterService,
-    engine: Any,
+    tokens: EngineChatTokens,
     complete: CompleteChat,
     metrics: JobMetrics,
 ) -> Supervisor:
     """Add the routes for files and jobs to `app`, and return the supervisor that runs the jobs."""
     files, registry = TrainingFiles(storage.database, settings.data_dir / "files"), JobRegistry(storage.database)
     files.sweep()
-    tokens, context = EngineChatTokens(engine), engine.model_config.max_model_len
-    items = settings.training.evaluation_items
-    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank)
+    context, items = tokens.max_context_tokens, settings.training.evaluation_items
+    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens.rendering)
     publisher = ResultPublisher(
         registry, adapter_service, files, Evaluator(complete, tokens, context, items) if items else None
     )
@@ -58,7 +58,12 @@ def build_fine_tuning(
 
 
 def _planner(
-    settings: Settings, storage: AdapterStorage, files: TrainingFiles, registry: JobRegistry, max_rank: int
+    settings: Settings,
+    storage: AdapterStorage,
+    files: TrainingFiles,
+    registry: JobRegistry,
+    max_rank: int,
+    rendering: ChatRendering,
 ) -> JobPlanner:
     training = settings.training
     device = installed_backend() if training.device == "auto" else training.device
@@ -69,9 +74,19 @@ def _planner(
         base_folder=storage.base_folder,
         folder=settings.data_dir / "fine-tuning",
         max_rank=max_rank,
+        rendering=rendering,
         cost=settings.prices.training_cost,
         device=training.device,
         trains_on_gpu=device.startswith("cuda"),
         threads=training.threads,
         save_seconds=training.save_seconds,
+        evaluation_items=training.evaluation_items,
+        machine=_describe_machine(settings.data_dir, device),
     )
+
+
+def _describe_machine(folder: Path, device: str) -> str:
+    """Return what the speed of training depends on: trained on the same, a job takes as long again."""
+    machine = this_machine(folder)
+    gpus = ", ".join(gpu.name for gpu in machine.gpus) if device.startswith("cuda") else ""
+    return f"{device}: {gpus or f'{machine.cores} cores, {machine.cpu_model}'}"

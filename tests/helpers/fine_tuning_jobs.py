@@ -21,6 +21,7 @@ from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
+from loramux_adapters.finetuning.jobs.timings import JobTimings
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
@@ -44,7 +45,8 @@ def job_record(state: JobState, **progress: Any) -> JobRecord:
     return JobRecord(
         number=1, id="ftjob-1", created_at=1, created_by="me", state=state, base="tiny", name=NAME, suffix=None,
         training_file="file-1", validation_file=None, seed=1, wanted={}, recipe=None, metadata=None, started_at=None,
-        finished_at=None, attempts=0, progress=JobProgress(**progress), result_files=[], error=None,
+        finished_at=None, attempts=0, progress=JobProgress(**progress), timings=JobTimings(),
+        result_files=[], error=None,
     )  # fmt: skip
 
 

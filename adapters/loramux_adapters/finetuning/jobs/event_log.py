@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loramux_adapters.finetuning.events import Finished, Saved, Started, Step, TrainerEvent, Validated
+from loramux_adapters.finetuning.events import Checkpointed, Finished, Saved, Started, Step, TrainerEvent, Validated
+from loramux_adapters.finetuning.jobs.forecast import seconds_left
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobProgress, JobRecord
 from loramux_adapters.finetuning.jobs.observer import JobObserver
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
+from loramux_adapters.finetuning.recipes.estimate import Phase, PhaseSpeeds
 
 
 @dataclass
@@ -20,13 +22,33 @@ class JobEventLog:
     job: JobRecord
     observer: JobObserver
     now: Callable[[], float]
+    speeds: PhaseSpeeds
+    """Of earlier jobs, for the time left."""
     flush_seconds: float = 1.0
+    clock: Callable[[], float] = time.monotonic
     progress: JobProgress = field(init=False)
     _events: list[JobEvent] = field(default_factory=list)
-    _flushed_at: float = field(default_factory=time.monotonic)
+    _flushed_at: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = self.job.progress
+        self._timings = self.job.timings
+        self._flushed_at = self.clock()
+
+    async def enter(self, phase: Phase) -> None:
+        """Record that a phase of the job begins, unless it has begun already.
+
+        Raises:
+            WrongJobState: the job no longer runs.
+            StoreError: the registry can't be written.
+        """
+        if self._begin(phase):
+            await self._flush({})
+
+    def seconds_left(self) -> float | None:
+        """Return the estimated time until the end of the job."""
+        job = replace(self.job, progress=self.progress, timings=self._timings)
+        return seconds_left(job, self.speeds, self.now())
 
     async def record(self, event: TrainerEvent) -> None:
         """Add an event of the trainer.
@@ -36,14 +58,15 @@ class JobEventLog:
             StoreError: the registry can't be written.
         """
         self._add(event)
-        if not isinstance(event, Step) or time.monotonic() - self._flushed_at >= self.flush_seconds:
+        if not isinstance(event, Step) or self.clock() - self._flushed_at >= self.flush_seconds:
             # A saved state is progress: the next crash counts as the first one.
             await self._flush({"attempts": 0} if isinstance(event, Saved) else {})
 
     async def _flush(self, values: dict[str, Any]) -> None:
-        self.observer.progressed(self.progress)
-        events, self._events, self._flushed_at = self._events, [], time.monotonic()
-        values = {"progress": self.progress.model_dump()} | values
+        self.observer.progressed(self.progress.model_copy(update={"seconds_left": self.seconds_left()}))
+        events, self._events, self._flushed_at = self._events, [], self.clock()
+        documents = {"progress": self.progress.model_dump(), "timings": self._timings.model_dump(mode="json")}
+        values = documents | values
         await asyncio.to_thread(self.registry.update_running, self.job.id, self.now(), *events, **values)
 
     def _add(self, event: TrainerEvent) -> None:
@@ -51,10 +74,11 @@ class JobEventLog:
             case Started():
                 names = {"examples", "steps", "device", "trained_parameters", "base_parameters"}
                 self._update(**event.model_dump(include=names))
+                self._begin("training")
                 self._events.append(JobEvent(_start_message(event)))
             case Step():
                 names = {"step", "steps", "tokens", "seconds", "seconds_left", "loss"}
-                self._update(**event.model_dump(include=names))
+                self._update(**event.model_dump(include=names), estimated_at=self.now())
                 metrics = {"step": event.step, "train_loss": event.loss, "train_mean_token_accuracy": event.accuracy}
                 message = f"Step {event.step}/{event.steps}: training loss={event.loss:.2f}"
                 self._events.append(JobEvent(message, metrics=metrics))
@@ -64,8 +88,18 @@ class JobEventLog:
                 metrics = {"step": event.step, "valid_loss": event.loss, "valid_mean_token_accuracy": accuracy}
                 message = f"Step {event.step}: validation loss={event.loss:.2f}"
                 self._events.append(JobEvent(message, metrics=metrics))
+            case Checkpointed() if event.step == self.progress.steps:
+                self._begin("publishing")  # with this checkpoint, which is the result
             case Finished():
                 self._update(seconds_left=0.0)
+
+    def _begin(self, phase: Phase) -> bool:
+        """Begin a phase; `loading` is where each run begins, so it may follow itself. Returns whether it is new."""
+        current = self._timings.current
+        if current and current.phase == phase != "loading":
+            return False
+        self._timings = self._timings.entered(phase, self.now())
+        return True
 
     def _update(self, **values: Any) -> None:
         self.progress = self.progress.model_copy(update=values)

@@ -49,7 +49,7 @@ class JobFailures:
                 pass
             case TrainerCrashed():
                 await self._restart_or_fail(job, error)
-            case _ if _is_transient(error):
+            case _ if is_transient(error):
                 await self._wait_for_retry(job, error)
             case _:
                 await self._fail(job, error)
@@ -75,19 +75,24 @@ class JobFailures:
         self._retries = min(self._retries + 1, _MAX_DOUBLINGS)
 
     async def _fail(self, job: JobRecord, error: Exception) -> None:
-        """Move the job to failed; the trainer's output stays in its log, because it names paths."""
-        code, reason = "server_error", "The server could not do the job; see its log for the reason."
-        if isinstance(error, AdapterError):
-            code, reason = error.code, _first_line(error)
-        else:
-            _log.error("job %s failed", job.id, exc_info=error)
-        details = {"code": code, "message": reason, "param": getattr(error, "param", None)}
-        event = JobEvent(f"The job failed: {reason}", "error")
+        """Move the job to failed."""
+        event, details = failure_of(job, error)
         with suppress(WrongJobState):
             await asyncio.to_thread(self.registry.move, job.id, JobState.FAILED, self.now(), event, error=details)
 
 
-def _is_transient(error: Exception) -> bool:
+def failure_of(job: JobRecord, error: Exception) -> tuple[JobEvent, dict[str, str | None]]:
+    """Return the event and the details of a failure; the trainer's output stays in its log, because it names paths."""
+    code, reason = "server_error", "The server could not do the job; see its log for the reason."
+    if isinstance(error, AdapterError):
+        code, reason = error.code, _first_line(error)
+    else:
+        _log.error("job %s failed", job.id, exc_info=error)
+    details = {"code": code, "message": reason, "param": getattr(error, "param", None)}
+    return JobEvent(f"The job failed: {reason}", "error"), details
+
+
+def is_transient(error: Exception) -> bool:
     """Whether the server is to blame, for now: its database, its disk, or an engine without a free slot."""
     is_disk_full = isinstance(error, OSError) and error.errno in _DISK_FULL
     return is_disk_full or isinstance(error, (StoreError, TransientError, DiskFull))

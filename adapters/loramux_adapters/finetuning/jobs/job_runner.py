@@ -58,27 +58,22 @@ class JobRunner:
         try:
             if job.state is not JobState.RUNNING:
                 job = await self._start(job)
-            await self._unless_moved(job, self._train(job, lock_fd))
-            await self._unless_moved(job, self._publish(job))
+            log = JobEventLog(self.registry, job, self.observer, self.now, await asyncio.to_thread(self.planner.speeds))
+            await self._unless_moved(job, self._train(job, log, lock_fd))
+            await self._unless_moved(job, self._publish(job, log))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next jobs must get their turn
             await self._failures.handle(job, error)
         else:
             self._failures.reset()
 
     async def _start(self, job: JobRecord) -> JobRecord:
-        """Validate the files and choose the hyperparameters if that is still to be done; move the job to running."""
-        if job.state is JobState.VALIDATING_FILES:
-            recipe, events = await asyncio.to_thread(self.planner.plan_job, job)
-            events.insert(0, JobEvent("Files validated, moving job to queued state"))
-            chosen = recipe.model_dump(mode="json")
-            # Only from this state: a client may have paused the job meanwhile.
-            await self._move(job, JobState.QUEUED, *events, only_from=JobState.VALIDATING_FILES, recipe=chosen)
+        """Move the job to running."""
         values = {} if job.started_at else {"started_at": self.now()}
         return await self._move(job, JobState.RUNNING, JobEvent("Fine-tuning job started"), **values)
 
-    async def _train(self, job: JobRecord, lock_fd: int) -> None:
+    async def _train(self, job: JobRecord, log: JobEventLog, lock_fd: int) -> None:
         run = await asyncio.to_thread(self.planner.training_run, job)
-        log = JobEventLog(self.registry, job, self.observer, self.now)
+        await log.enter("loading")
         async with self.launcher.launch(run, self.planner.job_folder(job), lock_fd) as trainer:
             async for event in trainer.events():
                 await log.record(event)
@@ -88,10 +83,11 @@ class JobRunner:
                 if isinstance(event, Paused):
                     raise TrainerCrashed("the trainer was stopped, but not by this server")
 
-    async def _publish(self, job: JobRecord) -> None:
+    async def _publish(self, job: JobRecord, log: JobEventLog) -> None:
+        await log.enter("publishing")
         job = await asyncio.to_thread(self.registry.get, job.id)
         run = await asyncio.to_thread(self.planner.training_run, job)
-        await self.publisher.publish_result(job, run, self.planner.results_folder(job))
+        await self.publisher.publish_result(job, run, self.planner.results_folder(job), log.enter)
 
     async def _unless_moved(self, job: JobRecord, work: Coroutine[Any, Any, None]) -> None:
         """Do the work; cancel it and raise WrongJobState if a client moves the job meanwhile."""

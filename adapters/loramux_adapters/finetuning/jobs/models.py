@@ -7,11 +7,14 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from loramux_adapters.finetuning.jobs.states import JobState
+from loramux_adapters.finetuning.jobs.timings import JobTimings
 from loramux_adapters.models import AdapterName
 
 
 class JobProgress(BaseModel):
     """The progress of a job; `tokens` and `seconds` were spent in training so far, over all its runs.
+
+    `seconds_left` is the trainer's estimate, of the training alone, made at `estimated_at` (Unix seconds).
 
     `loss` is of the last step, `validation_loss` and `validation_accuracy` (of tokens, 0..1) of the last pass over the
     validation file. `evaluation` is the comparison with the base at the end, see evaluation/verdict.py.
@@ -24,6 +27,7 @@ class JobProgress(BaseModel):
     tokens: int = 0
     seconds: float = 0.0
     seconds_left: float | None = None
+    estimated_at: float = 0.0
     loss: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
@@ -82,6 +86,7 @@ class JobRecord:
     finished_at: float | None
     attempts: int
     progress: JobProgress
+    timings: JobTimings
     result_files: Sequence[str]
     error: Mapping[str, Any] | None
 

@@ -1,20 +1,30 @@
 """Plans jobs: checks their files, chooses open hyperparameters, estimates time and cost, lays out work folders."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.datasets.report import DatasetReport, count_overlap
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, InvalidJob
+from loramux_adapters.finetuning.jobs.forecast import JobForecast, forecast_jobs
 from loramux_adapters.finetuning.jobs.ids import is_id
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters, TrainingCost, plan_events
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
+from loramux_adapters.finetuning.jobs.timings import JobTimings, learn_speeds
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
-from loramux_adapters.finetuning.recipes.estimate import estimate_training
+from loramux_adapters.finetuning.recipes.estimate import (
+    CPU_SPEEDS,
+    GPU_SPEEDS,
+    PhaseSpeeds,
+    estimate_job,
+    job_work,
+)
 from loramux_adapters.finetuning.recipes.hyperparameters import (
     choose_recipe,
     default_learning_rate,
@@ -23,6 +33,8 @@ from loramux_adapters.finetuning.recipes.recipe import MAX_LEARNING_RATE, Recipe
 from loramux_adapters.finetuning.trainer_process import LOG_FILE
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.models import BaseSpec
+
+_JOBS_TO_LEARN_FROM = 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,13 @@ class JobPlanner:
     trains_on_gpu: bool = False
     """Whether the device is a GPU: then an adapter has all layers by default."""
     threads: int | None = None
+    rendering: ChatRendering = ChatRendering()
+    """How the base's conversations are rendered when served."""
     save_seconds: float = 30.0
+    evaluation_items: int = 0
+    """Most items of the comparison with the base; 0: nothing is compared."""
+    machine: str = ""
+    """What the duration of jobs depends on, apart from their work: durations are learned per base and machine."""
 
     def plan(
         self, training_file: str, validation_file: str | None, requested: RequestedHyperparameters, seed: int
@@ -54,18 +72,37 @@ class JobPlanner:
         report = self._report(training_file, "training_file")
         validation = self._report(validation_file, "validation_file") if validation_file else None
         recipe = self._recipe(report, validation, requested, seed)
-        guess = estimate_training(report, recipe, self.base.parameters, self.registry.tokens_per_second(self.base.name))
+        work = job_work(report, validation, recipe, self.base, self.evaluation_items)
+        guess = estimate_job(work, self.speeds())
         return JobPlan(
             report=report,
             validation_report=validation,
             overlap=self._overlap(training_file, validation_file),
             recipe=recipe,
             estimate=guess,
+            work=work,
             cost=self.cost(guess.tokens, guess.seconds),
         )
 
-    def plan_job(self, job: JobRecord) -> tuple[Recipe, list[JobEvent]]:
-        """Plan a job; returns its recipe, and events that describe the plan.
+    def speeds(self) -> PhaseSpeeds:
+        """Return the speeds of the last jobs on this base and machine; assumed ones before the first. Blocks.
+
+        Raises:
+            StoreError: the registry can't be read.
+        """
+        last = self.registry.newest_succeeded(self.base.name, _JOBS_TO_LEARN_FROM)
+        return learn_speeds(last, self.machine, GPU_SPEEDS if self.trains_on_gpu else CPU_SPEEDS)
+
+    def forecasts(self, now: float) -> Mapping[str, JobForecast]:
+        """Return the forecasts of all unfinished jobs on this base. Blocks.
+
+        Raises:
+            StoreError: the registry can't be read.
+        """
+        return forecast_jobs(self.registry.unfinished(self.base.name), self.speeds(), now)
+
+    def plan_job(self, job: JobRecord) -> tuple[JobPlan, list[JobEvent]]:
+        """Plan a job; returns the plan, and events that describe it.
 
         Raises:
             InvalidJob: a file or a hyperparameter is wrong.
@@ -73,7 +110,11 @@ class JobPlanner:
         """
         requested = RequestedHyperparameters.model_validate(job.wanted)
         plan = self.plan(job.training_file, job.validation_file, requested, job.seed)
-        return plan.recipe, plan_events(plan)
+        return plan, plan_events(plan)
+
+    def timings(self, plan: JobPlan) -> JobTimings:
+        """Return the timings of a job that was planned and has not begun."""
+        return JobTimings(work=plan.work, machine=self.machine)
 
     def training_run(self, job: JobRecord) -> TrainingRun:
         """Return the training run of a job that was planned, and create its work folder.
@@ -91,6 +132,7 @@ class JobPlanner:
             recipe=parse_recipe(dict(job.recipe or {}), "the job's recipe"),
             output=folder / "output",
             validation=self.files.path(job.validation_file) if job.validation_file else None,
+            rendering=self.rendering,
             state=folder / "state",
             save_seconds=self.save_seconds,
             device=self.device,

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pydantic import BaseModel, ConfigDict
 
 from loramux_adapters.finetuning.datasets.report import DatasetReport
+from loramux_adapters.finetuning.jobs.forecast import JobForecast
 from loramux_adapters.finetuning.jobs.models import JobEvent
-from loramux_adapters.finetuning.recipes.estimate import Estimate
+from loramux_adapters.finetuning.recipes.estimate import Estimate, JobWork
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
@@ -35,6 +36,7 @@ class JobPlan(BaseModel):
     """Conversations of the validation file whose prompt is in the training file too."""
     recipe: Recipe
     estimate: Estimate
+    work: JobWork
     cost: dict[str, float]
 
 
@@ -54,10 +56,30 @@ def plan_events(plan: JobPlan) -> list[JobEvent]:
     dollars = ", ".join(f"${cost:.4f} by {method.replace('_', ' ')}" for method, cost in plan.cost.items() if cost)
     events.append(
         JobEvent(
-            f"Estimate: {guess.steps:,} steps, {guess.tokens:,} tokens, about {guess.seconds / 60:.1f} minutes "
-            f"at {guess.tokens_per_second:,.0f} tokens/s ({guess.assumption})" + (f"; {dollars}" if dollars else "")
+            f"Estimate: {guess.steps:,} steps, {guess.tokens:,} tokens, {format_duration(guess.total_seconds)} "
+            f"({_phase_durations(guess)}; {guess.assumption})" + (f"; {dollars}" if dollars else "")
         )
     )
     chosen = plan.recipe.model_dump(mode="json", exclude_none=True)
     events.append(JobEvent(f"Hyperparameters: {json.dumps(chosen)}"))
     return events
+
+
+def queue_event(forecast: JobForecast) -> JobEvent | None:
+    """Return an event with a waiting job's place in the queue; None if no job is before it."""
+    if forecast.behind is None:
+        return None
+    wait = forecast.starts_in_seconds
+    start = "" if wait is None else f", starts in {format_duration(wait)}"
+    return JobEvent(f"Waiting at place {forecast.queue_position} of the queue, behind {forecast.behind}{start}")
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as it can be known of an estimate: `less than a minute`, `about 13 min`, `about 2.5 h`."""
+    if seconds < 45:
+        return "less than a minute"
+    return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.1f} h"
+
+
+def _phase_durations(estimate: Estimate) -> str:
+    return ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in estimate.phases.items() if seconds)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,19 @@ from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_files import write_comparison, write_results
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.recipes.estimate import Phase
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.models import VersionId
 from loramux_adapters.service import AdapterService
 
 _NOTHING_NEW = "Nothing was compared: every validation example is in the training file too"
 _log = logging.getLogger(__name__)
+
+EnterPhase = Callable[[Phase], Awaitable[None]]
+
+
+async def _enter_nothing(_: Phase) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,19 @@ class ResultPublisher:
         await asyncio.to_thread(self.registry.add_checkpoint, job.id, self.now(), step, str(version), metrics)
         await self._add_event(job, JobEvent(f"Checkpoint created at step {step}: {version}"))
 
-    async def publish_result(self, job: JobRecord, run: TrainingRun, results: Path) -> None:
+    async def publish_result(
+        self, job: JobRecord, run: TrainingRun, results: Path, enter: EnterPhase = _enter_nothing
+    ) -> None:
         """Add the result as a version, point the job's name at it, store the result files, and end the job.
+
+        `enter` is called at the start of each phase of the job.
 
         Raises:
             AdapterError: the result can't be added, or the registry can't be written.
         """
         await self._publish_missed_checkpoints(job, run.output)
         version = await self._add_version(job, run.output, job.progress.step)
+        await enter("evaluating")
         evaluation = await self._evaluate(job, run, version) if self.evaluator else None
         stored = await asyncio.to_thread(self._store_result_files, job, results, evaluation)
         await self.library.set_alias(job.name, {version.digest: 1.0}, actor=job.created_by)

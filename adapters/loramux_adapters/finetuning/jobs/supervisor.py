@@ -1,4 +1,4 @@
-"""Works on the fine-tuning jobs, one at a time.
+"""Works on the fine-tuning jobs, one at a time; validates the files of new ones meanwhile.
 
 The registry is the source of truth. A client cancels or pauses a job by moving it there; the supervisor sees the new
 state and stops the trainer. A server that starts resumes the job that was running, from its last saved state.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from loramux_adapters.background_tasks import running_task
 from loramux_adapters.finetuning.jobs.errors import JobNotFound
+from loramux_adapters.finetuning.jobs.file_validator import FileValidator
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
 from loramux_adapters.finetuning.jobs.trainer_lock import LOCK_FILE, trainer_lock
 
@@ -26,14 +27,19 @@ class Supervisor:
     restart_seconds: float = 5.0
     """Pause after an error of the supervisor itself."""
 
+    def __post_init__(self) -> None:
+        runner = self.runner
+        self.validator = FileValidator(runner.planner, runner.now, runner.changes.set, self.restart_seconds)
+
     def check_now(self) -> None:
         """Check the registry now instead of at the next poll: a job was added or moved."""
+        self.validator.changes.set()
         self.runner.changes.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work on jobs; on leaving, the trainer saves its state, and the next server resumes the job."""
-        async with running_task(self._run_forever()):
+        async with running_task(self._run_forever()), running_task(self.validator.run_forever()):
             yield
 
     async def _run_forever(self) -> None:

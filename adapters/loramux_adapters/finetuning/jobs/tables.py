@@ -66,10 +66,11 @@ jobs = Table(
     Column("finished_at", Double),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("progress", JSON),
+    Column("timings", JSON),
     Column("result_files", JSON, nullable=False),
     Column("error", JSON),
 )
-"""`wanted` holds the requested hyperparameters, `recipe` the chosen ones; `progress` see JobProgress."""
+"""`wanted` holds the requested hyperparameters, `recipe` the chosen ones; see JobProgress and JobTimings for others."""
 
 events = Table(
     "fine_tuning_events",

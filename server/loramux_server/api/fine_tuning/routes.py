@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from loramux_adapters.finetuning.jobs.forecast import UNKNOWN
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
@@ -19,6 +20,7 @@ from loramux_server.api.permissions import Admin
 from loramux_server.errors import InvalidRequest
 
 OnCancelled = Callable[[JobRecord], None]
+SerializeJob = Callable[[JobRecord], Awaitable[dict[str, Any]]]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _PREFIX = "/v1/fine_tuning/jobs"
 _METADATA = "metadata["
@@ -37,10 +39,18 @@ def fine_tuning_router(
     `on_change` is called after a job was created or its state changed, `on_cancelled` with each cancelled job, running
     or not.
     """
+
+    async def serialize(record: JobRecord) -> dict[str, Any]:
+        """Serialize a job with its forecast, for which the jobs before it are read."""
+        if record.state.has_ended or record.state is JobState.PAUSED:
+            return serializer.job(record)
+        forecasts = await asyncio.to_thread(planner.forecasts, time.time())
+        return serializer.job(record, forecasts.get(record.id, UNKNOWN))
+
     router = APIRouter(tags=["fine-tuning"], responses=error_responses(404, 409, 429))
     for part in (
-        _jobs(registry, planner, serializer, on_change, max_queued),
-        _state_changes(registry, serializer, on_change, on_cancelled),
+        _jobs(registry, planner, serializer, serialize, on_change, max_queued),
+        _state_changes(registry, serialize, on_change, on_cancelled),
         _logs(registry, serializer),
         _estimates(planner),
     ):
@@ -52,6 +62,7 @@ def _jobs(
     registry: JobRegistry,
     planner: JobPlanner,
     serializer: JobSerializer,
+    serialize: SerializeJob,
     on_change: Callable[[], None],
     max_queued: int,
 ) -> APIRouter:
@@ -81,7 +92,7 @@ def _jobs(
         )
         record = await asyncio.to_thread(registry.create, new, time.time(), max_queued)
         on_change()
-        return serializer.job(record)
+        return await serialize(record)
 
     @router.get("")
     async def list_jobs(request: Request, _: Admin, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
@@ -94,18 +105,20 @@ def _jobs(
         if any('"' in key or "\\" in key for key in metadata):
             raise InvalidRequest("A metadata key can't contain quotes or backslashes.", param="metadata")
         page = await asyncio.to_thread(registry.list, after, limit, metadata)
-        return list_page([serializer.job(record) for record in page.items], has_more=page.has_more)
+        forecasts = await asyncio.to_thread(planner.forecasts, time.time())
+        found = [serializer.job(record, forecasts.get(record.id, UNKNOWN)) for record in page.items]
+        return list_page(found, has_more=page.has_more)
 
     @router.get("/{job}")
     async def retrieve(job: str, _: Admin) -> dict[str, Any]:
         """Return one job."""
-        return serializer.job(await asyncio.to_thread(registry.get, job))
+        return await serialize(await asyncio.to_thread(registry.get, job))
 
     return router
 
 
 def _state_changes(
-    registry: JobRegistry, serializer: JobSerializer, on_change: Callable[[], None], on_cancelled: OnCancelled
+    registry: JobRegistry, serialize: SerializeJob, on_change: Callable[[], None], on_cancelled: OnCancelled
 ) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
@@ -114,7 +127,7 @@ def _state_changes(
         if state is JobState.CANCELLED:
             on_cancelled(record)
         on_change()
-        return serializer.job(record)
+        return await serialize(record)
 
     @router.post("/{job}/cancel")
     async def cancel(job: str, _: Admin) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from loramux_adapters.finetuning.jobs.forecast import UNKNOWN, JobForecast
 from loramux_adapters.finetuning.jobs.models import CheckpointRecord, EventRecord, JobRecord
 from loramux_adapters.finetuning.jobs.plans import TrainingCost
 from loramux_adapters.finetuning.jobs.states import JobState
@@ -19,7 +20,7 @@ class JobSerializer:
     cost: TrainingCost
     now: Callable[[], float] = time.time
 
-    def job(self, record: JobRecord) -> dict[str, Any]:
+    def job(self, record: JobRecord, forecast: JobForecast = UNKNOWN) -> dict[str, Any]:
         """Serialize a job; `progress` and `loramux` are not in OpenAI's API."""
         hyperparameters = _hyperparameters(record)
         succeeded = record.state is JobState.SUCCEEDED
@@ -28,7 +29,7 @@ class JobSerializer:
             "object": "fine_tuning.job",
             "created_at": int(record.created_at),
             "finished_at": None if record.finished_at is None else int(record.finished_at),
-            "estimated_finish": self._estimated_finish(record),
+            "estimated_finish": self._unix_time_in(forecast.seconds_left),
             "error": record.error,
             "fine_tuned_model": record.name if succeeded else None,
             "hyperparameters": hyperparameters,
@@ -45,7 +46,7 @@ class JobSerializer:
             "metadata": record.metadata,
             "suffix": record.suffix,
             "progress": record.progress.share,
-            "loramux": self._details(record),
+            "loramux": self._details(record, forecast),
         }
 
     def event(self, record: EventRecord) -> dict[str, Any]:
@@ -72,22 +73,31 @@ class JobSerializer:
             "step_number": record.step,
         }
 
-    def _estimated_finish(self, record: JobRecord) -> int | None:
-        """Return the estimated end in Unix seconds, counted from now because pauses distort the time so far."""
-        left = record.progress.seconds_left
-        return int(self.now() + left) if record.state is JobState.RUNNING and left is not None else None
+    def _unix_time_in(self, seconds: float | None) -> int | None:
+        return None if seconds is None else int(self.now() + seconds)
 
-    def _details(self, record: JobRecord) -> dict[str, Any]:
+    def _details(self, record: JobRecord, forecast: JobForecast) -> dict[str, Any]:
         progress = record.progress
         share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
         return {
             "model": record.name,
             "recipe": record.recipe,
-            **progress.model_dump(exclude={"base_parameters"}),
+            **progress.model_dump(exclude={"base_parameters", "estimated_at"}),
+            "seconds_left": 0.0 if record.state is JobState.SUCCEEDED else forecast.seconds_left,
+            "queue_position": forecast.queue_position,
+            "behind": forecast.behind,
+            "starts_in_seconds": forecast.starts_in_seconds,
+            "phase": _phase(record),
             "trained_share": share,
             "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
             "cost": self.cost(progress.tokens, progress.seconds),
         }
+
+
+def _phase(record: JobRecord) -> str | None:
+    """Return the phase of a running job."""
+    current = record.timings.current
+    return current.phase if current and record.state is JobState.RUNNING else None
 
 
 def _hyperparameters(record: JobRecord) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from loramux_adapters.finetuning.jobs.forecast import JobForecast
 from loramux_adapters.finetuning.jobs.models import JobRecord
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.recipes.recipe import Recipe
@@ -39,12 +40,15 @@ def test_before_planning_a_job_shows_the_requested_hyperparameters() -> None:
     assert set(SERIALIZER.job(asked())["hyperparameters"].values()) == {"auto"}
 
 
-@pytest.mark.parametrize(
-    ("state", "left", "finish"),
-    [(JobState.RUNNING, 60.5, 10_060), (JobState.RUNNING, None, None), (JobState.PAUSED, 60.5, None)],
-)
-def test_the_end_is_estimated_from_now_however_long_ago_the_job_began(
-    state: JobState, left: float | None, finish: int | None
-) -> None:
-    job = replace(job_record(state, seconds=5, seconds_left=left), started_at=100.0)
-    assert JobSerializer("local", lambda *_: {}, lambda: 10_000.0).job(job)["estimated_finish"] == finish
+@pytest.mark.parametrize(("left", "finish"), [(60.5, 10_060), (None, None)])
+def test_the_end_is_estimated_from_now_however_long_ago_the_job_began(left: float | None, finish: int | None) -> None:
+    job = replace(job_record(JobState.RUNNING, seconds=5, seconds_left=1.0), started_at=100.0)
+    shown = JobSerializer("local", lambda *_: {}, lambda: 10_000.0).job(job, JobForecast(seconds_left=left))
+    assert (shown["estimated_finish"], shown["loramux"]["seconds_left"]) == (finish, left)
+
+
+@pytest.mark.parametrize("state", [JobState.PAUSED, JobState.FAILED, JobState.CANCELLED])
+def test_a_job_that_does_not_go_on_has_no_time_left(state: JobState) -> None:
+    """T12: cancelled jobs showed "16786 s left"."""
+    shown = SERIALIZER.job(job_record(state, seconds=5, seconds_left=16786.0))
+    assert (shown["estimated_finish"], shown["loramux"]["seconds_left"]) == (None, None)
