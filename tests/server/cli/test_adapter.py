@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,66 +18,86 @@ from tests.helpers.tiny_server import TinyServer, tiny_server
 Run = Callable[..., Awaitable[Result]]
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinyServer]:
     async with tiny_server(tmp_path, tiny_base) as server:
         yield server
 
 
-@pytest.fixture
-def run(tiny: TinyServer) -> Run:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    """A server for tests that leave it as it was, except for adapters with names of their own."""
+    async with tiny_server(tmp_path_factory.mktemp("shared"), tiny_base) as server:
+        yield server
+
+
+def command_for(server: TinyServer) -> Run:
     async def invoke(*arguments: str) -> Result:
-        environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "200"}
+        environment = {"LORAMUX_CLI_URL": server.url, "COLUMNS": "200"}
         return await asyncio.to_thread(CliRunner().invoke, app, ["adapter", *arguments], env=environment)
 
     return invoke
+
+
+@pytest.fixture
+def run(shared: TinyServer) -> Run:
+    return command_for(shared)
+
+
+async def listed(run: Run) -> dict[str, Any]:
+    """Return the listed adapters by name."""
+    return {record["name"]: record for record in json.loads((await run("list", "--json")).stdout)["data"]}
 
 
 def digest(version: str) -> str:
     return version.partition("@")[2]
 
 
-async def test_a_local_folder_is_uploaded_and_served(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_local_folder_is_uploaded_and_served(shared: TinyServer, run: Run, tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "mine")
-    result = await run("add", "tone", str(folder), "--upload", "--json")
+    result = await run("add", "uploaded", str(folder), "--upload", "--json")
     assert result.exit_code == 0, result.output
     version = json.loads(result.stdout)
     assert version["source"] == {"type": "upload"}
-    assert (await tiny.chat("tone")).model == version["id"]
+    assert (await shared.chat("uploaded")).model == version["id"]
 
 
-async def test_a_folder_on_the_server_is_added_and_shown_in_a_table(tiny: TinyServer, run: Run) -> None:
-    folder = write_adapter(tiny.settings.allowed_roots[0] / "tone")
-    result = await run("add", "tone", str(folder))
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_folder_on_the_server_is_added_and_shown_in_a_table(shared: TinyServer, run: Run) -> None:
+    folder = write_adapter(shared.settings.allowed_roots[0] / "mine")
+    result = await run("add", "mine", str(folder))
     assert result.exit_code == 0, result.output
     assert f"path: {folder}" in result.stdout
     assert "The capital of France is" in result.stdout
-    version = json.loads((await run("list", "--json")).stdout)["data"][0]["versions"][0]["id"]
-    assert version in (await run("show", "tone")).stdout
-    assert "[tone@" in (await run("show", version[:9])).stdout
+    version = (await listed(run))["mine"]["versions"][0]["id"]
+    assert version in (await run("show", "mine")).stdout
+    assert "[mine@" in (await run("show", version[:9])).stdout
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_refused_adapter_ends_with_the_reason_and_exit_code_1(
-    tiny: TinyServer, run: Run, tmp_path: Path
+    shared: TinyServer, run: Run, tmp_path: Path
 ) -> None:
     folder = write_adapter(tmp_path / "dora", lora_config(use_dora=True))
-    result = await run("add", "tone", str(folder), "--upload")
+    result = await run("add", "refused", str(folder), "--upload")
     assert result.exit_code == 1
     assert "DoRA" in result.stderr
-    assert "can't read" in (await run("add", "tone", str(tmp_path), "--upload")).stderr
-    assert "outside the allowed folders" in (await run("add", "tone", "/etc")).stderr
-    assert "should begin with one of" in (await run("add", "tone", "ftp://host/x")).stderr
-    assert "LORAMUX_ALLOWED_URLS" in (await run("add", "tone", "https://host/x")).stderr
-    assert "is invalid: expected org/name" in (await run("add", "tone", "hf:a/b/c")).stderr
+    assert "can't read" in (await run("add", "refused", str(tmp_path), "--upload")).stderr
+    assert "outside the allowed folders" in (await run("add", "refused", "/etc")).stderr
+    assert "should begin with one of" in (await run("add", "refused", "ftp://host/x")).stderr
+    assert "LORAMUX_ALLOWED_URLS" in (await run("add", "refused", "https://host/x")).stderr
+    assert "is invalid: expected org/name" in (await run("add", "refused", "hf:a/b/c")).stderr
     assert "No adapter" in (await run("show", "nobody")).stderr
 
 
-async def test_split_promote_rollback_and_history(tiny: TinyServer, run: Run) -> None:
-    old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_split_promote_rollback_and_history(shared: TinyServer, run: Run) -> None:
+    old, new = await shared.add("team/tone", 1), await shared.add("team/tone", 2)
     result = await run("split", "team/tone", f"{digest(old)[:6]}=95", f"{digest(new)}=5")
     assert [row.split()[1:3] for row in result.stdout.splitlines()[1:]] == [["ready", "0.95"], ["ready", "0.05"]]
     await run("promote", "team/tone", digest(old)[:5])
-    assert (await tiny.chat("team/tone")).model == old
+    assert (await shared.chat("team/tone")).model == old
     assert "0.95" in (await run("rollback", "team/tone")).stdout
     history = await run("history", "team/tone")
     assert "anonymous" in history.stdout
@@ -85,17 +106,20 @@ async def test_split_promote_rollback_and_history(tiny: TinyServer, run: Run) ->
         assert (await run("split", "team/tone", share)).exit_code == 2
 
 
-async def test_an_unknown_digest_is_refused_with_the_known_ones(tiny: TinyServer, run: Run) -> None:
-    version = await tiny.add("tone")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_unknown_digest_is_refused_with_the_known_ones(shared: TinyServer, run: Run) -> None:
+    version = await shared.add("known")
     for text in ("zzzzzz", digest(version)[:3], f"other@{digest(version)}", ""):
-        result = await run("promote", "tone", text)
+        result = await run("promote", "known", text)
         assert result.exit_code == 1
-        assert f"unknown version {text!r} of tone" in " ".join(result.stderr.split())
+        assert f"unknown version {text!r} of known" in " ".join(result.stderr.split())
         assert digest(version) in result.stderr
-    assert (await run("promote", "tone", version)).exit_code == 0
+    assert (await run("promote", "known", version)).exit_code == 0
 
 
-async def test_pins_and_residency(tiny: TinyServer, run: Run) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_pins_and_residency(tiny: TinyServer) -> None:
+    run = command_for(tiny)
     version = await tiny.add("tone")
     assert (await run("pin", "tone")).exit_code == 0
     residency = await run("residency")
@@ -106,13 +130,14 @@ async def test_pins_and_residency(tiny: TinyServer, run: Run) -> None:
     assert json.loads((await run("residency", "--json")).stdout)["resident"][0]["pinned"] is False
 
 
-async def test_a_version_or_a_whole_adapter_is_removed(tiny: TinyServer, run: Run) -> None:
-    old, new = await tiny.add("tone", 1), await tiny.add("tone", 2)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_version_or_a_whole_adapter_is_removed(shared: TinyServer, run: Run) -> None:
+    old, new = await shared.add("removed", 1), await shared.add("removed", 2)
     result = await run("remove", old)
     assert new in result.stdout
     assert old not in result.stdout
-    assert (await run("remove", "tone", "--yes")).exit_code == 0
-    assert json.loads((await run("list", "--json")).stdout) == {"data": []}
+    assert (await run("remove", "removed", "--yes")).exit_code == 0
+    assert "removed" not in await listed(run)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:9", "http://[", "ftp://127.0.0.1:9/[red]x[/]"])

@@ -19,19 +19,25 @@ Run = Callable[..., Awaitable[Result]]
 LINE = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
 
 
-@pytest_asyncio.fixture
-async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinyServer]:
-    async with tiny_server(tmp_path, tiny_base, training={"priority": "equal"}) as server:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
+    """A server for all tests: those that count files and jobs count them before as well."""
+    async with tiny_server(tmp_path_factory.mktemp("shared"), tiny_base, training={"priority": "equal"}) as server:
         yield server
 
 
 @pytest.fixture
-def run(tiny: TinyServer) -> Run:
+def run(shared: TinyServer) -> Run:
     async def invoke(*arguments: str) -> Result:
-        environment = {"LORAMUX_CLI_URL": tiny.url, "COLUMNS": "200"}
+        environment = {"LORAMUX_CLI_URL": shared.url, "COLUMNS": "200"}
         return await asyncio.to_thread(CliRunner().invoke, app, ["finetune", *arguments], env=environment)
 
     return invoke
+
+
+async def files_and_jobs(shared: TinyServer) -> tuple[list[str], list[str]]:
+    files, jobs = await shared.client.files.list(), await shared.client.fine_tuning.jobs.list()
+    return [file.id for file in files.data], [job.id for job in jobs.data]
 
 
 @pytest.fixture
@@ -41,6 +47,7 @@ def data(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_job_is_created_listed_shown_paused_resumed_and_cancelled(run: Run, data: str) -> None:
     made = await run("create", data, "--suffix", "tone", "--epochs", "2", "--json")
     assert made.exit_code == 0, made.output
@@ -55,6 +62,7 @@ async def test_a_job_is_created_listed_shown_paused_resumed_and_cancelled(run: R
     assert "tone" in (await run("show", job["id"])).stdout
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.engine  # as slow as the engine: the trainer imports torch
 async def test_waiting_ends_with_the_job_and_reports_why_it_failed(run: Run, data: str) -> None:
     waited = await run("create", data, "--wait")
@@ -63,27 +71,32 @@ async def test_waiting_ends_with_the_job_and_reports_why_it_failed(run: Run, dat
     assert "can't be loaded as a base model" in waited.stdout
 
 
-async def test_an_estimate_describes_a_job_and_leaves_no_files(run: Run, tiny: TinyServer, data: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_estimate_describes_a_job_and_leaves_no_files(run: Run, shared: TinyServer, data: str) -> None:
+    before = await files_and_jobs(shared)
     estimate = await run("estimate", data, "--validation", data, "--epochs", "3")
     assert estimate.exit_code == 0, estimate.output
     assert "steps" in estimate.stdout
     assert "epochs 3" in " ".join(estimate.stdout.split())
     assert "validation prompts are also in the training file" in " ".join(estimate.stdout.split())
-    assert (await tiny.client.files.list()).data == []
-    assert json.loads((await run("list", "--json")).stdout)["data"] == []
+    assert await files_and_jobs(shared) == before
+    assert [job["id"] for job in json.loads((await run("list", "--json")).stdout)["data"]] == before[1]
     assert json.loads((await run("estimate", data, "--json")).stdout)["recipe"]["rank"] == 8
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_estimate_with_an_invalid_validation_file_leaves_no_files(
-    run: Run, tiny: TinyServer, data: str, tmp_path: Path
+    run: Run, shared: TinyServer, data: str, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text("{}\n")
+    before = await files_and_jobs(shared)
     refused = await run("estimate", data, "--validation", str(broken))
     assert (refused.exit_code, "line 1: " in refused.output) == (1, True)
-    assert (await tiny.client.files.list()).data == []
+    assert await files_and_jobs(shared) == before
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_invalid_file_is_refused_with_its_line(run: Run, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"prompt": "a", "completion": "b"}\n')
@@ -92,6 +105,7 @@ async def test_an_invalid_file_is_refused_with_its_line(run: Run, tmp_path: Path
     assert "line 1: it is a completion" in refused.output
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_unknown_job_is_reported_with_exit_code_1(run: Run) -> None:
     refused = await run("show", "ftjob-nothing")
     assert (refused.exit_code, "No fine-tuning job has this id" in refused.output) == (1, True)
