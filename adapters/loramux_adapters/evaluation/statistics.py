@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
 RESAMPLES = 2000
-_Z_95 = 1.959964  # 95 % of the standard normal distribution lies within this distance of 0
+MIN_ITEMS = 10
+"""With fewer, quantities without bounds have no interval, and scores no verdict."""
 
 
 class Interval(NamedTuple):
@@ -33,7 +34,7 @@ def quantile(values: Sequence[float], q: float) -> float:
     Raises:
         ValueError: there are no values, one is not finite, or `q` is outside 0..1.
     """
-    return float(np.quantile(_samples(values), q))
+    return float(np.quantile(finite_samples(values), q))
 
 
 def quantile_interval(values: Sequence[float], q: float, *, confidence: float = 0.95) -> Interval:
@@ -44,7 +45,7 @@ def quantile_interval(values: Sequence[float], q: float, *, confidence: float = 
     estimate = quantile(values, q)
     if not 0 < q < 1:
         return Interval(-np.inf, estimate, np.inf)
-    samples, tail = np.sort(_samples(values)), (1 - confidence) / 2
+    samples, tail = np.sort(finite_samples(values)), (1 - confidence) / 2
     below = _binomial_distribution(len(samples), q)
     # The number of values below the quantile is binomial: P(the r-th smallest is above it) = P(fewer than r are below).
     low = int(np.searchsorted(below, tail, side="right"))
@@ -79,7 +80,7 @@ def bootstrap_interval(
     Raises:
         ValueError: there are no values, or one is not finite.
     """
-    samples = _samples(values)
+    samples = finite_samples(values)
     resampled = statistic(samples[resample_indices(len(samples), resamples=resamples, seed=seed)], axis=1)
     return percentile_interval(resampled, float(statistic(samples, axis=0)), confidence=confidence)
 
@@ -96,28 +97,15 @@ def percentile_interval(resampled: Samples, estimate: float, *, confidence: floa
     return Interval(float(low), estimate, float(high))
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """The 95 % interval of a mean: Wilson's where all values are 0 or 1, else by bootstrap.
-
-    A bootstrap of values that are all equal would claim that nothing is uncertain. Raises as `bootstrap_interval` does.
-    """
-    samples = _samples(values)
-    if not np.isin(samples, (0.0, 1.0)).all():
-        return bootstrap_interval(values)
-    count, share = len(samples), float(samples.mean())
-    below = 1 + _Z_95**2 / count
-    middle = (share + _Z_95**2 / (2 * count)) / below
-    half = _Z_95 / below * np.sqrt(share * (1 - share) / count + (_Z_95 / (2 * count)) ** 2)
-    # At 0 and 1, rounding must not put a bound on the wrong side of the share.
-    return Interval(min(share, max(0.0, float(middle - half))), share, max(share, min(1.0, float(middle + half))))
-
-
 def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> Interval | None:
-    """The 95 % interval of mean(above) / mean(below), resampled in pairs; None if mean(below) may be 0."""
-    numerators, denominators = _samples(above), _samples(below)
+    """The 95 % interval of mean(above) / mean(below), resampled in pairs.
+
+    None for fewer than MIN_ITEMS pairs, and if mean(below) may be 0.
+    """
+    numerators, denominators = finite_samples(above), finite_samples(below)
     indices = resample_indices(len(numerators))
     sums = denominators[indices].sum(axis=1)
-    if not sums.all() or not denominators.sum():
+    if len(numerators) < MIN_ITEMS or not sums.all() or not denominators.sum():
         return None
     return percentile_interval(numerators[indices].sum(axis=1) / sums, float(numerators.sum() / denominators.sum()))
 
@@ -128,7 +116,7 @@ def spread(values: Sequence[float]) -> Spread:
     Raises:
         ValueError: there are no values, or one is not finite.
     """
-    samples = _samples(values)
+    samples = finite_samples(values)
     return Spread(float(np.median(samples)), float(samples.min()), float(samples.max()))
 
 
@@ -140,13 +128,18 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} measurements can't be paired with {len(theirs)}")
-    numerator, denominator = _samples(ours), _samples(theirs)
+    numerator, denominator = finite_samples(ours), finite_samples(theirs)
     if (denominator <= 0).any():
         raise ValueError("a ratio needs positive measurements in its denominator")
     return spread((numerator / denominator).tolist())
 
 
-def _samples(values: Sequence[float]) -> Samples:
+def finite_samples(values: Sequence[float]) -> Samples:
+    """The values as an array.
+
+    Raises:
+        ValueError: there are no values, or one is not finite.
+    """
     if not len(values):
         raise ValueError("no measurements")
     samples = np.asarray(values, dtype=np.float64)

@@ -1,39 +1,88 @@
-"""The verdict on a challenger: its scores against a reference's on the same items, as an interval and a sentence."""
+"""The verdict on a challenger: its scores relative to a reference's on the same items, and what they show."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist, fmean
 from typing import Literal, NamedTuple
 
-from loramux_adapters.evaluation.statistics import Interval, bootstrap_interval, mean_interval
+from loramux_adapters.evaluation.intervals import difference_interval, mean_interval
+from loramux_adapters.evaluation.statistics import MIN_ITEMS, Interval
 
-Verdict = Literal["better", "no difference shown", "worse", "too few items"]
-MIN_ITEMS = 10
-"""With fewer, a bootstrap interval is too narrow to base a verdict on."""
+Verdict = Literal["better", "as good", "worse", "neither works", "not enough items"]
+MARGIN = 0.05
+"""Differences within +-MARGIN do not matter, unless the caller says otherwise."""
+_ALPHA = 0.05
+_POWER = 0.8
+"""`items_needed` decide with this probability, if the present estimate is the truth."""
 
 
 class ScoreComparison(NamedTuple):
-    """The challenger's mean score minus the reference's, and the verdict by its interval."""
+    """The challenger's mean score minus the reference's, and the verdict.
+
+    `difference` is an interval at `confidence`, which is 0.95 for a single comparison and more for one of several.
+    """
 
     items: int
+    challenger: float
+    """Mean score of the challenger."""
+    reference: float
+    """Mean score of the reference."""
+    constant: float
+    """Mean score of the best constant answer, which is the same for every item."""
     difference: Interval
     verdict: Verdict
+    reason: str
+    """Why, as a part of a sentence."""
+    is_not_worse: bool
+    """Whether the challenger is shown to be worse by less than the margin, if at all."""
+    items_needed: int | None
+    """Items that would decide at the present estimate and spread; None if decided, or if unknown."""
+    confidence: float
+    margin: float
 
 
-def compare_scores(challenger: Sequence[float], reference: Sequence[float]) -> ScoreComparison:
-    """Compare the scores of two variants pair by pair; scores at the same position belong to the same item.
+def compare_scores(
+    challenger: Sequence[float],
+    reference: Sequence[float],
+    *,
+    constant: Sequence[float] = (),
+    others: Iterable[Sequence[float]] = (),
+    margin: float = MARGIN,
+    comparisons: int = 1,
+) -> ScoreComparison:
+    """Compare two variants item by item; scores at the same position belong to the same item.
+
+    `constant` are the scores of the best constant answer, by default 0 for each item; `others` are the scores of other
+    variants, which may be shown to work even if these two aren't. With `comparisons` in one report, each is made at a
+    confidence of 1 - 0.05 / comparisons (Bonferroni), so that with 95 % all are right at once.
 
     Raises:
-        ValueError: the lengths differ, or there are no scores.
+        ValueError: the lengths differ, there are no scores, or margin or comparisons are not positive.
     """
-    difference = bootstrap_interval([ours - theirs for ours, theirs in zip(challenger, reference, strict=True)])
-    return ScoreComparison(len(challenger), difference, _verdict(difference, len(challenger)))
-
-
-def _verdict(difference: Interval, items: int) -> Verdict:
-    if items < MIN_ITEMS:
-        return "too few items"
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "no difference shown"
+    if not margin > 0 or comparisons < 1:
+        raise ValueError(f"expected a margin above 0 and at least one comparison, not {margin} and {comparisons}")
+    alpha = _ALPHA / comparisons
+    floor = constant or [0.0] * len(challenger)
+    difference = difference_interval(challenger, reference, confidence=1 - alpha)
+    narrow = difference_interval(challenger, reference, confidence=1 - 2 * alpha)
+    works = any(
+        difference_interval(arm, floor, confidence=1 - alpha).low > 0 for arm in (challenger, reference, *others)
+    )
+    verdict, reason = _decide(len(challenger), difference, narrow, margin, works=works)
+    needed = _items_needed(len(challenger), difference, margin, alpha) if verdict == "not enough items" else None
+    return ScoreComparison(
+        items=len(challenger),
+        challenger=fmean(challenger),
+        reference=fmean(reference),
+        constant=fmean(floor),
+        difference=difference,
+        verdict=verdict,
+        reason=reason,
+        is_not_worse=len(challenger) >= MIN_ITEMS and narrow.low > -margin,
+        items_needed=needed,
+        confidence=1 - alpha,
+        margin=margin,
+    )
 
 
 def score_intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
@@ -41,40 +90,28 @@ def score_intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, Interval
     return {name: mean_interval([each[name] for each in scores]) for name in scores[0]}
 
 
-def verdict_sentence(
-    compared: ScoreComparison,
-    challenger: str,
-    reference: str,
-    *,
-    token_ratio: float | None = None,
-    payback: str = "",
-    details: str = "",
-    items_name: str = "items",
-) -> str:
-    """Say in a sentence which of the two to use.
-
-    `token_ratio` is the challenger's mean prompt tokens over the reference's; `payback` says when the challenger has
-    paid for itself, and `details` goes into parentheses at the end.
-    """
-    gain, tokens = compared.difference, _prompt_tokens(token_ratio)
-    interval, end = f"[{gain.low:+.2f}, {gain.high:+.2f}]", f" ({details})." if details else "."
-    match compared.verdict:
-        case "better":
-            sentence = f"{challenger} is better than {reference} by {gain.estimate:.2f} {interval}{tokens}{payback}"
-        case "worse":
-            sentence = f"Keep {reference}: {challenger} is worse by {-gain.estimate:.2f} {interval}{tokens}"
-        case "too few items":
-            difference = f"{challenger} relative to {reference} {gain.estimate:+.2f} {interval}"
-            sentence = f"{compared.items} {items_name} are too few for a verdict: {difference}"
-        case "no difference shown":
-            shown = f"for {challenger} no difference in quality is shown, {gain.estimate:+.2f} {interval}"
-            sentence = f"Keep {reference}, unless cost decides: {shown}{tokens}{payback}"
-    return sentence[0].upper() + sentence[1:] + end
+def _decide(items: int, wide: Interval, narrow: Interval, margin: float, *, works: bool) -> tuple[Verdict, str]:
+    if items < MIN_ITEMS:
+        return "not enough items", f"fewer than {MIN_ITEMS} items allow no verdict"
+    if not works:
+        return "neither works", "neither is shown to score higher than one and the same answer to every item"
+    if -margin < narrow.low and narrow.high < margin:
+        side = {(True, False): "better, but by ", (False, True): "worse, but by "}.get(
+            (wide.low > 0, wide.high < 0), ""
+        )
+        return "as good", f"the difference is {side}less than the margin of {margin:g}"
+    if wide.low > 0:
+        return "better", "the whole interval of the difference is above 0"
+    if wide.high < 0:
+        return "worse", "the whole interval of the difference is below 0"
+    return "not enough items", f"the interval of the difference contains 0 and reaches beyond the margin of {margin:g}"
 
 
-def _prompt_tokens(ratio: float | None) -> str:
-    if not ratio:
-        return ""
-    if ratio < 1 / 3:
-        return f" at 1/{1 / ratio:.0f} of the prompt tokens"
-    return f" at {ratio:.2f} times the prompt tokens" if abs(ratio - 1) >= 0.005 else " at the same prompt tokens"
+def _items_needed(items: int, difference: Interval, margin: float, alpha: float) -> int | None:
+    """The items at which the difference, or its lying within the margin, is shown with a probability of 80 %."""
+    z = NormalDist().inv_cdf
+    deviation = (difference.high - difference.low) / (2 * z(1 - alpha / 2)) * math.sqrt(items)
+    gap, room = abs(difference.estimate), margin - abs(difference.estimate)
+    needed = [((z(1 - alpha / 2) + z(_POWER)) * deviation / gap) ** 2] if gap else []
+    needed += [((z(1 - alpha) + z((1 + _POWER) / 2)) * deviation / room) ** 2] if room > 0 else []
+    return max(MIN_ITEMS, items + 1, math.ceil(min(needed))) if needed else None

@@ -1,42 +1,34 @@
-"""Summary of a comparison: each arm with intervals, the challenger relative to the reference, and the verdict."""
+"""Summary of a comparison: each arm with intervals, every arm relative to the reference, and the verdict."""
 
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from loramux_adapters.evaluation.statistics import Interval, bootstrap_interval, ratio_of_means
-from loramux_adapters.evaluation.verdict import (
-    ScoreComparison,
-    Verdict,
-    compare_scores,
-    score_intervals,
-    verdict_sentence,
-)
+from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
+from loramux_adapters.evaluation.statistics import Interval
+from loramux_adapters.evaluation.verdict import Verdict
+from loramux_adapters.evaluation.verdict_sentence import SampleAnswer, verdict_sentence
 from loramux_loadtests.compare.answer_log import Batch, ScoredAnswer
-from loramux_loadtests.compare.costs import COST_MODES, CostSamples, cost_per_answer, cost_ratio, cost_samples
+from loramux_loadtests.compare.arms import (
+    ArmAnswers,
+    ArmSummary,
+    arm_costs,
+    cost_ratios,
+    pair_by_item,
+    ratios,
+    summarize_arm,
+)
+from loramux_loadtests.compare.checks import find_warnings, leaked_items
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.payback import Payback, payback_phrase, paybacks
 from loramux_loadtests.compare.plan import Comparison
-
-MEASURES = ("input_tokens", "cached_tokens", "output_tokens", "ttft", "tpot", "seconds")
-"""Measured for each answer, besides its scores and costs."""
-
-ArmAnswers = Mapping[str, Sequence[ScoredAnswer]]
-ArmCosts = Mapping[str, CostSamples]
-"""The cost of one arm, by COST_MODES."""
+from loramux_loadtests.compare.reference import ReferenceChoice, choose_reference
+from loramux_loadtests.compare.relative import ArmComparison, compare_arms
+from loramux_loadtests.compare.samples import Sample, samples
 
 
 class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class ArmSummary(_FrozenModel):
-    """One arm in one pass: 95 % intervals of means; None where nothing was measured."""
-
-    scores: dict[str, Interval]
-    measured: dict[str, Interval | None]
-    costs: dict[str, Interval]
-    """US dollars per request, by COST_MODES."""
 
 
 class PassSummary(_FrozenModel):
@@ -46,6 +38,8 @@ class PassSummary(_FrozenModel):
     seconds: float
     items: int
     arms: dict[str, ArmSummary]
+    relative: dict[str, ArmComparison] = {}
+    """Each arm but the reference relative to it, at the confidence of the whole comparison."""
     difference: Interval
     ratios: dict[str, Interval]
     """By MEASURES, `price_list_cost` and `gpu_hour_cost`."""
@@ -53,8 +47,12 @@ class PassSummary(_FrozenModel):
     """By COST_MODES; the first one counts: a price list, where there is one, as users pay by it."""
 
 
+_OUTCOME = ("verdict", "reason", "is_not_worse", "items_needed", "margin", "confidence")
+"""Fields of an ArmComparison that a ComparisonSummary has for the challenger."""
+
+
 class ComparisonSummary(_FrozenModel):
-    """The outcome of a comparison; score, verdict and sentence are of the last pass."""
+    """The outcome of a comparison; what the verdict says, and why, is of the last pass."""
 
     name: str
     challenger: str
@@ -65,6 +63,18 @@ class ComparisonSummary(_FrozenModel):
     """Answers that the scorer failed on; their items are left out."""
     verdict: Verdict
     sentence: str
+    reason: str
+    is_not_worse: bool
+    """Whether the challenger is shown to be worse by less than the margin, if at all."""
+    items_needed: int | None
+    """About how many items would decide; None if decided, or if unknown."""
+    margin: float
+    confidence: float
+    """Of each difference: with 95 %, all of them are right at once."""
+    reference_choice: ReferenceChoice | None
+    """None if the reference was named, or is the only other arm."""
+    warnings: list[EvaluationWarning]
+    samples: list[Sample]
 
 
 def summarize(
@@ -75,116 +85,91 @@ def summarize(
     Raises:
         ComparisonError: no item has a score in every arm.
     """
-    passes = []
-    for name in dict.fromkeys(answer.pass_ for answer in answers):
-        arms = pair_by_item(comparison, [answer for answer in answers if answer.pass_ == name])
-        arm_batches = {arm: of_arm for (pass_, arm), of_arm in batches.items() if pass_ == name}
-        passes.append(_summarize_pass(comparison, name, arms, arm_batches))
-    last = passes[-1]
-    compared = _compare_scores(comparison, arms)
-    tokens = last.ratios.get("input_tokens")
+    leaked = leaked_items(comparison)
+    if len(leaked) == len(comparison.items):
+        raise ComparisonError(f"nothing can be compared: every item is in {next(iter(leaked.values()))}")
+    by_pass = {
+        name: pair_by_item(
+            comparison, [answer for answer in answers if answer.pass_ == name and answer.item not in leaked]
+        )
+        for name in dict.fromkeys(answer.pass_ for answer in answers)
+    }
+    last = [*by_pass.values()][-1]
+    score = _deciding_score(comparison, last)
+    reference, choice = choose_reference(comparison, last, score)
+    judged = {name: _leave_out(choice, arms) for name, arms in by_pass.items()}
+    passes = [
+        _summarize_pass(
+            comparison,
+            name,
+            arms,
+            {arm: of_arm for (pass_, arm), of_arm in batches.items() if pass_ == name},
+            compare_arms(comparison, arms, reference, score),
+            reference,
+        )
+        for name, arms in judged.items()
+    ]
+    outcome = passes[-1].relative[comparison.challenger]
+    last = judged[passes[-1].pass_]
     return ComparisonSummary(
         name=comparison.name,
         challenger=comparison.challenger,
-        reference=comparison.reference,
-        score=next(iter(last.arms[comparison.challenger].scores)),
+        reference=reference,
+        score=score,
         passes=passes,
         unscored=sum(not answer.scores for answer in answers),
-        verdict=compared.verdict,
-        sentence=verdict_sentence(
-            compared,
-            f"“{comparison.challenger}”",
-            f"“{comparison.reference}”",
-            token_ratio=tokens and tokens.estimate,
-            payback=payback_phrase(last.paid),
-        ),
+        sentence=_sentence(comparison, passes[-1], last, reference),
+        reference_choice=choice,
+        warnings=find_warnings(comparison, last, score),
+        samples=samples(comparison, answers),
+        **{name: getattr(outcome, name) for name in _OUTCOME},
     )
 
 
-def pair_by_item(comparison: Comparison, answers: Sequence[ScoredAnswer]) -> dict[str, list[ScoredAnswer]]:
-    """The answers of each arm to the items that have a score in every arm, in the same order of items.
-
-    Raises:
-        ComparisonError: there is no such item.
-    """
-    by_arm: dict[str, dict[int, ScoredAnswer]] = {arm.name: {} for arm in comparison.arms}
-    for answer in answers:
-        if answer.scores:
-            by_arm[answer.arm][answer.item] = answer
-    items = sorted(set.intersection(*(set(by_item) for by_item in by_arm.values())))
-    if not items:
-        reason = next((answer.error for answer in answers if answer.error), "no item was answered by every arm")
-        raise ComparisonError(f"nothing can be compared: {reason}")
-    return {name: [by_item[item] for item in items] for name, by_item in by_arm.items()}
+def _deciding_score(comparison: Comparison, arms: ArmAnswers) -> str:
+    names = list(arms[comparison.challenger][0].scores)
+    if comparison.measure is not None and comparison.measure not in names:
+        raise ComparisonError(f"unknown measure {comparison.measure!r}; expected one of {', '.join(map(repr, names))}")
+    return comparison.measure or names[0]
 
 
-def _compare_scores(comparison: Comparison, arms: ArmAnswers) -> ScoreComparison:
-    ours, theirs = arms[comparison.challenger], arms[comparison.reference]
-    score = next(iter(ours[0].scores))
-    return compare_scores([answer.scores[score] for answer in ours], [answer.scores[score] for answer in theirs])
+def _leave_out(choice: ReferenceChoice | None, arms: ArmAnswers) -> ArmAnswers:
+    """The answers to the items that did not choose the reference."""
+    left_out = frozenset(choice.items if choice else ())
+    return {name: [answer for answer in answers if answer.item not in left_out] for name, answers in arms.items()}
 
 
 def _summarize_pass(
-    comparison: Comparison, name: str, arms: ArmAnswers, batches: Mapping[str, Sequence[Batch]]
+    comparison: Comparison,
+    name: str,
+    arms: ArmAnswers,
+    batches: Mapping[str, Sequence[Batch]],
+    relative: dict[str, ArmComparison],
+    reference: str,
 ) -> PassSummary:
-    costs = _arm_costs(comparison, arms, batches)
-    our_costs, their_costs = costs[comparison.challenger], costs[comparison.reference]
-    compared = _compare_scores(comparison, arms)
+    costs = arm_costs(comparison, arms, batches)
+    our_costs, their_costs = costs[comparison.challenger], costs[reference]
+    outcome = relative[comparison.challenger]
     return PassSummary(
         pass_=name,
         seconds=sum(batch.seconds for of_arm in batches.values() for batch in of_arm),
-        items=compared.items,
-        arms={name: _summarize_arm(answers, costs[name]) for name, answers in arms.items()},
-        difference=compared.difference,
-        ratios=_ratios(arms[comparison.challenger], arms[comparison.reference]) | _cost_ratios(our_costs, their_costs),
+        items=outcome.items,
+        arms={name: summarize_arm(answers, costs[name]) for name, answers in arms.items()},
+        relative=relative,
+        difference=outcome.difference,
+        ratios=ratios(arms[comparison.challenger], arms[reference]) | cost_ratios(our_costs, their_costs),
         paid=paybacks(comparison.prices, our_costs, their_costs) if comparison.prices else {},
     )
 
 
-def _arm_costs(
-    comparison: Comparison, arms: ArmAnswers, batches: Mapping[str, Sequence[Batch]]
-) -> dict[str, dict[str, CostSamples]]:
-    """The costs of each arm by the modes that are known for every arm, and by which any arm costs something."""
-    if comparison.prices is None:
-        return {name: {} for name in arms}
-    costs = {
-        arm.name: cost_samples(
-            arms[arm.name], batches.get(arm.name, ()), comparison.prices, arm.model, comparison.base_model
-        )
-        for arm in comparison.arms
-    }
-    modes = [
-        mode
-        for mode in COST_MODES
-        if all(mode in by_mode for by_mode in costs.values())
-        and any(by_mode[mode].dollars.any() for by_mode in costs.values())
-    ]
-    return {name: {mode: by_mode[mode] for mode in modes} for name, by_mode in costs.items()}
-
-
-def _summarize_arm(answers: Sequence[ScoredAnswer], costs: ArmCosts) -> ArmSummary:
-    return ArmSummary(
-        scores=score_intervals([answer.scores for answer in answers]),
-        measured={name: _mean([getattr(answer, name) for answer in answers]) for name in MEASURES},
-        costs={mode: cost_per_answer(samples) for mode, samples in costs.items()},
+def _sentence(comparison: Comparison, last: PassSummary, arms: ArmAnswers, reference: str) -> str:
+    tokens = last.ratios.get("input_tokens")
+    first = [arms[name][0] for name in (comparison.challenger, reference)]
+    return verdict_sentence(
+        last.relative[comparison.challenger].compared(),
+        f"“{comparison.challenger}”",
+        f"“{reference}”",
+        token_ratio=tokens and tokens.estimate,
+        payback=payback_phrase(last.paid),
+        samples=[SampleAnswer(f"“{one.arm}”", one.text, comparison.items[one.item].expected) for one in first],
     )
-
-
-def _mean(values: Sequence[float | None]) -> Interval | None:
-    known = [value for value in values if value is not None]
-    return bootstrap_interval(known) if known else None
-
-
-def _ratios(ours: Sequence[ScoredAnswer], theirs: Sequence[ScoredAnswer]) -> dict[str, Interval]:
-    ratios = {}
-    for name in MEASURES:
-        pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(ours, theirs, strict=True)]
-        known = [pair for pair in pairs if None not in pair]
-        if known and (ratio := ratio_of_means(*zip(*known, strict=True))):
-            ratios[name] = ratio
-    return ratios
-
-
-def _cost_ratios(ours: ArmCosts, theirs: ArmCosts) -> dict[str, Interval]:
-    ratios = {f"{mode}_cost": cost_ratio(ours[mode], theirs[mode]) for mode in ours}
-    return {name: ratio for name, ratio in ratios.items() if ratio is not None}

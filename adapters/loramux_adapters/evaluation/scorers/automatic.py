@@ -1,15 +1,20 @@
-"""Choice of a scorer by the form of the expected answers."""
+"""Choice of a scorer, and of the measure that decides, by the form of the expected answers."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores
 from loramux_adapters.evaluation.scorers.structured import JsonScorer
-from loramux_adapters.evaluation.scorers.texts import ChrfScorer
+from loramux_adapters.evaluation.scorers.texts import ChrfScorer, LabelScorer
 
+MAX_LABELS = 40
 _MAX_LABEL_WORDS = 8
 """Expected answers of at most this many words are right or wrong; longer ones can be nearly right."""
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+"""A word; in scripts without spaces, a character."""
 
 
 class AutomaticScorer(NamedTuple):
@@ -29,12 +34,34 @@ class AutomaticScorer(NamedTuple):
         scores = self.scorer.score(answer, expected)
         return {name: scores[own] for name, own in self.names.items()}
 
+    def decide_by(self, measure: str) -> "AutomaticScorer":
+        """Return the same scorer with another measure that decides."""
+        return self._replace(names={measure: self.names[measure]} | self.names)
+
 
 def choose_scorer(expected: Sequence[str]) -> AutomaticScorer:
-    """Choose how answers are scored: as JSON if all expected ones are JSON objects, else as labels or as texts."""
+    """Choose how answers are scored, and which score decides, by all expected answers.
+
+    JSON objects by the share of their members that are equal; labels (few distinct short answers that are repeated) by
+    the label that an answer names; other short answers by being equal; longer ones by chrF.
+    """
     if all(parse_json_object(answer) is not None for answer in expected):
-        names = {"same JSON": "correct", "valid JSON": "valid", "members": "fields"}
+        names = {"field accuracy": "fields", "same JSON": "correct", "valid JSON": "valid"}
         return AutomaticScorer(JsonScorer(type="json"), names)
     exact, similarity = {"exact match": "exact"}, {"chrF": "chrF"}
-    is_short = all(len(answer.split()) <= _MAX_LABEL_WORDS for answer in expected)
-    return AutomaticScorer(ChrfScorer(type="chrf"), exact | similarity if is_short else similarity | exact)
+    if labels := find_labels(expected):
+        scorer = LabelScorer(type="label", labels=frozenset(labels))
+        return AutomaticScorer(scorer, {"label accuracy": "accuracy"} | exact)
+    chrf = ChrfScorer(type="chrf")
+    return AutomaticScorer(chrf, exact | similarity if _are_short(expected) else similarity | exact)
+
+
+def find_labels(expected: Sequence[str]) -> list[str]:
+    """Return the labels: 2 to MAX_LABELS short answers that occur twice on average; none if the answers are others."""
+    counts = Counter(answer.strip() for answer in expected)
+    are_labels = 2 <= len(counts) <= min(MAX_LABELS, len(expected) / 2) and "" not in counts and _are_short(expected)
+    return sorted(counts) if are_labels else []
+
+
+def _are_short(expected: Sequence[str]) -> bool:
+    return all(len(_WORD.findall(answer)) <= _MAX_LABEL_WORDS for answer in expected)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from loramux_adapters.evaluation.statistics import Interval
-from loramux_adapters.evaluation.verdict import compare_scores, score_intervals, verdict_sentence
+from loramux_adapters.evaluation.verdict import Verdict, compare_scores, score_intervals
+from loramux_adapters.evaluation.verdict_sentence import verdict_sentence
 
 ADAPTER, BASE = "adapter", "base"
 
@@ -61,7 +62,7 @@ class EvaluationSummary(BaseModel):
     arms: dict[str, ArmScores]
     rival: str
     gain: MeanInterval
-    verdict: Literal["better", "no difference shown", "worse", "too few questions"]
+    verdict: Verdict | Literal["no difference shown", "too few questions"]
     sentence: str
 
 
@@ -87,7 +88,7 @@ def summarize(answers: Sequence[ScoredCompletion], measure: str, left_out: int) 
         arms=arms,
         rival=baseline,
         gain=compared.difference,
-        verdict="too few questions" if compared.verdict == "too few items" else compared.verdict,
+        verdict=compared.verdict,
         sentence=verdict_sentence(
             compared,
             "the adapter",

@@ -1,0 +1,54 @@
+from collections.abc import Sequence
+
+from loramux_adapters.evaluation.answer_checks import CheckedAnswer, check_answers
+from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
+
+EXPECTED = ["refund", "card", "loan", "refund"] * 5
+
+
+def arm(answers: Sequence[str], *, truncated: frozenset[int] = frozenset(), other: float = 0.0) -> list[CheckedAnswer]:
+    return [
+        CheckedAnswer(index, answer, expected, {"exact": float(answer == expected), "other": other}, index in truncated)
+        for index, (answer, expected) in enumerate(zip(answers, EXPECTED, strict=True))
+    ]
+
+
+def found(**arms: list[CheckedAnswer]) -> list[EvaluationWarning]:
+    return check_answers(arms, "exact")
+
+
+def test_good_answers_have_no_warnings() -> None:
+    assert found(base=arm(["card"] * 20), adapter=arm(EXPECTED)) == []
+
+
+def test_expected_answers_that_all_good_arms_contradict_are_named() -> None:
+    answers = ["card", *EXPECTED[1:]]
+    (warning,) = found(base=arm(answers), adapter=arm(answers), bare=arm(["?"] * 20))
+    assert (warning.code, warning.items) == ("wrong_label", (0,))
+    assert "1 expected answers may be wrong" in warning.message
+    assert "“card” where “refund” is expected" in warning.message
+
+
+def test_arms_that_are_mostly_wrong_do_not_outvote_an_expected_answer() -> None:
+    assert found(base=arm(["card"] * 20), bare=arm(["card"] * 20)) == []
+
+
+def test_an_agreement_that_differs_only_in_case_is_no_wrong_label() -> None:
+    answers = ["Refund.", *EXPECTED[1:]]
+    assert found(base=arm(answers), adapter=arm(answers)) == []
+
+
+def test_a_scorer_that_gives_everyone_0_is_named_with_those_that_tell_apart() -> None:
+    """T3: "Where they differ most: Nowhere", and no word about the scorer."""
+    (warning,) = found(base=arm(["?"] * 20), adapter=arm(["!"] * 20, other=0.5))
+    assert warning.code == "same_scores"
+    assert warning.message == (
+        "exact is 0.00 for every answer of every arm: is the scorer right?; other tell the answers apart"
+    )
+
+
+def test_empty_and_truncated_answers_are_counted_from_a_share_on() -> None:
+    warnings = found(base=arm(["", "", *EXPECTED[2:]]), adapter=arm(EXPECTED, truncated=frozenset({3, 4})))
+    assert [(each.code, each.items) for each in warnings] == [("empty_answers", (0, 1)), ("truncated_answers", (3, 4))]
+    assert warnings[0].message == "base: 2 of 20 answers are empty"
+    assert found(base=arm(["", *EXPECTED[1:]]), adapter=arm(EXPECTED)) == []
