@@ -318,6 +318,6 @@ async def test_jobs_are_listed(looking: Looking) -> None:
             "value", 0.25
         )
         await expect(look.page.locator("#job-rows tr").last).to_contain_text(
-            "step 1 of 4, loss 0.500, 9 s left$0.250 tokensbetter: +0.50 [+0.40, +0.62]ft:x"
+            "step 1 of 4, loss 0.500, less than a minute left$0.250 tokensbetter: +0.50 [+0.40, +0.62]ft:x"
         )
         await nothing_was_wrong(look)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from loramux_adapters.finetuning.errors import (
     AlreadyTraining,
+    ChatTemplateError,
     DiskFull,
     InsufficientMemory,
     InvalidRecipe,
@@ -14,7 +15,10 @@ from loramux_adapters.finetuning.errors import (
 )
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
-_ERRORS = {error.code: error for error in (InvalidRecipe, UnusableBase, InsufficientMemory, AlreadyTraining, DiskFull)}
+_ERRORS = {
+    error.code: error
+    for error in (ChatTemplateError, InvalidRecipe, UnusableBase, InsufficientMemory, AlreadyTraining, DiskFull)
+}
 
 
 class _Event(BaseModel):
@@ -52,7 +56,8 @@ class Step(_Event):
     learning_rate: float | None = None
     tokens: int
     seconds: float = 0.0
-    seconds_left: float
+    seconds_left: float | None
+    """Of the training, without publishing and evaluation; None before it is known."""
 
 
 class Validated(_Event):

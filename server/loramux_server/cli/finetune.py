@@ -199,9 +199,9 @@ def _follow(client: ApiClient, job: Any) -> Any:
             details = job["loramux"]
             bar.update(
                 task,
-                description=job["status"],
+                description=tables.status(job),
                 completed=details["step"],
                 total=details["steps"] or None,
-                note=tables.pace(details),
+                note=tables.queue_place(details) or tables.pace(details),
             )
     return job

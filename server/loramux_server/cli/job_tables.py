@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from rich.markup import escape
 
+from loramux_adapters.durations import format_duration
 from loramux_server.cli.console import JsonObject, column_table, fact_table, stdout
 
 
@@ -28,9 +29,10 @@ def job(job: JsonObject, url: str) -> None:
     details = job["loramux"]
     facts = {
         "job": job["id"],
-        "status": job["status"],
+        "status": status(job),
         "model": details["model"],
         "hyperparameters": ", ".join(f"{key} {value}" for key, value in job["hyperparameters"].items()),
+        "queue": queue_place(details),
         "progress": pace(details),
         "trained": _trained_parameters(details),
         "cost": ", ".join(f"${cost:.4f} by {way.replace('_', ' ')}" for way, cost in details["cost"].items() if cost),
@@ -56,7 +58,8 @@ def estimate(plan: JsonObject) -> None:
         "lengths": f"{report['shortest']:,} to {report['longest']:,} tokens, median {report['median']:,}",
         "validation": f"{plan['validation_report']['examples']:,} examples" if plan["validation_report"] else "",
         "training": f"{estimated['steps']:,} steps, {estimated['tokens']:,} tokens",
-        "time": f"about {estimated['seconds'] / 60:.1f} minutes, {estimated['assumption']}",
+        "time": f"{format_duration(estimated['total_seconds'])}: {_phases(estimated['phases'])}",
+        "assumption": estimated["assumption"],
         "cost": ", ".join(f"${dollars:.4f} by {way.replace('_', ' ')}" for way, dollars in cost.items() if dollars),
         "recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
     }
@@ -82,9 +85,31 @@ def pace(details: JsonObject) -> str:
         parts.append(f"validation {details['validation_loss']:.3f}")
     if details["tokens_per_second"]:
         parts.append(f"{details['tokens']:,} tokens, {details['tokens_per_second']:,.0f} per second")
-    if details["seconds_left"]:
-        parts.append(f"{details['seconds_left']:.0f} s left")
+    if details["seconds_left"] and not details.get("queue_position"):
+        parts.append(f"{format_duration(details['seconds_left'])} left")
     return ", ".join(parts)
+
+
+def queue_place(details: JsonObject) -> str:
+    """Return a waiting job's place in the queue in one line; empty for other jobs."""
+    position, behind, wait = (details.get(key) for key in ("queue_position", "behind", "starts_in_seconds"))
+    if not position:
+        return ""
+    parts = [f"place {position}"]
+    if behind:
+        parts.append(f"behind {behind}")
+        parts.append("start unknown" if wait is None else f"starts in {format_duration(wait)}")
+    return ", ".join(parts)
+
+
+def status(job: JsonObject) -> str:
+    """Return the status of a job, and in which phase it is if it runs."""
+    phase = job["loramux"].get("phase")
+    return f"{job['status']}, {phase}" if phase else str(job["status"])
+
+
+def _phases(phases: JsonObject) -> str:
+    return ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in phases.items() if seconds)
 
 
 def local_time(seconds: float) -> str:

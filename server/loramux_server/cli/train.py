@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from loramux_adapters.durations import format_duration
 from loramux_adapters.errors import AdapterError
+from loramux_adapters.finetuning.chat_rendering import ChatRendering, read_stop_token_ids
 from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.errors import TrainerCrashed
 from loramux_adapters.finetuning.events import Finished, Started, Step, TrainerEvent, Validated
@@ -17,8 +19,22 @@ from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_server.base_model import BaseError, ResolvedBase, resolve_base
 from loramux_server.cli.console import fail, stderr, step_progress
-from loramux_server.settings import SettingsError, load_settings
+from loramux_server.configured_adapters import FRONTEND_DEFAULTS
+from loramux_server.settings import Settings, SettingsError, load_settings
 
+RENDERING_OPTIONS = {
+    "chat_template",
+    "chat_template_content_format",
+    "default_chat_template_kwargs",
+    "generation_config",
+    "override_generation_config",
+    "reasoning_parser",
+    "structured_outputs_config",
+    "tokenizer",
+    "tokenizer_mode",
+    "trust_remote_code",
+}
+"""Engine options that change how conversations are rendered, or where answers end."""
 INTERRUPTED = "interrupted; run the same command again to continue"
 ShowEvents = Callable[[AsyncIterator[TrainerEvent]], Awaitable[TrainerEvent | None]]
 
@@ -56,7 +72,8 @@ def train(
     try:
         read_dataset(data)
         chosen = load_recipe(recipe) if recipe else None
-        resolved = _resolve(base)
+        settings = load_settings(overrides={"base": base})
+        resolved = _resolve(settings)
         work_folder = output.parent / f".{output.name}.training"
         work_folder.mkdir(parents=True, exist_ok=True)
         run = TrainingRun(
@@ -66,6 +83,7 @@ def train(
             recipe=chosen,
             output=output,
             validation=validation,
+            rendering=_rendering(settings, resolved),
             state=work_folder / "state",
             device=device,
         )
@@ -82,9 +100,19 @@ def train(
         fail(INTERRUPTED, 130)
 
 
-def _resolve(base: str | None) -> ResolvedBase:
-    settings = load_settings(overrides={"base": base})
+def _resolve(settings: Settings) -> ResolvedBase:
     return resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=_log)
+
+
+def _rendering(settings: Settings, base: ResolvedBase) -> ChatRendering:
+    """Return how the base's conversations are rendered when it is served with these settings."""
+    if not RENDERING_OPTIONS & settings.engine.keys():
+        return ChatRendering(stop_token_ids=read_stop_token_ids(base.path))
+    # Importing vLLM takes seconds, which a base that is served as it is does not need.
+    from loramux_server.engine.offline_rendering import offline_rendering
+
+    _log("reading the chat template and the parsers of the settings")
+    return asyncio.run(offline_rendering(base.path, base.name, FRONTEND_DEFAULTS | settings.engine))
 
 
 async def _run_trainer(run: TrainingRun, folder: Path, show: ShowEvents) -> TrainerEvent | None:
@@ -112,13 +140,17 @@ async def _show_progress(events: AsyncIterator[TrainerEvent]) -> TrainerEvent | 
                     _log(_summary(event))
                     progress.update(task, description="training", total=event.steps)
                 case Step():
-                    note = f"loss {event.loss:.3f}, {event.tokens:,} tokens, {event.seconds_left:.0f} s left"
-                    progress.update(task, completed=event.step, note=note)
+                    progress.update(task, completed=event.step, note=_note(event))
                 case Validated():
                     _log(f"step {event.step}: validation loss {event.loss:.3f}")
                 case Finished():
                     progress.update(task, description="trained", note=f"{event.size / 1e6:.1f} MB")
     return event
+
+
+def _note(step: Step) -> str:
+    left = "" if step.seconds_left is None else f", {format_duration(step.seconds_left)} left"
+    return f"loss {step.loss:.3f}, {step.tokens:,} tokens{left}"
 
 
 def _summary(started: Started) -> str:

@@ -11,6 +11,7 @@ from loramux_adapters.finetuning.jobs.forecast import seconds_left
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobProgress, JobRecord
 from loramux_adapters.finetuning.jobs.observer import JobObserver
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
+from loramux_adapters.finetuning.jobs.timings import JobTimings
 from loramux_adapters.finetuning.recipes.estimate import Phase, PhaseSpeeds
 
 
@@ -27,12 +28,13 @@ class JobEventLog:
     flush_seconds: float = 1.0
     clock: Callable[[], float] = time.monotonic
     progress: JobProgress = field(init=False)
+    timings: JobTimings = field(init=False)
     _events: list[JobEvent] = field(default_factory=list)
     _flushed_at: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = self.job.progress
-        self._timings = self.job.timings
+        self.timings = self.job.timings
         self._flushed_at = self.clock()
 
     async def enter(self, phase: Phase) -> None:
@@ -47,7 +49,7 @@ class JobEventLog:
 
     def seconds_left(self) -> float | None:
         """Return the estimated time until the end of the job."""
-        job = replace(self.job, progress=self.progress, timings=self._timings)
+        job = replace(self.job, progress=self.progress, timings=self.timings)
         return seconds_left(job, self.speeds, self.now())
 
     async def record(self, event: TrainerEvent) -> None:
@@ -65,7 +67,7 @@ class JobEventLog:
     async def _flush(self, values: dict[str, Any]) -> None:
         self.observer.progressed(self.progress.model_copy(update={"seconds_left": self.seconds_left()}))
         events, self._events, self._flushed_at = self._events, [], self.clock()
-        documents = {"progress": self.progress.model_dump(), "timings": self._timings.model_dump(mode="json")}
+        documents = {"progress": self.progress.model_dump(), "timings": self.timings.model_dump(mode="json")}
         values = documents | values
         await asyncio.to_thread(self.registry.update_running, self.job.id, self.now(), *events, **values)
 
@@ -95,10 +97,10 @@ class JobEventLog:
 
     def _begin(self, phase: Phase) -> bool:
         """Begin a phase; `loading` is where each run begins, so it may follow itself. Returns whether it is new."""
-        current = self._timings.current
+        current = self.timings.current
         if current and current.phase == phase != "loading":
             return False
-        self._timings = self._timings.entered(phase, self.now())
+        self.timings = self.timings.entered(phase, self.now())
         return True
 
     def _update(self, **values: Any) -> None:

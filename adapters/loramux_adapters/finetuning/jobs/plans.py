@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
+from loramux_adapters.durations import format_duration
 from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.jobs.forecast import JobForecast
 from loramux_adapters.finetuning.jobs.models import JobEvent
@@ -12,7 +13,7 @@ from loramux_adapters.finetuning.recipes.estimate import Estimate, JobWork
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
-TrainingCost = Callable[[int, float], dict[str, float]]
+TrainingCost = Callable[[int, float], dict[str, float | None]]
 """Cost in US dollars of training on N tokens in N seconds, by method of pricing."""
 
 
@@ -37,7 +38,7 @@ class JobPlan(BaseModel):
     recipe: Recipe
     estimate: Estimate
     work: JobWork
-    cost: dict[str, float]
+    cost: dict[str, float | None]
 
 
 def plan_events(plan: JobPlan) -> list[JobEvent]:
@@ -72,13 +73,6 @@ def queue_event(forecast: JobForecast) -> JobEvent | None:
     wait = forecast.starts_in_seconds
     start = "" if wait is None else f", starts in {format_duration(wait)}"
     return JobEvent(f"Waiting at place {forecast.queue_position} of the queue, behind {forecast.behind}{start}")
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as it can be known of an estimate: `less than a minute`, `about 13 min`, `about 2.5 h`."""
-    if seconds < 45:
-        return "less than a minute"
-    return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.1f} h"
 
 
 def _phase_durations(estimate: Estimate) -> str:

@@ -2,15 +2,14 @@
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from transformers import TrainerCallback
 
 from loramux_adapters.finetuning.errors import TrainingError
 from loramux_adapters.finetuning.events import Saved, Step, TrainerEvent, Validated
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from loramux_adapters.finetuning.trainer.pace import PlannedSteps, TrainingPace
 
 
 class PausedError(Exception):
@@ -27,12 +26,12 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
     `previous_tokens` and `previous_seconds` are those of earlier runs of the same training.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream = stream
+        self._clock = clock
         self.pause_requested = False
         self.previous_tokens, self.previous_seconds = 0, 0.0
-        self.checkpoint_steps: frozenset[int] = frozenset()
-        """The steps after which the validation file is evaluated and an adapter is exported."""
+        self.planned = PlannedSteps(steps=0, tokens=0, checkpoint_steps=frozenset())
         self.publish: Callable[[int], bool] = lambda _: False
         """Exports an adapter if one is due, and publishes the state just written; returns whether it was kept."""
         self.save_seconds: float | None = None
@@ -40,13 +39,14 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
         self.saved_step = 0
         self.has_validation = False
         self.tokens = 0
-        self._started_at = self._saved_at = time.monotonic()
-        self._first_step = 0
+        self._started_at = self._saved_at = self._measured_at = clock()
+        self._step_seconds = 0.0
+        self._pace = TrainingPace(self.planned)
 
     @property
     def seconds(self) -> float:
         """Time spent in training, over all runs."""
-        return self.previous_seconds + time.monotonic() - self._started_at
+        return self.previous_seconds + self._clock() - self._started_at
 
     def report(self, event: TrainerEvent) -> None:
         """Write one event and flush it; pause if the parent no longer reads events."""
@@ -55,15 +55,16 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
         except BrokenPipeError:
             self.pause_requested = True
 
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+    def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Start the clock: loading does not count."""
-        self._started_at = self._saved_at = time.monotonic()
-        self._first_step, self.tokens = state.global_step, self.previous_tokens
+        self._started_at = self._saved_at = self._measured_at = self._clock()
+        self.tokens, self._pace = self.previous_tokens, TrainingPace(self.planned)
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Decide whether to validate, save or stop after this step."""
-        is_checkpoint = state.global_step in self.checkpoint_steps
-        age = time.monotonic() - self._saved_at
+        self._step_seconds = self._lap()
+        is_checkpoint = state.global_step in self.planned.checkpoint_steps
+        age = self._clock() - self._saved_at
         is_state_due = self.save_seconds is not None and (age >= self.save_seconds or self.pause_requested)
         control.should_evaluate = is_checkpoint and self.has_validation
         control.should_save = is_checkpoint or is_state_due
@@ -73,8 +74,8 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
         """Report a step; the summary that transformers logs at the end has no `loss`."""
         if "loss" not in logs:
             return
-        done, left = state.global_step - self._first_step, state.max_steps - state.global_step
-        self.tokens = self.previous_tokens + int(logs["num_tokens"])
+        tokens_before, self.tokens = self.tokens, self.previous_tokens + int(logs["num_tokens"])
+        self._pace.add_step(self._step_seconds, self.tokens - tokens_before)
         self.report(
             Step(
                 step=state.global_step,
@@ -85,7 +86,7 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
                 learning_rate=logs.get("learning_rate"),
                 tokens=self.tokens,
                 seconds=self.seconds,
-                seconds_left=(time.monotonic() - self._started_at) / max(1, done) * left,
+                seconds_left=self._pace.seconds_left(state.global_step, self.tokens, save_interval=self.save_seconds),
             )
         )
 
@@ -99,11 +100,18 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
             raise TrainingError(
                 f"the validation loss is NaN or infinite after step {state.global_step}: use a lower learning_rate"
             )
+        self._pace.add_validation(self._lap())
         accuracy = metrics.get("eval_mean_token_accuracy")
         self.report(Validated(step=state.global_step, loss=metrics["eval_loss"], token_accuracy=accuracy))
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Publish the state that transformers has written."""
         if self.publish(state.global_step):
-            self._saved_at, self.saved_step = time.monotonic(), state.global_step
+            self._saved_at, self.saved_step = self._clock(), state.global_step
             self.report(Saved(step=state.global_step))
+        self._pace.add_save(self._lap())
+
+    def _lap(self) -> float:
+        """Return the seconds since the last call: what has ended in between took as long."""
+        before, self._measured_at = self._measured_at, self._clock()
+        return self._measured_at - before

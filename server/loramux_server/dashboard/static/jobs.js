@@ -28,7 +28,10 @@ function cell(tag, text) {
 
 function progress(job) {
   const found = cell("td", DASH);
-  if (typeof job.progress !== "number") return found;
+  if (typeof job.progress !== "number") {
+    found.textContent = job.loramux?.queue_position ? queuePlace(job.loramux).join(", ") : DASH;
+    return found;
+  }
   const bar = Object.assign(document.createElement("progress"), { max: 1, value: job.progress });
   bar.setAttribute("aria-label", `Progress of ${job.id}`);
   found.replaceChildren(bar, ` ${[share(job.progress), ...pace(job.loramux)].join(", ")}`);
@@ -53,11 +56,27 @@ function verdict(job) {
   return found;
 }
 
+// Where a job stands: its place in the queue, or its steps and the time left.
 function pace(details) {
   if (!details) return [];
+  if (details.queue_position) return queuePlace(details);
   const parts = [`step ${details.step} of ${details.steps}`];
+  if (details.phase && details.phase !== "training") parts.push(details.phase);
   if (typeof details.loss === "number") parts.push(`loss ${details.loss.toFixed(3)}`);
   if (typeof details.validation_loss === "number") parts.push(`validation ${details.validation_loss.toFixed(3)}`);
-  if (details.seconds_left > 0) parts.push(`${Math.round(details.seconds_left)} s left`);
+  if (details.seconds_left > 0) parts.push(`${duration(details.seconds_left)} left`);
   return parts;
+}
+
+function queuePlace({ queue_position: position, behind, starts_in_seconds: wait }) {
+  const parts = [`place ${position} in the queue`];
+  if (behind) parts.push(`behind ${behind}`);
+  if (behind && typeof wait === "number") parts.push(`starts in ${duration(wait)}`);
+  return parts;
+}
+
+// An estimate is shown without false precision.
+function duration(seconds) {
+  if (seconds < 45) return "less than a minute";
+  return seconds < 90 * 60 ? `about ${Math.round(seconds / 60)} min` : `about ${(seconds / 3600).toFixed(1)} h`;
 }
