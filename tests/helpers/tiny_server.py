@@ -131,7 +131,7 @@ class _QuickAsyncio:
 
 @contextlib.asynccontextmanager
 async def tiny_server(
-    root: Path, base: ResolvedBase, *, keys: tuple[str, ...] = (), **settings: Any
+    root: Path, base: ResolvedBase, *, keys: tuple[str, ...] = (), arguments: Namespace | None = None, **settings: Any
 ) -> AsyncIterator[TinyServer]:
     """Serve `base` on the fake engine until the context ends."""
     configured = Settings(
@@ -141,7 +141,7 @@ async def tiny_server(
         api_keys=keys,
         **{"usage_flush_seconds": 0.05} | settings,
     )
-    arguments = small_arguments(base)
+    arguments = arguments or small_arguments(base)
     fake = FakeEngine(arguments)
     configured.data_dir.mkdir(parents=True, exist_ok=True)
     migrated_database(configured.data_dir / "loramux.sqlite3").dispose()

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
 
@@ -26,6 +27,8 @@ class TrainingRun(BaseModel):
     """None: chosen by the size of the data and of the base."""
     validation: Path | None = None
     """File in the format of `data` that is not trained on."""
+    rendering: ChatRendering = ChatRendering()
+    """How conversations are rendered where the adapter will be served."""
     state: Path | None = None
     """Folder of the training states; None: nothing is saved to resume from."""
     save_seconds: Annotated[float, Field(ge=0)] = 30.0

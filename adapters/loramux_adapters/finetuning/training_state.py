@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loramux_adapters.file_lock import FileLock
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.errors import AlreadyTraining
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.fsync import fsync_path
@@ -101,13 +102,15 @@ def lock_states(folder: Path) -> Iterator[None]:
         yield
 
 
-def training_fingerprint(base: Path, data: Path, validation: Path | None, recipe: Recipe) -> str:
+def training_fingerprint(
+    base: Path, data: Path, validation: Path | None, recipe: Recipe, rendering: ChatRendering
+) -> str:
     """Return a hash of everything that decides the result of a training run.
 
     Raises:
         OSError: a file can't be read.
     """
-    digest = hashlib.sha256(recipe.model_dump_json().encode())
+    digest = hashlib.sha256(f"{recipe.model_dump_json()}{rendering.model_dump_json()}".encode())
     for path in sorted([*base.glob("*.json"), *base.glob("*.jinja")]):
         digest.update(f"{path.name} {path.stat().st_size}".encode() + path.read_bytes())
     for path in sorted(base.glob("*.safetensors")):

@@ -1,51 +1,36 @@
-"""Tokenizes chats with the engine's tokenizer, as the trainer does."""
+"""Counts the tokens of chats with the engine's tokenizer, as they are served and as the trainer tokenizes them."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
-from loramux_adapters.finetuning.errors import ChatTemplateError
+from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
+from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering
 
 
 class EngineChatTokens:
-    """Counts the tokens of chats by the base's chat template and tokenizer."""
+    """Counts the tokens of chats by the served chat template and the engine's tokenizer."""
 
-    def __init__(self, engine: Any) -> None:
-        self._tokenizer = engine.renderer.tokenizer
+    def __init__(self, engine: Any, rendering: ChatRendering) -> None:
+        self.rendering = rendering
+        self.max_context_tokens: int = engine.model_config.max_model_len
+        self._renderer = ChatRenderer(engine.renderer.tokenizer, rendering)
+        self._examples = ExampleTokenizer(self._renderer)
 
     def count_prompt(self, messages: Sequence[dict[str, str]]) -> int:
-        """Return the number of tokens before the answer.
+        """Return the number of tokens before the answer, as a request has them.
 
         Raises:
             ChatTemplateError: the chat template refuses the messages.
         """
-        return self._count(messages, add_generation_prompt=True)
+        return len(self._renderer.prompt_tokens(messages))
 
     def count_conversation(self, messages: Sequence[dict[str, str]]) -> int:
-        """Return the number of tokens of a conversation that ends with an answer.
+        """Return the number of tokens of a conversation; if it ends with an answer, as it is trained.
 
         Raises:
             ChatTemplateError: the chat template refuses the messages.
         """
-        return self._count(messages, add_generation_prompt=False)
-
-    def _count(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> int:
-        return len(tokenize_chat(self._tokenizer, messages, add_generation_prompt=add_generation_prompt))
-
-
-def tokenize_chat(
-    tokenizer: Any, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = True
-) -> list[int]:
-    """Apply the base's chat template and tokenize the result.
-
-    Raises:
-        ChatTemplateError: the chat template refuses the messages; its message includes the template's.
-    """
-    try:
-        tokens: list[int] = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
-        )
-    except (TemplateError, ValueError) as error:
-        raise ChatTemplateError(f"the base's chat template refuses it: {error}") from error
-    return tokens
+        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+            return len(self._renderer.encode(self._renderer.render(messages, add_generation_prompt=False)))
+        example = self._examples.tokenize(messages[:-1], messages[-1]["content"])
+        return len(example.prompt) + len(example.answer)

@@ -1,50 +1,78 @@
-"""Chat completions for the evaluation at the end of a fine-tuning job, without HTTP."""
+"""Chat completions for the evaluation at the end of a fine-tuning job: by the endpoint's own handler, without HTTP."""
 
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
+from loramux_adapters.finetuning.chat_rendering import FIXED_DATE, ChatRendering
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.finetuning.jobs.evaluation import Completion
 from loramux_adapters.models import VersionId
-from loramux_adapters.residency.pool import AdapterPool
-from loramux_server.engine.chat_tokens import tokenize_chat
-from loramux_server.engine.lora_directory import LoraRequests
+from loramux_server.request_context import CompositeMeter, RequestContext, current_request
+
+_CLOCK = "strftime_now"
+"""The function by which a template writes today's date."""
 
 
 class EngineEvaluationClient:
-    """Completes chats by the engine as its OpenAI handlers do, but without metering: no user asked."""
+    """Completes chats by vLLM's handler of /v1/chat/completions, so with everything that a request of a user gets.
 
-    def __init__(self, engine: Any, pool: AdapterPool, requests: LoraRequests) -> None:
-        self._engine, self._pool, self._requests = engine, pool, requests
+    That is the chat template, the generation config, the reasoning parser and the context's limit. Differences: nobody
+    is charged, nothing is counted, and a template that writes today's date writes a fixed one.
+    """
+
+    def __init__(self, chat: Any, base_name: str, rendering: ChatRendering) -> None:
+        self._chat = copy.copy(chat)
+        self._chat._engine_chat_template_kwargs = _without_clock
+        self._base_name = base_name
+        self._template_kwargs = {_CLOCK: FIXED_DATE.strftime} if _CLOCK in (rendering.template or "") else None
         self._numbers = count()
 
     async def __call__(self, version: VersionId | None, chat: Sequence[dict[str, str]], max_tokens: int) -> Completion:
         """Return the greedy completion of `chat` by the version, or by the base where `version` is None.
 
         Raises:
-            AdapterError: the version can't be loaded, or the engine refused the chat.
+            EvaluationFailed: the version can't be loaded, or the endpoint refused the chat.
         """
-        if version is None:
-            return await self._complete(None, chat, max_tokens)
-        lease = await self._pool.lease(version, count_use=False)
+        context = RequestContext(f"evaluation-{next(self._numbers)}", operation=None, meter=CompositeMeter(()))
+        model = self._base_name
+        if version is not None:
+            model = str(version)
+            context.versions[model] = version
+        request = ChatCompletionRequest(
+            model=model,
+            messages=list(chat),
+            temperature=0.0,
+            max_tokens=max_tokens,
+            request_id=context.request_id,
+            chat_template_kwargs=self._template_kwargs,
+        )
+        started, token = time.monotonic(), current_request.set(context)
         try:
-            return await self._complete(self._requests.of(version), chat, max_tokens)
+            response = await self._chat.create_chat_completion(request)
+        except Exception as error:  # of vLLM's many types: a prompt longer than the context, a version that is gone
+            raise EvaluationFailed(_reason(context, str(error))) from error
         finally:
-            lease.release()
+            current_request.reset(token)
+        if refused := getattr(response, "error", None):
+            raise EvaluationFailed(_reason(context, refused.message))
+        return _completion(response, time.monotonic() - started)
 
-    async def _complete(self, lora_request: Any, chat: Sequence[dict[str, str]], max_tokens: int) -> Completion:
-        tokens = tokenize_chat(self._engine.renderer.tokenizer, chat)
-        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, output_kind=RequestOutputKind.FINAL_ONLY)
-        request_id, started = f"evaluation-{next(self._numbers)}", time.monotonic()
-        try:
-            prompt = {"prompt_token_ids": tokens}
-            async for output in self._engine.generate(prompt, params, request_id, lora_request=lora_request):
-                last = output
-        except ValueError as error:  # such as a prompt longer than the context
-            raise EvaluationFailed("The engine refused a question of the comparison.") from error
-        answer = last.outputs[0]
-        return Completion(answer.text, len(tokens), len(answer.token_ids), time.monotonic() - started)
+
+def _completion(response: Any, seconds: float) -> Completion:
+    [choice] = response.choices
+    usage = response.usage
+    return Completion(choice.message.content or "", usage.prompt_tokens, usage.completion_tokens, seconds)
+
+
+def _reason(context: RequestContext, message: str) -> str:
+    return f"A question of the comparison was refused: {context.refusal.message if context.refusal else message}"
+
+
+def _without_clock(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the template's values that the engine gets too: its process can't receive a function."""
+    return {name: value for name, value in kwargs.items() if name != _CLOCK}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.errors import AlreadyTraining
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.training_state import SavedState, TrainingStateStore, lock_states, training_fingerprint
@@ -109,10 +110,14 @@ def base(tmp_path: Path) -> Path:
 def test_the_fingerprint_covers_everything_that_decides_the_result(base: Path) -> None:
     data = base.parent / "data"
 
-    def name(recipe: Recipe = Recipe(), validation: Path | None = None) -> str:  # noqa: B008
-        return training_fingerprint(base, data, validation, recipe)
+    def name(
+        recipe: Recipe = Recipe(),  # noqa: B008
+        validation: Path | None = None,
+        rendering: ChatRendering = ChatRendering(),  # noqa: B008
+    ) -> str:
+        return training_fingerprint(base, data, validation, recipe, rendering)
 
-    names = [name(), name(Recipe(seed=1)), name(validation=data)]
+    names = [name(), name(Recipe(seed=1)), name(validation=data), name(rendering=ChatRendering(template="x"))]
     assert name() == names[0]
     data.write_text("two")
     names.append(name())

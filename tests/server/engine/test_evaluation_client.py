@@ -1,15 +1,28 @@
 """Completions by the fake engine as an evaluation asks for them; tests/e2e runs one on the real engine."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import pytest_asyncio
 
+from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.models import VersionId
 from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.evaluation_client import EngineEvaluationClient
-from tests.helpers.tiny_server import TinyServer, tiny_server
+from tests.helpers.tiny_server import MAX_MODEL_LEN, TinyServer, small_arguments, tiny_server, write_base
+
+CHAT = [{"role": "system", "content": "Intent?"}, {"role": "user", "content": "hello"}]
+
+
+def client_of(server: TinyServer) -> EngineEvaluationClient:
+    evaluator = server.server.job_supervisor.runner.publisher.evaluator
+    assert evaluator
+    assert isinstance(evaluator.complete, EngineEvaluationClient)
+    return evaluator.complete
 
 
 @pytest_asyncio.fixture
@@ -20,13 +33,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path: Path) -> AsyncIterator[TinySer
 
 @pytest.fixture
 def ask(tiny: TinyServer) -> EngineEvaluationClient:
-    evaluator = tiny.server.job_supervisor.runner.publisher.evaluator
-    assert evaluator
-    assert isinstance(evaluator.complete, EngineEvaluationClient)
-    return evaluator.complete
-
-
-CHAT = [{"role": "system", "content": "Intent?"}, {"role": "user", "content": "hello"}]
+    return client_of(tiny)
 
 
 async def test_base_and_version_are_asked_what_a_user_would_ask(tiny: TinyServer, ask: EngineEvaluationClient) -> None:
@@ -52,3 +59,38 @@ async def test_a_version_that_left_the_engine_is_loaded_again_and_let_go(
     await ask(version, CHAT, 2)
     (resident,) = (await tiny.server.adapter_service.pool.view()).residents
     assert (resident.version, resident.leases) == (version, 0)
+
+
+async def test_a_refused_question_is_an_error_with_the_endpoints_reason(ask: EngineEvaluationClient) -> None:
+    with pytest.raises(EvaluationFailed, match=f"was refused: .*{MAX_MODEL_LEN}"):
+        await ask(None, [{"role": "user", "content": "x" * 2 * MAX_MODEL_LEN}], 9)
+
+
+async def test_a_removed_version_is_an_error(tiny: TinyServer, ask: EngineEvaluationClient) -> None:
+    version = VersionId.parse(await tiny.add("tone"))
+    await tiny.server.adapter_service.remove(version.name, actor="test")
+    with pytest.raises(EvaluationFailed, match=r"was refused: tone@.* was removed"):
+        await ask(version, CHAT, 9)
+
+
+async def test_an_evaluation_samples_with_the_generation_config_as_the_endpoint_does(tmp_path: Path) -> None:
+    """T9: an evaluation ignored repetition_penalty in generation_config.json, which /v1 applies."""
+    base = write_base(tmp_path / "base")
+    config = {"eos_token_id": 0, "repetition_penalty": 1.3, "top_k": 7}
+    (base.path / "generation_config.json").write_text(json.dumps(config))
+    arguments = small_arguments(base)
+    arguments.generation_config = "auto"
+    used: list[Any] = []
+    async with tiny_server(tmp_path, base, arguments=arguments) as server:
+        generate = server.engine.generate
+
+        def recording(prompt: Any, params: Any, *rest: Any, **options: Any) -> Any:
+            used.append(params)
+            return generate(prompt, params, *rest, **options)
+
+        with patch.object(server.engine, "generate", recording):
+            await client_of(server)(None, CHAT, 9)
+            messages: Any = CHAT
+            await server.client.chat.completions.create(model=base.name, messages=messages, temperature=0, max_tokens=9)
+    assert used[0].repetition_penalty == 1.3
+    assert str(used[0]) == str(used[1])

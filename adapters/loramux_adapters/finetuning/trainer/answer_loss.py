@@ -12,8 +12,8 @@ from trl import SFTTrainer
 from loramux_adapters.finetuning.errors import TrainingError
 from loramux_adapters.finetuning.recipes.memory import LOGITS_CHUNK_TOKENS
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
+from loramux_adapters.finetuning.trainer.tokenized_examples import IGNORED_LABEL
 
-IGNORED_LABEL = -100
 _BATCHES_PER_GROUP = 25
 """Random groups of 25 batches' examples are sorted by length, so that similar lengths share a batch."""
 

@@ -1,10 +1,10 @@
-"""Loads the base, adds the adapter, and counts tokens."""
+"""Loads the base and its tokenizer, and adds the adapter."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,18 +12,11 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from loramux_adapters.errors import UnsupportedBase
-from loramux_adapters.finetuning.datasets.examples import Example
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.errors import TrainingError, UnusableBase
 from loramux_adapters.finetuning.recipes.memory import free_cpu_memory
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.models import BaseSpec
-
-
-class ExampleLength(NamedTuple):
-    """The number of tokens of an example's prompt, and of the whole example."""
-
-    prompt: int
-    total: int
 
 
 def select_device(requested: str) -> str:
@@ -60,15 +53,15 @@ def free_memory(device: str) -> int:
     return free_cpu_memory() if device == "cpu" else torch.cuda.mem_get_info(device)[0]
 
 
-def load_tokenizer(base: Path) -> Any:
-    """Return the base's tokenizer.
+def load_tokenizer(base: Path, rendering: ChatRendering) -> Any:
+    """Return the tokenizer with which the base is served.
 
     Raises:
-        UnusableBase: it can't be loaded, or has no chat template.
+        UnusableBase: it can't be loaded, or there is no chat template.
     """
     with _translated_errors(base):
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    if tokenizer.chat_template is None:
+        tokenizer = AutoTokenizer.from_pretrained(rendering.tokenizer or base, local_files_only=True)
+    if tokenizer.chat_template is None and rendering.template is None:
         raise UnusableBase(f"{base.name} has no chat template: train on the chat ('instruct') variant of the base")
     return tokenizer
 
@@ -114,35 +107,6 @@ def count_parameters(base: Path) -> int:
             with safe_open(path, "pt") as file:
                 count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return count
-
-
-def count_tokens(examples: list[Example], tokenizer: Any) -> list[ExampleLength]:
-    """Count the tokens of each example as the trainer tokenizes it."""
-    return [
-        ExampleLength(
-            _count(row["prompt"], tokenizer, add_generation_prompt=True),
-            _count(row["prompt"] + row["completion"], tokenizer),
-        )
-        for row in examples
-    ]
-
-
-def _count(chat: list[dict[str, str]], tokenizer: Any, *, add_generation_prompt: bool = False) -> int:
-    return len(tokenizer.apply_chat_template(chat, add_generation_prompt=add_generation_prompt, return_dict=False))
-
-
-def check_lengths(lengths: list[ExampleLength], max_length: int) -> None:
-    """Check that no example exceeds `max_length`: TRL would truncate its end, the answer, without a warning.
-
-    Raises:
-        TrainingError: an example is too long.
-    """
-    for number, length in enumerate(lengths, start=1):
-        if length.total > max_length:
-            raise TrainingError(
-                f"answer {number} of the data has {length.total} tokens with its prompt; "
-                f"expected at most the max_length of {max_length}"
-            )
 
 
 def add_adapter(model: Any, recipe: Recipe) -> PeftModel:
