@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from trl import SFTConfig
 
 from loramux_adapters.finetuning.events import Checkpointed, Finished, Started
+from loramux_adapters.finetuning.recipes.estimate import trained_layer_share
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.trainer.adapter_files import write_adapter
 from loramux_adapters.finetuning.trainer.answer_loss import AnswerLossTrainer
 from loramux_adapters.finetuning.trainer.model import add_adapter, load_model, select_dtype
+from loramux_adapters.finetuning.trainer.pace import PlannedSteps
 from loramux_adapters.finetuning.trainer.prepared_data import PreparedData, prepare_data
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
+from loramux_adapters.finetuning.trainer.tokenized_examples import to_dataset
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.finetuning.training_state import (
     SavedState,
@@ -48,7 +50,9 @@ def train(run: TrainingRun, reporter: ProgressReporter) -> None:
     run.output.mkdir(parents=True, exist_ok=True)
     with _open_states(run, data.recipe) as states:
         trainer = _create_trainer(model, data, states, reporter)
-        _train_to_end(trainer, run, states, reporter, _started_event(model, data))
+        started = _started_event(model, data)
+        reporter.planned = _planned_steps(started, data, model.config.num_hidden_layers)
+        _train_to_end(trainer, run, states, reporter, started)
     size = write_adapter(model, run.base_name, run.output)
     reporter.report(Finished(size=size, seconds=reporter.seconds, tokens=reporter.tokens))
 
@@ -69,7 +73,7 @@ def _train_to_end(
         raise PausedError(reporter.saved_step)
 
     def publish(step: int) -> bool:
-        if step in reporter.checkpoint_steps:
+        if step in reporter.planned.checkpoint_steps:
             folder = f"checkpoints/step-{step}"
             write_adapter(trainer.model, run.base_name, run.output / folder)
             reporter.report(Checkpointed(step=step, folder=folder))
@@ -78,7 +82,6 @@ def _train_to_end(
         return run.state is not None
 
     reporter.publish = publish
-    reporter.checkpoint_steps = checkpoint_steps(started.steps)
     reporter.has_validation = started.validation_examples > 0
     reporter.save_seconds = run.save_seconds if run.state else None
     trainer.train(resume_from_checkpoint=str(saved.folder) if saved else None)
@@ -110,6 +113,17 @@ def _started_event(model: Any, data: PreparedData) -> Started:
     )
 
 
+def _planned_steps(started: Started, data: PreparedData, layers: int) -> PlannedSteps:
+    forward_share = 1 / (1 + trained_layer_share(data.recipe, layers))
+    return PlannedSteps(
+        steps=started.steps,
+        tokens=data.recipe.epochs * sum(len(example.tokens) for example in data.examples),
+        checkpoint_steps=checkpoint_steps(started.steps),
+        validation_tokens=sum(len(example.tokens) for example in data.validation_examples),
+        forward_share=forward_share,
+    )
+
+
 def _create_trainer(
     model: Any, data: PreparedData, states: TrainingStateStore, reporter: ProgressReporter
 ) -> AnswerLossTrainer:
@@ -136,11 +150,11 @@ def _create_trainer(
     use_only_device(arguments, torch.device(data.device))
     return AnswerLossTrainer(
         reporter=reporter,
-        lengths=[length.total for length in data.lengths],
+        lengths=[len(example.tokens) for example in data.examples],
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(data.examples),
-        eval_dataset=Dataset.from_list(data.validation_examples) if data.validation_examples else None,
+        train_dataset=to_dataset(data.examples),
+        eval_dataset=to_dataset(data.validation_examples) if data.validation_examples else None,
         processing_class=data.tokenizer,
     )
 
@@ -155,7 +169,7 @@ def use_only_device(arguments: SFTConfig, device: torch.device) -> None:
 @contextmanager
 def _open_states(run: TrainingRun, recipe: Recipe) -> Iterator[TrainingStateStore]:
     """Open the run's states, locked against other trainers; a run that keeps none gets a temporary folder."""
-    fingerprint = training_fingerprint(run.base, run.data, run.validation, recipe)
+    fingerprint = training_fingerprint(run.base, run.data, run.validation, recipe, run.rendering)
     if run.state:
         with lock_states(run.state):
             yield TrainingStateStore(run.state, fingerprint)
