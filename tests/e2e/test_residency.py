@@ -1,4 +1,4 @@
-"""Any mix of pins, prefetches, splits and requests within the limits leaves the real engine alive and its answers right."""
+"""Any mix of pins, prefetches and requests leaves the real engine alive and its answers right."""
 
 import asyncio
 import random
@@ -35,63 +35,60 @@ async def versions(real: RealServer) -> AsyncIterator[list[VersionId]]:
 
 
 def _write(real: RealServer, folder: Path, seed: int) -> Path:
-    tensors = lora_tensors(
-        modules=tuple(LINEAR_MODULES),
-        layers=tuple(range(real.base.num_hidden_layers)),
-        rank=8,
-        seed=seed,
-        base=real.base,
-    )
+    modules, layers = tuple(LINEAR_MODULES), tuple(range(real.base.num_hidden_layers))
+    tensors = lora_tensors(modules=modules, layers=layers, rank=8, seed=seed, base=real.base)
     strong = {key: np.sign(value) * np.float32(0.06) for key, value in tensors.items()}
     return write_adapter(folder, lora_config(r=8, target_modules=list(LINEAR_MODULES)), strong)
 
 
-async def _ask(real: RealServer, model: str) -> float:
-    """Return the log-probability of the likeliest first token: it tells the adapters apart, and a text can be a tie."""
+async def _ask(real: RealServer, model: str) -> list[float]:
+    """Return the log-probabilities of the prompt's tokens: they tell adapters apart where an answer may be a tie."""
     answer = await real.client.completions.create(
-        model=model, prompt="Once upon a time", max_tokens=4, logprobs=0, temperature=0.0
+        model=model, prompt="Once upon a time, a fox and a crow met at the well", max_tokens=1, logprobs=0, echo=True
     )
     logprobs = answer.choices[0].logprobs
     assert logprobs
     assert logprobs.token_logprobs
-    return float(logprobs.token_logprobs[0] or 0.0)
+    return [float(value) for value in logprobs.token_logprobs[1:-1] if value is not None]
 
 
-def _approximately(value: float) -> object:
-    """Allow what the other requests of a bfloat16 batch change."""
-    return pytest.approx(value, abs=0.1)
+def _is_by(model: str, found: list[float], expected: dict[str, list[float]]) -> bool:
+    """Whether the adapter itself computed these: the other requests of a bfloat16 batch change them a little."""
+    distances = {name: float(np.max(np.abs(np.subtract(found, alone)))) for name, alone in expected.items()}
+    own = distances.pop(model)
+    return own < min(distances.values()) / 3
 
 
 async def test_a_pinned_adapter_and_requests_to_as_many_others_as_there_are_slots_are_all_answered(
     real: RealServer, versions: list[VersionId]
 ) -> None:
     """S0: vLLM's scheduler plans a step with as many adapters as there are slots, so none of them may be reserved."""
-    expected = [await _ask(real, str(version)) for version in versions]
+    expected = {str(version): await _ask(real, str(version)) for version in versions}
     await real.server.adapter_service.pin(versions[0].name, pinned=True, actor="test")
     await _ask(real, str(versions[0]))
-    answers = await asyncio.gather(*(_ask(real, str(version)) for version in versions[1:]))
-    assert answers == [_approximately(value) for value in expected[1:]]
-    assert np.ptp(expected) > 0.5
+    models = [str(version) for version in versions[1:]]
+    answers = await asyncio.gather(*(_ask(real, model) for model in models))
+    for model, found in zip(models, answers, strict=True):
+        assert _is_by(model, found, expected), model
     await real.server.adapter_service.pin(versions[0].name, pinned=False, actor="test")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_random_pins_prefetches_splits_and_requests_fail_no_request(
     real: RealServer, versions: list[VersionId], seed: int
 ) -> None:
-    service, rng = real.server.adapter_service, random.Random(seed)
+    service, rng = real.server.adapter_service, random.Random(seed)  # noqa: S311 - repeatable
     expected = {str(version): await _ask(real, str(version)) for version in versions}
-    answers: list[asyncio.Task[tuple[str, float]]] = []
+    answers: list[asyncio.Task[tuple[str, list[float]]]] = []
 
-    async def answer(model: str) -> tuple[str, float]:
+    async def answer(model: str) -> tuple[str, list[float]]:
         return model, await _ask(real, model)
 
     def name() -> AdapterName:
         return rng.choice(versions).name
 
     async def request() -> None:
-        for version in rng.choices(versions, k=4):
-            answers.append(asyncio.create_task(answer(str(version))))
+        answers.extend(asyncio.create_task(answer(str(version))) for version in rng.choices(versions, k=4))
 
     changes: list[Callable[[], Awaitable[object]]] = [
         request,
@@ -108,7 +105,7 @@ async def test_random_pins_prefetches_splits_and_requests_fail_no_request(
         except AdapterError as refused:  # such as one pin too many
             assert refused.message
     for model, found in await asyncio.gather(*answers):
-        assert found == _approximately(expected[model]), model
+        assert _is_by(model, found, expected), model
     for version in versions:
         await service.pin(version.name, pinned=False, actor="test")
     assert not real.engine.errored
