@@ -90,6 +90,17 @@ class RegistrySync:
             self.resolver.quarantine(version, reason)
         self.pool.pin(self.pinned_versions())
 
+    async def save_use_counts(self) -> None:
+        """Add the use counts since the last call to the registry.
+
+        Raises:
+            StoreError: the registry can't be written; the counts are kept.
+        """
+        async with self.exclusive():  # no record is read between the two steps, which would count uses twice
+            uses = self.resolver.unsaved_uses()
+            await asyncio.to_thread(self.registry.add_use_counts, uses)
+            self.resolver.uses_saved(uses)
+
     def quarantine(self, version: VersionId, reason: str) -> None:
         """Quarantine a version: immediately for requests, shortly afterwards in the registry."""
         self._unwritten_quarantines[version] = reason

@@ -2,7 +2,8 @@
 
 import random
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import accumulate
@@ -55,6 +56,7 @@ class AdapterResolver:
         self._adapters: dict[str, AdapterRecord] = {}
         self._splits: dict[str, TrafficSplit] = {}
         self._versions: dict[str, VersionRecord] = {}
+        self._unsaved_uses: Counter[VersionId] = Counter()
         for record in records:
             self.put(record)
 
@@ -69,14 +71,36 @@ class AdapterResolver:
         self._versions.update({str(version.id): version for version in versions})
         self._adapters[record.name], self._splits[record.name] = record, TrafficSplit.of(record)
         for removed in {v.id for v in before.versions} - {v.id for v in versions} if before else ():
-            del self._versions[str(removed)]
+            self._forget(removed)
 
     def remove(self, name: AdapterName) -> None:
         """Remove an adapter with all its versions."""
         record = self._adapters.pop(name, None)
         self._splits.pop(name, None)
         for version in record.versions if record else ():
-            self._versions.pop(str(version.id), None)
+            self._forget(version.id)
+
+    def _forget(self, version: VersionId) -> None:
+        self._versions.pop(str(version), None)
+        self._unsaved_uses.pop(version, None)
+
+    def count_use(self, version: VersionId) -> None:
+        """Count a request that the version served; the records that this resolver returns include it immediately."""
+        if str(version) in self._versions:
+            self._unsaved_uses[version] += 1
+
+    def unsaved_uses(self) -> dict[VersionId, int]:
+        """Return the requests of each version that the registry does not have yet."""
+        return dict(self._unsaved_uses)
+
+    def uses_saved(self, uses: Mapping[VersionId, int]) -> None:
+        """Move these uses into the records, after they were added to the registry."""
+        for version, count in uses.items():
+            record = self._adapters.get(version.name)
+            if record is not None and version in self._unsaved_uses:
+                self.put(_with_uses(record, {version: count}))
+                self._unsaved_uses[version] -= count
+        self._unsaved_uses += Counter()  # drops those that are 0
 
     def quarantine(self, version: VersionId, reason: str) -> None:
         """Take a version out of service, before the registry is updated."""
@@ -91,7 +115,7 @@ class AdapterResolver:
 
     def adapters(self) -> list[AdapterRecord]:
         """Return all adapters, sorted by name."""
-        return [self._adapters[name] for name in sorted(self._adapters)]
+        return [_with_uses(self._adapters[name], self._unsaved_uses) for name in sorted(self._adapters)]
 
     def pinned(self) -> list[AdapterRecord]:
         """Return the pinned adapters."""
@@ -104,7 +128,8 @@ class AdapterResolver:
 
     def get(self, name: str) -> AdapterRecord | None:
         """Return the adapter of this bare name."""
-        return self._adapters.get(name)
+        record = self._adapters.get(name)
+        return None if record is None else _with_uses(record, self._unsaved_uses)
 
     def require(self, name: str) -> AdapterRecord:
         """Return the adapter of this bare name.
@@ -112,7 +137,7 @@ class AdapterResolver:
         Raises:
             AdapterNotFound: no adapter of this base has this name.
         """
-        record = self._adapters.get(name)
+        record = self.get(name)
         if record is None:
             raise AdapterNotFound(f"No adapter is registered as {name[:200]}.")
         return record
@@ -164,6 +189,14 @@ class AdapterResolver:
         if record is None:
             raise VersionNotFound(f"{version} was removed in the meantime.")
         self._store.verify(record.manifest.digest)
+
+
+def _with_uses(record: AdapterRecord, uses: Mapping[VersionId, int]) -> AdapterRecord:
+    """Return the record with these uses added to those of its versions."""
+    if not any(version.id in uses for version in record.versions):
+        return record
+    versions = tuple(replace(version, uses=version.uses + uses.get(version.id, 0)) for version in record.versions)
+    return replace(record, versions=versions)
 
 
 def _not_ready_error(versions: Iterable[VersionRecord], name: str) -> VersionNotReady:

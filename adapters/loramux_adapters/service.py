@@ -43,6 +43,8 @@ class AdapterService:
     now: Callable[[], float] = time.time
     on_quarantine: Callable[[VersionId, str], None] = lambda _version, _reason: None
     """Called once for each version that is quarantined, with the reason."""
+    check_alias_change: Callable[[AdapterName], None] = lambda _name: None
+    """Called before a client changes what a name points at; raises an AdapterError to refuse it."""
     _tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
     _sync: RegistrySync = field(init=False)
     _adder: VersionAdder = field(init=False)
@@ -95,15 +97,30 @@ class AdapterService:
         """Return the latest changes of one adapter or of all, newest first."""
         return await asyncio.to_thread(self.registry.audit, name, limit)
 
-    async def set_alias(self, name: AdapterName, targets: AliasTargets, *, actor: str) -> AdapterRecord:
+    async def write_audit(self, name: AdapterName, action: str, before: object, after: object, *, actor: str) -> None:
+        """Add a row to the audit log for a change that is stored elsewhere, such as the start of an experiment.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
+        by = self._sync.changed_by(actor)
+        await self._tasks.run(asyncio.to_thread(self.registry.write_audit, name, by, action, before, after))
+
+    async def set_alias(
+        self, name: AdapterName, targets: AliasTargets, *, actor: str, checked: bool = True
+    ) -> AdapterRecord:
         """Point the bare name at `targets`: one version, or several with their weights.
 
-        Requests that have been resolved already keep their version.
+        Requests that have been resolved already keep their version. Without `checked`, `check_alias_change` is not
+        asked: for the experiment that promotes its candidate.
 
         Raises:
             AdapterNotFound, VersionNotFound, VersionNotReady: a target does not exist, or can't be served.
             PinLimit: the adapter is pinned, and all targets can't be pinned together.
+            AdapterError: `check_alias_change` refuses it.
         """
+        if checked:
+            self.check_alias_change(name)
         await self._sync.set_alias(name, targets, actor)
         return self.get(name)
 
@@ -113,7 +130,9 @@ class AdapterService:
         Raises:
             AdapterNotFound: no adapter has this name.
             NothingToRollBack: it has no previous targets that can still be served.
+            AdapterError: `check_alias_change` refuses it.
         """
+        self.check_alias_change(name)
         await self._sync.apply(name, lambda: self.registry.roll_back(name, self._sync.changed_by(actor)))
         return self.get(name)
 
@@ -155,6 +174,7 @@ class AdapterService:
         Raises:
             AdapterNotFound: no adapter has this name.
         """
+        await self.flush_use_counts()
         record = await self._sync.record(name)
         await self._sync.apply(name, lambda: self.registry.remove(name, self._sync.changed_by(actor)))
         return record
@@ -166,6 +186,7 @@ class AdapterService:
             AdapterNotFound, VersionNotFound: there is no such version.
             VersionInUse: the bare name points at it.
         """
+        await self.flush_use_counts()
         record = await self._sync.record(version.name)
         by = self._sync.changed_by(actor)
         await self._sync.apply(version.name, lambda: self.registry.remove_version(version, by))
@@ -179,8 +200,12 @@ class AdapterService:
             self.on_quarantine(version, reason)
 
     async def flush_use_counts(self) -> None:
-        """Add the use counts since the last flush to the registry."""
-        await asyncio.to_thread(self.registry.add_use_counts, self.pool.take_use_counts())
+        """Add the use counts since the last flush to the registry.
+
+        Raises:
+            StoreError: the registry can't be written; the counts are kept.
+        """
+        await self._tasks.run(self._sync.save_use_counts())
 
     async def warm_up(self) -> None:
         """Load pinned adapters and then the most used ones, without evicting any."""
@@ -200,4 +225,4 @@ class AdapterService:
         """Complete the operations that end within `timeout` seconds, cancel the others, and write the use counts."""
         self._adder.stop_downloads()
         await self._tasks.close(timeout)
-        await self.flush_use_counts()
+        await self._sync.save_use_counts()

@@ -467,12 +467,52 @@ async def test_pinned_and_most_used_adapters_are_loaded_at_startup(factory: Serv
     await service.pin(names[0], pinned=True, actor="test")
     for count, version in enumerate(versions[1:]):
         for _ in range(count):
-            (await service.pool.lease(version)).release()
+            service.resolver.count_use(version)
     await service.close()
     service, engine = factory.open()
     await service.warm_up()
     await until(lambda: len(engine.loaded) == 4)
     assert engine.loaded == {versions[0], versions[5], versions[4], versions[3]}
+
+
+async def test_use_counts_are_current_before_during_and_after_they_are_saved(factory: ServiceFactory) -> None:
+    """T13: `adapter list` shows a request as soon as it has ended."""
+    service, _ = factory.open()
+    version = await ready(service, factory, 0)
+
+    def shown() -> list[int]:
+        listed = [record for record in service.resolver.adapters() if record.name == version.name]
+        return [known.uses for record in (*listed, service.get(version.name)) for known in record.versions]
+
+    for total in (1, 2, 3):
+        service.resolver.count_use(version)
+        assert shown() == [total, total]
+        await service.flush_use_counts()
+        assert shown() == [total, total]
+        await service.pin(version.name, pinned=total % 2 == 1, actor="test")  # reads the record from the registry again
+        assert shown() == [total, total]
+    service.resolver.count_use(version)
+    assert [known.uses for known in (await service.remove(version.name, actor="test")).versions] == [4]
+    service.resolver.count_use(version)  # a request that ends after its adapter was removed
+    await service.flush_use_counts()
+    assert service.resolver.adapters() == []
+
+
+async def test_use_counts_are_kept_while_the_registry_can_t_be_written(
+    factory: ServiceFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, _ = factory.open()
+    version = await ready(service, factory, 0)
+    service.resolver.count_use(version)
+
+    def fail(_: object) -> None:
+        raise StoreError("no database")
+
+    with monkeypatch.context() as broken, pytest.raises(StoreError):
+        broken.setattr(service.registry, "add_use_counts", fail)
+        await service.flush_use_counts()
+    await service.flush_use_counts()
+    assert [known.uses for known in service.registry.get(version.name).versions] == [1]
 
 
 async def test_prefetching_loads_all_targets_of_a_name(factory: ServiceFactory) -> None:

@@ -14,7 +14,7 @@ def adapters(adapters: Sequence[JsonObject]) -> None:
     if not adapters:
         stdout.print("no adapters; add one with `loramux adapter add NAME FOLDER`")
         return
-    table = column_table("version", "state", "share", "served", "rank", "MB", "in the engine")
+    table = column_table("version", "state", "share", "requests", "rank", "MB", "in the engine")
     for adapter in adapters:
         total = sum(version["weight"] for version in adapter["versions"])
         for version in adapter["versions"]:
@@ -38,7 +38,7 @@ def version(row: JsonObject) -> None:
         "from": _one_line(row["source"]),
         "rank": f"{row['rank']} (alpha {row['alpha']:g}) on {', '.join(row['target_modules'])}",
         "size": f"{row['parameters']:,} parameters, {row['weights_bytes'] / 1e6:.1f} MB",
-        "served": f"{row['uses']:,} requests",
+        "requests": f"{row['uses']:,} since it was added",
     }
     stdout.print(fact_table(facts))
     _print_problems(row)
@@ -82,7 +82,7 @@ def _cells(row: JsonObject, total: float, *, is_pinned: bool) -> tuple[str, ...]
     return (
         row["id"],
         row["state"],
-        f"{row['weight'] / total:.3g}" if row["weight"] else "",
+        f"{100 * row['weight'] / total:.3g} %" if row["weight"] else "",
         f"{row['uses']:,}",
         str(row["rank"]),
         f"{row['weights_bytes'] / 1e6:.1f}",

@@ -23,7 +23,10 @@ class Version(BaseModel):
     weight: Annotated[
         float, Field(description="Its share of the adapter name's requests, relative to the other versions'.")
     ]
-    uses: Annotated[int, Field(description="Requests served, up to about a minute ago.")]
+    uses: Annotated[
+        int,
+        Field(description="Ended requests since it was added, whatever their outcome, as `/admin/usage` counts them."),
+    ]
     resident: Annotated[bool, Field(description="Whether it is loaded in the engine's host memory.")]
     source: Annotated[dict[str, str], Field(description="Source of its files.")]
     warnings: Annotated[
