@@ -35,6 +35,8 @@ def resolve_digest(client: ApiClient, name: str, text: str) -> str:
     versions = client.call("GET", adapter_path(name))["versions"]
     known: list[str] = [version["id"].partition("@")[2] for version in versions]
     matches = [digest for digest in known if digest.startswith(prefix.lower())]
+    if len(matches) > 1 and len(prefix) >= MIN_DIGEST_LENGTH:
+        fail(f"{text!r} is ambiguous: it matches {', '.join(matches)}; expected more characters of the digest.")
     if len(matches) != 1 or len(prefix) < MIN_DIGEST_LENGTH or (at and given_name != name):
         fail(
             f"unknown version {text!r} of {name}; expected a digest, or at least its first {MIN_DIGEST_LENGTH} "

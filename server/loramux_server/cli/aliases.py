@@ -1,7 +1,7 @@
 """The commands of `loramux adapter` that point a name at versions, and keep them loaded."""
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isclose, isfinite
 from typing import Annotated
 
 import typer
@@ -32,7 +32,9 @@ def promote(
 
 def split(
     name: Name,
-    shares: Annotated[list[str], typer.Argument(metavar="DIGEST=SHARE...", help="Versions and their shares.")],
+    shares: Annotated[
+        list[str], typer.Argument(metavar="DIGEST=SHARE...", help="Versions and their shares in percent: 100 in total.")
+    ],
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -43,7 +45,9 @@ def split(
 
     Example: loramux adapter split tone 3f9c=95 a01d=5
     """
-    _point_at(ApiClient(url, api_key), name, [_share(text) for text in shares], as_json=as_json)
+    parsed = [_share(text) for text in shares]
+    _check_total(parsed)
+    _point_at(ApiClient(url, api_key), name, parsed, as_json=as_json)
 
 
 def rollback(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -77,6 +81,9 @@ def prefetch(
     print_result(client.call("POST", adapter_path(target, "/prefetch")), tables.adapter, as_json=as_json)
 
 
+ROUNDING = 0.15
+"""Three shares of 33.3 are 100 percent too."""
+
 COMMANDS = (promote, split, rollback, pin, unpin, prefetch)
 
 
@@ -91,6 +98,16 @@ def _share(text: str) -> tuple[str, float]:
             f"{text!r} is not a valid share; expected DIGEST=SHARE with SHARE above 0, such as 3f9c=95"
         )
     return digest, weight
+
+
+def _check_total(shares: Sequence[tuple[str, float]]) -> None:
+    """Refuse shares that do not add up: the server would scale them, 90 alone to all requests."""
+    total = sum(share for _, share in shares)
+    if not isclose(total, 100, abs_tol=ROUNDING):
+        raise typer.BadParameter(
+            f"the shares add up to {total:g}; expected 100 (percent), such as 3f9c=95 a01d=5. "
+            "List each version that is to get requests, also the present one."
+        )
 
 
 def _point_at(client: ApiClient, name: str, shares: Sequence[tuple[str, float]], *, as_json: bool) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import typer
 from typer.testing import CliRunner, Result
 
 from loramux_server.base_model import ResolvedBase
+from loramux_server.cli.adapter_names import resolve_digest
+from loramux_server.cli.api_client import ApiClient
 from loramux_server.cli.main import main as app
 from tests.helpers.adapter_files import lora_config, write_adapter
 from tests.helpers.tiny_server import TinyServer, tiny_server
@@ -95,15 +98,52 @@ async def test_a_refused_adapter_ends_with_the_reason_and_exit_code_1(
 async def test_split_promote_rollback_and_history(shared: TinyServer, run: Run) -> None:
     old, new = await shared.add("team/tone", 1), await shared.add("team/tone", 2)
     result = await run("split", "team/tone", f"{digest(old)[:6]}=95", f"{digest(new)}=5")
-    assert [row.split()[1:3] for row in result.stdout.splitlines()[1:]] == [["ready", "0.95"], ["ready", "0.05"]]
+    assert [row.split()[1:3] for row in result.stdout.splitlines()[1:]] == [["ready", "95"], ["ready", "5"]]
     await run("promote", "team/tone", digest(old)[:5])
     assert (await shared.chat("team/tone")).model == old
-    assert "0.95" in (await run("rollback", "team/tone")).stdout
+    assert "95 %" in (await run("rollback", "team/tone")).stdout
     history = await run("history", "team/tone")
     assert "anonymous" in history.stdout
     assert history.stdout.index("rollback") < history.stdout.index("promote") < history.stdout.index("split")
     for share in ("x", "3f9c=", "3f9c=-1", "3f9c=nan", "3f9c=inf"):
         assert (await run("split", "team/tone", share)).exit_code == 2
+
+
+@pytest.mark.parametrize("shares", [(90,), (60, 30), (1, 1), (100, 5), (1e300, 1e300)])
+@pytest.mark.asyncio(loop_scope="module")
+async def test_shares_that_do_not_add_up_to_100_percent_are_refused(
+    shared: TinyServer, run: Run, shares: tuple[float, ...]
+) -> None:
+    """T13: `split tone 99c5=90` is not taken as 100 %."""
+    versions = [await shared.add("halves", seed) for seed in (1, 2)]
+    await run("promote", "halves", digest(versions[0]))
+    given = [f"{digest(version)}={share:g}" for version, share in zip(versions, shares, strict=False)]
+    result = await run("split", "halves", *given)
+    assert result.exit_code == 2
+    assert f"the shares add up to {sum(shares):g}; expected 100" in " ".join(result.stderr.replace("│", "").split())
+    shown = json.loads((await run("show", "halves", "--json")).stdout)
+    assert [version["weight"] for version in shown["versions"]] == [1, 0]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_rounded_shares_are_accepted(shared: TinyServer, run: Run) -> None:
+    versions = [await shared.add("thirds", seed) for seed in (1, 2, 3)]
+    result = await run("split", "thirds", *(f"{digest(version)}=33.3" for version in versions))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("33.3 %") == 3
+
+
+def test_a_prefix_of_several_digests_is_ambiguous_and_not_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """T13: a digest's prefix stands for one version, or is refused with those that it matches."""
+    versions = [{"id": f"tone@{known}"} for known in ("99c5aa000000", "99c5bb000000")]
+    client = ApiClient("http://127.0.0.1:1", None)
+    monkeypatch.setattr(ApiClient, "call", lambda *_arguments: {"versions": versions})
+    with pytest.raises(typer.Exit):
+        resolve_digest(client, "tone", "99c5")
+    assert "'99c5' is ambiguous: it matches 99c5aa000000, 99c5bb000000" in capsys.readouterr().err
+    assert resolve_digest(client, "tone", "99C5b") == "99c5bb000000"
 
 
 @pytest.mark.asyncio(loop_scope="module")
