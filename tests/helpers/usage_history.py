@@ -54,5 +54,5 @@ def _row(rng: random.Random, ended_at: float, adapter: str, *, priced: bool) -> 
         "cached_tokens": tokens // 2, "output_tokens": output, "sequences": 1, "preemptions": 0, "cold": False,
         "corrupted": False, "price_list_cost": priced * int((tokens * 50 + output * 400) * price_factor),
         "gpu_hour_cost": priced * int((tokens * 100 + gap * output * 4e5) * price_factor),
-        "price_version": "0123456789ab",
+        "price_list_unpriced": int(not priced), "gpu_hour_unpriced": int(not priced), "price_version": "0123456789ab",
     }  # fmt: skip

@@ -1,6 +1,6 @@
-"""`loramux usage`: requests, latency and cost of each route, relative to the base."""
+"""`loramux usage`: requests, latency and cost of each route, and the last controlled result of each adapter."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, Url
 from loramux_server.cli.console import JsonObject, column_table, print_result, stdout
+from loramux_server.cli.controlled_results import print_controlled
 from loramux_server.metering.ledger.labels import GroupBy
 
 
@@ -26,7 +27,9 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with all figures.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the server's response as JSON.")] = False,
 ) -> None:
-    """Show requests, latency, tokens and cost of each route, and how they compare with the base.
+    """Show requests, latency, tokens and cost of each route, and the last controlled result of each adapter.
+
+    Routes are not compared with each other: live traffic is not an experiment.
 
     Examples:
 
@@ -52,20 +55,34 @@ def usage(
 
 def _print_report(report: JsonObject) -> None:
     stdout.print(f"{report['since']} to {report['until']}, by {report['group_by']}")
-    if not report["groups"]:
+    groups, total = report["groups"], report["total"]
+    if not groups:
         stdout.print("no request finished in this time range")
         return
-    table = column_table(report["group_by"], *_COLUMNS)
-    for group in report["groups"]:
-        table.add_row(escape(_label(group["label"])), *(column(group) for column in _COLUMNS.values()))
+    table = column_table(report["group_by"], *(heading for heading, _ in _COLUMNS))
+    for group in groups:
+        table.add_row(escape(_label(group["label"])), *_cells(group))
+    table.add_section()
+    table.add_row(f"total of {report['count']:,}", *_cells(total))
     stdout.print(table)
-    if report["count"] > len(report["groups"]):
-        stdout.print(f"and {report['count'] - len(report['groups'])} more: --limit {report['count']} shows all")
-    engine = report["engine"]
-    stdout.print(
-        f"engine: busy {engine['busy_seconds'] / (engine['seconds'] or 1):.0%} of the time, idle time cost "
-        f"{_usd(engine['idle_usd'])}"
-    )
+    if report["count"] > len(groups):
+        stdout.print(f"{report['count'] - len(groups)} more are not listed: --limit {report['count']} shows all")
+    _print_unpriced(total)
+    _print_engine(report["engine"])
+    if report["group_by"] in (GroupBy.ADAPTER, GroupBy.VERSION):
+        print_controlled(groups)
+
+
+def _print_unpriced(total: JsonObject) -> None:
+    for mode, column in (("price_list", "by price"), ("gpu_hour", "by GPU")):
+        if count := total["cost"][mode]["unpriced_requests"]:
+            stdout.print(f"{column}: {count:,} requests unpriced; their cost is unknown and in no sum")
+
+
+def _print_engine(engine: JsonObject) -> None:
+    if engine["seconds"]:
+        busy = f"busy {engine['busy_seconds'] / engine['seconds']:.0%} of {engine['seconds'] / 3600:,.1f} hours"
+        stdout.print(f"engine: {busy}, cost of idle time {_usd(engine['idle_usd'])}")
 
 
 def _label(label: Mapping[str, str]) -> str:
@@ -75,52 +92,39 @@ def _label(label: Mapping[str, str]) -> str:
     return next((value for value in reversed(list(label.values())) if value), "-")
 
 
+def _cells(group: JsonObject) -> Iterator[str]:
+    return (column(group) for _, column in _COLUMNS)
+
+
 def _milliseconds(measure: str, quantile: str) -> Callable[[JsonObject], str]:
     def column(group: JsonObject) -> str:
         value = group["latency"][measure][quantile]
-        return "" if value is None else f"{value * 1000:,.0f}"
+        return "-" if value is None else f"{value * 1000:,.0f}"
 
     return column
 
 
-def _cost(mode: str) -> Callable[[JsonObject], str]:
-    return lambda group: _usd(group["cost"][mode]["usd_per_request"])
+def _cost(mode: str, figure: str) -> Callable[[JsonObject], str]:
+    return lambda group: _usd(group["cost"][mode][figure])
 
 
-def _relative_to_base(figure: str) -> Callable[[JsonObject], str]:
-    def column(group: JsonObject) -> str:
-        ratio = (group["against_base"] or {}).get(figure)
-        return f"{ratio['ratio']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else ""
-
-    return column
+def _usd(value: float | None) -> str:
+    return "-" if value is None else f"${value:.3g}"
 
 
-def _usd(value: float) -> str:
-    return f"${value:.3g}" if value else "-"
-
-
-def _break_even(group: JsonObject) -> str:
-    """Return the break-even in the first cost mode that has prices."""
-    for mode in ("gpu_hour", "price_list"):
-        if group["break_even"] and group["cost"][mode]["nanodollars"]:
-            requests = group["break_even"][mode]["requests"]
-            return requests if isinstance(requests, str) else f"{requests:,}"
-    return ""
-
-
-_COLUMNS: dict[str, Callable[[JsonObject], str]] = {
-    "requests": lambda group: f"{group['requests']:,}",
-    "not ok": lambda group: f"{group['requests'] - group['outcomes'].get('ok', 0):,}",
-    "tokens in": lambda group: f"{group['tokens']['input']:,}",
-    "cached": lambda group: f"{group['tokens']['cached']:,}",
-    "out": lambda group: f"{group['tokens']['output']:,}",
-    "first ms": _milliseconds("first_token", "p50"),
-    "p95": _milliseconds("first_token", "p95"),
-    "token ms": _milliseconds("time_per_output_token", "p50"),
-    "all ms": _milliseconds("duration", "p50"),
-    "by price": _cost("price_list"),
-    "by GPU": _cost("gpu_hour"),
-    "first / base": _relative_to_base("first_token_p50"),
-    "GPU cost / base": _relative_to_base("gpu_hour_cost_mean"),
-    "break-even": _break_even,
-}
+_COLUMNS: Sequence[tuple[str, Callable[[JsonObject], str]]] = (
+    ("requests", lambda group: f"{group['requests']:,}"),
+    ("not ok", lambda group: f"{group['requests'] - group['outcomes'].get('ok', 0):,}"),
+    ("tokens in", lambda group: f"{group['tokens']['input']:,}"),
+    ("cached", lambda group: f"{group['tokens']['cached']:,}"),
+    ("out", lambda group: f"{group['tokens']['output']:,}"),
+    ("first ms", _milliseconds("first_token", "p50")),
+    ("p95", _milliseconds("first_token", "p95")),
+    ("token ms", _milliseconds("time_per_output_token", "p50")),
+    ("all ms", _milliseconds("duration", "p50")),
+    ("by price", _cost("price_list", "usd")),
+    ("per request", _cost("price_list", "usd_per_request")),
+    ("by GPU", _cost("gpu_hour", "usd")),
+    ("per request", _cost("gpu_hour", "usd_per_request")),
+)
+"""Latencies are medians and a 95 % quantile; costs a total and its average."""

@@ -1,21 +1,21 @@
 """Usage queries, and the report that is built from the ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 
-from loramux_server.api.usage.schemas import COST_MODES, Engine, Group, Training, UsageReport
+from loramux_adapters.models import VersionId
+from loramux_adapters.resolver import AdapterResolver
+from loramux_server.api.usage.controlled_schemas import Controlled
+from loramux_server.api.usage.schemas import Engine, Group, Training, UsageReport
+from loramux_server.controlled_results.break_even import break_even
+from loramux_server.controlled_results.models import ControlledResult, ControlledResultSource, latest_results
 from loramux_server.metering.fixed_costs import FixedCosts, FixedCostSource
 from loramux_server.metering.ledger.labels import LABEL_COLUMNS, GroupBy, Label
 from loramux_server.metering.ledger.reader import LedgerReader, UsageTotals
 from loramux_server.metering.ledger.time_range import TimeRange, format_time
 from loramux_server.metering.ledger.training_costs import TrainingCosts
-from loramux_server.metering.relative_to_base import BaseComparison
-
-BASE = "base"
-COMPARABLE = (GroupBy.ROUTE, GroupBy.ADAPTER, GroupBy.VERSION)
-"""Groupings by route, whose groups can be compared with the base."""
+from loramux_server.metering.pricing import Prices
 
 
 class GroupOrder(StrEnum):
@@ -33,51 +33,75 @@ class UsageSources:
     ledger: LedgerReader
     training_costs: TrainingCosts
     fixed_costs: FixedCostSource
+    resolver: AdapterResolver
+    controlled: Sequence[ControlledResultSource]
 
 
 @dataclass(frozen=True)
 class UsageQuery:
-    """A time range, a grouping, and filters by label column."""
+    """A time range, a grouping, and filters by label column.
+
+    `read_range` is what is read from the ledger: the same requests, in more of the hours for which there are rollups.
+    """
 
     time_range: TimeRange
+    read_range: TimeRange
     group_by: GroupBy
     filters: Mapping[str, str]
     order: GroupOrder
     limit: int
 
 
-def build_report(sources: UsageSources, query: UsageQuery, price_version: str) -> UsageReport:
-    """Read the ledger and compare each group with the base; blocks on the database."""
-    time_range, by, ledger = query.time_range, query.group_by, sources.ledger
-    groups = ledger.usage(time_range, by, query.filters)
+def build_report(sources: UsageSources, query: UsageQuery, prices: Prices) -> UsageReport:
+    """Read the ledger, and the last controlled result of each adapter; blocks on the database."""
+    by, ledger = query.group_by, sources.ledger
+    groups = ledger.usage(query.read_range, by, query.filters)
     total = sum(groups.values(), UsageTotals())
     ordered = sorted(groups, key=lambda label: _sort_key(label, groups[label], query.order))[: query.limit]
-    # Read on its own, because the filters may exclude the base.
-    base_usage = ledger.usage(time_range, GroupBy.ROUTE, {"route": BASE}).get((BASE,)) if by in COMPARABLE else None
-    base, fixed_costs = BaseComparison(base_usage) if base_usage else None, sources.fixed_costs.read()
+    labels = {label: dict(zip(LABEL_COLUMNS[by], label, strict=True)) for label in ordered}
+    controlled = _ControlledResults.read(sources, prices) if by in (GroupBy.ADAPTER, GroupBy.VERSION) else None
     return UsageReport(
-        since=format_time(time_range.since),
-        until=format_time(time_range.until),
+        since=format_time(query.time_range.since),
+        until=format_time(query.time_range.until),
         group_by=by,
         groups=[
-            _group(dict(zip(LABEL_COLUMNS[by], label, strict=True)), groups[label], base, fixed_costs)
+            Group.of(labels[label], groups[label], controlled.of(labels[label]) if controlled else None)
             for label in ordered
         ],
         count=len(groups),
         total=Group.of({}, total) if groups else None,
-        engine=Engine.of(ledger.engine_time(time_range)),
-        training=Training.of(sources.training_costs.total(time_range)),
-        price_version=price_version,
+        engine=Engine.of(ledger.engine_time(query.time_range), has_price=prices.has_gpu_hour_price),
+        training=Training.of(sources.training_costs.total(query.time_range)),
+        price_version=prices.version,
+        prices_set={"price_list": prices.has_token_prices, "gpu_hour": prices.has_gpu_hour_price},
     )
 
 
-def _group(label: Mapping[str, str], usage: UsageTotals, base: BaseComparison | None, fixed_costs: FixedCosts) -> Group:
-    group = Group.of(label, usage)
-    if base is None or label["route"] != "adapter":
-        return group
-    adapter = label.get("adapter")
-    costs = {mode: fixed_costs.fixed_cost(adapter, mode) if adapter else Decimal(0) for mode in COST_MODES}
-    return group.relative_to_base(base, usage, costs)
+@dataclass(frozen=True)
+class _ControlledResults:
+    results: Mapping[str, ControlledResult]
+    fixed_costs: FixedCosts
+    prices: Prices
+    resolver: AdapterResolver
+
+    @classmethod
+    def read(cls, sources: UsageSources, prices: Prices) -> "_ControlledResults":
+        return cls(latest_results(sources.controlled), sources.fixed_costs.read(), prices, sources.resolver)
+
+    def of(self, label: Mapping[str, str]) -> Controlled | None:
+        """Return the result of the label's adapter, and for a version only if that was measured."""
+        adapter, version = label["adapter"], label.get("version")
+        result = self.results.get(adapter)
+        if result is None or (version is not None and result.version != f"{adapter}@{version}"):
+            return None
+        found = break_even(result, self.prices, self.fixed_costs.fixed_cost(adapter, "price_list"))
+        return Controlled.of(result, found, is_current=self._is_current(result))
+
+    def _is_current(self, result: ControlledResult) -> bool:
+        record = self.resolver.get(result.adapter)
+        return record is not None and [str(VersionId(record.name, digest)) for digest in record.targets] == [
+            result.version
+        ]
 
 
 def _sort_key(label: Label, usage: UsageTotals, order: GroupOrder) -> tuple[int, Label]:

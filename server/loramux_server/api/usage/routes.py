@@ -1,4 +1,4 @@
-"""`/admin/usage`: requests, latency and cost of each route, relative to the base."""
+"""`/admin/usage`: requests, latency and cost of each route, and the last controlled result of each adapter."""
 
 import asyncio
 import csv
@@ -16,9 +16,10 @@ from loramux_server.api.usage.report import GroupOrder, UsageQuery, UsageSources
 from loramux_server.api.usage.schemas import UsageReport
 from loramux_server.errors import InvalidRequest
 from loramux_server.metering.ledger.labels import GroupBy
-from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR, TimeRange, parse_time
+from loramux_server.metering.ledger.time_range import SECONDS_PER_DAY, TimeRange, parse_time
+from loramux_server.metering.pricing import PriceSource
 
-DEFAULT_SECONDS = 86_400.0
+DEFAULT_SECONDS = float(SECONDS_PER_DAY)
 
 
 class Format(StrEnum):
@@ -28,8 +29,8 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def usage_router(sources: UsageSources, price_version: str) -> APIRouter:
-    """Return /admin/usage."""
+def usage_router(sources: UsageSources, prices: PriceSource, record_seconds: float) -> APIRouter:
+    """Return /admin/usage; single records are kept for `record_seconds`."""
     router = APIRouter(prefix="/admin", tags=["usage"], responses=error_responses())
 
     @router.get("/usage", response_model=UsageReport)
@@ -52,29 +53,37 @@ def usage_router(sources: UsageSources, price_version: str) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
         format_: Annotated[Format, Query(alias="format")] = Format.JSON,
     ) -> UsageReport | Response:
-        """Show requests by outcome, latency, tokens and cost, and how they compare with the base.
+        """Show requests by outcome, latency, tokens and cost, and the last controlled result of each adapter.
 
-        A request is counted when it ends. Quantiles are accurate to 1 %.
+        A request is counted when it ends. Quantiles are accurate to 1 %. Of days whose single records are deleted, only
+        whole hours are known: `since` and `until` of the response are the range that was counted. Routes are not
+        compared with each other: live traffic is not an experiment.
         """
-        time_range = _time_range(since, until, time.time())
+        now = time.time()
+        time_range = _whole_hours_without_records(_time_range(since, until, now), now - record_seconds)
+        # No request of the present hour ends later than now, so that its rollup can be read.
+        read_range = time_range.rounded(until=time_range.until >= now)
         filters = {"route": route, "adapter": adapter, "key_id": key}
         given = {name: value for name, value in filters.items() if value is not None}
-        query = UsageQuery(time_range, group_by, given, order or _default_order(group_by), limit)
-        report = await asyncio.to_thread(build_report, sources, query, price_version)
+        query = UsageQuery(time_range, read_range, group_by, given, order or _default_order(group_by), limit)
+        report = await asyncio.to_thread(build_report, sources, query, prices.current)
         return report if format_ is Format.JSON else _csv(report)
 
     return router
 
 
 def _time_range(since: str | None, until: str | None, now: float) -> TimeRange:
-    """Return the time range; by default whole hours, for which rollups are enough."""
-    end = _parse("until", until) if until is not None else now
-    if end >= now:  # no later request of this hour exists yet
-        end = (now // SECONDS_PER_HOUR + 1) * SECONDS_PER_HOUR
-    start = _parse("since", since) if since is not None else (end - DEFAULT_SECONDS)
+    """Return the range that was asked for, which ends now at the latest; by default the last 24 hours."""
+    end = min(now, _parse("until", until)) if until is not None else now
+    start = _parse("since", since) if since is not None else end - DEFAULT_SECONDS
     if start >= end:
-        raise InvalidRequest("`since` must be before `until`.", param="since")
+        raise InvalidRequest("`since` must be before `until`, and not in the future.", param="since")
     return TimeRange(start, end)
+
+
+def _whole_hours_without_records(asked: TimeRange, oldest_record: float) -> TimeRange:
+    """Extend the range to whole hours where there are no single records, but only rollups."""
+    return asked.rounded(since=asked.since < oldest_record, until=asked.until < oldest_record)
 
 
 def _parse(name: str, text: str) -> float:

@@ -1,33 +1,42 @@
 """Response schemas of the usage report."""
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 
-from loramux_server.metering import relative_to_base as comparison
-from loramux_server.metering.break_even import break_even
+from loramux_server.api.usage.controlled_schemas import Controlled
 from loramux_server.metering.cost_allocation import NANODOLLARS, EngineTime
 from loramux_server.metering.ledger.distributions import Histogram
 from loramux_server.metering.ledger.reader import UsageTotals
 from loramux_server.metering.ledger.training_costs import TrainingTotals
+from loramux_server.metering.usage_record import Outcome
 
 COST_MODES = ("price_list", "gpu_hour")
 """The two ways of calculating a cost: from tokens and a price list, and from engine time."""
 
 
+MIN_COUNTS = {"p50": 1, "p95": 20, "p99": 100}
+"""A quantile of fewer requests would be the slowest request's value, whatever the quantile."""
+
+
 class Quantiles(BaseModel):
-    """Quantiles over successful requests, in seconds, accurate to 1 %; null if none was measured."""
+    """Quantiles over successful requests, in seconds, accurate to 1 %; null if too few were measured."""
 
     p50: float | None
-    p95: float | None
-    p99: float | None
+    p95: Annotated[float | None, Field(description="Null for fewer than 20 requests.")]
+    p99: Annotated[float | None, Field(description="Null for fewer than 100 requests.")]
+    max: float | None
+    count: Annotated[int, Field(description="Requests that were measured.")]
 
     @classmethod
     def of(cls, histogram: Histogram) -> Self:
         """Return the quantiles of a histogram."""
-        return cls(p50=histogram.quantile(0.5), p95=histogram.quantile(0.95), p99=histogram.quantile(0.99))
+        quantiles = {
+            name: histogram.quantile(float(name[1:]) / 100) if histogram.count >= least else None
+            for name, least in MIN_COUNTS.items()
+        }
+        return cls(**quantiles, max=histogram.quantile(1.0), count=histogram.count)
 
 
 class Latency(BaseModel):
@@ -48,23 +57,35 @@ class Tokens(BaseModel):
 
 
 class Cost(BaseModel):
-    """Total cost, exact in nano-dollars, and averages."""
+    """Total cost of the requests that were charged at a price, exact in nano-dollars, and averages; null if unknown."""
 
-    nanodollars: int
-    usd: float
-    usd_per_request: float | None
-    usd_per_1000_output_tokens: float | None
+    nanodollars: Annotated[int | None, Field(description="Null if no request was charged at a price.")] = None
+    usd: float | None = None
+    usd_per_request: Annotated[float | None, Field(description="Average, without refused and unpriced requests.")] = (
+        None
+    )
+    usd_per_1000_output_tokens: Annotated[float | None, Field(description="Null if there are unpriced requests.")] = (
+        None
+    )
+    unpriced_requests: Annotated[
+        int, Field(description="Requests that ended while no price was set: their cost is unknown and not included.")
+    ]
 
     @classmethod
-    def of(cls, nanodollars: int, usage: UsageTotals) -> Self:
-        """Return a cost and its averages per request and per output token."""
-        usd, output = nanodollars / NANODOLLARS, usage.sums["output_tokens"]
-        per_token = usd / output * 1000 if output else None
+    def of(cls, mode: str, usage: UsageTotals) -> Self:
+        """Return the cost by a mode, and its averages per request and per output token."""
+        unpriced, output = usage.unpriced.get(mode, 0), usage.sums["output_tokens"]
+        priced = usage.requests - usage.outcomes[Outcome.REFUSED] - unpriced
+        if unpriced and priced <= 0:
+            return cls(unpriced_requests=unpriced)
+        nanodollars = usage.sums[f"{mode}_cost"]
+        usd = nanodollars / NANODOLLARS
         return cls(
             nanodollars=nanodollars,
             usd=usd,
-            usd_per_request=usd / usage.requests,
-            usd_per_1000_output_tokens=per_token,
+            usd_per_request=usd / priced if priced > 0 else None,
+            usd_per_1000_output_tokens=usd / output * 1000 if output and not unpriced else None,
+            unpriced_requests=unpriced,
         )
 
 
@@ -73,36 +94,6 @@ class Costs(BaseModel):
 
     price_list: Annotated[Cost, Field(description="Tokens at the prices of the price list.")]
     gpu_hour: Annotated[Cost, Field(description="Share of the engine's time at the GPU-hour price.")]
-
-
-class Ratio(BaseModel):
-    """This group's figure divided by the base's, with its 95 % bootstrap interval."""
-
-    ratio: float
-    low: float
-    high: float
-
-
-class BreakEven(BaseModel):
-    """Requests after which the adapter's savings cover its fixed cost, at equal quality."""
-
-    saving_usd_per_request: Annotated[float, Field(description="Relative to the base; negative if it costs more.")]
-    fixed_cost_usd: Annotated[
-        float, Field(description="Cost of its training, by the price list or its jobs, and of a month's storage.")
-    ]
-    to_earn_usd: Annotated[float, Field(deprecated=True, description="Old name of `fixed_cost_usd`.")]
-    requests: Annotated[int | Literal["never"], Field(description="Requests per month.")]
-
-    @classmethod
-    def of(cls, base: UsageTotals, usage: UsageTotals, mode: str, fixed_cost: Decimal) -> Self:
-        """Compare the costs per request; `fixed_cost` in nano-dollars."""
-        saving, requests = break_even(_per_request(base, mode), _per_request(usage, mode), fixed_cost)
-        return cls(
-            saving_usd_per_request=float(saving) / NANODOLLARS,
-            fixed_cost_usd=float(fixed_cost) / NANODOLLARS,
-            to_earn_usd=float(fixed_cost) / NANODOLLARS,
-            requests="never" if requests is None else requests,
-        )
 
 
 class Group(BaseModel):
@@ -115,15 +106,20 @@ class Group(BaseModel):
     tokens: Tokens
     latency: Latency
     cost: Costs
-    against_base: Annotated[
-        Mapping[str, Ratio] | None,
-        Field(description="Ratios to the base. Live traffic is not an experiment: requests may differ."),
+    controlled: Annotated[
+        Controlled | None,
+        Field(description="Last controlled result of the adapter; null for other groups, or if there is none."),
     ] = None
-    break_even: Annotated[Mapping[str, BreakEven] | None, Field(description="By cost mode.")] = None
+    against_base: Annotated[
+        None, Field(deprecated=True, description="Always null: live traffic is not an experiment. See `controlled`.")
+    ] = None
+    break_even: Annotated[
+        None, Field(deprecated=True, description="Always null: see `break_even` of `controlled`.")
+    ] = None
 
     @classmethod
-    def of(cls, label: Mapping[str, str], usage: UsageTotals) -> Self:
-        """Return the figures that need no comparison with the base."""
+    def of(cls, label: Mapping[str, str], usage: UsageTotals, controlled: Controlled | None = None) -> Self:
+        """Return the schema of a group."""
         distributions, sums = usage.distributions(), usage.sums
         return cls(
             label=label,
@@ -132,20 +128,8 @@ class Group(BaseModel):
             cold=sums["cold"],
             tokens=Tokens(input=sums["input_tokens"], cached=sums["cached_tokens"], output=sums["output_tokens"]),
             latency=Latency(**{name: Quantiles.of(distributions.measure(name)) for name in Latency.model_fields}),
-            cost=Costs(**{mode: Cost.of(sums[f"{mode}_cost"], usage) for mode in COST_MODES}),
-        )
-
-    def relative_to_base(
-        self, base: comparison.BaseComparison, usage: UsageTotals, fixed_costs: Mapping[str, Decimal]
-    ) -> Self:
-        """Return a copy with ratios to the base, and the break-even by cost mode."""
-        return self.model_copy(
-            update={
-                "against_base": {
-                    name: Ratio(ratio=ratio.ratio, low=ratio.low, high=ratio.high) for name, ratio in base.ratios(usage)
-                },
-                "break_even": {mode: BreakEven.of(base.usage, usage, mode, fixed_costs[mode]) for mode in COST_MODES},
-            }
+            cost=Costs(**{mode: Cost.of(mode, usage) for mode in COST_MODES}),
+            controlled=controlled,
         )
 
 
@@ -154,18 +138,15 @@ class Engine(BaseModel):
 
     seconds: float
     busy_seconds: float
-    requests_usd: float
-    idle_usd: float
+    requests_usd: Annotated[float | None, Field(description="Null if no GPU-hour price was set.")]
+    idle_usd: float | None
 
     @classmethod
-    def of(cls, time: EngineTime) -> Self:
-        """Return the schema of an engine time."""
-        return cls(
-            seconds=time.seconds,
-            busy_seconds=time.busy_seconds,
-            requests_usd=time.requests_nanodollars / NANODOLLARS,
-            idle_usd=time.idle_nanodollars / NANODOLLARS,
-        )
+    def of(cls, time: EngineTime, *, has_price: bool) -> Self:
+        """Return the schema of an engine time; `has_price` is whether a price of 0 is one that was set."""
+        costs = (time.requests_nanodollars, time.idle_nanodollars)
+        requests, idle = (cost / NANODOLLARS if has_price or any(costs) else None for cost in costs)
+        return cls(seconds=time.seconds, busy_seconds=time.busy_seconds, requests_usd=requests, idle_usd=idle)
 
 
 class Training(BaseModel):
@@ -174,18 +155,20 @@ class Training(BaseModel):
     jobs: int
     tokens: int
     seconds: float
-    price_list_usd: float
-    gpu_hour_usd: float
+    price_list_usd: Annotated[float | None, Field(description="Null if jobs ran and none was charged at a price.")]
+    gpu_hour_usd: float | None
 
     @classmethod
-    def of(cls, time: TrainingTotals) -> Self:
+    def of(cls, totals: TrainingTotals) -> Self:
         """Return the schema of training totals."""
+        costs = (totals.price_list_cost, totals.gpu_hour_cost)
+        price_list, gpu_hour = (cost / NANODOLLARS if cost or not totals.jobs else None for cost in costs)
         return cls(
-            jobs=time.jobs,
-            tokens=time.tokens,
-            seconds=time.seconds,
-            price_list_usd=time.price_list_cost / NANODOLLARS,
-            gpu_hour_usd=time.gpu_hour_cost / NANODOLLARS,
+            jobs=totals.jobs,
+            tokens=totals.tokens,
+            seconds=totals.seconds,
+            price_list_usd=price_list,
+            gpu_hour_usd=gpu_hour,
         )
 
 
@@ -201,7 +184,4 @@ class UsageReport(BaseModel):
     engine: Engine
     training: Training
     price_version: Annotated[str, Field(description="Version of the present prices; each record keeps its own.")]
-
-
-def _per_request(usage: UsageTotals, mode: str) -> Decimal:
-    return Decimal(usage.sums[f"{mode}_cost"]) / usage.requests
+    prices_set: Annotated[Mapping[str, bool], Field(description="By cost mode: whether a price is set at present.")]

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import ceil, isfinite
+from math import ceil
 
 SECONDS_PER_HOUR = 3600
+SECONDS_PER_DAY = 86_400
+MAX_SECONDS = 1e10
+"""Bound of the Unix seconds that are read from outside: others can't be formatted."""
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,13 @@ class TimeRange:
 
     since: float
     until: float
+
+    def rounded(self, *, since: bool = False, until: bool = False) -> "TimeRange":
+        """Return the range with its start, its end or both moved outwards to a whole hour."""
+        return TimeRange(
+            self.since // SECONDS_PER_HOUR * SECONDS_PER_HOUR if since else self.since,
+            ceil(self.until / SECONDS_PER_HOUR) * SECONDS_PER_HOUR if until else self.until,
+        )
 
     @property
     def hours(self) -> range:
@@ -40,8 +50,8 @@ def parse_time(text: str) -> float:
     except ValueError:
         time = datetime.fromisoformat(text)
         seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    if not isfinite(seconds):
-        raise ValueError(f"{text!r} is not a finite time")
+    if not abs(seconds) <= MAX_SECONDS:
+        raise ValueError(f"{text!r} is not a time between the years 1653 and 2286")
     return seconds
 
 

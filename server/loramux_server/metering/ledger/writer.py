@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.repository import DELETE_BATCH, LedgerRepository
+from loramux_server.metering.ledger.time_range import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from loramux_server.metering.ledger.usage_rows import usage_row
 from loramux_server.metering.usage_record import Charge, UsageRecord
 
@@ -23,7 +24,6 @@ MAX_RETRY_SECONDS = 10.0
 """Longest pause between two tries while the database is unreachable."""
 CLOSE_SECONDS = 10.0
 CLEANUP_INTERVAL_SECONDS = 600.0
-SECONDS_PER_DAY = 86_400
 
 
 class LedgerObserver(Protocol):
@@ -43,6 +43,11 @@ class LedgerLimits:
     """Records in memory; further ones are dropped."""
     record_days: float = 30
     rollup_days: float = 400
+
+    @property
+    def record_seconds(self) -> float:
+        """Age at which single records are deleted: an hour more, so that a range of `record_days` still has all."""
+        return self.record_days * SECONDS_PER_DAY + SECONDS_PER_HOUR
 
 
 class LedgerWriter:
@@ -141,7 +146,7 @@ class LedgerWriter:
         if now - self._cleaned_at < CLEANUP_INTERVAL_SECONDS:
             return
         limits = self._limits
-        ages = (days * SECONDS_PER_DAY for days in (limits.record_days, limits.rollup_days))
+        ages = (limits.record_seconds, limits.rollup_days * SECONDS_PER_DAY)
         deleted = self._repository.delete_expired(*(now - age for age in ages))
         if deleted < DELETE_BATCH:  # else the next flush deletes more
             self._cleaned_at = now
