@@ -48,6 +48,8 @@ class ChatReply:
     model: str
     """Name of the model that answered, from the response."""
     request_id: str
+    finish_reason: str | None = None
+    """Why the answer ended, as the server says: `stop`, `length` (cut off), ...; None if it did not say."""
 
     @property
     def ttft(self) -> float | None:
@@ -168,6 +170,7 @@ class _ReplyBuilder:
         self.status = 0
         self.request_id = ""
         self.model = ""
+        self.finish_reason: str | None = None
         self.chunks: list[str] = []
         self.usage: dict[str, Any] = {}
         self.first: float | None = None
@@ -199,6 +202,8 @@ class _ReplyBuilder:
         if not isinstance(choices, list):
             raise ProtocolError(f"a response without choices: {body!r:.200}")
         choice = _as_dict(choices[0] if choices else None)
+        if isinstance(reason := choice.get("finish_reason"), str):
+            self.finish_reason = reason
         return str(_as_dict(choice.get(part)).get("content") or choice.get("text") or "")
 
     def build(self, *, scheduled: float, sent: float, error: str | None) -> ChatReply:
@@ -217,6 +222,7 @@ class _ReplyBuilder:
             error=error,
             model=self.model,
             request_id=self.request_id,
+            finish_reason=self.finish_reason,
         )
 
 

@@ -98,12 +98,12 @@ class TrafficLightServer:
 
 
 def write_example(folder: Path) -> Path:
-    """Write the folder of an example: an adapter that labels colours, with twelve held-out items."""
+    """Write the folder of an example: an adapter that labels colours, with 24 held-out items."""
     path = folder / "lights"
     path.mkdir()
     items = [
         chat("system: forget me", f"user: {colour} {i}", f"assistant: {LABELS[colour]}")
-        for i in range(6)
+        for i in range(12)
         for colour in LABELS
     ]
     (path / "test.jsonl").write_text("".join(json.dumps({"messages": item}) + "\n" for item in items))

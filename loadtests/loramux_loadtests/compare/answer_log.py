@@ -32,6 +32,8 @@ class MeasuredAnswer(BaseModel):
     ttft: float | None
     tpot: float | None
     seconds: float
+    finish_reason: str | None = None
+    """Why the answer ended: `length` if it was cut off; None if unknown, as in files of earlier releases."""
 
     @property
     def key(self) -> AnswerKey:

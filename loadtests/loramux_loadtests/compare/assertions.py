@@ -35,6 +35,7 @@ _RATIOS = {
 VARIABLES = (
     "quality", "reference_quality", "quality_gain", "quality_gain_low", "quality_gain_high", *_RATIOS,
     "cost_ratio", "cost_ratio_high", "break_even_requests", "break_even_requests_high", "unscored", "items",
+    "is_better", "is_as_good", "is_worse", "is_not_worse", "neither_works", "is_decided", "items_needed", "warnings",
 )  # fmt: skip
 """The variables of conditions; a variable that was not measured is unknown."""
 
@@ -53,6 +54,14 @@ def assertion_variables(summary: ComparisonSummary) -> dict[str, float]:
         "quality_gain_high": last.difference.high,
         "unscored": float(summary.unscored),
         "items": float(last.items),
+        "is_better": float(summary.verdict == "better"),
+        "is_as_good": float(summary.verdict == "as good"),
+        "is_worse": float(summary.verdict == "worse"),
+        "is_not_worse": float(summary.is_not_worse),
+        "neither_works": float(summary.verdict == "neither works"),
+        "is_decided": float(summary.verdict != "not enough items"),
+        "items_needed": _items_needed(summary),
+        "warnings": float(len(summary.warnings)),
     }
     variables |= {name: last.ratios[measure].estimate for name, measure in _RATIOS.items() if measure in last.ratios}
     for mode, payback in reversed(last.paid.items()):  # the first mode counts
@@ -62,6 +71,13 @@ def assertion_variables(summary: ComparisonSummary) -> dict[str, float]:
         variables["break_even_requests"] = inf if requests is None else requests
         variables["break_even_requests_high"] = inf if high is None else high
     return variables
+
+
+def _items_needed(summary: ComparisonSummary) -> float:
+    """The items that would decide: those that there are if they do, infinite if it is not known."""
+    if summary.verdict != "not enough items":
+        return float(summary.passes[-1].items)
+    return inf if summary.items_needed is None else float(summary.items_needed)
 
 
 def check_condition(condition: str) -> None:

@@ -1,54 +1,105 @@
-"""Reading held-out items and prompts from files."""
+"""Reading held-out items and prompts from files, and the messages that ask an item with a prompt."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from loramux_adapters.evaluation.items import Chat, Item
 from loramux_loadtests.compare.errors import ComparisonError
 
 MAX_PROBLEMS = 10
+SYSTEM_ROLES = frozenset({"system", "developer"})
+
+_TRAINING_ONLY = {"weight"}
+"""Keys of a message that say how to train on it, and nothing about how to ask."""
+_REQUEST_PARAMETERS = {
+    "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format", "stop",
+    "temperature", "top_p", "n", "seed", "logit_bias", "presence_penalty", "frequency_penalty", "max_tokens",
+    "max_completion_tokens", "reasoning_effort", "modalities", "chat_template_kwargs",
+}  # fmt: skip
+"""Keys of a line that would change the answer, if they were sent."""
 
 
 class Message(BaseModel):
-    """One message of a chat."""
+    """One message of a chat. Every key of it is sent; one that can't be is refused, unless it is null or empty."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _refuse_what_is_not_sent(self) -> Self:
+        for key, value in (self.model_extra or {}).items():
+            if value not in (None, [], {}, "") and key not in _TRAINING_ONLY:
+                raise ValueError(f"a message may have role, content and name, but this one has {key!r:.80}")
+        return self
+
+    def as_sent(self) -> dict[str, str]:
+        """The message as it is sent: `role`, `content` and, if there is one, `name`."""
+        sent = {"role": self.role, "content": self.content}
+        return sent | {"name": self.name} if self.name else sent
 
 
 class _ConversationLine(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     messages: Annotated[tuple[Message, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        *question, answer = self.messages
+        if answer.role != "assistant" or not any(message.role == "user" for message in question):
+            raise ValueError("the last message must be the assistant's, after a user's")
+        return self
 
 
 _PROMPT = TypeAdapter(list[Message])
 
 
-def read_items(path: Path) -> list[Item]:
-    """Read a file in OpenAI's chat fine-tuning format; system messages are left out, as each arm has its own.
+class ItemFile(NamedTuple):
+    """The items of a file, and the keys of its lines that are not sent, such as `id`."""
+
+    items: list[Item]
+    notes: frozenset[str]
+
+
+def read_items(path: Path) -> ItemFile:
+    """Read a file in OpenAI's chat fine-tuning format; the last message of each line is the expected answer.
 
     Raises:
-        ComparisonError: the file can't be read; the message has the first problems with their line numbers.
+        ComparisonError: the file can't be read, or has what a comparison does not send (tools, images, settings of a
+            request); the message has the first problems with their line numbers.
     """
-    items, problems = [], []
+    items: list[Item] = []
+    notes: set[str] = set()
+    problems = []
     # Only a line feed ends a line: JSON strings may contain other Unicode line separators.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
+    for number, text in enumerate(_read_text(path).split("\n"), start=1):
+        if not text.strip():
             continue
         try:
-            items.append(_parse_item(_ConversationLine.model_validate_json(line)))
+            line = _ConversationLine.model_validate_json(text)
+            notes |= _notes(line)
         except ValueError as error:
             problems.append(f"line {number}: {_first_problem(error)}")
+            continue
+        *question, answer = line.messages
+        items.append(Item([message.as_sent() for message in question], answer.content))
     if problems or not items:
         shown = problems[:MAX_PROBLEMS] or ["it is empty"]
         more = f", and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
         raise ComparisonError(f"{path.name} can't be read: {'; '.join(shown)}{more}")
-    return items
+    return ItemFile(items, frozenset(notes))
+
+
+def _notes(line: _ConversationLine) -> set[str]:
+    keys = {key for key, value in (line.model_extra or {}).items() if value not in (None, [], {})}
+    if refused := sorted(keys & _REQUEST_PARAMETERS):
+        raise ValueError(f"{refused[0]!r} is not sent by a comparison, and would change the answer: remove it")
+    return keys
 
 
 def read_prompt(path: Path) -> Chat:
@@ -61,16 +112,26 @@ def read_prompt(path: Path) -> Chat:
     if path.suffix != ".json":
         return [{"role": "system", "content": text.strip()}] if text.strip() else []
     try:
-        return [message.model_dump() for message in _PROMPT.validate_json(text)]
+        return [message.as_sent() for message in _PROMPT.validate_json(text)]
     except ValidationError as error:
         raise ComparisonError(f"{path.name} must be a JSON list of messages: {_first_problem(error)}") from error
 
 
-def _parse_item(line: _ConversationLine) -> Item:
-    *question, answer = (message for message in line.messages if message.role not in {"system", "developer"})
-    if answer.role != "assistant" or not question:
-        raise ValueError("the last message must be the assistant's, after a user's")
-    return Item([message.model_dump() for message in question], answer.content)
+def system_messages(chat: Chat) -> Chat:
+    """The system messages that a chat begins with."""
+    length = next((place for place, message in enumerate(chat) if message["role"] not in SYSTEM_ROLES), len(chat))
+    return chat[:length]
+
+
+def add_prompt(prompt: Chat, question: Chat) -> Chat:
+    """Return the messages that ask a question with a prompt before it.
+
+    The question's own system messages stay, unless the prompt has some: then these replace them. Examples in the
+    prompt come between the system messages and the other messages of the question.
+    """
+    own = system_messages(question)
+    turns = question[len(own) :]
+    return [*prompt, *turns] if system_messages(prompt) else [*own, *prompt, *turns]
 
 
 def _read_text(path: Path) -> str:
@@ -85,4 +146,5 @@ def _first_problem(error: ValueError) -> str:
         return str(error)
     first: Any = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

@@ -9,6 +9,7 @@ from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.evaluation.scorers import Scorer
 from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores, ScoringError
 from loramux_loadtests.client import ChatClient
+from loramux_loadtests.compare.automatic import AutoScorer
 
 
 class JudgeScorer(BaseScorer):
@@ -49,7 +50,7 @@ class JudgeScorer(BaseScorer):
         ]
 
 
-ComparisonScorer = Annotated[Scorer | JudgeScorer, Field(discriminator="type")]
+ComparisonScorer = Annotated[Scorer | AutoScorer | JudgeScorer, Field(discriminator="type")]
 """Every scorer that a plan or `--scorer` may name."""
 
 _GRADE = {

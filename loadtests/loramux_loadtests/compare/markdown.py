@@ -6,12 +6,15 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
 from loramux_adapters.evaluation.statistics import Interval
+from loramux_loadtests.compare.arms import ArmSummary
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.summary import ArmSummary, ComparisonSummary, PassSummary
+from loramux_loadtests.compare.summary import ComparisonSummary, PassSummary
 from loramux_loadtests.report_tables import escape_markdown, markdown_table
 
 BEGIN, END = "<!-- results: written by loramux compare -->", "<!-- end of results -->"
+_MAX_SAMPLE_CHARS, _MAX_ITEM_NUMBERS = 80, 10
 _COLUMNS = {
     "prompt tokens": "input_tokens",
     "cached": "cached_tokens",
@@ -22,15 +25,82 @@ _COLUMNS = {
 
 
 def summary_table(summary: ComparisonSummary, *, brief: bool = False) -> str:
-    """The arms of each pass and the verdict, in Markdown; with `brief`, only the score that decides."""
+    """The arms of each pass and the verdict, in Markdown; with `brief`, only the score that decides, and no details."""
     lines = []
     for pass_summary in summary.passes:
         columns, rows = _table_cells(
             pass_summary, [summary.score] if brief else [*pass_summary.arms[summary.challenger].scores]
         )
-        head, *body = ([escape_markdown(cell) for cell in row] for row in (columns, *rows))
-        lines += [f"{escape_markdown(summary.name)}{_pass_title(pass_summary)}:", "", *markdown_table(head, body), ""]
-    return "\n".join([*lines, f"**{escape_markdown(summary.sentence)}**"])
+        lines += [
+            f"{escape_markdown(summary.name)}{_pass_title(pass_summary)}:",
+            "",
+            *_escaped_table(columns, rows),
+            "",
+        ]
+    lines.append(f"**{escape_markdown(summary.sentence)}**")
+    return "\n".join(lines if brief else [*lines, *_details(summary)])
+
+
+def _details(summary: ComparisonSummary) -> list[str]:
+    relative = _escaped_table(["", summary.score, "verdict", "why"], relative_cells(summary))
+    lines = ["", f"{escape_markdown(basis_sentence(summary))}", "", *relative]
+    if summary.warnings:
+        lines += ["", *(f"- Warning: {escape_markdown(warning_text(warning))}" for warning in summary.warnings)]
+    if summary.verdict == "neither works":
+        lines += ["", "Sample answers:", "", *_escaped_table(*sample_cells(summary))]
+    return lines
+
+
+def _escaped_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = ([escape_markdown(cell) for cell in row] for row in (columns, *rows))
+    return markdown_table(head, body)
+
+
+def basis_sentence(summary: ComparisonSummary) -> str:
+    """How the reference was chosen, and what the intervals of the differences and the margin mean."""
+    choice = summary.reference_choice
+    chosen = ""
+    if choice:
+        scores = ", ".join(f"“{name}” {mean:.2f}" for name, mean in choice.scores.items())
+        chosen = f"{len(choice.items)} other items, which count for nothing else, chose the reference: {scores}. "
+    several = len(summary.passes[-1].relative) > 1
+    at_once = ", so that with 95 % all of them are right at once" if several else ""
+    return (
+        f"{chosen}Differences to “{summary.reference}” are by item, with {100 * summary.confidence:.4g} % intervals"
+        f"{at_once}; within ±{summary.margin:g} they do not matter."
+    )
+
+
+def relative_cells(summary: ComparisonSummary) -> list[list[str]]:
+    """One row for each arm but the reference: its difference, verdict and reason in the last pass."""
+    return [
+        [name, format_difference(found.difference), found.verdict, found.reason]
+        for name, found in summary.passes[-1].relative.items()
+    ]
+
+
+def sample_cells(summary: ComparisonSummary) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the sample answers, shortened."""
+    arms = list(summary.passes[-1].arms)
+    rows = [
+        [sample.question, sample.expected, *(sample.arms[name].text or "(an empty answer)" for name in arms)]
+        for sample in summary.samples
+    ]
+    return ["question", "expected", *arms], [[shorten(cell, _MAX_SAMPLE_CHARS) for cell in row] for row in rows]
+
+
+def shorten(text: str, length: int) -> str:
+    """The text on one line of at most `length` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def warning_text(warning: EvaluationWarning) -> str:
+    """A warning as a sentence, with the numbers of its first items, counted from 1."""
+    numbers = ", ".join(str(item + 1) for item in warning.items[:_MAX_ITEM_NUMBERS])
+    more = ", ..." if len(warning.items) > _MAX_ITEM_NUMBERS else ""
+    where = f" (items {numbers}{more})" if len(warning.items) > 0 else ""
+    return f"{warning.message[:1].upper()}{warning.message[1:]}{where}."
 
 
 def _pass_title(pass_summary: PassSummary) -> str:
@@ -49,9 +119,9 @@ def _cells(arm: ArmSummary, scores: Sequence[str]) -> list[str]:
     measured = [arm.measured[name] for name in _COLUMNS.values()]
     shares = [arm.scores[name] for name in scores]
     return [
-        *(f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in shares),
+        *map(format_interval, shares),
         *(format_value(value) for value in measured),
-        *(f"{1000 * cost.estimate:.4f}" for cost in arm.costs.values()),
+        *(f"{1000 * cost.estimate:.4f}" if cost else "–" for cost in arm.costs.values()),
     ]
 
 
@@ -65,11 +135,33 @@ def terminal_table(summary: ComparisonSummary, pass_summary: PassSummary) -> Tab
     return shown
 
 
+def terminal_samples(summary: ComparisonSummary) -> Table:
+    """The sample answers, for a terminal."""
+    columns, rows = sample_cells(summary)
+    shown = Table(*map(escape, columns), title="Sample answers", title_justify="left")
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    return shown
+
+
 def format_value(value: Interval | None) -> str:
-    """An estimate, rounded for people."""
+    """An estimate, rounded for people; a dash for one that is not known."""
     if value is None:
         return "–"
     return f"{value.estimate:,.0f}" if value.estimate >= 10 or not value.estimate else f"{value.estimate:.3f}"
+
+
+def format_interval(value: Interval | None) -> str:
+    """An estimate with its interval; without one, where all values were the same and it would have no width."""
+    if value is None:
+        return "–"
+    bounds = f" [{value.low:.3f}, {value.high:.3f}]" if value.low < value.high else ""
+    return f"{value.estimate:.3f}{bounds}"
+
+
+def format_difference(value: Interval) -> str:
+    """A difference of scores with its interval."""
+    return f"{value.estimate:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 
 def write_tables(path: Path, summaries: Sequence[ComparisonSummary], *, brief: bool = False) -> None:

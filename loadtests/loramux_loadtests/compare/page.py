@@ -10,39 +10,42 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from loramux_adapters.evaluation.statistics import Interval
 from loramux_loadtests.compare import plots
 from loramux_loadtests.compare.answer_log import ScoredAnswer
-from loramux_loadtests.compare.markdown import format_value
+from loramux_loadtests.compare.markdown import (
+    basis_sentence,
+    format_difference,
+    format_interval,
+    format_value,
+    warning_text,
+)
 from loramux_loadtests.compare.plan import Comparison
+from loramux_loadtests.compare.samples import Sample, answers_by_item, sample
 from loramux_loadtests.compare.summary import ComparisonSummary
 from loramux_loadtests.machine import describe_machine
 
 MAX_DISAGREEMENTS = 12
+_CLASSES = {"better": "better", "as good": "better", "worse": "worse"}
+"""Only what is shown has a colour."""
 
 
 class Disagreement(NamedTuple):
     """An item whose scores differ; `difference` is positive where the challenger is better."""
 
-    question: str
-    expected: str
-    answers: Mapping[str, str]
+    sample: Sample
     difference: float
 
 
-def disagreements(comparison: Comparison, answers: Sequence[ScoredAnswer]) -> list[Disagreement]:
+def disagreements(
+    comparison: Comparison, summary: ComparisonSummary, answers: Sequence[ScoredAnswer]
+) -> list[Disagreement]:
     """Items of the last pass with the largest differences: first the worst for the challenger, then the best."""
-    last = answers[-1].pass_
-    by_item: dict[int, dict[str, ScoredAnswer]] = {}
-    for answer in answers:
-        if answer.pass_ == last and answer.scores:
-            by_item.setdefault(answer.item, {})[answer.arm] = answer
+    names = summary.challenger, summary.reference
     found = [
         Disagreement(
-            comparison.items[item].messages[-1]["content"],
-            comparison.items[item].expected,
-            {arm: answer.text for arm, answer in arms.items()},
-            _main_score(arms[comparison.challenger]) - _main_score(arms[comparison.reference]),
+            sample(comparison, item, arms),
+            arms[names[0]].scores[summary.score] - arms[names[1]].scores[summary.score],
         )
-        for item, arms in sorted(by_item.items())
-        if {comparison.challenger, comparison.reference} <= arms.keys()
+        for item, arms in sorted(answers_by_item(answers).items())
+        if all(name in arms and arms[name].scores for name in names)
     ]
     ordered = sorted((item for item in found if item.difference), key=lambda item: item.difference)
     half = MAX_DISAGREEMENTS // 2
@@ -53,38 +56,41 @@ def disagreements(comparison: Comparison, answers: Sequence[ScoredAnswer]) -> li
     return [*worse, *better[: MAX_DISAGREEMENTS - len(worse)]]
 
 
-def _main_score(answer: ScoredAnswer) -> float:
-    return next(iter(answer.scores.values()))
-
-
 def render_html(
     comparison: Comparison, summary: ComparisonSummary, answers: Sequence[ScoredAnswer], facts: Mapping[str, Any]
 ) -> str:
     """Render the page; all text of models and users is escaped."""
     templates = PackageLoader("loramux_loadtests.compare")
     environment = Environment(loader=templates, autoescape=select_autoescape(default=True), trim_blocks=True)
-    environment.filters |= {"interval": _interval, "short": format_value, "per_thousand": _per_thousand}
+    environment.filters |= {
+        "interval": format_interval,
+        "difference": format_difference,
+        "short": format_value,
+        "per_thousand": _per_thousand,
+        "warning": warning_text,
+    }
     last = summary.passes[-1]
     confusion_plots = [plots.confusion(comparison, answers, arm.name) for arm in comparison.arms]
     return environment.get_template("page.html").render(
         summary=summary,
+        verdict_class=_CLASSES.get(summary.verdict, ""),
         quality=plots.quality(summary),
         break_even={mode: plots.break_even(summary, last, mode) for mode in last.paid},
         confusions=[plot for plot in confusion_plots if plot],
-        disagreements=disagreements(comparison, answers),
+        basis=basis_sentence(summary),
+        disagreements=disagreements(comparison, summary, answers),
+        same=[Disagreement(each, 0.0) for each in summary.samples],
         arms=comparison.arms,
         facts={**facts, **describe_machine()},
     )
 
 
-def _interval(value: Interval | None) -> str:
-    return "–" if value is None else f"{value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}]"
-
-
-def _per_thousand(cost: Interval) -> str:
+def _per_thousand(cost: Interval | None) -> str:
     """US dollars per thousand requests."""
+    if cost is None:
+        return "–"
     low, estimate, high = (1000 * value for value in cost)
-    return f"{estimate:.4f} [{low:.4f}, {high:.4f}]"
+    return f"{estimate:.4f} [{low:.4f}, {high:.4f}]" if low < high else f"{estimate:.4f}"
 
 
 def write_report(

@@ -8,9 +8,6 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from loramux_adapters.evaluation.statistics import Interval
 from loramux_loadtests.compare.costs import ComparisonPrices, CostSamples, saving_per_answer
 
-MIN_COST_SAMPLES = 5
-"""With fewer, a bootstrap interval is too narrow to base a saving on."""
-
 
 class BreakEvenRequests(NamedTuple):
     """Requests until break-even, with the bounds of a 95 % interval; None where it is never reached."""
@@ -42,13 +39,9 @@ class Payback(BaseModel):
 def paybacks(
     prices: ComparisonPrices, challenger: Mapping[str, CostSamples], reference: Mapping[str, CostSamples]
 ) -> dict[str, Payback]:
-    """The payback by each cost mode that has enough samples."""
-    enough = [
-        mode
-        for mode in challenger
-        if min(len(arm[mode].dollars) for arm in (challenger, reference)) >= MIN_COST_SAMPLES
-    ]
-    return {mode: _payback(prices, saving_per_answer(challenger[mode], reference[mode])) for mode in enough}
+    """The payback by each cost mode that has enough samples for an interval."""
+    savings = {mode: saving_per_answer(challenger[mode], reference[mode]) for mode in challenger}
+    return {mode: _payback(prices, saving) for mode, saving in savings.items() if saving is not None}
 
 
 def _payback(prices: ComparisonPrices, saving: Interval) -> Payback:

@@ -9,12 +9,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from loramux_adapters.evaluation.items import Chat, Item
+from loramux_adapters.evaluation.verdict import MARGIN
 from loramux_loadtests.compare.answer_log import fingerprint
+from loramux_loadtests.compare.automatic import AutoScorer
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.items import read_items, read_prompt
 from loramux_loadtests.compare.judge import ComparisonScorer
 
+BEST = "best"
+"""The name of a reference that is chosen, unless an arm has this name."""
 Pass = Literal["cold", "warm"]
 """Whether requests may hit the server's prefix cache (`warm`) or not (`cold`)."""
 
@@ -34,12 +38,18 @@ class ArmConfig(_StrictModel):
 class ComparisonPlan(_StrictModel):
     """The YAML file of a comparison; paths are relative to it.
 
-    `challenger` is compared with `reference`: by default the last arm with the one before it.
+    `challenger`, by default the last arm, is compared with `reference`: an arm, or `best` (the default), which chooses
+    the best of the other arms by a part of the items. `training` is the challenger's training file, which is searched
+    for the items and for the system message that it was trained with. A difference within `margin` does not matter.
+    `measure` is the score that decides, by default the scorer's first one.
     """
 
-    scorer: ComparisonScorer
+    scorer: ComparisonScorer = AutoScorer(type="auto")
+    measure: str | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1 << 20)]
     data: Path = Path("test.jsonl")
+    training: Path | None = None
+    margin: Annotated[float, Field(gt=0, le=1)] = MARGIN
     arms: dict[str, ArmConfig] = {}
     challenger: str | None = None
     reference: str | None = None
@@ -47,7 +57,7 @@ class ComparisonPlan(_StrictModel):
 
 
 class Arm(NamedTuple):
-    """A variant to compare: a model on a server, and the messages to put before each item."""
+    """A variant to compare: a model on a server, and the messages to put before each item (see `add_prompt`)."""
 
     name: str
     model: str
@@ -65,12 +75,21 @@ class Comparison(NamedTuple):
     """Fingerprint of all items of the file, including those beyond the limit."""
     arms: Sequence[Arm]
     challenger: str
-    reference: str
+    reference: str | None
+    """None for the best of the other arms, by the items that are kept apart for this choice."""
     scorer: ComparisonScorer
     max_tokens: int
     prices: ComparisonPrices | None
+    measure: str | None = None
+    """The name of the score that decides, by default the scorer's first one."""
     base_model: str | None = None
     """The name of the base on the server, if the prices need it."""
+    unsent: frozenset[str] = frozenset()
+    """Keys of the data that are notes, such as `id`, and not sent."""
+    margin: float = MARGIN
+    """A difference in quality that does not matter."""
+    training: Sequence[Item] = ()
+    """What the challenger was trained on, if the plan says so."""
 
 
 def read_plan(path: Path) -> ComparisonPlan:
@@ -116,18 +135,34 @@ def build_comparison(
     if len(arms) < 2:
         raise ComparisonError("a comparison needs at least two arms: repeat --arm, such as --arm short=BASE:prompt.txt")
     names = [arm.name for arm in arms]
-    for wanted in filter(None, (plan.challenger, plan.reference)):
-        if wanted not in names:
-            raise ComparisonError(f"unknown arm {wanted!r}; expected one of {', '.join(map(repr, names))}")
-    challenger = plan.challenger or names[-1]
-    others = [known for known in names if known != challenger]
-    reference = plan.reference or others[-1]
+    challenger = _find_arm(plan.challenger, names) or names[-1]
+    reference = None if plan.reference == BEST and BEST not in names else _find_arm(plan.reference, names)
     if reference == challenger:
         raise ComparisonError(f"the arm {challenger!r} can't be compared with itself")
-    items = read_items(folder / plan.data)
+    items, unsent = read_items(folder / plan.data)
     data = fingerprint({"items": items})
     scorer = plan.scorer.fit(item.expected for item in items)
-    return Comparison(name, items[:limit], data, arms, challenger, reference, scorer, plan.max_tokens, plan.prices)
+    return Comparison(
+        name=name,
+        items=items[:limit],
+        data=data,
+        arms=arms,
+        challenger=challenger,
+        reference=reference,
+        scorer=scorer,
+        max_tokens=plan.max_tokens,
+        prices=plan.prices,
+        unsent=unsent,
+        measure=plan.measure,
+        margin=plan.margin,
+        training=read_items(folder / plan.training).items if plan.training else (),
+    )
+
+
+def _find_arm(wanted: str | None, names: Sequence[str]) -> str | None:
+    if wanted and wanted not in names:
+        raise ComparisonError(f"unknown arm {wanted!r}; expected one of {', '.join(map(repr, names))}")
+    return wanted
 
 
 def _build_arm(name: str, plan: ArmConfig, folder: Path, server: DefaultServer) -> Arm:

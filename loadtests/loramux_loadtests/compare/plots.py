@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from loramux_adapters.evaluation.scorers.texts import LabelScorer
 from loramux_loadtests.compare.answer_log import ScoredAnswer
+from loramux_loadtests.compare.automatic import AutoScorer
 from loramux_loadtests.compare.plan import Comparison
 from loramux_loadtests.compare.summary import ComparisonSummary, PassSummary
 
@@ -40,9 +41,8 @@ def quality(summary: ComparisonSummary) -> str:
 def break_even(summary: ComparisonSummary, pass_summary: PassSummary, mode: str) -> str:
     """Plot the cost of a month with the challenger and with the reference against the requests in it."""
     paid = pass_summary.paid[mode]
-    challenger, reference = (
-        pass_summary.arms[name].costs[mode].estimate for name in (summary.challenger, summary.reference)
-    )
+    costs = [pass_summary.arms[name].costs[mode] for name in (summary.challenger, summary.reference)]
+    challenger, reference = (cost.estimate if cost else 0.0 for cost in costs)
     low, estimate, high = paid.requests
     middle = estimate or 10_000
     requests = np.geomspace(max(1, middle / 100), middle * 100, 200)
@@ -69,7 +69,7 @@ def break_even(summary: ComparisonSummary, pass_summary: PassSummary, mode: str)
 @_plain
 def confusion(comparison: Comparison, answers: Sequence[ScoredAnswer], arm: str) -> str | None:
     """Plot the confusion matrix of an arm in the last pass; None without labels, or with more than MAX_LABELS."""
-    scorer = comparison.scorer
+    scorer = comparison.scorer.chosen.scorer if isinstance(comparison.scorer, AutoScorer) else comparison.scorer
     if not isinstance(scorer, LabelScorer) or len(scorer.labels_by_casefold) > MAX_LABELS:
         return None
     labels = [*scorer.labels_by_casefold.values(), _NO_LABEL]

@@ -42,7 +42,10 @@ class CompareOptions:
     """Name of the server if its `url` changes between runs, so that an interrupted comparison can resume."""
     base: str | None = None
     arms: Sequence[str] = ()
-    scorer: str = "exact"
+    scorer: str = "auto"
+    measure: str | None = None
+    margin: float | None = None
+    training: Path | None = None
     max_tokens: int = 128
     challenger: str | None = None
     reference: str | None = None
@@ -65,6 +68,9 @@ def read_comparison(source: Path, options: CompareOptions) -> Comparison:
         update={
             "challenger": options.challenger or plan.challenger,
             "reference": options.reference or plan.reference,
+            "measure": options.measure or plan.measure,
+            "margin": plan.margin if options.margin is None else options.margin,
+            "training": options.training.resolve() if options.training else plan.training,
             "prices": _read_prices(options.prices) if options.prices else plan.prices,
         }
     )

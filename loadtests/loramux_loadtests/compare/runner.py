@@ -11,13 +11,14 @@ from secrets import token_hex
 from loramux_loadtests.client import ChatClient, ChatReply
 from loramux_loadtests.compare.answer_log import AnswerLog, Batch, MeasuredAnswer
 from loramux_loadtests.compare.errors import ComparisonError
+from loramux_loadtests.compare.items import add_prompt
 from loramux_loadtests.compare.plan import Arm, Comparison, Pass
 
 OnAnswer = Callable[[], None]
 
-BATCH_ROUNDS, MIN_BATCHES = 4, 8
+BATCH_ROUNDS, MIN_BATCHES = 4, 12
 """A batch has BATCH_ROUNDS times `concurrency` items, or fewer so that each arm has MIN_BATCHES: short enough that all
-arms share slow periods of the machine and that the variance of its time shows, long enough to keep it busy."""
+arms share slow periods of the machine and that its time has an interval, long enough to keep it busy."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class _Runner:
         client, comparison = self.clients[arm.name], self.comparison
         # The salt is part of the key of vLLM's prefix cache, so that nothing is found under a new one.
         salt = {"cache_salt": token_hex(16)} if name == "cold" else None
-        messages = [*arm.prompt, *comparison.items[number].messages]
+        messages = add_prompt(arm.prompt, comparison.items[number].messages)
         reply = await client.chat(arm.model, messages, max_tokens=comparison.max_tokens, extra=salt)
         if not reply.ok:
             raise ComparisonError(f"{arm.name} ({arm.model} at {client.url}): {reply.error}")
@@ -136,4 +137,5 @@ def _measured_answer(arm: Arm, number: int, name: Pass, reply: ChatReply) -> Mea
         ttft=reply.ttft,
         tpot=reply.tpot,
         seconds=reply.duration,
+        finish_reason=reply.finish_reason,
     )

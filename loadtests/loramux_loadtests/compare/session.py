@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loramux_loadtests.compare.answer_log import AnswerLog, Batch, ScoredAnswer, fingerprint
 from loramux_loadtests.compare.assertions import assertion_variables, check_condition, evaluate_condition
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.markdown import summary_table, terminal_table
+from loramux_loadtests.compare.markdown import summary_table, terminal_samples, terminal_table, warning_text
 from loramux_loadtests.compare.page import write_report
 from loramux_loadtests.compare.plan import Comparison
 from loramux_loadtests.compare.reading import CompareOptions, read_comparison
@@ -40,6 +40,8 @@ def compare(comparison: Comparison, options: CompareOptions) -> ComparisonSummar
         "seed": settings.seed,
         "servers": ", ".join(sorted({arm.url for arm in comparison.arms})),
     }
+    if comparison.unsent:
+        facts["keys of the data that are not sent"] = ", ".join(sorted(comparison.unsent))
     answers, batches = asyncio.run(_measure(comparison, options, folder / "rows.jsonl"))
     summary = summarize(comparison, answers, batches)
     write_report(folder, comparison, summary, answers, facts)
@@ -90,6 +92,10 @@ def print_summary(summary: ComparisonSummary, options: CompareOptions) -> bool:
     for pass_summary in summary.passes:
         stdout.print(terminal_table(summary, pass_summary))
     stdout.print(summary.sentence, style="bold", markup=False)
+    if summary.verdict == "neither works":
+        stdout.print(terminal_samples(summary))
+    for warning in summary.warnings:
+        stderr.print(f"warning: {warning_text(warning)}", style="yellow", markup=False)
     stderr.print(f"\nfull report: {options.output / summary.name / 'report.html'}", markup=False)
     variables = assertion_variables(summary)
     failed = [condition for condition in options.conditions if not evaluate_condition(condition, variables)]

@@ -110,7 +110,7 @@ def summarize(
         for name, arms in judged.items()
     ]
     outcome = passes[-1].relative[comparison.challenger]
-    last = judged[passes[-1].pass_]
+    last_judged = judged[passes[-1].pass_]
     return ComparisonSummary(
         name=comparison.name,
         challenger=comparison.challenger,
@@ -118,9 +118,9 @@ def summarize(
         score=score,
         passes=passes,
         unscored=sum(not answer.scores for answer in answers),
-        sentence=_sentence(comparison, passes[-1], last, reference),
+        sentence=_sentence(comparison, passes[-1], last_judged, reference),
         reference_choice=choice,
-        warnings=find_warnings(comparison, last, score),
+        warnings=find_warnings(comparison, last_judged, score),
         samples=samples(comparison, answers),
         **{name: getattr(outcome, name) for name in _OUTCOME},
     )

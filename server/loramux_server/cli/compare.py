@@ -30,12 +30,32 @@ def compare(
         list[str] | None, typer.Option(metavar="NAME=MODEL[:PROMPT]", help="Variant to compare; repeat at least twice.")
     ] = None,
     scorer: Annotated[
-        str, typer.Option(help="exact, label, json, chrf, FILE.py:FUNCTION, YAML: '{type: label, labels: [a, b]}'.")
-    ] = "exact",
+        str,
+        typer.Option(
+            help="auto (chosen by the expected answers), exact, label, json, chrf, FILE.py:FUNCTION, YAML: "
+            "'{type: label, labels: [a, b]}'."
+        ),
+    ] = "auto",
+    measure: Annotated[
+        str | None, typer.Option(help="Name of the score that decides.", show_default="the scorer's first")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=1, help="Difference in quality that does not matter.", show_default="0.05"),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Training file of the variant under test: its items are left out."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per answer.")] = 128,
     challenger: Annotated[str | None, typer.Option(help="Variant under test.", show_default="last")] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Variant to compare it with.", show_default="the one before")
+        str | None,
+        typer.Option(
+            help="Variant to compare it with; best: chosen from the others by some of the items.", show_default="best"
+        ),
     ] = None,
     passes: Annotated[
         Passes, typer.Option(help="State of the prefix cache; cold: empty for each request (vLLM's cache_salt).")
@@ -85,7 +105,15 @@ def compare(
     """Send the same items to several variants (prompts, adapters), interleaved, and report which one is better.
 
     Works with this server and any OpenAI-compatible one. Data is in OpenAI's chat fine-tuning format: the last message
-    of each line is the expected answer. A prompt is a JSON list of messages, or a text that becomes the system message.
+    of each line is the expected answer, the others are sent. A prompt is a JSON list of messages, or a text that
+    becomes the system message. If it has a system message, this replaces the one of the items; the rest of the prompt
+    comes before their other messages.
+
+    The verdict is: better, as good (the difference is within --margin), worse, neither works, or not enough items.
+    Without --reference, the best of several other variants is the reference, chosen by a quarter of the items (at most
+    20), which are not used for the verdict. If there are several variants, intervals are wider so that all are right.
+    Warnings name what makes a verdict doubtful: items of the training file, expected answers that may be wrong, a
+    scorer that gives everyone the same, answers that are empty or cut off, replaced system messages.
 
     Writes report.html (one page with everything), report.json, report.md and rows.jsonl. An interrupted comparison
     continues from rows.jsonl; with another scorer, its answers are scored again without new requests. Exit code 1 if an
@@ -93,13 +121,14 @@ def compare(
 
     Examples:
 
-    - loramux compare test.jsonl --arm prompted=SmolLM2-135M-Instruct:long.txt --arm tuned=tone:short.txt --scorer json
+    - loramux compare test.jsonl --arm prompted=SmolLM2-135M-Instruct:long.txt --arm tuned=tone:short.txt
 
-    - loramux compare comparison.yaml --passes cold,warm --assert "quality_gain_low > 0"
+    - loramux compare comparison.yaml --passes cold,warm --assert "is_better or is_as_good and cost_ratio_high < 1"
 
-    Names for --assert: quality, reference_quality, quality_gain, quality_gain_low, quality_gain_high,
+    Names for --assert: is_better, is_as_good, is_worse, neither_works, is_decided, is_not_worse (worse by less than the
+    margin, if at all), quality, reference_quality, quality_gain, quality_gain_low, quality_gain_high,
     prompt_token_ratio, output_token_ratio, ttft_ratio, tpot_ratio, latency_ratio, cost_ratio, cost_ratio_high,
-    break_even_requests, break_even_requests_high, unscored, items.
+    break_even_requests, break_even_requests_high, items, items_needed, unscored, warnings.
     """
     # Its plots and statistics take a second to import, which no other command should wait for.
     from loramux_loadtests.compare.errors import ComparisonError
@@ -117,6 +146,9 @@ def compare(
         base=base,
         arms=arm or (),
         scorer=scorer,
+        measure=measure,
+        margin=margin,
+        training=training,
         max_tokens=max_tokens,
         challenger=challenger,
         reference=reference,

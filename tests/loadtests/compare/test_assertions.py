@@ -69,16 +69,32 @@ def test_what_can_never_hold_is_refused_before_the_first_request(condition: str)
 def test_variables_are_of_the_challenger_relative_to_the_reference() -> None:
     prices = ComparisonPrices(default=TokenPrices(input=1), training=1)
     variables = assertion_variables(
-        summarize(comparison(prices=prices), scored_answers([1, 1, 1, 0, 1, 1, 1, 0], [0] * 8), {})
+        summarize(comparison(count=40, prices=prices), scored_answers([1, 1, 1, 0] * 10, [0] * 40), {})
     )
     assert (variables["quality"], variables["reference_quality"], variables["quality_gain"]) == (0.75, 0, 0.75)
     assert 0 < variables["quality_gain_low"] < 0.75 < variables["quality_gain_high"] <= 1
     assert (
         variables["prompt_token_ratio"]
-        == variables["cost_ratio"]
-        == variables["cost_ratio_high"]
+        == pytest.approx(variables["cost_ratio"])
+        == pytest.approx(variables["cost_ratio_high"])
         == pytest.approx(10 / 500)
     )
     assert variables["break_even_requests"] == variables["break_even_requests_high"] == pytest.approx(1 / 490e-6)
-    assert (variables["latency_ratio"], variables["unscored"], variables["items"]) == (1, 0, 8)
+    assert (variables["latency_ratio"], variables["unscored"], variables["items"]) == (1, 0, 40)
+    assert (variables["is_better"], variables["is_as_good"], variables["is_worse"]) == (1, 0, 0)
+    assert (variables["is_decided"], variables["items_needed"], variables["neither_works"]) == (1, 40, 0)
     assert variables.keys() == set(VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "prompted", "condition"),
+    [
+        ([1.0] * 12, [0.0] * 12, "is_better and is_not_worse and not is_as_good and is_decided and warnings == 0"),
+        ([0.0] * 12, [1.0] * 12, "is_worse and not is_not_worse and is_decided"),
+        ([0.0] * 12, [0.0] * 12, "neither_works and is_decided and warnings == 1"),
+        ([1.0] * 32 + [0.0] * 8, [0.0] * 8 + [1.0] * 32, "not is_decided and not is_better and items_needed > 40"),
+    ],
+)
+def test_each_verdict_is_a_variable(tuned: list[float], prompted: list[float], condition: str) -> None:
+    found = summarize(comparison(count=len(tuned)), scored_answers(tuned, prompted), {})
+    assert evaluate_condition(condition, assertion_variables(found))

@@ -1,29 +1,102 @@
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loramux_adapters.evaluation.items import Chat
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.items import read_items, read_prompt
+from loramux_loadtests.compare.items import add_prompt, read_items, read_prompt, system_messages
+from tests.helpers.comparisons import chat
 
 GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 
 
-def test_the_last_message_is_the_expected_answer_and_system_messages_are_dropped(tmp_path: Path) -> None:
+def test_the_last_message_is_the_expected_answer_and_the_others_are_the_question(tmp_path: Path) -> None:
+    """T2: a system message is part of the question, as every other message is."""
     path = tmp_path / "test.jsonl"
     messages = [("system", "x"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     path.write_text(json.dumps({"messages": [{"role": role, "content": text, "weight": 1} for role, text in messages]}))
-    [item] = read_items(path)
-    assert [message["content"] for message in item.messages] == ["a", "b", "c"]
+    [item] = read_items(path).items
+    assert [message["content"] for message in item.messages] == ["x", "a", "b", "c"]
     assert item.expected == "d"
+
+
+def line(**keys: Any) -> str:
+    """A conversation with other keys in its first message; those of the line itself begin with `line_`."""
+    own = {key: value for key, value in keys.items() if not key.startswith("line_")}
+    messages = [{"role": "user", "content": "a"} | own, {"role": "assistant", "content": "b"}]
+    whole = {key.removeprefix("line_"): value for key, value in keys.items() if key.startswith("line_")}
+    return json.dumps({"messages": messages} | whole)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (
+            {"tool_calls": [{"id": "1"}]},
+            "messages.0: a message may have role, content and name, but this one",
+        ),
+        ({"tool_call_id": "1"}, "'tool_call_id'"),
+        ({"surprise": 1}, "'surprise'"),
+        ({"name": 5}, "messages.0.name"),
+        ({"content": [{"type": "text", "text": "a"}]}, "messages.0.content: Input should be a valid string"),
+        ({"role": "tool"}, "messages.0.role"),
+        ({"line_tools": [{"type": "function"}]}, "'tools' is not sent by a comparison, and would change the answer"),
+        ({"line_response_format": {"type": "json_object"}}, "'response_format' is not sent"),
+        ({"line_temperature": 1}, "'temperature' is not sent"),
+    ],
+)
+def test_what_a_comparison_does_not_send_is_refused_and_never_dropped(
+    tmp_path: Path, keys: dict[str, Any], reason: str
+) -> None:
+    """T2: the same holds for everything else of an item: it is sent, or the file is refused."""
+    path = tmp_path / "test.jsonl"
+    path.write_text(line(**keys))
+    with pytest.raises(ComparisonError, match=f"line 1: .*{re.escape(reason)}"):
+        read_items(path)
+
+
+def test_names_are_sent_empty_keys_say_nothing_and_notes_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text(line(name="Ann", tool_calls=None, weight=0, line_id=7, line_tools=[]) + "\n" + line(refusal=None))
+    found = read_items(path)
+    assert [item.messages for item in found.items] == [
+        [{"role": "user", "content": "a", "name": "Ann"}],
+        [{"role": "user", "content": "a"}],
+    ]
+    assert found.notes == {"id"}
+
+
+def test_a_system_message_is_kept_unless_the_prompt_has_one() -> None:
+    """T2: `compare` dropped the system message that the adapter was trained with."""
+    question = chat("system: own", "developer: rules", "user: a", "assistant: b", "system: later", "user: c")
+    assert add_prompt([], question) == question
+    assert add_prompt(chat("system: other"), question) == [*chat("system: other"), *question[2:]]
+    shots = chat("user: x", "assistant: y")
+    assert add_prompt(shots, question) == [*question[:2], *shots, *question[2:]]
+    assert add_prompt(shots, chat("user: c")) == [*shots, *chat("user: c")]
+
+
+@given(
+    prompt=st.lists(st.sampled_from(chat("system: p", "user: q", "assistant: r")), max_size=4),
+    question=st.lists(st.sampled_from(chat("system: s", "developer: d", "user: t", "assistant: u")), max_size=5),
+)
+def test_no_message_but_a_replaced_system_message_is_ever_lost(prompt: Chat, question: Chat) -> None:
+    sent = add_prompt(prompt, question)
+    lost = [message for message in [*prompt, *question] if message not in sent]
+    assert len(sent) == len(prompt) + len(question) or system_messages(prompt)
+    assert all(message in system_messages(question) for message in lost)
+    assert not system_messages(question) or system_messages(sent)
 
 
 def test_a_byte_order_mark_empty_lines_and_unicode_line_separators_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     path.write_text("\ufeff" + GOOD.replace('"b"', '"b\u2028c"') + "\n", encoding="utf-8")
-    assert [item.expected for item in read_items(path)] == ["b\u2028c"]
+    assert [item.expected for item in read_items(path).items] == ["b\u2028c"]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +145,6 @@ def test_any_prompt_file_gives_messages_or_an_error(tmp_path_factory: pytest.Tem
     path = tmp_path_factory.getbasetemp() / "prompt.json"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:
-        assert all(set(message) == {"role", "content"} for message in read_prompt(path))
+        assert all({"role", "content"} <= set(message) <= {"role", "content", "name"} for message in read_prompt(path))
     except ComparisonError as error:
         assert "prompt.json" in str(error)

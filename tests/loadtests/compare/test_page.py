@@ -19,7 +19,7 @@ from tests.helpers.comparisons import PROMPTED, TUNED, chat, comparison, scored_
 
 EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }} $x_$y_$ | [/b]\n`"
 PRICES = ComparisonPrices(gpu_hour=1.0, training=0.01)
-BATCHES = {("warm", arm): [Batch(6.0, 2)] * 6 for arm in (PROMPTED, TUNED)}
+BATCHES = {("warm", arm): [Batch(6.0, 1)] * 12 for arm in (PROMPTED, TUNED)}
 
 
 def test_text_of_models_and_users_is_escaped_on_the_page() -> None:
@@ -43,7 +43,9 @@ def test_text_of_models_and_users_is_escaped_on_the_page() -> None:
     assert "<img src=x" not in page
     assert page.count("{{ 7 * 7 }}") == page.count("&lt;script&gt;") >= 4 * 3
     cells = [
-        len(re.findall(r"(?<!\\)\|", line)) for line in summary_table(summary).splitlines() if line.startswith("|")
+        len(re.findall(r"(?<!\\)\|", line))
+        for line in summary_table(summary, brief=True).splitlines()
+        if line.startswith("|")
     ]
     assert (len(cells), len(set(cells))) == (4, 1)
     printed = io.StringIO()
@@ -72,15 +74,14 @@ def test_no_label_of_a_plot_is_a_formula() -> None:
 
 def test_the_worst_come_first_and_equals_do_not_come() -> None:
     answers = scored_answers([0, 1, 1, 1], [1, 0, 1, 0.5])
-    shown = disagreements(comparison(), answers)
-    assert [item.difference for item in shown] == [-1, 1, 0.5]
-    assert shown[0].answers == {TUNED: "stop", PROMPTED: "stop"}
+    shown = disagreements(comparison(), summarize(comparison(), answers, {}), answers)
+    assert [found.difference for found in shown] == [-1, 1, 0.5]
+    assert {arm: answer.text for arm, answer in shown[0].sample.arms.items()} == {TUNED: "stop", PROMPTED: "stop"}
 
 
 def test_unscored_answers_are_not_disagreements() -> None:
-    assert (
-        disagreements(comparison(), [scored_answer(TUNED, 0, scores={}, error="x"), scored_answer(PROMPTED, 0)]) == []
-    )
+    answers = [*scored_answers([1, 1], [1, 1])[1:], scored_answer(TUNED, 0, scores={}, error="x")]
+    assert disagreements(comparison(), summarize(comparison(), answers, {}), answers) == []
 
 
 def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
@@ -94,12 +95,12 @@ def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
-    summary = summarize(comparison(prices=PRICES), scored_answers([1] * 4, [0] * 4), BATCHES)
+    summary = summarize(comparison(prices=PRICES), scored_answers([1] * 12, [0] * 12), BATCHES)
     text = summary_table(summary)
-    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in text
+    assert "| tuned | 1.000 \\[0.758, 1.000\\] | 1.000 \\[0.758, 1.000\\] | 10 | 0 | 2.000 |" in text
     assert "$ per 1,000, gpu hour" in text
-    assert "**4 items are too few for a verdict: “tuned” relative to “prompted” +1.00 \\[" in text
-    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 10 | 0 | 2.000 |" in summary_table(summary, brief=True)
+    assert "**“tuned” is better than “prompted” by 1.00 \\[" in text
+    assert "| tuned | 1.000 \\[0.758, 1.000\\] | 10 | 0 | 2.000 |" in summary_table(summary, brief=True)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_tables(readme, [summary, summary])
@@ -108,6 +109,9 @@ def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
     assert written.startswith("before\n")
     assert written.endswith("after\n")
     assert (written.count(text), "old" in written) == (2, False)
+    few = summary_table(summarize(comparison(), scored_answers([1] * 4, [0] * 4), {}))
+    assert "**4 items are too few for a verdict: “tuned” relative to “prompted” +1.00 \\[" in few
+    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 1.000 \\[0.510, 1.000\\] | – | – | – |" in few
 
 
 @pytest.mark.parametrize("content", ["", BEGIN, f"{END}{BEGIN}", None])

@@ -48,21 +48,25 @@ def plan(tmp_path: Path, text: str) -> ComparisonPlan:
 ARMS = "arms: {one: {model: a}, two: {model: b}, three: {model: c}}\nscorer: {type: exact}\nmax_tokens: 4\n"
 
 
-def test_the_last_arm_is_compared_with_the_one_before_by_default(tmp_path: Path) -> None:
+def test_the_last_arm_is_compared_with_the_best_other_one_unless_the_plan_names_one(tmp_path: Path) -> None:
     folder = write_example(tmp_path)
     usual = build_comparison(plan(tmp_path, ARMS), folder, "x", SERVER, None)
-    assert (usual.challenger, usual.reference) == ("three", "two")
+    assert (usual.challenger, usual.reference, usual.margin) == ("three", None, 0.05)
     named = build_comparison(plan(tmp_path, ARMS + "challenger: two\nreference: one\n"), folder, "x", SERVER, 3)
     assert (named.challenger, named.reference, len(named.items)) == ("two", "one", 3)
     assert named.data == usual.data
-    same = build_comparison(plan(tmp_path, ARMS + "reference: three\nchallenger: one\n"), folder, "x", SERVER, None)
-    assert (same.challenger, same.reference) == ("one", "three")
+    best = build_comparison(plan(tmp_path, ARMS + "reference: best\nmargin: 0.1\n"), folder, "x", SERVER, None)
+    assert (best.reference, best.margin) == (None, 0.1)
+    an_arm = ARMS.replace("one:", "best:") + "reference: best\n"
+    assert build_comparison(plan(tmp_path, an_arm), folder, "x", SERVER, None).reference == "best"
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("max_tokens: 4", "scorer: Field required"),
+        ("scorer: {type: exact}", "max_tokens: Field required"),
+        (ARMS + "margin: 0", "margin"),
+        (ARMS + "margin: .nan", "margin"),
         (ARMS.replace("max_tokens: 4", "max_tokens: 0"), "max_tokens"),
         ("{", "plan.yaml can't be read"),
         ("- 1", "plan.yaml: "),

@@ -1,7 +1,8 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
+from loramux_adapters.evaluation.statistics import Interval
 from loramux_adapters.evaluation.token_prices import TokenPrices
 from loramux_loadtests.compare.answer_log import Batch
 from loramux_loadtests.compare.costs import ComparisonPrices
@@ -10,7 +11,7 @@ from loramux_loadtests.compare.summary import ComparisonSummary, summarize
 from tests.helpers.comparisons import PROMPTED, TUNED, comparison, scored_answer, scored_answers
 
 PRICES = ComparisonPrices(default=TokenPrices(input=1, output=2), gpu_hour=3.6, training=0.5, month=0.5)
-BATCHES = {("warm", TUNED): [Batch(0.4, 4)] * 5, ("warm", PROMPTED): [Batch(0.8, 2)] * 5}  # others were cut off
+BATCHES = {("warm", TUNED): [Batch(0.2, 2)] * 10, ("warm", PROMPTED): [Batch(0.4, 1)] * 10}  # others were cut off
 
 
 def summary(
@@ -19,10 +20,15 @@ def summary(
     return summarize(comparison(count=20, prices=prices), scored_answers(tuned, prompted), BATCHES)
 
 
+def known(costs: Mapping[str, Interval | None]) -> dict[str, Interval]:
+    return {mode: cost for mode, cost in costs.items() if cost}
+
+
 def test_the_difference_is_taken_item_by_item() -> None:
-    # Each arm alone varies widely, yet one is better by the same on every item: the interval must be a point.
-    last = summary([0.5, 1.0, 0.5, 1.0], [0.0, 0.5, 0.0, 0.5]).passes[-1]
-    assert last.difference == (0.5, 0.5, 0.5)
+    # Each arm alone varies widely, yet one is better by the same on every item: the interval must be narrow.
+    last = summary([0.5, 1.0] * 10, [0.25, 0.75] * 10).passes[-1]
+    assert last.difference.estimate == 0.25
+    assert 0 < last.difference.high - last.difference.low < 0.2
     low, estimate, high = last.arms[TUNED].scores["accuracy"]
     assert (estimate, high - low > 0.2) == (0.75, True)
 
@@ -32,35 +38,46 @@ def test_the_difference_is_taken_item_by_item() -> None:
     [
         ([1] * 19 + [0], [0] * 20, "better", "“tuned” is better than “prompted” by 0.95"),
         ([0] * 20, [1] * 19 + [0], "worse", "Keep “prompted”: “tuned” is worse by 0.95"),
-        ([1, 0] * 10, [0, 1] * 10, "no difference shown", "for “tuned” no difference in quality is shown"),
-        ([1] * 20, [1] * 20, "no difference shown", "no difference in quality is shown, +0.00 [+0.00, +0.00]"),
-        ([1] * 11 + [0] * 9, [1] * 10 + [0] * 10, "no difference shown", "+0.05 [+0.00, "),  # by one item
+        ([1] * 200, [1] * 200, "as good", "“tuned” is as good as “prompted”, within 0.05: +0.00 [-0.0"),
+        (
+            [1] * 32 + [0] * 8,
+            [0] * 8 + [1] * 32,
+            "not enough items",
+            "No difference between “tuned” and “prompted” is shown",
+        ),
+        ([1] * 20, [1] * 20, "not enough items", "is shown, +0.00 [-0.14, +0.14]; about"),
+        ([0] * 20, [0] * 20, "neither works", "Neither “tuned” nor “prompted” works"),
     ],
 )
 def test_the_verdict_is_what_the_interval_allows(
     mine: list[float], theirs: list[float], verdict: str, words: str
 ) -> None:
-    found = summary(mine, theirs)
+    found = summarize(comparison(count=len(mine)), scored_answers(mine, theirs), {})
     assert found.verdict == verdict
     assert words in found.sentence
-    assert "at 1/50 of the prompt tokens" in found.sentence
+    assert ("at 1/50 of the prompt tokens" in found.sentence) == (verdict != "neither works")
     assert "pays" not in found.sentence
 
 
-def test_a_few_items_give_no_verdict_however_clear() -> None:
-    found = summary([1] * 9, [0] * 9)
-    assert found.verdict == "too few items"
+def test_a_few_items_give_no_verdict_and_no_intervals_of_tokens_time_and_cost() -> None:
+    found = summary([1] * 9, [0] * 9, PRICES)
+    assert found.verdict == "not enough items"
     assert found.sentence.startswith("9 items are too few for a verdict: “tuned” relative to “prompted” +1.00")
+    last = found.passes[-1]
+    assert set(last.arms[TUNED].measured.values()) == {None}
+    assert last.arms[TUNED].costs["price_list"] is None
+    assert (set(last.ratios), set(last.paid)) == ({"gpu_hour_cost"}, {"gpu_hour"})  # by ten batches
 
 
 def test_an_arm_that_is_not_better_is_called_cheaper_if_that_is_shown() -> None:
     free = PRICES.model_copy(update={"training": 0.0, "month": 0.0})
-    assert "; a request is cheaper (price list)" in summary([1] * 20, [1] * 20, free).sentence
+    alike = summarize(comparison(count=200, prices=free), scored_answers([1] * 200, [1] * 200), {})
+    assert (alike.verdict, "; a request is cheaper (price list)" in alike.sentence) == ("as good", True)
 
 
 def test_costs_are_by_the_price_list_and_by_the_time_of_an_arms_batches() -> None:
     last = summary([1] * 20, [0] * 20, PRICES).passes[-1]
-    ours, theirs = last.arms[TUNED].costs, last.arms[PROMPTED].costs
+    ours, theirs = known(last.arms[TUNED].costs), known(last.arms[PROMPTED].costs)
     assert (ours["price_list"].estimate, theirs["price_list"].estimate) == pytest.approx((14e-6, 504e-6))
     assert 20 * ours["gpu_hour"].estimate == pytest.approx(3.6 * 2 / 3600)
     assert 20 * theirs["gpu_hour"].estimate == pytest.approx(3.6 * 8 / 3600)
@@ -70,16 +87,16 @@ def test_costs_are_by_the_price_list_and_by_the_time_of_an_arms_batches() -> Non
 
 def test_the_interval_of_a_cost_by_time_follows_the_variance_of_its_batches() -> None:
     # Every answer has the same tokens: what varies is the machine.
-    noisy = {**BATCHES, ("warm", TUNED): [Batch(seconds, 4) for seconds in (0.1, 0.9, 0.2, 0.7, 0.1)]}
+    noisy = {**BATCHES, ("warm", TUNED): [Batch(seconds, 2) for seconds in (0.05, 0.45, 0.1, 0.35, 0.05) * 2]}
     last = summarize(comparison(count=20, prices=PRICES), scored_answers([1] * 20, [0] * 20), noisy).passes[-1]
-    low, estimate, high = last.arms[TUNED].costs["gpu_hour"]
+    low, estimate, high = known(last.arms[TUNED].costs)["gpu_hour"]
     assert 20 * estimate == pytest.approx(3.6 * 2 / 3600)
     assert high - low > 0.5 * estimate
     assert last.ratios["gpu_hour_cost"].high - last.ratios["gpu_hour_cost"].low > 0.1
 
 
 def test_a_few_batches_are_too_few_for_a_break_even() -> None:
-    few = {key: batches[:4] for key, batches in BATCHES.items()}
+    few = {key: batches[:9] for key, batches in BATCHES.items()}
     last = summarize(comparison(count=20, prices=PRICES), scored_answers([1] * 20, [0] * 20), few).passes[-1]
     assert (set(last.paid), set(last.arms[TUNED].costs)) == ({"price_list"}, {"price_list", "gpu_hour"})
 
@@ -131,7 +148,7 @@ def test_unscored_items_are_left_out_and_counted() -> None:
 
 
 def test_passes_are_separate_and_the_last_one_decides() -> None:
-    cold = [one.model_copy(update={"pass_": "cold", "ttft": 1.0}) for one in scored_answers([0] * 4, [1] * 4)]
+    cold = [one.model_copy(update={"pass_": "cold", "ttft": 1.0}) for one in scored_answers([0] * 12, [1] * 12)]
     found = summarize(comparison(), [*cold, *scored_answers([1] * 12, [0] * 12)], {})
     assert [one.pass_ for one in found.passes] == ["cold", "warm"]
     assert found.passes[0].arms[TUNED].measured["ttft"] == (1, 1, 1)
