@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,13 @@ from playwright.async_api import Browser, Page, async_playwright
 from loramux_server import database as db
 from loramux_server.base_model import ResolvedBase
 from tests.helpers.chromium import FLAGS, find_chromium
+from tests.helpers.evaluated_jobs import add_version_of_job, evaluated_job
 from tests.helpers.tiny_server import TinyServer, tiny_server
 from tests.helpers.usage_history import write_usage_history
+
+PRICES = {"base": {"input": 0.15, "output": 0.6}, "gpu_hour": 2.5}
+EVALUATED_AT = 1_700_000_000.0
+"""The time of the evaluations of adapters, 2023-11-14."""
 
 
 @dataclass
@@ -35,7 +40,7 @@ class Look:
 
     async def settle(self) -> None:
         """Wait for the charts, which are drawn last."""
-        await self.page.wait_for_selector("#ratios-chart .main-svg")
+        await self.page.wait_for_selector("#latency-chart .main-svg")
 
 
 Looking = Callable[..., AbstractAsyncContextManager[Look]]
@@ -68,13 +73,18 @@ def looking(tmp_path: Path, tiny_base: ResolvedBase, browser: Browser) -> Lookin
         requests: int = 0,
         *,
         priced: bool = True,
+        prices: Mapping[str, Any] = PRICES,
+        evaluated: Sequence[str] = (),
         keys: tuple[str, ...] = (),
         registered: Sequence[str] = (),
         used: Sequence[str] = (),
         **context: Any,
     ) -> AsyncIterator[Look]:
-        async with tiny_server(tmp_path, tiny_base, keys=keys, proof=False) as server:
-            write_usage_history(db.create_engine(server.settings.database_url), list(names), requests, priced=priced)
+        async with tiny_server(tmp_path, tiny_base, keys=keys, proof=False, prices=prices) as server:
+            database = db.create_engine(server.settings.database_url)
+            write_usage_history(database, list(names), requests, priced=priced)
+            for name in evaluated:
+                await add_version_of_job(server, name, evaluated_job(database, name, EVALUATED_AT))
             for name in (*registered, *used):
                 await server.add(name)
             for name in used:

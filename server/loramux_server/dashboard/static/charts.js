@@ -1,18 +1,16 @@
-// Charts over time and of the most expensive adapters, with Plotly. Its script is large, so it loads after the numbers.
+// Charts over time, with Plotly. Its script is large, so it loads after the numbers.
 
-import { count, dollars, moment, ratio, seconds } from "./format.js";
-import { saving } from "./rows.js";
+import { count, dollars, moment, seconds } from "./format.js";
 
 const SCRIPT = new URL("plotly.min.js", import.meta.url);
-const MAX_ADAPTERS = 12;
 const find = (id) => document.getElementById(id);
 let loading = null;
 let drawn = "";
 
 // Draws the charts if their data changed; `mode` is the cost mode.
-export async function show({ rows, hours, by }, mode) {
-  const data = { rows, hours, by, mode };
-  const current = JSON.stringify([charted(rows, mode).map(({ group }) => group), hours, mode, colours()]);
+export async function show({ hours, by }, mode) {
+  const data = { hours, by, mode };
+  const current = JSON.stringify([hours, mode, colours()]);
   if (current === drawn) return;
   drawn = current;
   titles(by);
@@ -42,7 +40,7 @@ function titles(by) {
   find("latency-title").textContent = `Time to first token by ${by}`;
 }
 
-function draw({ rows, hours, by, mode }) {
+function draw({ hours, by, mode }) {
   const look = colours();
   const bars = (of, name, colour, value) => ({ type: "bar", name, marker: { color: colour }, ...line(of, by, value) });
   const lines = (of, name, colour, quantile, dash) => ({
@@ -58,7 +56,6 @@ function draw({ rows, hours, by, mode }) {
   const quantiles = ["p50", "p95"].flatMap((quantile, number) =>
     both((of, name, colour) => lines(of, name, colour, quantile, number ? "dot" : "solid")));
   paint("latency", quantiles, look, { yaxis: { ticksuffix: " s", rangemode: "tozero" } });
-  paintRatios(charted(rows, mode), mode, look);
 }
 
 // Without prices there is nothing to draw.
@@ -68,34 +65,6 @@ const line = (groups, by, value) => ({ x: groups.map((group) => start(group, by)
 // Local time without its zone, which Plotly would ignore.
 const start = (group, by) => (by === "day" ? group.label.day : local(new Date(group.label.hour)));
 const local = (date) => new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
-
-function charted(rows, mode) {
-  const total = ({ group }) => group?.cost[mode].usd ?? 0;
-  return rows.others.filter((row) => saving(row, mode)).sort((a, b) => total(b) - total(a)).slice(0, MAX_ADAPTERS);
-}
-
-function paintRatios(adapters, mode, look) {
-  const found = adapters.map((row) => ({ name: row.title, ...saving(row, mode).ratio })).reverse();
-  const points = {
-    type: "scatter", mode: "markers", name: "ratio to the base",
-    x: found.map((one) => one.ratio), y: found.map((one) => shorten(one.name)),
-    marker: { color: look.adapters, size: 8 },
-    error_x: {
-      type: "data", symmetric: false, color: look.adapters, thickness: 2, width: 5,
-      array: found.map((one) => one.high - one.ratio), arrayminus: found.map((one) => one.ratio - one.low),
-    },
-  };
-  const base = { type: "line", x0: 1, x1: 1, yref: "paper", y0: 0, y1: 1, line: { color: look.base, width: 2, dash: "dash" } };
-  paint("ratios", found.length ? [points] : [], look, {
-    showlegend: false,
-    margin: { l: 56, r: 16, t: 8, b: 32 },
-    shapes: found.length ? [base] : [],
-    xaxis: { rangemode: "tozero" },
-    yaxis: { automargin: true, type: "category", tickfont: { size: 11 }, dtick: 1 },
-  });
-}
-
-const shorten = (name) => (name.length > 24 ? `${name.slice(0, 23)}…` : name);
 
 function paint(id, traces, look, layout) {
   const { xaxis, yaxis, ...rest } = layout;
@@ -115,7 +84,7 @@ function paint(id, traces, look, layout) {
 }
 
 // The charts as text, for screen readers too.
-function summarize({ rows, hours, by, mode }) {
+function summarize({ hours, by, mode }) {
   const sum = (groups, value) => groups.reduce((total, group) => total + value(group), 0);
   const both = (value, show) => `base ${show(sum(hours.base, value))}, adapters ${show(sum(hours.adapters, value))}`;
   const requests = (group) => group.requests;
@@ -127,10 +96,6 @@ function summarize({ rows, hours, by, mode }) {
     return `${name} p50 ${seconds(p50)}, p95 ${seconds(p95)}`;
   };
   find("latency-summary").textContent = `In the last ${by}: ${last(hours.base, "base")}; ${last(hours.adapters, "adapters")}.`;
-  const adapters = charted(rows, mode);
-  find("ratios-summary").textContent = adapters.length
-    ? `The ${adapters.length} most expensive adapters, with 95 % intervals: ${range(adapters, mode)} times the base's cost.`
-    : "No adapter is comparable with the base in this range.";
 }
 
 function peak(hours, by) {
@@ -138,11 +103,6 @@ function peak(hours, by) {
   if (!groups.length) return "";
   const busiest = groups.reduce((a, b) => (b.requests > a.requests ? b : a));
   return `Peak in one ${by}: ${count(busiest.requests)} at ${moment(new Date(start(busiest, by)))}.`;
-}
-
-function range(adapters, mode) {
-  const values = adapters.map((row) => saving(row, mode).ratio.ratio);
-  return `${ratio(Math.min(...values))} to ${ratio(Math.max(...values))}`;
 }
 
 // The style sheet's present colours, light or dark.

@@ -1,47 +1,45 @@
 // The table's columns: how each displays and sorts a row.
 
-import { DASH, count, dollars, ratio, seconds, share } from "./format.js";
-import { saving } from "./rows.js";
+import { DASH, count, dollars, seconds, share } from "./format.js";
 
 const MODES = { price_list: "price list", gpu_hour: "engine time" };
 
 const figure = (path) => (row) => path.split(".").reduce((value, name) => value?.[name], row.group) ?? null;
 const column = (id, group, title, value, show, rest = {}) => ({ id, group, title, value, show, ...rest });
 
-function interval(row, mode) {
-  const found = saving(row, mode);
+// The last controlled result: of the same items or of random shares, unlike everything else in this table.
+const controlled = (row) => row.group?.controlled ?? null;
+
+function verdict(row) {
+  const found = controlled(row);
   if (!found) return DASH;
-  const { ratio: middle, low, high } = found.ratio;
-  return `${ratio(middle)} [${ratio(low)}, ${ratio(high)}]`;
+  return found.is_current ? found.verdict : `${found.verdict} (another version)`;
 }
 
-// Cheaper or more expensive only if the interval excludes 1.
-function verdict(row, mode) {
-  const found = saving(row, mode)?.ratio;
-  if (!found || (found.low <= 1 && found.high >= 1)) return "";
-  return found.high < 1 ? "better" : "worse";
+function details(row) {
+  const found = controlled(row);
+  return found && `${found.sentence} ${found.items} items each, ${found.version ?? "version removed"}. ${found.command}`;
+}
+
+// Unpriced requests have no cost, and are in no sum.
+function unpriced(row, mode) {
+  const found = figure(`cost.${mode}.unpriced_requests`)(row);
+  return found ? `${count(found)} requests unpriced` : "";
 }
 
 const requestCost = (mode) => (row) => figure(`cost.${mode}.usd_per_request`)(row);
-// A cost of 0 means a missing price.
-const priced = (value) => (value === 0 ? DASH : dollars(value));
-
-function breakEven(row, mode) {
-  const requests = saving(row, mode)?.requests ?? null;
-  return requests === "never" ? Infinity : requests;
-}
 
 export const columns = [
   column("requests", "Traffic", "Requests", (row) => row.group?.requests ?? 0, count),
   column("errors", "Traffic", "Errors", (row) => row.errors, share, { hint: (row) => row.outcomes }),
   column("live", "Traffic", "Live", (row) => row.live, count),
   column("where", "Traffic", "In the engine", (row) => row.rank ?? null, (_, row) => row.where ?? "always", { isText: true }),
-  column("total", "Cost", "Total", (row, mode) => figure(`cost.${mode}.usd`)(row), priced),
-  column("by_time", "Cost", "Request, by engine time", requestCost("gpu_hour"), priced),
-  column("by_list", "Cost", "Request, by price list", requestCost("price_list"), priced),
-  column("saving", "Relative to the base", "Saving per request", (row, mode) => saving(row, mode)?.saving_usd_per_request ?? null, dollars, { verdict }),
-  column("ratio", "Relative to the base", "Cost ratio", (row, mode) => saving(row, mode)?.ratio.ratio ?? null, (_, row, mode) => interval(row, mode), { verdict }),
-  column("break_even", "Relative to the base", "Break-even requests", breakEven, (value) => (value === Infinity ? "never" : count(value))),
+  column("total", "Cost", "Total", (row, mode) => figure(`cost.${mode}.usd`)(row), dollars, { hint: unpriced }),
+  column("by_time", "Cost", "Request, by engine time", requestCost("gpu_hour"), dollars),
+  column("by_list", "Cost", "Request, by price list", requestCost("price_list"), dollars),
+  column("verdict", "Last controlled result", "Verdict", (row) => controlled(row)?.verdict ?? null, (_, row) => verdict(row), { isText: true, hint: details }),
+  column("measured", "Last controlled result", "Measured", (row) => controlled(row)?.measured_at ?? null, (value) => value?.slice(0, 10) ?? DASH, { isText: true }),
+  column("break_even", "Last controlled result", "Break-even by price list", (row) => controlled(row)?.break_even.sentence ?? null, (value) => value ?? DASH, { isText: true }),
   column("ttft50", "First token", "p50", figure("latency.first_token.p50"), seconds),
   column("ttft95", "First token", "p95", figure("latency.first_token.p95"), seconds),
   column("per_token", "Latency", "Per output token, p50", figure("latency.time_per_output_token.p50"), seconds),

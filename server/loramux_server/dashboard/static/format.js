@@ -28,8 +28,6 @@ export const dollars = known((value) => {
   return `${sign}$${size.toFixed(places)}`;
 });
 
-export const ratio = known((value) => two.format(value));
-
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 

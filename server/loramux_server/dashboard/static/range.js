@@ -8,12 +8,11 @@ const custom = document.getElementById("custom");
 const since = document.getElementById("since");
 const until = document.getElementById("until");
 
-// Longer ranges start at a whole hour, for which the server has hourly rollups.
+// Ranges are exactly as long as their names say.
 export function range(now = Date.now() / 1000) {
   const name = form.elements.range.value;
   if (name === "custom") return customRange();
-  const begin = now - LENGTHS[name];
-  return { since: name === "hour" ? begin : Math.floor(begin / HOUR) * HOUR, by: name === "month" ? "day" : "hour" };
+  return { since: now - LENGTHS[name], by: name === "month" ? "day" : "hour" };
 }
 
 function customRange() {

@@ -58,10 +58,3 @@ function location(found, pinned) {
   const where = LOCATIONS[rank] + (isPinned ? ", pinned" : "");
   return { live: found?.leases ?? 0, where, rank: rank + (isPinned ? 0.5 : 0) };
 }
-
-// Cost comparison with the base, or null unless both have costs.
-export function saving(row, mode) {
-  const ratio = row.group?.against_base?.[`${mode}_cost_mean`];
-  const breakEven = row.group?.break_even?.[mode];
-  return ratio && ratio.ratio > 0 && breakEven ? { ratio, ...breakEven } : null;
-}

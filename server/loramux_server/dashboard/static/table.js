@@ -126,11 +126,10 @@ function cell(column, row) {
   const found = element("td", { textContent: column.show(value, row, shown.mode) });
   found.dataset.column = column.id;
   if (value !== null) found.dataset.value = value;
-  if (column.hint?.(row)) found.title = column.hint(row);
+  const hint = column.hint?.(row, shown.mode);
+  if (hint) found.title = hint;
   else if (typeof value === "number" && !column.isText) found.title = String(value);
   if (!column.isText) found.classList.add("number");
-  const verdict = column.verdict?.(row, shown.mode);
-  if (verdict) found.classList.add(verdict);
   return found;
 }
 

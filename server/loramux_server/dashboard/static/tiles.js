@@ -7,18 +7,18 @@ const hint = document.getElementById("unpriced");
 
 export function show({ report, live }) {
   const total = report.total;
-  const cost = (mode) => total?.cost[mode].usd ?? 0;
+  const cost = (mode) => total?.cost[mode].usd ?? null;
   const { engine } = report;
   fill([
     tile("live", "Live requests", sum(live), count, `${count(live.base ?? 0)} base, ${count(live.adapter ?? 0)} adapters`),
     tile("requests", "Requests", total?.requests ?? 0, count, failures(total)),
     tile("tokens", "Tokens", total ? total.tokens.input + total.tokens.output : 0, count, tokens(total)),
-    tile("gpu_hour", "Cost by engine time", cost("gpu_hour") || null, dollars, "used by requests"),
-    tile("price_list", "Cost by price list", cost("price_list") || null, dollars, "for their tokens"),
+    tile("gpu_hour", "Cost by engine time", cost("gpu_hour"), dollars, "used by requests"),
+    tile("price_list", "Cost by price list", cost("price_list"), dollars, "for their tokens"),
     tile("busy", "Engine busy", engine.seconds ? engine.busy_seconds / engine.seconds : null, share, "of its running time"),
-    tile("idle", "Idle cost", engine.idle_usd || null, dollars, "not used by requests"),
+    tile("idle", "Idle cost", engine.idle_usd, dollars, "not used by requests"),
   ]);
-  showHint(total, cost, engine);
+  showHint(total, report.prices_set);
 }
 
 const sum = (live) => Object.values(live).reduce((a, b) => a + b, 0);
@@ -54,13 +54,19 @@ function empty({ id }) {
   return box;
 }
 
-function showHint(total, cost, engine) {
-  const free = [
-    cost("price_list") === 0 && "tokens (LORAMUX_PRICES__BASE__INPUT and LORAMUX_PRICES__BASE__OUTPUT, in dollars per million)",
-    cost("gpu_hour") === 0 && engine.idle_usd === 0 && "engine time (LORAMUX_PRICES__GPU_HOUR, in dollars per hour)",
-  ].filter(Boolean);
-  hint.hidden = Boolean(total && !free.length);
-  hint.textContent = total
-    ? `No prices are set for ${free.join(" or for ")}, so these costs are unknown.`
-    : "No requests in this range.";
+const PRICES = {
+  price_list: "tokens (prices.base.input and prices.base.output in loramux.yaml, in dollars per million)",
+  gpu_hour: "engine time (prices.gpu_hour, in dollars per hour)",
+};
+const MODES = { price_list: "price list", gpu_hour: "engine time" };
+
+function showHint(total, isSet) {
+  const unset = Object.keys(PRICES).filter((mode) => !isSet[mode]);
+  const missing = unset.length ? [`No prices are set for ${unset.map((mode) => PRICES[mode]).join(" or for ")}.`] : [];
+  const unpriced = Object.keys(MODES).filter((mode) => total?.cost[mode].unpriced_requests);
+  const parts = unpriced.map((mode) => `${count(total.cost[mode].unpriced_requests)} by ${MODES[mode]}`);
+  const unknown = parts.length ? [`Requests unpriced: ${parts.join(", ")}; their cost is unknown and in no sum.`] : [];
+  const texts = total ? [...missing, ...unknown] : ["No requests in this range."];
+  hint.hidden = !texts.length;
+  hint.textContent = texts.join(" ");
 }
