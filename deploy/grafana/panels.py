@@ -148,7 +148,7 @@ def _line(y: int) -> Json:
 _DATASOURCE_CHOICE = {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
 _DEFAULTS: dict[str, Json] = {
     "timeseries": {"custom": {"lineWidth": 1, "fillOpacity": 8, "showPoints": "never"}},
-    "stat": {"color": {"mode": "thresholds"}},
+    "stat": {},
 }
 _OPTIONS: dict[str, Json] = {
     "timeseries": {
@@ -157,7 +157,7 @@ _OPTIONS: dict[str, Json] = {
     },
     "stat": {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-        "colorMode": "value",
+        "colorMode": "none",
         "graphMode": "none",
     },
 }

@@ -1,4 +1,4 @@
-"""The dashboard that compares the base with the adapters: traffic, latency, tokens and cost."""
+"""The dashboard of the base and the adapters: traffic, latency, tokens and cost, which are not an experiment's."""
 
 from deploy.grafana.panels import Dashboard, Panel, PanelRow, Query, increase, quantiles, rate, ratio, top, total
 
@@ -9,7 +9,8 @@ _FAILURES = 'outcome="failed"'
 # A route without failures has no series for them; its error rate is 0, not missing.
 _ZERO = f"0 * {total(rate(REQUESTS), 'route')}"
 _FAILED = f"({total(rate(REQUESTS, _FAILURES), 'route')} or {_ZERO})"
-_PINNED_ONLY = "Only pinned adapters have their own histograms; the others share `_other`."
+_FEW = "p95 takes 20 requests per interval and p99 100; of fewer, it is about the slowest request."
+_PINNED_ONLY = f"{_FEW} Only pinned adapters have their own histograms; the others share `_other`."
 
 TRAFFIC = PanelRow(
     "Traffic",
@@ -52,7 +53,7 @@ TRAFFIC = PanelRow(
 LATENCY = PanelRow(
     "Latency",
     [
-        Panel(title, description, quantiles(f"loramux_{name}", "route"), "s", width=12)
+        Panel(title, f"{description} {_FEW}", quantiles(f"loramux_{name}", "route"), "s", width=12)
         for title, description, name in (
             ("Time to first token", "From the request's arrival to its first token.", "time_to_first_token_seconds"),
             ("Time per output token", "(last - first) / (tokens - 1).", "time_per_output_token_seconds"),
@@ -155,6 +156,7 @@ COSTS = PanelRow(
 ROUTES = Dashboard(
     "loramux-routes",
     "loramux: base and adapters",
-    "Traffic, latency, tokens and cost of the base and the adapters.",
+    "Traffic, latency, tokens and cost of the base and the adapters. Live traffic is not an experiment: the routes get "
+    "different requests. For a comparison, use `loramux compare` or `loramux experiment`.",
     [TRAFFIC, LATENCY, TOKENS, COSTS],
 )
