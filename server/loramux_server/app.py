@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp
 
+from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.training_files import MAX_FILE_BYTES
 from loramux_adapters.intake.sources import ReportProgress
@@ -29,20 +30,29 @@ from loramux_server.api.usage.routes import usage_router
 from loramux_server.auth import Authenticator
 from loramux_server.base_model import ResolvedBase
 from loramux_server.configured_adapters import add_configured, engine_options
+from loramux_server.controlled_results.job_results import JobResults
 from loramux_server.dashboard import dashboard_router
 from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.arguments import engine_arguments
+from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.engine.client import LeasingEngineClient
 from loramux_server.engine.evaluation_client import EngineEvaluationClient
 from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
+from loramux_server.engine.served_rendering import served_rendering
 from loramux_server.engine.startup import mount_openai, vllm_engine
+from loramux_server.experimentation import Experimentation, ExperimentParts, build_experimentation
 from loramux_server.fine_tuning import build_fine_tuning
 from loramux_server.lifecycle import Lifecycle
+from loramux_server.machine import this_machine
 from loramux_server.metering.fixed_costs import FixedCostSource
 from loramux_server.metering.job_metrics import JobMetrics
+from loramux_server.metering.ledger.calibrations import Calibrations
+from loramux_server.metering.ledger.price_history import PriceHistory
 from loramux_server.metering.ledger.writer import LedgerLimits
+from loramux_server.metering.price_versions import CurrentPrices
 from loramux_server.metering.prometheus import PrometheusMetrics
 from loramux_server.metering.usage_recorder import UsageRecorder
+from loramux_server.metering.use_counts import UseCounts
 from loramux_server.middleware import BodyLimits, DrainState, add_error_handlers, add_middleware
 from loramux_server.middleware.end_user import record_end_user
 from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
@@ -59,6 +69,7 @@ class Server:
     adapter_service: AdapterService
     job_supervisor: Supervisor
     usage_recorder: UsageRecorder
+    experimentation: Experimentation
     drain: DrainState
 
 
@@ -84,7 +95,8 @@ async def serve(
         lifecycle = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.start, settings.drain_seconds)
         recorder = server.usage_recorder
         recording = recorder.recording() if settings.metering else recorder.meter.charging()
-        async with recording, maintenance(server.adapter_service), server.job_supervisor.running():
+        experiments = server.experimentation.running()
+        async with recording, experiments, maintenance(server.adapter_service), server.job_supervisor.running():
             return await lifecycle.run(on_started=lambda: on_started(server))
 
 
@@ -99,7 +111,10 @@ async def build_server(
     metrics, drain = PrometheusMetrics(registry, storage.resolver.is_pinned), DrainState()
     metrics.watch_engine(lambda: not engine.errored)
     limits = _ledger_limits(settings)
-    recorder = UsageRecorder(settings.prices, limits, storage.database, metrics, settings.traces_endpoint)
+    prices = _current_prices(settings, storage)
+    parts = ExperimentParts(settings, storage, registry)
+    sinks = (parts.recorder,)
+    recorder = UsageRecorder(prices, limits, storage.database, metrics, settings.traces_endpoint, sinks)
     requests = LoraRequests(storage.resolver, storage.base.name)
     loader = EngineLoader(engine, requests, storage.resolver.verify)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
@@ -108,20 +123,25 @@ async def build_server(
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(storage.resolver, requests)
     routed = LeasingEngineClient(engine, pool, adapter_service.quarantine, recorder.meter)
-    await mount_openai(app, routed, directory, arguments, dependency=record_end_user)
+    experimentation = build_experimentation(parts, settings, storage, adapter_service, engine, recorder.meter)
+    await mount_openai(app, routed, directory, arguments, record_end_user, experimentation.wrap_chat)
     add_error_handlers(app)
-    _add_routes(app, settings, storage, adapter_service, recorder)
+    experimentation.add_routes(app)
+    _add_routes(app, settings, storage, adapter_service, recorder, limits.record_seconds)
     app.include_router(health_router(_readiness(drain, engine), registry))
-    ask, job_metrics = EngineEvaluationClient(engine, pool, requests), JobMetrics(recorder.training_costs, registry)
-    supervisor = build_fine_tuning(app, settings, storage, adapter_service, engine, ask, job_metrics)
+    chat, job_metrics = app.state.openai_serving_chat, JobMetrics(recorder.training_costs, registry)
+    tokens = EngineChatTokens(engine, served_rendering(chat))
+    ask = EngineEvaluationClient(chat, storage.base.name, tokens.rendering)
+    supervisor = build_fine_tuning(app, settings, storage, adapter_service, tokens, ask, job_metrics, prices)
+    uses = UseCounts(storage.resolver.count_use)
     wrapped = add_middleware(
         app,
         drain=drain,
         authenticator=Authenticator(key.get_secret_value() for key in settings.api_keys),
         limits=_body_limits(settings, storage, arguments.max_lora_rank),
-        meter=CompositeMeter((metrics, recorder.meter) if settings.metering else ()),
+        meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
     )
-    return Server(wrapped, storage.base.name, adapter_service, supervisor, recorder, drain)
+    return Server(wrapped, storage.base.name, adapter_service, supervisor, recorder, experimentation, drain)
 
 
 def _add_routes(
@@ -130,19 +150,26 @@ def _add_routes(
     storage: AdapterStorage,
     adapter_service: AdapterService,
     recorder: UsageRecorder,
+    record_seconds: float,
 ) -> None:
     app.include_router(models_router(ServedModels(storage.base.name, adapter_service)))
-    fixed_costs = FixedCostSource(settings.prices, storage.resolver, recorder.training_costs)
-    sources = UsageSources(recorder.reader, recorder.training_costs, fixed_costs)
+    fixed_costs = FixedCostSource(recorder.prices, storage.resolver, recorder.training_costs)
+    controlled = [JobResults(JobRegistry(storage.database), storage.resolver)]
+    sources = UsageSources(recorder.reader, recorder.training_costs, fixed_costs, storage.resolver, controlled)
     for router in (
         aliases_router(adapter_service),
         create_router(adapter_service, settings.allowed_roots, settings.allowed_urls),
         adapters_router(adapter_service),
         audit_router(adapter_service),
-        usage_router(sources, settings.prices.version),
+        usage_router(sources, recorder.prices, record_seconds),
         dashboard_router(),
     ):
         app.include_router(router)
+
+
+def _current_prices(settings: Settings, storage: AdapterStorage) -> CurrentPrices:
+    calibrations = Calibrations(storage.database, storage.base.name, this_machine(settings.data_dir).description)
+    return CurrentPrices(PriceHistory(storage.database), calibrations, settings.prices)
 
 
 def _readiness(drain: DrainState, engine: Any) -> Callable[[], str | None]:

@@ -10,9 +10,10 @@ from sqlalchemy.engine import make_url
 from loramux_adapters.finetuning.jobs import tables as job_tables
 from loramux_adapters.registry import tables as adapter_tables
 from loramux_server.errors import CannotStart
+from loramux_server.experiments import tables as experiment_tables
 from loramux_server.metering.ledger import tables as ledger_tables
 
-TABLES = [adapter_tables.metadata, ledger_tables.metadata, job_tables.metadata]
+TABLES = [adapter_tables.metadata, ledger_tables.metadata, job_tables.metadata, experiment_tables.metadata]
 """Tables that the packages declare; the migrations must create exactly these."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -206,6 +206,12 @@ _ADAPTER_STATUSES = {
     "job_state_invalid": 409,
     "job_invalid": 400,
     "job_queue_full": 429,
+    "experiment_invalid": 400,
+    "experiment_not_found": 404,
+    "experiment_running": 409,
+    "experiment_ended": 409,
+    "request_not_found": 404,
+    "feedback_closed": 409,
 }
 
 

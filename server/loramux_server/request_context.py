@@ -9,6 +9,7 @@ from typing import Protocol
 from loramux_adapters.models import VersionId
 from loramux_server.auth import ANONYMOUS, Principal
 from loramux_server.errors import LoramuxError
+from loramux_server.experiments.assignment import Assignment
 from loramux_server.metering.cost_allocation import CostShare
 from loramux_server.metering.usage_record import Operation, Outcome, Route, RunStats, UsageRecord, combine
 
@@ -84,6 +85,8 @@ class RequestContext:
     """Account in the usage ledger instead of the caller's API key, such as `experiment:NAME`; at most 64 characters."""
     end_user: str | None = None
     """End user, as given by the client."""
+    experiment: Assignment | None = None
+    """The experiment that the request is a part of, with the variant that it was assigned to."""
     cost_share: CostShare = field(default_factory=CostShare)
     """Its share of the engine's cost."""
     traceparent: str | None = None
@@ -147,6 +150,7 @@ class RequestContext:
                 stats=combine(stats),
                 cost_share=self.cost_share,
                 traceparent=self.traceparent,
+                experiment=self.experiment,
             )
         )
 

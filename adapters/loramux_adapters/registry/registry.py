@@ -228,6 +228,15 @@ class Registry:
             change.connection.execute(delete(adapters).where(adapters.c.name == version.name, ~others.exists()))
             change.write_audit("remove_version", {"version": str(version)}, None)
 
+    def write_audit(self, name: AdapterName, by: ChangedBy, action: str, before: object, after: object) -> None:
+        """Add a row to the audit log for a change that is stored elsewhere.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
+        with self._transaction(name, by) as change:
+            change.write_audit(action, before, after)
+
     def get(self, name: AdapterName) -> AdapterRecord:
         """Return one adapter.
 

@@ -8,6 +8,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.routing import APIRoute
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.anthropic.api_router import router as messages
 from vllm.entrypoints.openai.chat_completion.api_router import router as chat
@@ -19,12 +20,15 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from loramux_adapters.daemon_thread import run_in_daemon_thread
+from loramux_server.engine.experiment_chat import ChatEndpoint
 from loramux_server.engine.vllm_compat import init_app_state, init_exception_handler
 from loramux_server.engine.worker.kv_zeroing import install_scheduler
 from loramux_server.errors import CannotStart
+from loramux_server.request_context import current_request
 
+CHAT_PATH = "/v1/chat/completions"
 SERVED_PATHS = (
-    "/v1/chat/completions",
+    CHAT_PATH,
     "/v1/completions",
     "/v1/responses",
     "/v1/messages",
@@ -76,22 +80,45 @@ async def mount_openai(
     directory: Mapping[str, LoRARequest],
     arguments: Namespace,
     dependency: Callable[[Request], Awaitable[None]],
+    wrap_chat: Callable[[ChatEndpoint], ChatEndpoint] = lambda endpoint: endpoint,
 ) -> None:
     """Add vLLM's OpenAI handlers to `app`, with `engine` as their client and `directory` for model names.
 
-    `dependency` is a FastAPI dependency of all of them; it runs after the body was parsed.
+    `dependency` is a FastAPI dependency of all of them; it runs after the body was parsed. `wrap_chat` wraps the
+    endpoint of chat completions.
     """
     await init_app_state(engine, app.state, arguments, await engine.get_supported_tasks())
-    app.state.openai_serving_models.lora_requests = directory
-    served = _served_routes((chat, completions, responses, messages, tokenize))
+    models = app.state.openai_serving_models
+    models.lora_requests, models.model_name = directory, _with_requested_name(models.model_name)
+    served = _served_routes((chat, completions, responses, messages, tokenize), wrap_chat)
     app.include_router(served, dependencies=[Depends(dependency)])
     init_exception_handler(app)
 
 
-def _served_routes(routers: Iterable[APIRouter]) -> APIRouter:
+def _served_routes(routers: Iterable[APIRouter], wrap_chat: Callable[[ChatEndpoint], ChatEndpoint]) -> APIRouter:
     """Return one router with the routes in SERVED_PATHS."""
     served = APIRouter()
-    served.routes = [
-        route for router in routers for route in router.routes if getattr(route, "path", "") in SERVED_PATHS
-    ]
+    routes = [route for router in routers for route in router.routes if getattr(route, "path", "") in SERVED_PATHS]
+    for route in routes:
+        if isinstance(route, APIRoute) and route.path == CHAT_PATH:
+            served.add_api_route(
+                route.path,
+                wrap_chat(route.endpoint),
+                methods=list(route.methods),
+                dependencies=route.dependencies,
+                responses=route.responses,
+            )
+        else:
+            served.routes.append(route)
     return served
+
+
+def _with_requested_name(model_name: Callable[[LoRARequest | None], str]) -> Callable[[LoRARequest | None], str]:
+    """Return the function that names the model in responses: in experiments, it is the name that was requested."""
+
+    def name(lora_request: LoRARequest | None = None) -> str:
+        context = current_request.get(None)
+        experiment = context.experiment if context is not None else None
+        return model_name(lora_request) if experiment is None else experiment.model
+
+    return name

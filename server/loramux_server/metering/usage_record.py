@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from loramux_server.metering.cost_allocation import CostShare
+
+if TYPE_CHECKING:
+    from loramux_server.experiments.assignment import Assignment
 
 
 class Operation(StrEnum):
@@ -131,6 +135,8 @@ class UsageRecord:
     """Its share of the engine's cost; complete after the next allocation."""
     traceparent: str | None = None
     """The client's W3C `traceparent` header, unvalidated."""
+    experiment: "Assignment | None" = None
+    """The experiment that the request was a part of."""
 
     @property
     def ended_at(self) -> float:
@@ -140,8 +146,11 @@ class UsageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The cost of a request in nano-dollars, by the price list and by GPU time, and the version of the price list."""
+    """The cost of a request in nano-dollars, by the price list and by GPU time, and the version of the price list.
 
-    price_list: int
-    gpu_hour: int
+    A cost is None if there was no price for it: unknown, not zero.
+    """
+
+    price_list: int | None
+    gpu_hour: int | None
     price_version: str

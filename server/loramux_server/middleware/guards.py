@@ -20,6 +20,9 @@ DASHBOARD_PATH = "/dashboard"
 ADAPTERS_PATH, FILES_PATH = "/admin/adapters", "/v1/files"
 """Paths of file uploads, with larger bodies."""
 
+FEEDBACK_PATH, EXPERIMENTS_PATH = "/v1/feedback", "/admin/experiments"
+SMALL_BODIES = {FEEDBACK_PATH: 4096, EXPERIMENTS_PATH: 1 << 20}
+
 MAX_FORM_BYTES = 1 << 20
 """Bytes of a form in addition to its files."""
 
@@ -87,9 +90,13 @@ class BodyLimits:
 
     body: int
     uploads: Mapping[str, int] = field(default_factory=dict)
+    small: Mapping[str, int] = field(default_factory=lambda: SMALL_BODIES)
+    """Lower limits by path."""
 
     def of(self, scope: Scope) -> int:
         """Return the limit for this request."""
+        if scope["path"] in self.small:
+            return min(self.body, self.small[scope["path"]])
         upload = self.uploads.get(scope["path"]) if scope["method"] == "POST" else None
         return self.body if upload is None else max(self.body, upload + MAX_FORM_BYTES)
 

@@ -1,4 +1,4 @@
-"""The ledger's tables: usage records, hourly rollups, engine time per minute, training costs and price lists."""
+"""The ledger's tables: usage records, hourly rollups, engine time, training costs, price lists and calibrations."""
 
 import sqlalchemy as sa
 
@@ -18,12 +18,20 @@ _GROUP = (
 
 _SUMS = ("input_tokens", "cached_tokens", "output_tokens", "price_list_cost", "gpu_hour_cost")
 
+_COST_MODES = ("price_list", "gpu_hour")
+
+
+def _unpriced() -> list[sa.Column[int]]:
+    """Counts of requests or jobs whose cost is unknown, because no price was set; their cost is stored as 0."""
+    return [sa.Column(f"{mode}_unpriced", sa.BigInteger, nullable=False, server_default="0") for mode in _COST_MODES]
+
+
 usage_records = sa.Table(
     "usage_records",
     metadata,
     sa.Column("id", _Id, primary_key=True),
     sa.Column("ended_at", sa.Double, nullable=False, index=True),
-    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False, index=True),
     *(sa.Column(name, sa.String(length), nullable=False) for name, length in _GROUP),
     sa.Column("status", sa.SmallInteger, nullable=False),
     sa.Column("error", sa.String(64)),
@@ -39,6 +47,7 @@ usage_records = sa.Table(
     sa.Column("preemptions", sa.Integer, nullable=False),
     sa.Column("corrupted", sa.Boolean, nullable=False),
     sa.Column("price_version", sa.String(12), nullable=False),
+    *_unpriced(),
 )
 """Times in seconds, costs in nano-dollars."""
 
@@ -52,6 +61,7 @@ usage_hours = sa.Table(
     *(sa.Column(name, sa.BigInteger, nullable=False) for name in _SUMS),
     sa.Column("cold", sa.BigInteger, nullable=False),
     sa.Column("distributions", sa.LargeBinary, nullable=False),
+    *_unpriced(),
 )
 """Rollups per hour since 1970. Each process (`writer`) has its own rows, so no two update the same one."""
 
@@ -78,6 +88,7 @@ training_costs = sa.Table(
     sa.Column("price_list_cost", sa.BigInteger, nullable=False),
     sa.Column("gpu_hour_cost", sa.BigInteger, nullable=False),
     sa.Column("price_version", sa.String(12), nullable=False),
+    *_unpriced(),
 )
 """The cost of each fine-tuning job so far; `at` is the Unix time of its last update."""
 
@@ -88,4 +99,28 @@ price_lists = sa.Table(
     sa.Column("since", sa.Double, nullable=False),
     sa.Column("prices", sa.JSON, nullable=False),
 )
-"""The price list of each version."""
+"""The price list of each version, with the prices that are set; `since` is the Unix time of its first use."""
+
+price_changes = sa.Table(
+    "price_changes",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("version", sa.String(12), nullable=False),
+    sa.Column("origin", sa.String(8), nullable=False),
+    sa.Column("actor", sa.String(64)),
+)
+"""The history of prices: the newest row is in force. `origin`: settings, set or reset; `actor`: an API key's id."""
+
+calibrations = sa.Table(
+    "calibrations",
+    metadata,
+    sa.Column("base", sa.String(255), primary_key=True),
+    sa.Column("machine", sa.String(255), primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("prefill_seconds", sa.Double, nullable=False),
+    sa.Column("decode_seconds", sa.Double, nullable=False),
+    sa.Column("lowest", sa.Double, nullable=False),
+    sa.Column("highest", sa.Double, nullable=False),
+)
+"""Measured engine time per input token and per output token, and the range of their ratio, of a base on a machine."""

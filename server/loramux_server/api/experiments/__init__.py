@@ -1,0 +1,1 @@
+"""`/admin/experiments` and `/v1/feedback`."""

@@ -1,0 +1,1 @@
+"""Experiments on live traffic: two variants of an adapter's answers, assigned at random, with a sequential verdict."""
