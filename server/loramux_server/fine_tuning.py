@@ -23,6 +23,7 @@ from loramux_server.api.fine_tuning.schemas import JobSerializer
 from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.machine import installed_backend, this_machine
 from loramux_server.metering.job_metrics import JobMetrics
+from loramux_server.metering.pricing import PriceSource
 from loramux_server.settings import Settings
 
 
@@ -34,12 +35,13 @@ def build_fine_tuning(
     tokens: EngineChatTokens,
     complete: CompleteChat,
     metrics: JobMetrics,
+    prices: PriceSource,
 ) -> Supervisor:
     """Add the routes for files and jobs to `app`, and return the supervisor that runs the jobs."""
     files, registry = TrainingFiles(storage.database, settings.data_dir / "files"), JobRegistry(storage.database)
     files.sweep()
     context, items = tokens.max_context_tokens, settings.training.evaluation_items
-    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens.rendering)
+    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens.rendering, prices)
     publisher = ResultPublisher(
         registry, adapter_service, files, Evaluator(complete, tokens, context, items) if items else None
     )
@@ -64,7 +66,12 @@ def _planner(
     registry: JobRegistry,
     max_rank: int,
     rendering: ChatRendering,
+    prices: PriceSource,
 ) -> JobPlanner:
+
+    def training_cost(tokens: int, seconds: float) -> dict[str, float | None]:
+        return prices.current.training_cost(tokens, seconds)
+
     training = settings.training
     device = installed_backend() if training.device == "auto" else training.device
     return JobPlanner(
@@ -75,7 +82,7 @@ def _planner(
         folder=settings.data_dir / "fine-tuning",
         max_rank=max_rank,
         rendering=rendering,
-        cost=settings.prices.training_cost,
+        cost=training_cost,
         device=training.device,
         trains_on_gpu=device.startswith("cuda"),
         threads=training.threads,

@@ -52,6 +52,12 @@ class Machine:
     gpus: tuple[Gpu, ...]
 
     @property
+    def description(self) -> str:
+        """Its processor, cores and GPUs in one line, equal on machines that are equally fast."""
+        gpus = sorted(gpu.name for gpu in self.gpus)
+        return ", ".join([f"{self.cpu_model} ({self.processor})", f"{self.cores} cores", *gpus])
+
+    @property
     def backend(self) -> str:
         """`cuda` where a GPU has a driver that is new enough, else `cpu`."""
         return "cuda" if any(gpu.driver >= CUDA_DRIVER for gpu in self.gpus) else "cpu"

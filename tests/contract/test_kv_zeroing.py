@@ -6,6 +6,7 @@ from vllm.v1.kv_cache_interface import KVCacheConfig
 
 from loramux_server.engine.worker import kv_zeroing
 from loramux_server.engine.worker.kv_zeroing import install_scheduler
+from loramux_server.engine.worker.work_reports import ReportingScheduler
 
 
 def test_the_cache_of_every_model_needs_zeroing() -> None:
@@ -13,9 +14,11 @@ def test_the_cache_of_every_model_needs_zeroing() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_vllm_imports_its_own_scheduler_from_the_module_that_enables_zeroing(is_async: bool) -> None:
+def test_vllm_imports_its_scheduler_from_the_module_that_enables_zeroing_and_reports_work(is_async: bool) -> None:
     config = SchedulerConfig.default_factory(async_scheduling=is_async)
     own = config.get_scheduler_cls()
     install_scheduler(config)
     assert config.scheduler_cls.startswith(kv_zeroing.__name__)
-    assert config.get_scheduler_cls() is own
+    installed = config.get_scheduler_cls()
+    assert issubclass(installed, own)
+    assert installed.update_from_output is ReportingScheduler.update_from_output

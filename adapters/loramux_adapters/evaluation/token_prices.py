@@ -39,9 +39,9 @@ class AdapterPrices(_Frozen):
 
 
 class PriceList(_Frozen):
-    """The price list of a server in US dollars; every price defaults to 0.
+    """The price list of a server in US dollars; a price that is not set counts as 0, but what it makes is unpriced.
 
-    `gpu_hour` is the price of one of `gpus`. Requests share the cost of busy engine time by weighted tokens:
+    A price of 0 that is set is a price. `gpu_hour` is the price of one of `gpus`. Requests share the cost of busy engine time by weighted tokens:
     `prefill_weight` per uncached input token, `decode_weight` per output token (`loramux calibrate` measures both).
     """
 
@@ -56,6 +56,22 @@ class PriceList(_Frozen):
     storage_gb_month: Dollars = Decimal(0)
     training_tokens: Dollars = Decimal(0)
     """Per million tokens that a fine-tuning job reads: prompts and answers of all epochs."""
+
+    @property
+    def has_token_prices(self) -> bool:
+        """Whether tokens have a price, on the base or on an adapter."""
+        own = (self.adapter, *self.adapters.values())
+        return self.is_priced(None) or any(prices.tokens is not None for prices in own)
+
+    @property
+    def has_gpu_hour_price(self) -> bool:
+        """Whether the engine's time has a price."""
+        return "gpu_hour" in self.model_fields_set
+
+    def is_priced(self, adapter: str | None) -> bool:
+        """Return whether tokens have a price on an adapter or (None) on the base."""
+        own = None if adapter is None else self.adapter_prices(adapter).tokens
+        return own is not None or bool(self.base.model_fields_set)
 
     def adapter_prices(self, adapter: str) -> AdapterPrices:
         """Return the prices of an adapter, by its name without a version."""

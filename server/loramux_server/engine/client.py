@@ -13,10 +13,10 @@ from loramux_adapters.errors import AdapterError, VersionNotFound, VersionQuaran
 from loramux_adapters.models import VersionId
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.residency.ports import Lease
+from loramux_server.engine.step_observer import RunProgress, StepObserver
 from loramux_server.engine.vllm_compat import GracefulHTTPError
 from loramux_server.errors import from_adapter_error
 from loramux_server.metering.charging import ChargingMeter
-from loramux_server.metering.cost_allocation import ProcessedTokens
 from loramux_server.metering.usage_record import Route, RunStats
 from loramux_server.request_context import current_request
 
@@ -38,7 +38,7 @@ class LeasingEngineClient:
         self._engine = engine
         self._pool = pool
         self._quarantine = quarantine
-        self._meter = meter
+        self._observer = StepObserver(engine.output_processor, meter)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -73,12 +73,15 @@ class LeasingEngineClient:
         request = current_request.get()
         run = request.begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         accumulator, lease = RunAccumulator(prompt, sampling_params), None
+        is_user = request.operation is not None
         try:
             with _as_http_errors():
-                lease = await self._pool.lease(version) if version else None
-            outputs = self._engine.generate(prompt, sampling_params, request_id, lora_request=lora_request, **options)
-            async with aclosing(outputs):
-                with self._meter.track_engine_time(request.cost_share, accumulator.processed_tokens):
+                lease = await self._pool.lease(version, count_use=is_user) if version else None
+            with self._observer.observing(request_id, request.cost_share, accumulator.progress) as engine_id:
+                outputs = self._engine.generate(
+                    prompt, sampling_params, engine_id, lora_request=lora_request, **options
+                )
+                async with aclosing(outputs):
                     async for output in outputs:
                         accumulator.add(output)
                         if accumulator.is_corrupted:
@@ -115,14 +118,18 @@ def _as_http_errors() -> Iterator[None]:
 
 
 class RunAccumulator:
-    """Accumulates the statistics of one run from its outputs; costs one addition per token."""
+    """Accumulates the statistics of one run from its outputs; costs one addition per token.
+
+    `progress` has what the engine did for the run, also where no output shows it: a plain request that is cancelled.
+    """
 
     def __init__(self, prompt: Any, params: SamplingParams) -> None:
-        self._input_tokens = len(prompt.get("prompt_token_ids", ())) if isinstance(prompt, dict) else 0
+        self._prompt_tokens = len(prompt.get("prompt_token_ids", ())) if isinstance(prompt, dict) else 0
         self._is_delta = params.output_kind is RequestOutputKind.DELTA
         self._sequences = params.n
         self._token_counts: dict[int, int] = {}
         self._last: RequestOutput | None = None
+        self.progress = RunProgress(params.n)
 
     def add(self, output: RequestOutput) -> None:
         """Count the tokens of `output`: new ones if the output kind is DELTA, else all so far."""
@@ -131,13 +138,21 @@ class RunAccumulator:
             before = self._token_counts.get(completion.index, 0) if self._is_delta else 0
             self._token_counts[completion.index] = before + len(completion.token_ids)
 
-    def processed_tokens(self) -> ProcessedTokens:
-        """Return the processed tokens so far; those of the prompt are known with the first output."""
-        if self._last is None:
-            return ProcessedTokens()
-        return ProcessedTokens(
-            self._input_tokens - (self._last.num_cached_tokens or 0), sum(self._token_counts.values())
-        )
+    @property
+    def _input_tokens(self) -> int:
+        """The prompt's tokens, once: 0 before the engine has begun to compute them."""
+        return self._prompt_tokens if self._last or self.progress.has_started else 0
+
+    @property
+    def _output_tokens(self) -> int:
+        """The tokens of the answer, or of an aborted run all that the engine generated."""
+        shown = sum(self._token_counts.values())
+        return shown if self._last and self._last.finished else max(shown, self.progress.output_tokens)
+
+    @property
+    def _cached_tokens(self) -> int:
+        cached = self.progress.cached_tokens
+        return ((self._last and self._last.num_cached_tokens) or 0) if cached is None else cached
 
     @property
     def is_corrupted(self) -> bool:
@@ -148,7 +163,8 @@ class RunAccumulator:
         """Return the statistics so far, also of an aborted run; moments are seconds since the call of generate."""
         counts: dict[str, Any] = {
             "input_tokens": self._input_tokens,
-            "output_tokens": sum(self._token_counts.values()),
+            "cached_tokens": self._cached_tokens,
+            "output_tokens": self._output_tokens,
             "sequences": self._sequences,
             "lease_wait": lease.waited if lease else 0.0,
             "cold": bool(lease and lease.cold),
@@ -159,7 +175,6 @@ class RunAccumulator:
         first_token = counts["lease_wait"] + metrics.first_token_latency
         return RunStats(
             **counts,
-            cached_tokens=self._last.num_cached_tokens or 0,
             queue=max(0.0, metrics.scheduled_ts - metrics.queued_ts),
             first_token=first_token,
             last_token=first_token + metrics.last_token_ts - metrics.first_token_ts,

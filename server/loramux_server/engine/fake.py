@@ -9,7 +9,8 @@ import asyncio
 import math
 import time
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -19,6 +20,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.renderers import renderer_from_config
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine import EngineCoreOutput, FinishReason
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.metrics.stats import RequestStateStats
@@ -42,6 +44,8 @@ class FakeEngine:
         self.without_effect: set[str] = set()
         self.corrupt: set[str] = set()
         self.running = 0
+        self.request_states: dict[str, SimpleNamespace] = {}
+        self._requests = 0
         self.throttled_loads = 0
         self.errored = False
 
@@ -166,6 +170,7 @@ class FakeEngine:
         stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic(), scheduled_ts=time.monotonic())
         generated: list[list[int]] = [[] for _ in range(sampling_params.n)]
         self.running += 1
+        states = self._add_states(request_id, prompt, sampling_params)
         try:
             answer = self._answer_tokens(lora_request)
             while not all(len(tokens) == sampling_params.max_tokens for tokens in generated):
@@ -178,10 +183,33 @@ class FakeEngine:
                 _update_stats(stats, len(generated[0]))
                 stats.is_corrupted = name in self.corrupt
                 finished = len(generated[0]) == sampling_params.max_tokens
+                ended = FinishReason.LENGTH if finished else None
+                self.process_outputs([EngineCoreOutput(each, [token], finish_reason=ended) for each in states])
                 if finished or sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
                     yield self._output(request_id, prompt, generated, sampling_params, stats, lora_request)
         finally:
             self.running -= 1
+            for each in states:
+                self.request_states.pop(each, None)
+
+    def process_outputs(self, outputs: Sequence[EngineCoreOutput]) -> None:
+        """Do what vLLM's output processor does with the states of requests, for each step."""
+        for output in outputs:
+            state = self.request_states.get(output.request_id)
+            if state is not None:
+                state.is_prefilling = False
+            if output.finished:
+                self.request_states.pop(output.request_id, None)
+
+    def _add_states(self, request_id: str, prompt: Any, params: SamplingParams) -> list[str]:
+        """Add the state of each sequence, under ids that differ from the client's as vLLM's do; returns these ids."""
+        self._requests += 1
+        ids = [f"{index}_{request_id}-{self._requests}" for index in range(params.n)]
+        for each in ids:
+            self.request_states[each] = SimpleNamespace(
+                external_req_id=request_id, prompt_len=len(prompt["prompt_token_ids"]), is_prefilling=True
+            )
+        return ids
 
     def _check_loaded(self, lora_request: LoRARequest | None) -> None:
         if lora_request is not None and lora_request.lora_int_id not in self.loaded:

@@ -3,21 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from loramux_adapters.background_tasks import running_task
-from loramux_server.metering.cost_allocation import CostShare, EngineCostAllocator, EngineTime, ProcessedTokens
-from loramux_server.metering.pricing import Prices
+from loramux_server.metering.cost_allocation import ActiveRun, CostShare, EngineCostAllocator, EngineTime
+from loramux_server.metering.pricing import PriceSource
 from loramux_server.metering.usage_record import Charge, Route, UsageRecord
 
 logger = logging.getLogger("loramux.metering")
 
 CHARGE_INTERVAL_SECONDS = 0.1
 """Time between two allocations of the engine's cost: many steps of a small model, well before the ledger flushes."""
-_WEIGHT_UNITS = 1000
-"""Weights are fractions, and the allocator computes with integers."""
 
 
 class ChargeSink(Protocol):
@@ -31,26 +29,31 @@ class ChargeSink(Protocol):
 
 
 class ChargingMeter:
-    """A Meter that charges each request once, within CHARGE_INTERVAL_SECONDS of its end."""
+    """A Meter that charges each request once, within CHARGE_INTERVAL_SECONDS of its end, at the prices of that moment.
+
+    Engine time is charged at the price of the moment in which it passes.
+    """
 
     def __init__(
-        self, prices: Prices, sinks: Sequence[ChargeSink], clock: Callable[[], int] = time.monotonic_ns
+        self, prices: PriceSource, sinks: Sequence[ChargeSink], clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        self._prices, self._price_version, self._sinks, self._clock = prices, prices.version, sinks, clock
-        prefill, decode = (round(weight * _WEIGHT_UNITS) for weight in (prices.prefill_weight, prices.decode_weight))
-        self._allocator = EngineCostAllocator(prices.nanodollars_per_hour, prefill, decode, clock())
+        self._source, self._sinks, self._clock = prices, sinks, clock
+        self._prices, self._weights = prices.current, prices.weights
+        self._price_version = self._prices.version
+        self._allocator = EngineCostAllocator(self._prices.nanodollars_per_hour, self._weights, clock())
         self._ended: list[UsageRecord] = []
 
-    @contextmanager
-    def track_engine_time(
-        self, cost_share: CostShare, processed_tokens: Callable[[], ProcessedTokens]
-    ) -> Iterator[None]:
-        """Allocate engine time to `cost_share` while the context is active, by `processed_tokens` (so far)."""
-        run = self._allocator.start_run(cost_share, processed_tokens, self._clock())
-        try:
-            yield
-        finally:
-            self._allocator.end_run(run, self._clock())
+    def start_run(self, cost_share: CostShare) -> ActiveRun:
+        """Start to allocate engine time to `cost_share`, by the work that is added to the result."""
+        return self._allocator.start_run(cost_share, self._clock())
+
+    def count_step(self) -> None:
+        """Note that the work of a step of the engine was added to its runs."""
+        self._allocator.step(self._clock())
+
+    def end_run(self, run: ActiveRun) -> None:
+        """Stop to allocate engine time to a run; calling it again has no effect."""
+        self._allocator.end_run(run, self._clock())
 
     def begin(self, route: Route) -> None:
         """Do nothing: a request costs nothing before it ends."""
@@ -61,12 +64,21 @@ class ChargingMeter:
 
     def charge_ended(self) -> None:
         """Allocate the engine's cost, then charge the requests that have ended."""
-        engine_time = self._allocator.allocate(self._clock())
+        now = self._clock()
+        engine_time = self._allocator.allocate(now)
+        self._apply_price_changes(now)
         for sink in self._sinks:
             sink.record_engine_time(engine_time)
         ended, self._ended = self._ended, []
         for record in ended:
             self._charge_one(record)
+
+    def _apply_price_changes(self, now: int) -> None:
+        prices, weights = self._source.current, self._source.weights
+        if prices is self._prices and weights == self._weights:
+            return
+        self._prices, self._weights, self._price_version = prices, weights, prices.version
+        self._allocator.change_prices(prices.nanodollars_per_hour, weights, now)
 
     def _charge_one(self, record: UsageRecord) -> None:
         try:
@@ -93,4 +105,5 @@ class ChargingMeter:
     def _charge_of(self, record: UsageRecord) -> Charge:
         stats, adapter = record.stats, record.route.adapter if record.route else None
         token_cost = self._prices.token_cost(adapter, stats.input_tokens, stats.cached_tokens, stats.output_tokens)
-        return Charge(token_cost, record.cost_share.nanodollars, self._price_version)
+        is_unpriced = record.cost_share.unpriced or not self._prices.has_gpu_hour_price
+        return Charge(token_cost, None if is_unpriced else record.cost_share.nanodollars, self._price_version)

@@ -1,21 +1,24 @@
 """Allocates the cost of the engine's time to the requests that used it; pure, time is an argument."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 NANODOLLARS = 10**9
+WEIGHT_UNITS = 1000
+"""Weights are fractions, and the allocator computes with integers: multiples of a thousandth."""
 _NANOSECONDS_PER_HOUR = 3600 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessedTokens:
-    """The tokens that the engine has processed for a run so far."""
+class Weights:
+    """The work of a prompt token that the engine computes, and of a decoding step of a sequence; their ratio counts.
 
-    prefill: int = 0
-    """Prompt tokens that were not in the prefix cache."""
-    decode: int = 0
-    """Generated tokens."""
+    A draft token of speculative decoding weighs as much as a prompt token: both are computed next to others in a step.
+    """
+
+    prefill: int
+    decode: int
 
 
 @dataclass(eq=False, slots=True)
@@ -23,16 +26,19 @@ class CostShare:
     """A request's share of the engine's cost; each allocation adds to it."""
 
     nanodollars: int = 0
+    unpriced: bool = False
+    """Whether it used engine time that had no price."""
 
 
 @dataclass(eq=False, slots=True)
 class ActiveRun:
-    """A run in the engine, the share that it adds to, and a function that returns its processed tokens so far."""
+    """A run in the engine, the share that it adds to, and its work since the last allocation."""
 
     cost_share: CostShare
-    processed_tokens: Callable[[], ProcessedTokens]
-    allocated_work: int = 0
-    """Weighted tokens that earlier allocations covered."""
+    prefill: int = 0
+    """Prompt and draft tokens that the engine computed."""
+    decode: int = 0
+    """Decoding steps, summed over the run's sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,91 +61,111 @@ class EngineTime:
 
 @dataclass
 class EngineCostAllocator:
-    """Splits the cost of busy engine time among the runs, by the weighted tokens since the last allocation.
+    """Splits the cost of busy engine time among the runs, by their weighted work since the last allocation.
 
-    Times are nanoseconds of a monotonic clock. The engine is busy while at least one run is active. All amounts are
-    whole nano-dollars and none is lost: the shares of the requests, `unallocated` and the idle cost add up to the cost
-    of the time, with a total error of at most two nano-dollars. Starting and ending a run take O(1); an allocation
-    takes O(runs that were active since the last one).
-
-    Prefill tokens are known with the first output token, so the time of a long prefill is allocated then.
+    Times are nanoseconds of a monotonic clock. The engine is busy while at least one run is active. An allocation
+    covers the time up to the engine's last step, because the time since then belongs to work that is not reported yet.
+    All amounts are whole nano-dollars and none is lost: the shares of the requests, `unallocated` and the idle cost add
+    up to the cost of the time, with a total error of at most two nano-dollars. Starting and ending a run take O(1); an
+    allocation takes O(runs that were active since the last one).
     """
 
-    nanodollars_per_hour: int
-    prefill_weight: int
-    decode_weight: int
+    nanodollars_per_hour: int | None
+    """None while the engine's time has no price."""
+    weights: Weights
     started_at: int
     _active: set[ActiveRun] = field(init=False, default_factory=set)
     _ended: list[ActiveRun] = field(init=False, default_factory=list)
     _advanced_to: int = field(init=False)
-    _busy_ns: int = field(init=False, default=0)
-    _idle_ns: int = field(init=False, default=0)
     _allocated_to: int = field(init=False)
+    _busy_ns: int = field(init=False, default=0)
     _allocated_busy_ns: int = field(init=False, default=0)
-    _allocated_busy_cost: int = field(init=False, default=0)
-    _allocated_idle_cost: int = field(init=False, default=0)
+    # Costs of all time so far, in nano-dollars * _NANOSECONDS_PER_HOUR: integers, whatever the price.
+    _busy_cost: int = field(init=False, default=0)
+    _busy_cost_at_step: int = field(init=False, default=0)
+    _idle_cost: int = field(init=False, default=0)
+    _allocated_busy: int = field(init=False, default=0)
+    _allocated_idle: int = field(init=False, default=0)
+    _has_unpriced_time: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._advanced_to = self._allocated_to = self.started_at
 
-    def start_run(self, cost_share: CostShare, processed_tokens: Callable[[], ProcessedTokens], now: int) -> ActiveRun:
-        """Add a run that starts to use the engine at `now`."""
+    def start_run(self, cost_share: CostShare, now: int) -> ActiveRun:
+        """Add a run that starts to use the engine at `now`; its work is added to the result."""
         self._advance(now)
-        run = ActiveRun(cost_share, processed_tokens)
+        run = ActiveRun(cost_share)
         self._active.add(run)
         return run
 
-    def end_run(self, run: ActiveRun, now: int) -> None:
-        """End a run at `now`; its share is complete after the next allocation."""
+    def step(self, now: int) -> None:
+        """Note that the engine reported the work of a step at `now`."""
         self._advance(now)
-        self._active.remove(run)
-        self._ended.append(run)
+        self._busy_cost_at_step = self._busy_cost
+
+    def end_run(self, run: ActiveRun, now: int) -> None:
+        """End a run at `now`, unless it has ended; its share is complete after the next allocation."""
+        self._advance(now)
+        if run in self._active:
+            self._active.remove(run)
+            self._ended.append(run)
 
     def allocate(self, now: int) -> EngineTime:
         """Allocate the cost of busy time since the last allocation; returns the period since then."""
         self._advance(now)
-        idle = self._cost(self._idle_ns) - self._allocated_idle_cost
-        self._allocated_idle_cost += idle
+        idle = self._idle_cost // _NANOSECONDS_PER_HOUR - self._allocated_idle
+        self._allocated_idle += idle
         seconds, self._allocated_to = (now - self._allocated_to) / 1e9, now
         busy_seconds, self._allocated_busy_ns = (self._busy_ns - self._allocated_busy_ns) / 1e9, self._busy_ns
         return EngineTime(seconds, busy_seconds, self._allocate_busy_time(), idle)
 
+    def change_prices(self, nanodollars_per_hour: int | None, weights: Weights, now: int) -> None:
+        """Use this price for the time from `now` on, and these weights for allocations from now on."""
+        self._advance(now)
+        self.nanodollars_per_hour, self.weights = nanodollars_per_hour, weights
+
     @property
     def unallocated(self) -> int:
-        """Nano-dollars of busy time without processed tokens yet."""
-        return self._cost(self._busy_ns) - self._allocated_busy_cost
+        """Nano-dollars of busy time whose work is not reported yet."""
+        return self._busy_cost // _NANOSECONDS_PER_HOUR - self._allocated_busy
 
     def _advance(self, now: int) -> None:
+        nanoseconds, self._advanced_to = now - self._advanced_to, now
+        cost = nanoseconds * (self.nanodollars_per_hour or 0)
         if self._active:
-            self._busy_ns += now - self._advanced_to
+            self._busy_ns += nanoseconds
+            self._busy_cost += cost
+            self._has_unpriced_time |= self.nanodollars_per_hour is None and nanoseconds > 0
         else:
-            self._idle_ns += now - self._advanced_to
-        self._advanced_to = now
+            self._idle_cost += cost
 
     def _allocate_busy_time(self) -> int:
-        """Allocate `unallocated` to the runs with new tokens; returns the allocated nano-dollars."""
+        """Allocate busy time to the runs with new work; returns the allocated nano-dollars."""
         runs = [*self._active, *self._ended]
         self._ended.clear()
-        new_work = [self._weighted(run.processed_tokens()) - run.allocated_work for run in runs]
+        new_work = [self._take_work(run) for run in runs]
         if not any(new_work):
             if self._active or not runs:
-                return 0  # allocated when an active run reports tokens or ends
-            new_work = [1] * len(runs)  # all ended without a token: equal shares
-        amount = self.unallocated
+                return 0  # allocated when an active run works or ends
+            new_work = [1] * len(runs)  # all ended without any work: equal shares
+        if not self._active:
+            self._busy_cost_at_step = self._busy_cost
+        amount = self._busy_cost_at_step // _NANOSECONDS_PER_HOUR - self._allocated_busy
         for run, part, work in zip(runs, split_proportionally(amount, new_work), new_work, strict=True):
             run.cost_share.nanodollars += part
-            run.allocated_work += work
-        self._allocated_busy_cost += amount
+            run.cost_share.unpriced |= self._has_unpriced_time and work > 0
+        self._has_unpriced_time = self.nanodollars_per_hour is None and bool(self._active)  # since the last step
+        self._allocated_busy += amount
         return amount
 
-    def _weighted(self, tokens: ProcessedTokens) -> int:
-        return tokens.prefill * self.prefill_weight + tokens.decode * self.decode_weight
-
-    def _cost(self, nanoseconds: int) -> int:
-        return nanoseconds * self.nanodollars_per_hour // _NANOSECONDS_PER_HOUR
+    def _take_work(self, run: ActiveRun) -> int:
+        work = run.prefill * self.weights.prefill + run.decode * self.weights.decode
+        run.prefill = run.decode = 0
+        return work
 
 
 def split_proportionally(amount: int, weights: Sequence[int]) -> list[int]:
     """Split `amount` into integers in proportion to `weights` (not all zero); they add up to it exactly."""
-    ends = [amount * end // sum(weights) for end in accumulate(weights)]
+    total = sum(weights)
+    ends = [amount * end // total for end in accumulate(weights)]
     return [end - start for start, end in pairwise([0, *ends])]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from loramux_server.metering.cost_allocation import NANODOLLARS
 from loramux_server.metering.ledger.training_costs import TrainingCosts, TrainingTotals
-from loramux_server.metering.pricing import Prices
+from loramux_server.metering.pricing import Prices, PriceSource
 
 _BYTES_PER_GB = 10**9
 
@@ -45,9 +45,9 @@ class FixedCosts:
 class FixedCostSource:
     """Reads the fixed costs of adapters from the price list, the store and the ledger."""
 
-    def __init__(self, prices: Prices, storage: StorageSizes, training_costs: TrainingCosts) -> None:
+    def __init__(self, prices: PriceSource, storage: StorageSizes, training_costs: TrainingCosts) -> None:
         self._prices, self._storage, self._training_costs = prices, storage, training_costs
 
     def read(self) -> FixedCosts:
         """Return the fixed costs as of now; reads the database."""
-        return FixedCosts(self._prices, self._storage, self._training_costs.by_adapter())
+        return FixedCosts(self._prices.current, self._storage, self._training_costs.by_adapter())

@@ -104,6 +104,9 @@ class PrometheusMetrics:
         self._queue = histogram("queue_seconds", "Time in the engine's queue.", _DURATIONS, *route)
         self._tokens = counter("tokens_total", "Tokens; input includes the cached ones.", *route, "type")
         self._cost = counter("cost_usd_total", "Cost of requests, by the price list or by GPU time.", *route, "mode")
+        self._unpriced = counter(
+            "unpriced_requests_total", "Requests whose cost is unknown, because no price was set.", *route, "mode"
+        )
         self._idle_cost = counter("idle_cost_usd_total", "Cost of the time in which the engine was idle.")
         self._records_waiting = gauge("usage_records_waiting", "Usage records not yet written to the database.")
         self._records_dropped = counter("usage_records_dropped_total", "Usage records that were not stored.")
@@ -164,8 +167,11 @@ class PrometheusMetrics:
         if record.route is None:
             return
         route = (record.route.kind, self._labels.label(record.route.adapter))
-        self._cost.labels(*route, "price_list").inc(charge.price_list / NANODOLLARS)
-        self._cost.labels(*route, "gpu_hour").inc(charge.gpu_hour / NANODOLLARS)
+        for mode, cost in (("price_list", charge.price_list), ("gpu_hour", charge.gpu_hour)):
+            if cost is None:
+                self._unpriced.labels(*route, mode).inc()
+            else:
+                self._cost.labels(*route, mode).inc(cost / NANODOLLARS)
 
     def record_engine_time(self, engine_time: EngineTime) -> None:
         """Add the cost of idle time."""

@@ -76,11 +76,15 @@ def _attributes(record: UsageRecord, charge: Charge) -> dict[str, AttributeValue
         "loramux.queue_seconds": stats.queue,
         "loramux.time_to_first_token_seconds": stats.first_token,
         "loramux.time_per_output_token_seconds": stats.time_per_output_token,
-        "loramux.cost.price_list_usd": charge.price_list / NANODOLLARS,
-        "loramux.cost.gpu_hour_usd": charge.gpu_hour / NANODOLLARS,
+        "loramux.cost.price_list_usd": _usd(charge.price_list),
+        "loramux.cost.gpu_hour_usd": _usd(charge.gpu_hour),
         "loramux.price_version": charge.price_version,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _usd(nanodollars: int | None) -> float | None:
+    return None if nanodollars is None else nanodollars / NANODOLLARS
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training_costs import TrainingCosts
-from loramux_server.metering.pricing import Prices
+from loramux_server.metering.pricing import FixedPrices, Prices
 from loramux_server.metering.prometheus import PrometheusMetrics
 
 GUIDE = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -23,7 +23,7 @@ def test_the_guide_lists_every_metric_with_its_type_and_labels() -> None:
     registry = CollectorRegistry()
     all_metrics = (
         PrometheusMetrics(registry),
-        JobMetrics(TrainingCosts(sa.create_engine("sqlite://"), Prices()), registry),
+        JobMetrics(TrainingCosts(sa.create_engine("sqlite://"), FixedPrices(Prices())), registry),
     )
     collectors = [value for metrics in all_metrics for value in vars(metrics).values() if hasattr(value, "describe")]
     [*families] = (family for collector in collectors for family in collector.describe())

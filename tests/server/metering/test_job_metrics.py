@@ -7,14 +7,14 @@ from loramux_adapters.finetuning.jobs.models import JobProgress
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training_costs import TrainingCosts
-from loramux_server.metering.pricing import Prices
+from loramux_server.metering.pricing import FixedPrices, Prices
 from tests.helpers.fine_tuning_jobs import NAME, job_record
 from tests.helpers.usage_records import database
 
 
 @pytest.fixture
 def costs(tmp_path: Path) -> TrainingCosts:
-    return TrainingCosts(database(tmp_path), Prices())
+    return TrainingCosts(database(tmp_path), FixedPrices(Prices()))
 
 
 @pytest.fixture

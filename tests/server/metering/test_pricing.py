@@ -38,10 +38,40 @@ def test_fractions_of_a_nanodollar_are_rounded_once_per_request() -> None:
     assert prices.token_cost(None, 3, 0, 0) == 112
 
 
-def test_everything_is_free_by_default() -> None:
-    assert Prices().token_cost("any", 10**9, 0, 10**9) == 0
-    assert Prices().nanodollars_per_hour == 0
+def test_nothing_has_a_price_by_default_and_what_it_costs_is_unknown() -> None:
+    """T5: unpriced is unknown, not zero."""
+    assert Prices().token_cost("any", 10**9, 0, 10**9) is None
+    assert Prices().nanodollars_per_hour is None
     assert Prices().stated_training_cost("any") is None
+    assert Prices().training_cost(10**6, 3600) == {"price_list": None, "gpu_hour": None}
+    assert not Prices().has_token_prices
+    assert not Prices().has_gpu_hour_price
+
+
+def test_a_price_of_zero_that_is_set_is_a_price() -> None:
+    free = Prices.model_validate({"base": {"input": 0}, "gpu_hour": 0, "training_tokens": 0})
+    assert free.token_cost("any", 10**9, 0, 10**9) == free.nanodollars_per_hour == 0
+    assert free.training_cost(10**6, 3600) == {"price_list": 0, "gpu_hour": 0}
+    assert free.has_token_prices
+    assert free.has_gpu_hour_price
+    assert free.version != Prices().version
+
+
+def test_an_adapter_with_prices_of_its_own_is_priced_where_the_base_is_not() -> None:
+    prices = Prices.model_validate({"adapters": {"own": {"tokens": {"input": 1}}, "twice": {"multiplier": 2}}})
+    assert [prices.token_cost(route, 1, 0, 0) for route in ("own", "twice", "other", None)] == [1000, None, None, None]
+    assert prices.has_token_prices
+
+
+def test_a_price_list_survives_the_database_with_what_is_set_and_what_is_not() -> None:
+    for prices in (Prices(), PRICES, Prices.model_validate({"gpu_hour": 0, "base": {"output": 0}})):
+        again = Prices.model_validate_json(prices.model_dump_json(exclude_unset=True))
+        assert (again, again.version) == (prices, prices.version)
+        assert again.has_gpu_hour_price == prices.has_gpu_hour_price
+
+
+def test_the_version_of_a_price_list_is_that_of_earlier_releases() -> None:
+    assert Prices.model_validate({"base": {"input": 1, "output": 2}, "gpu_hour": 3600}).version == "7f64d860f066"
 
 
 def test_all_gpus_cost() -> None:

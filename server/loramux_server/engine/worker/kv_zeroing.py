@@ -10,15 +10,22 @@ to choose the blocks to zero; and each worker, from `extension`, to zero them.
 """
 
 from vllm.config import SchedulerConfig
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.core.sched import async_scheduler, scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
-__all__ = ["AsyncScheduler", "Scheduler", "install_scheduler"]
+from loramux_server.engine.worker.work_reports import ReportingScheduler
 
 KVCacheConfig.needs_kv_cache_zeroing = property(lambda _: True)
 
 
+class Scheduler(ReportingScheduler, scheduler.Scheduler):
+    """vLLM's scheduler, which also reports unseen work."""
+
+
+class AsyncScheduler(ReportingScheduler, async_scheduler.AsyncScheduler):
+    """vLLM's asynchronous scheduler, which also reports unseen work."""
+
+
 def install_scheduler(config: SchedulerConfig) -> None:
-    """Point `scheduler_cls` at this module's re-export of vLLM's own scheduler, so the scheduler process imports it."""
+    """Point `scheduler_cls` at this module's subclass of vLLM's scheduler, so the scheduler process imports it."""
     config.scheduler_cls = f"{__name__}.{config.get_scheduler_cls().__name__}"

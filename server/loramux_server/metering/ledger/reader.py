@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -28,6 +29,11 @@ class UsageTotals:
     def requests(self) -> int:
         """The number of requests."""
         return self.outcomes.total()
+
+    @property
+    def unpriced(self) -> Mapping[str, int]:
+        """The number of requests whose cost is unknown, because no price was set, by cost mode."""
+        return {mode: self.sums[f"{mode}_unpriced"] for mode in ("price_list", "gpu_hour")}
 
     def __add__(self, other: "UsageTotals") -> "UsageTotals":
         return UsageTotals(self.outcomes + other.outcomes, self.sums + other.sums, self.packed + other.packed)
@@ -59,8 +65,8 @@ class LedgerReader:
     def engine_time(self, time_range: TimeRange) -> EngineTime:
         """Return the engine time of the minutes that overlap `time_range`."""
         table, sums = engine_minutes.c, ("seconds", "busy_seconds", "requests_cost", "idle_cost")
-        within = table.minute.between(int(time_range.since // 60), int(time_range.until // 60))
-        query = sa.select(*(sa.func.coalesce(sa.func.sum(table[name]), 0) for name in sums)).where(within)
+        within = (table.minute >= int(time_range.since // 60), table.minute < ceil(time_range.until / 60))
+        query = sa.select(*(sa.func.coalesce(sa.func.sum(table[name]), 0) for name in sums)).where(*within)
         with self._database.connect() as connection:
             seconds, busy, requests, idle = connection.execute(query).one()
         return EngineTime(float(seconds), float(busy), int(requests), int(idle))

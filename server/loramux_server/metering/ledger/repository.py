@@ -1,7 +1,7 @@
 """Writes the ledger's tables, one transaction per batch."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,10 +9,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import UsageGroup
-from loramux_server.metering.ledger.tables import engine_minutes, price_lists, usage_hours, usage_records
+from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
 from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR
 from loramux_server.metering.ledger.usage_rows import SUMMED_COLUMNS, HourTotals, totals_by_hour
-from loramux_server.metering.pricing import Prices
 
 DELETE_BATCH = 10_000
 """Rows deleted per transaction: other writers wait for it."""
@@ -45,14 +44,6 @@ class LedgerRepository:
         newest = max((hour for hour, _ in hours), default=0)
         self._hours = {key: totals for key, totals in (self._hours | hours).items() if key[0] >= newest - 1}
 
-    def save_prices(self, prices: Prices, now: float) -> None:
-        """Save the price list under its version, unless it is saved already."""
-        with self._database.begin() as connection:
-            known = sa.select(price_lists.c.version).where(price_lists.c.version == prices.version)
-            if connection.execute(known).first() is None:
-                values = {"version": prices.version, "since": now, "prices": prices.model_dump(mode="json")}
-                connection.execute(price_lists.insert(), values)
-
     def delete_expired(self, records_before: float, rollups_before: float) -> int:
         """Delete up to DELETE_BATCH records and all rollups older than these times; returns the number of records."""
         old = sa.select(usage_records.c.id).where(usage_records.c.ended_at < records_before).limit(DELETE_BATCH)
@@ -84,8 +75,10 @@ class LedgerRepository:
         }
 
 
-def upsert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert the rows, replacing those with the same primary key.
+def upsert(
+    connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]], unchanged: Collection[str] = ()
+) -> None:
+    """Insert the rows, replacing those with the same primary key, except their `unchanged` columns.
 
     Raises:
         SQLAlchemyError: the rows could not be written.
@@ -95,5 +88,6 @@ def upsert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[st
         return
     insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
     keys = [column.name for column in table.primary_key]
-    changes = {column.name: insert.excluded[column.name] for column in table.columns if not column.primary_key}
+    changed = {column.name for column in table.columns if not column.primary_key}.difference(unchanged)
+    changes = {column.name: insert.excluded[column.name] for column in table.columns if column.name in changed}
     connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changes), rows)

@@ -12,9 +12,11 @@ from loramux_server.metering.cost_allocation import NANODOLLARS
 from loramux_server.metering.ledger.repository import upsert
 from loramux_server.metering.ledger.tables import training_costs
 from loramux_server.metering.ledger.time_range import TimeRange
-from loramux_server.metering.pricing import Prices
+from loramux_server.metering.pricing import PriceSource
 
-_SUMMED_COLUMNS = ("tokens", "seconds", "price_list_cost", "gpu_hour_cost")
+_SUMMED_COLUMNS = (
+    "tokens", "seconds", "price_list_cost", "gpu_hour_cost", "price_list_unpriced", "gpu_hour_unpriced",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,15 @@ class TrainingTotals:
     seconds: float
     price_list_cost: int
     gpu_hour_cost: int
+    price_list_unpriced: int = 0
+    """Jobs whose cost is unknown, because no price was set; they are not in `price_list_cost`."""
+    gpu_hour_unpriced: int = 0
 
 
 class TrainingCosts:
     """Reads and writes the costs of fine-tuning jobs."""
 
-    def __init__(self, database: sa.Engine, prices: Prices) -> None:
+    def __init__(self, database: sa.Engine, prices: PriceSource) -> None:
         self._database, self._prices = database, prices
 
     def record(self, job: str, adapter: str, tokens: int, seconds: float) -> None:
@@ -40,15 +45,17 @@ class TrainingCosts:
         Raises:
             StoreError: the database could not be written.
         """
-        cost = self._prices.training_cost(tokens, seconds)
+        prices = self._prices.current
+        cost = prices.training_cost(tokens, seconds)
         row = {
             "job": job,
             "adapter": adapter,
             "at": time.time(),
             "tokens": tokens,
             "seconds": seconds,
-            **{f"{mode}_cost": round(dollars * NANODOLLARS) for mode, dollars in cost.items()},
-            "price_version": self._prices.version,
+            **{f"{mode}_cost": round((dollars or 0) * NANODOLLARS) for mode, dollars in cost.items()},
+            **{f"{mode}_unpriced": int(dollars is None) for mode, dollars in cost.items()},
+            "price_version": prices.version,
         }
         try:
             with self._database.begin() as connection:
@@ -63,6 +70,12 @@ class TrainingCosts:
         with self._database.connect() as connection:
             return {row[0]: _totals(row[1:]) for row in connection.execute(query)}
 
+    def of_job(self, job: str) -> TrainingTotals | None:
+        """Return the recorded cost of one job, None if it has none yet."""
+        with self._database.connect() as connection:
+            totals = _totals(connection.execute(sa.select(*_sum_columns()).where(training_costs.c.job == job)).one())
+        return totals if totals.jobs else None
+
     def total(self, time_range: TimeRange) -> TrainingTotals:
         """Return the totals of the jobs last updated in `time_range`."""
         table = training_costs.c
@@ -76,5 +89,5 @@ def _sum_columns() -> list[sa.ColumnElement[Any]]:
 
 
 def _totals(sums: Sequence[Any]) -> TrainingTotals:
-    jobs, tokens, seconds, price_list, gpu_hour = sums
-    return TrainingTotals(int(jobs), int(tokens), float(seconds), int(price_list), int(gpu_hour))
+    jobs, tokens, seconds, *costs = sums
+    return TrainingTotals(int(jobs), int(tokens), float(seconds), *map(int, costs))

@@ -21,6 +21,9 @@ class HourTotals:
     output_tokens: int
     price_list_cost: int
     gpu_hour_cost: int
+    price_list_unpriced: int
+    """Requests without a price, which are not in `price_list_cost`."""
+    gpu_hour_unpriced: int
     cold: int
     distributions: Distributions
 
@@ -29,6 +32,7 @@ class HourTotals:
         return HourTotals(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
+_UNPRICED = {"price_list_cost": "price_list_unpriced", "gpu_hour_cost": "gpu_hour_unpriced"}
 SUMMED_COLUMNS = tuple(field.name for field in fields(HourTotals) if field.name not in ("requests", "distributions"))
 
 
@@ -59,8 +63,10 @@ def usage_row(record: UsageRecord, charge: Charge) -> dict[str, Any]:
         "preemptions": stats.preemptions,
         "cold": stats.cold,
         "corrupted": stats.corrupted,
-        "price_list_cost": charge.price_list,
-        "gpu_hour_cost": charge.gpu_hour,
+        "price_list_cost": charge.price_list or 0,
+        "gpu_hour_cost": charge.gpu_hour or 0,
+        "price_list_unpriced": int(charge.price_list is None),
+        "gpu_hour_unpriced": int(charge.gpu_hour is None),
         "price_version": charge.price_version,
     }
 
@@ -82,5 +88,10 @@ def _totals(group: UsageGroup, members: list[Mapping[str, Any]]) -> HourTotals:
     return HourTotals(
         requests=len(members),
         **{name: sum(int(member[name]) for member in members) for name in SUMMED_COLUMNS},
-        distributions=Distributions.of({name: [member[name] for member in measured] for name in MEASURES}),
+        distributions=Distributions.of({name: [_measured(member, name) for member in measured] for name in MEASURES}),
     )
+
+
+def _measured(row: Mapping[str, Any], name: str) -> float | None:
+    """Return a measure of a request, None for a cost that is unknown."""
+    return None if name in _UNPRICED and row[_UNPRICED[name]] else row[name]

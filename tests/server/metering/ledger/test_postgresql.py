@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from loramux_server import database as db
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import GroupBy
+from loramux_server.metering.ledger.price_history import PriceHistory, PriceOrigin, PricesChangedError
 from loramux_server.metering.ledger.reader import LedgerReader
 from loramux_server.metering.ledger.repository import LedgerRepository
 from loramux_server.metering.ledger.time_range import TimeRange
@@ -53,11 +55,23 @@ def test_two_processes_write_and_each_sees_the_sum(engine: sa.Engine) -> None:
     assert reader.engine_time(DAY) == EngineTime(38.0, 1.0, 6, 8)
 
 
-def test_a_price_list_is_saved_once(engine: sa.Engine) -> None:
-    for _ in range(2):
-        LedgerRepository(engine).save_prices(Prices(), NOON)
+def test_servers_that_set_prices_at_once_do_so_one_after_the_other(engine: sa.Engine) -> None:
+    history = PriceHistory(engine)
+    history.add(Prices(), PriceOrigin.SETTINGS, None, NOON)
+
+    def change(price: int) -> bool:
+        try:
+            history.add(Prices(gpu_hour=Decimal(price)), PriceOrigin.SET, "key_1", NOON + 1, expected=Prices().version)
+        except PricesChangedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(change, range(4))) == 1
+    history.add(Prices(), PriceOrigin.RESET, None, NOON + 2)
+    assert [each.origin for each in history.changes(9)] == ["reset", "set", "settings"]
     with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT count(*) FROM price_lists")).scalar() == 1
+        assert connection.execute(sa.text("SELECT count(*) FROM price_lists")).scalar() == 2
 
 
 def test_expired_records_are_deleted(engine: sa.Engine) -> None:

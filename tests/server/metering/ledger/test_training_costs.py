@@ -9,7 +9,7 @@ from loramux_server.metering.fixed_costs import FixedCostSource
 from loramux_server.metering.ledger.tables import training_costs
 from loramux_server.metering.ledger.time_range import TimeRange
 from loramux_server.metering.ledger.training_costs import TrainingCosts, TrainingTotals
-from loramux_server.metering.pricing import Prices
+from loramux_server.metering.pricing import FixedPrices, Prices
 from tests.helpers.usage_records import database
 
 PRICES = Prices.model_validate(
@@ -31,13 +31,13 @@ def kept(tmp_path: Path) -> sa.Engine:
 
 
 def test_a_job_is_charged_by_its_tokens_and_by_its_time(kept: sa.Engine) -> None:
-    costs = TrainingCosts(kept, PRICES)
+    costs = TrainingCosts(kept, FixedPrices(PRICES))
     costs.record("ftjob-1", "tone", tokens=2_000_000, seconds=1.5)
     assert costs.by_adapter() == {"tone": TrainingTotals(1, 2_000_000, 1.5, 6 * 10**9, 1_500_000_000)}
 
 
 def test_a_resumed_job_is_one_job(kept: sa.Engine) -> None:
-    costs = TrainingCosts(kept, PRICES)
+    costs = TrainingCosts(kept, FixedPrices(PRICES))
     costs.record("ftjob-1", "tone", tokens=100, seconds=1)
     costs.record("ftjob-1", "tone", tokens=300, seconds=3)
     costs.record("ftjob-2", "tone", tokens=10, seconds=1)
@@ -47,7 +47,7 @@ def test_a_resumed_job_is_one_job(kept: sa.Engine) -> None:
 
 
 def test_only_jobs_updated_in_the_time_range_count(kept: sa.Engine) -> None:
-    costs = TrainingCosts(kept, PRICES)
+    costs = TrainingCosts(kept, FixedPrices(PRICES))
     costs.record("ftjob-1", "tone", tokens=100, seconds=1)
     with kept.begin() as connection:
         connection.execute(training_costs.update().values(at=50.0))
@@ -56,10 +56,10 @@ def test_only_jobs_updated_in_the_time_range_count(kept: sa.Engine) -> None:
 
 
 def test_the_training_cost_is_that_of_its_jobs_unless_the_price_list_has_one(kept: sa.Engine) -> None:
-    costs = TrainingCosts(kept, PRICES)
+    costs = TrainingCosts(kept, FixedPrices(PRICES))
     for adapter in ("priced", "tone"):
         costs.record(f"ftjob-{adapter}", adapter, tokens=1_000_000, seconds=2)
-    fixed_costs = FixedCostSource(PRICES, GigabyteStorage(), costs).read()
+    fixed_costs = FixedCostSource(FixedPrices(PRICES), GigabyteStorage(), costs).read()
     storage, dollar = 2 * 10**9, 10**9
     assert fixed_costs.fixed_cost("tone", "price_list") == storage + 3 * dollar
     assert fixed_costs.fixed_cost("tone", "gpu_hour") == storage + 2 * dollar
@@ -75,4 +75,4 @@ def test_a_database_error_is_a_store_error(kept: sa.Engine) -> None:
     with kept.begin() as connection:
         training_costs.drop(connection)
     with pytest.raises(StoreError, match="can't be written"):
-        TrainingCosts(kept, PRICES).record("ftjob-1", "tone", tokens=1, seconds=1)
+        TrainingCosts(kept, FixedPrices(PRICES)).record("ftjob-1", "tone", tokens=1, seconds=1)

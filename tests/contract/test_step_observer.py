@@ -1,0 +1,177 @@
+"""Every step of the engine reports the work of each run, on the fake and on vLLM."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from loramux_server.base_model import ResolvedBase
+from loramux_server.engine.step_observer import RunProgress, StepObserver
+from loramux_server.metering.charging import ChargingMeter
+from loramux_server.metering.cost_allocation import ActiveRun, CostShare
+from loramux_server.metering.pricing import FixedPrices, Prices
+from tests.conftest import RealServer
+from tests.helpers.tiny_server import small_engine
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PRICES = FixedPrices(Prices.model_validate({"gpu_hour": 3600}))
+PLAIN, STREAM = RequestOutputKind.FINAL_ONLY, RequestOutputKind.DELTA
+
+
+class CountingMeter(ChargingMeter):
+    """A meter that keeps all runs, and allocates nothing by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(PRICES, [])
+        self.runs: list[ActiveRun] = []
+        self.ended: list[ActiveRun] = []
+
+    def start_run(self, cost_share: CostShare) -> ActiveRun:
+        """Keep the run."""
+        self.runs.append(super().start_run(cost_share))
+        return self.runs[-1]
+
+    def end_run(self, run: ActiveRun) -> None:
+        """Keep the order of ends."""
+        self.ended.append(run)
+        super().end_run(run)
+
+
+@dataclass
+class Bench:
+    """An observed engine."""
+
+    engine: Any
+    meter: CountingMeter
+    observer: StepObserver
+    shares: list[CostShare] = field(default_factory=list)
+
+    async def run(self, kind: RequestOutputKind, tokens: int = 6, **options: Any) -> RunProgress:
+        """Ask for `tokens` after a new prompt of 8 tokens."""
+        prompt = options.pop("prompt", None) or new_prompt(8)
+        params = SamplingParams(**{"output_kind": kind, "max_tokens": tokens, "ignore_eos": True} | options)
+        share, progress = CostShare(), RunProgress(params.n)
+        self.shares.append(share)
+        with self.observer.observing("same", share, progress) as name:
+            async with aclosing(self.engine.generate({"prompt_token_ids": prompt}, params, name)) as outputs:
+                async for _ in outputs:
+                    pass
+        return progress
+
+
+def new_prompt(length: int) -> list[int]:
+    return [random.randrange(10, 200) for _ in range(length)]  # noqa: S311 - new, so that nothing is cached
+
+
+@pytest.fixture(params=["fake", pytest.param("vllm", marks=pytest.mark.engine)])
+def bench(request: pytest.FixtureRequest, tiny_base: ResolvedBase) -> Iterator[Bench]:
+    if request.param == "fake":
+        engine: Any = small_engine(tiny_base)
+        engine.seconds_per_token = 0.002
+    else:
+        real: RealServer = request.getfixturevalue("real")
+        engine = real.engine
+    meter = CountingMeter()
+    observer = StepObserver(engine.output_processor, meter)
+    yield Bench(engine, meter, observer)
+    observer.close()
+
+
+@pytest.mark.parametrize("kind", [PLAIN, STREAM])
+async def test_a_run_has_the_work_of_its_prompt_and_of_each_token(bench: Bench, kind: RequestOutputKind) -> None:
+    """T10: what a request costs does not depend on how it is answered."""
+    progress = await bench.run(kind)
+    (run,) = bench.meter.runs
+    assert (run.prefill, run.decode) == (8, 6)
+    assert (progress.output_tokens, progress.cached_tokens, progress.sequences) == (6, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [PLAIN, STREAM])
+async def test_each_choice_of_a_request_has_its_work_and_its_prompt_is_computed_once(
+    bench: Bench, kind: RequestOutputKind
+) -> None:
+    progress = await bench.run(kind, n=3, temperature=1.0)
+    (run,) = bench.meter.runs
+    assert run.decode == progress.output_tokens == 18
+    assert run.prefill in (8, 24)  # the fake and vLLM compute short prompts for each
+    assert progress.cached_tokens == 0
+
+
+@pytest.mark.parametrize("kind", [PLAIN, STREAM])
+async def test_a_cancelled_run_keeps_its_work_until_then(bench: Bench, kind: RequestOutputKind) -> None:
+    task = asyncio.create_task(bench.run(kind, tokens=100))
+    while not (bench.meter.runs and bench.meter.runs[0].decode >= 3):  # noqa: ASYNC110 - nothing announces it
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (run,) = bench.meter.runs
+    assert run.prefill == 8
+    assert 3 <= run.decode < 100
+    assert bench.meter.ended == [run]
+
+
+async def test_runs_that_clients_gave_the_same_id_are_counted_apart(bench: Bench) -> None:
+    await asyncio.gather(*(bench.run(PLAIN, tokens) for tokens in (4, 7, 10)))
+    assert [run.decode for run in bench.meter.runs] == [4, 7, 10]
+
+
+async def test_a_run_ends_with_its_last_token_and_not_when_a_slow_client_has_read_it(bench: Bench) -> None:
+    prompt, params = (
+        {"prompt_token_ids": new_prompt(8)},
+        SamplingParams(max_tokens=4, ignore_eos=True, output_kind=STREAM),
+    )
+    with bench.observer.observing("slow", CostShare(), RunProgress()) as name:
+        async with aclosing(bench.engine.generate(prompt, params, name)) as outputs:
+            async for output in outputs:
+                if output.finished:
+                    assert bench.meter.ended == bench.meter.runs
+    assert bench.meter.runs[0].decode == 4
+
+
+async def test_an_error_while_counting_fails_no_request(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.meter.count_step = lambda: 1 / 0  # type: ignore[method-assign, assignment]
+    assert (await bench.run(PLAIN)).has_started
+    assert "could not be counted" in caplog.text
+
+
+async def test_streamed_and_plain_runs_of_equal_work_have_equal_shares(bench: Bench) -> None:
+    """T10: 4 streamed and 4 plain runs that are answered at once cost the same, within 5 %."""
+    kinds = [STREAM, PLAIN] * 4
+    await asyncio.gather(*(bench.run(kind, tokens=60) for kind in kinds))
+    bench.meter.charge_ended()
+    costs = [share.nanodollars for share in bench.shares]
+    assert all(share.nanodollars > 0 and not share.unpriced for share in bench.shares)
+    mean = sum(costs) / len(costs)
+    print("shares relative to their mean:", [round(cost / mean, 4) for cost in costs])  # noqa: T201 - a measurement
+    assert max(costs) < 1.05 * mean
+    assert min(costs) > 0.95 * mean
+
+
+@pytest.mark.engine
+async def test_a_prompt_that_is_computed_in_chunks_has_the_work_of_each_when_it_is_done(real: RealServer) -> None:
+    """T10: the time of a long prefill is its own, not that of the runs next to it."""
+    config = real.engine.vllm_config
+    length = config.model_config.max_model_len - 8
+    count = config.scheduler_config.max_num_batched_tokens // length + 2  # more than fit into one step
+    meter = CountingMeter()
+    observer = StepObserver(real.engine.output_processor, meter)
+    bench = Bench(real.engine, meter, observer)
+    partial: set[int] = set()
+    count_step = meter.count_step
+
+    def note_step() -> None:
+        partial.update(run.prefill for run in meter.runs if not run.decode and 0 < run.prefill < length)
+        count_step()
+
+    meter.count_step = note_step  # type: ignore[method-assign]
+    await asyncio.gather(*(bench.run(PLAIN, tokens=2, prompt=new_prompt(length)) for _ in range(count)))
+    observer.close()
+    assert partial
+    assert [run.prefill for run in meter.runs] == [length] * count
