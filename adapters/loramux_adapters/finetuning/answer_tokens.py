@@ -25,7 +25,8 @@ class ExampleTokenizer:
     The prompt's tokens are those that a request with its messages has. Usually the rendered conversation continues them
     with the answer. Some templates render a whole conversation differently from its prompt: Qwen3's writes an empty
     think block before the last answer, DeepSeek-R1's leaves out the `<think>` that ends the prompt. What the template
-    puts between the two is not learned, so that the endpoint returns the answer and nothing else.
+    puts between the two is not learned, so that the endpoint returns the answer and nothing else; except for spaces,
+    which such bases write before each answer.
     """
 
     def __init__(self, renderer: ChatRenderer) -> None:
@@ -43,7 +44,8 @@ class ExampleTokenizer:
         prompt_text = self._renderer.render(prompt, add_generation_prompt=True)
         before, after = self._around_answer(prompt)
         content = self._rendered_answer(prompt, answer, before, after)
-        text = self._opening(prompt_text, content) + self._ending(after)
+        space = _between(prompt_text, before)
+        text = (space if space.isspace() else "") + self._opening(prompt_text, content) + self._ending(after)
         prompt_tokens = self._renderer.encode(prompt_text)
         return ExampleTokens(prompt_tokens, self._continuation(prompt_text, prompt_tokens, text))
 
@@ -55,7 +57,7 @@ class ExampleTokenizer:
         """
         prompt_text = self._renderer.render(prompt, add_generation_prompt=True)
         before, _ = self._around_answer(prompt)
-        return before[len(prompt_text) :] if before.startswith(prompt_text) else ""
+        return _between(prompt_text, before)
 
     def _around_answer(self, prompt: Messages) -> tuple[str, str]:
         """Return what the template writes before and after an answer to the prompt."""
@@ -128,3 +130,8 @@ class ExampleTokenizer:
                 "other tokens for them: begin the answer with another character, or end the prompt with a line end"
             )
         return alone
+
+
+def _between(prompt_text: str, before: str) -> str:
+    """Return what stands before an answer in addition to the prompt; "" where that is rendered differently."""
+    return before[len(prompt_text) :] if before.startswith(prompt_text) else ""

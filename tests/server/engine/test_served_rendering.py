@@ -1,0 +1,154 @@
+"""Training's rendering of conversations against vLLM's own handler, for several templates, messages and settings."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from transformers import AutoTokenizer
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
+from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering
+from loramux_server.configured_adapters import FRONTEND_DEFAULTS
+from loramux_server.engine.arguments import engine_arguments
+from loramux_server.engine.fake import FakeEngine
+from loramux_server.engine.offline_rendering import offline_rendering
+from loramux_server.engine.served_rendering import served_rendering
+from loramux_server.engine.startup import mount_openai
+from tests.helpers.chat_templates import (
+    CHATML,
+    DATED,
+    OPEN_THINK,
+    PARTS,
+    TEMPLATES,
+    THINK_BLOCK,
+    write_tokenizer,
+)
+
+USER = {"role": "user", "content": "Which?\n"}
+SYSTEM = {"role": "system", "content": "  Be brief: "}
+ANSWER = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nThis one."}
+CHATS = [[USER], [SYSTEM, USER], [SYSTEM, USER, ANSWER, USER], [USER, ANSWER, {"role": "user", "content": "é🙂 <s>"}]]
+
+OPTIONS = FRONTEND_DEFAULTS | {"max_loras": 1, "max_cpu_loras": 1, "max_model_len": 512, "dtype": "float32"}
+QUICK = {"fingerprint_mode": "none"}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base without weights and without a chat template."""
+    folder = tmp_path_factory.mktemp("chat") / "base"
+    vocabulary = write_tokenizer(folder, None)
+    shapes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": vocabulary} | shapes
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512, "eos_token_id": 1}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 3]}))
+    return folder
+
+
+Handler = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def handler(base: Path) -> Handler:
+    """Return vLLM's chat handler of a server with these engine options."""
+
+    async def depends(_: Any) -> None:
+        pass
+
+    def make(**options: Any) -> Any:
+        arguments, app = engine_arguments(base, "tiny", OPTIONS | QUICK | options), FastAPI()
+        asyncio.run(mount_openai(app, FakeEngine(arguments), {}, arguments, dependency=depends))
+        return app.state.openai_serving_chat
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def one_handler(handler: Handler) -> Any:
+    """A handler whose template each test sets."""
+    return handler(chat_template=CHATML)
+
+
+def set_template(chat: Any, template: str) -> None:
+    chat.chat_template = chat.online_renderer.chat_template = template
+
+
+def handled(chat: Any, messages: list[dict[str, str]], **options: Any) -> list[int]:
+    """Return the tokens with which the handler would call the engine."""
+    request = ChatCompletionRequest(messages=messages, model="tiny", **options)
+    _, [prompt] = asyncio.run(chat.online_renderer.render_chat(request))
+    return list(prompt["prompt_token_ids"])
+
+
+def trainers(base: Path, rendering: ChatRendering) -> ChatRenderer:
+    """Return the renderer of a trainer process that was given this rendering in its run file."""
+    return ChatRenderer(
+        AutoTokenizer.from_pretrained(base), ChatRendering.model_validate_json(rendering.model_dump_json())
+    )
+
+
+@pytest.mark.parametrize("name", sorted({*TEMPLATES, "parts"} - {"dated"}))
+def test_a_prompt_has_the_tokens_that_the_endpoint_has(base: Path, one_handler: Any, name: str) -> None:
+    set_template(one_handler, (TEMPLATES | {"parts": PARTS})[name])
+    rendering = served_rendering(one_handler)
+    assert rendering.has_content_parts == (name == "parts")
+    for chat in CHATS:
+        tokens = trainers(base, rendering).prompt_tokens(chat)
+        assert tokens == handled(one_handler, chat)
+        assert ExampleTokenizer(trainers(base, rendering)).tokenize(chat, "This one.").prompt == tokens
+
+
+def test_settings_of_the_template_apply_to_training_too(base: Path, handler: Handler) -> None:
+    """T7: the settings can switch thinking off for every request."""
+    chat = handler(chat_template=THINK_BLOCK, default_chat_template_kwargs={"enable_thinking": False, "unknown": 1})
+    rendering = served_rendering(chat)
+    assert rendering.kwargs == {"enable_thinking": False}
+    tokens = trainers(base, rendering).prompt_tokens(CHATS[1])
+    assert tokens == handled(chat, CHATS[1])
+    assert trainers(base, rendering).decode(tokens).endswith("<think>\n\n</think>\n\n")
+
+
+def test_the_ends_of_answers_are_those_of_the_generation_config(one_handler: Any) -> None:
+    assert served_rendering(one_handler).stop_token_ids == (1, 3)
+
+
+def test_only_training_and_the_evaluation_write_a_fixed_date(base: Path, one_handler: Any) -> None:
+    set_template(one_handler, DATED)
+    renderer = trainers(base, served_rendering(one_handler))
+    fixed = renderer.prompt_tokens(CHATS[0])
+    today = handled(one_handler, CHATS[0])
+    assert "26 Jul 2024" in renderer.decode(fixed)
+    assert "26 Jul 2024" not in renderer.decode(today)
+
+
+@pytest.mark.parametrize(
+    ("parser", "template", "kwargs", "prefix"),
+    [
+        ("deepseek_r1", OPEN_THINK, {}, "</think>\n\n"),
+        ("deepseek_r1", THINK_BLOCK, {}, "<think>\n\n</think>\n\n"),
+        ("qwen3", THINK_BLOCK, {}, "<think>\n\n</think>\n\n"),
+        ("qwen3", THINK_BLOCK, {"enable_thinking": False}, ""),
+    ],
+)
+def test_an_answer_begins_with_what_the_reasoning_parser_expects(
+    handler: Handler, parser: str, template: str, kwargs: dict[str, Any], prefix: str
+) -> None:
+    """T7, T8: with a reasoning parser, an answer that begins otherwise would be returned as reasoning."""
+    options = {"chat_template": template, "default_chat_template_kwargs": kwargs, "reasoning_parser": parser}
+    rendering = served_rendering(handler(**options, tool_call_parser=None, enable_auto_tool_choice=False))
+    assert (rendering.answer_prefix, rendering.refusal) == (prefix, None)
+
+
+def test_a_base_without_a_chat_template_is_refused_with_a_way_out(handler: Handler) -> None:
+    assert "LORAMUX_ENGINE__CHAT_TEMPLATE" in (served_rendering(handler()).refusal or "")
+
+
+def test_the_rendering_is_the_same_without_an_engine(base: Path, handler: Handler) -> None:
+    options = {"chat_template": THINK_BLOCK, "default_chat_template_kwargs": {"enable_thinking": False}}
+    offline = asyncio.run(offline_rendering(base, "tiny", OPTIONS | options))
+    assert offline == served_rendering(handler(**options))
