@@ -1,36 +1,33 @@
 """Confidence intervals of mean scores and of paired differences, sound for few items and for equal scores.
 
-Which method covers how often is simulated by `python -m benchmarks.coverage`; docs/how-we-measure.md explains them.
+All are t intervals of the data with two pseudo-observations, one at each end of what is possible. For paired answers
+that are right or wrong this is Bonett and Price's interval (2012); without pseudo-observations, equal scores would have
+an interval of no width. `python -m benchmarks.coverage` simulates how often the intervals contain the truth, and
+docs/how-we-measure.md explains them.
 """
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 
-from loramux_adapters.evaluation.statistics import MIN_ITEMS, Interval, Samples, finite_samples
+from loramux_adapters.evaluation.statistics import MIN_ITEMS, Interval, Samples, finite_samples, t_quantile
 
 
 def mean_interval(scores: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """The interval of a mean score: Wilson's where all are 0 or 1, else a t interval with two pseudo-observations.
+    """The interval of the mean of scores from 0 to 1.
 
     Raises:
         ValueError: there are no scores, or one is not finite.
     """
     samples = finite_samples(scores)
-    if np.isin(samples, (0.0, 1.0)).all():
-        return _wilson_interval(samples, confidence)
-    low, high = _bounds(samples)
-    centre = float(samples.mean())
-    reach = float(np.abs(samples - centre).max()) or max(high - centre, centre - low)
-    return _t_interval(samples, [centre - reach, centre + reach], confidence, low, high)
+    return _t_interval(samples, _range(samples), confidence)
 
 
 def difference_interval(
     challenger: Sequence[float], reference: Sequence[float], *, confidence: float = 0.95
 ) -> Interval:
-    """The interval of mean(challenger) - mean(reference), whose scores are paired by item.
+    """The interval of mean(challenger) - mean(reference), for scores from 0 to 1 that are paired by item.
 
     Raises:
         ValueError: the lengths differ, there are no scores, or one is not finite.
@@ -38,9 +35,8 @@ def difference_interval(
     if len(challenger) != len(reference):
         raise ValueError(f"{len(challenger)} scores can't be paired with {len(reference)}")
     ours, theirs = finite_samples(challenger), finite_samples(reference)
-    low, high = _bounds(np.concatenate([ours, theirs]))
-    reach = float(np.abs(ours - theirs).max()) or high - low
-    return _t_interval(ours - theirs, [-reach, reach], confidence, low - high, high - low)
+    low, high = _range(np.concatenate([ours, theirs]))
+    return _t_interval(ours - theirs, (low - high, high - low), confidence)
 
 
 def unbounded_mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval | None:
@@ -50,44 +46,18 @@ def unbounded_mean_interval(values: Sequence[float], *, confidence: float = 0.95
         ValueError: there are no values, or one is not finite.
     """
     samples = finite_samples(values)
-    if len(samples) < MIN_ITEMS:
-        return None
-    return _t_interval(samples, [], confidence, -math.inf, math.inf)
+    return _t_interval(samples, None, confidence) if len(samples) >= MIN_ITEMS else None
 
 
-def t_quantile(probability: float, degrees: float) -> float:
-    """The quantile of Student's t distribution, by its expansion around the normal one: exact to 0.002 from 9 degrees.
-
-    Fisher and Cornish (1960).
-    """
-    z = NormalDist().inv_cdf(probability)
-    return (
-        z
-        + (z**3 + z) / (4 * degrees)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
-    )
+def _t_interval(samples: Samples, ends: tuple[float, float] | None, confidence: float) -> Interval:
+    """The t interval of the mean, with a pseudo-observation at each of `ends`; it contains the estimate."""
+    low, high = ends or (-math.inf, math.inf)
+    observed, estimate = np.append(samples, ends or ()), float(samples.mean())
+    deviation = float(observed.std(ddof=1)) / math.sqrt(len(observed))
+    half, centre = t_quantile((1 + confidence) / 2, len(observed) - 1) * deviation, float(observed.mean())
+    return Interval(min(estimate, max(low, centre - half)), estimate, max(estimate, min(high, centre + half)))
 
 
-def _t_interval(samples: Samples, pseudo: Sequence[float], confidence: float, low: float, high: float) -> Interval:
-    """The t interval of the mean with pseudo-observations, within the possible values; it contains the estimate."""
-    augmented, estimate = np.append(samples, pseudo), float(samples.mean())
-    half = t_quantile((1 + confidence) / 2, len(augmented) - 1) * augmented.std(ddof=1) / math.sqrt(len(augmented))
-    centre = float(augmented.mean())
-    return Interval(
-        min(estimate, max(low, float(centre - half))), estimate, max(estimate, min(high, float(centre + half)))
-    )
-
-
-def _wilson_interval(samples: Samples, confidence: float) -> Interval:
-    z, count, share = NormalDist().inv_cdf((1 + confidence) / 2), len(samples), float(samples.mean())
-    below = 1 + z**2 / count
-    middle = (share + z**2 / (2 * count)) / below
-    half = z / below * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    # At 0 and 1, rounding must not put a bound on the wrong side of the share.
-    return Interval(min(share, max(0.0, middle - half)), share, max(share, min(1.0, middle + half)))
-
-
-def _bounds(samples: Samples) -> tuple[float, float]:
-    """The range of the scores: 0 to 1, or where a user's scorer goes beyond, what it returned."""
-    return min(0.0, float(samples.min())), max(1.0, float(samples.max()))
+def _range(scores: Samples) -> tuple[float, float]:
+    """The possible scores: 0 to 1, and where a user's scorer went beyond, to what it returned."""
+    return min(0.0, float(scores.min())), max(1.0, float(scores.max()))

@@ -1,6 +1,8 @@
 """Statistics for reports: quantiles, bootstrap intervals, and ratios of paired measurements."""
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -98,16 +100,31 @@ def percentile_interval(resampled: Samples, estimate: float, *, confidence: floa
 
 
 def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> Interval | None:
-    """The 95 % interval of mean(above) / mean(below), resampled in pairs.
+    """The 95 % interval of mean(above) / mean(below) of paired, non-negative measurements, by the delta method.
 
-    None for fewer than MIN_ITEMS pairs, and if mean(below) may be 0.
+    Its logarithm has a t interval. None for fewer than MIN_ITEMS pairs, and if one of the means is 0.
     """
     numerators, denominators = finite_samples(above), finite_samples(below)
-    indices = resample_indices(len(numerators))
-    sums = denominators[indices].sum(axis=1)
-    if len(numerators) < MIN_ITEMS or not sums.all() or not denominators.sum():
+    top, bottom = float(numerators.mean()), float(denominators.mean())
+    if len(numerators) < MIN_ITEMS or top <= 0 or bottom <= 0:
         return None
-    return percentile_interval(numerators[indices].sum(axis=1) / sums, float(numerators.sum() / denominators.sum()))
+    deviation = float((numerators / top - denominators / bottom).std(ddof=1)) / math.sqrt(len(numerators))
+    factor = math.exp(t_quantile(0.975, len(numerators) - 1) * deviation)
+    return Interval(top / bottom / factor, top / bottom, top / bottom * factor)
+
+
+def t_quantile(probability: float, degrees: float) -> float:
+    """The quantile of Student's t distribution, by its expansion around the normal one (Fisher and Cornish, 1960).
+
+    The error is below 0.3 % from 9 degrees of freedom on, for probabilities up to 0.9995.
+    """
+    z = NormalDist().inv_cdf(probability)
+    return (
+        z
+        + (z**3 + z) / (4 * degrees)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
+    )
 
 
 def spread(values: Sequence[float]) -> Spread:

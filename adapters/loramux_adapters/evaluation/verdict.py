@@ -1,7 +1,7 @@
 """The verdict on a challenger: its scores relative to a reference's on the same items, and what they show."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist, fmean
 from typing import Literal, NamedTuple
 
@@ -46,39 +46,37 @@ def compare_scores(
     reference: Sequence[float],
     *,
     constant: Sequence[float] = (),
-    others: Iterable[Sequence[float]] = (),
     margin: float = MARGIN,
     comparisons: int = 1,
 ) -> ScoreComparison:
     """Compare two variants item by item; scores at the same position belong to the same item.
 
-    `constant` are the scores of the best constant answer, by default 0 for each item; `others` are the scores of other
-    variants, which may be shown to work even if these two aren't. With `comparisons` in one report, each is made at a
-    confidence of 1 - 0.05 / comparisons (Bonferroni), so that with 95 % all are right at once.
+    `constant` are the scores of the best constant answer, by default 0 for each item. With `comparisons` in one report,
+    each is made at a confidence of 1 - 0.05 / comparisons (Bonferroni), so that with 95 % all are right at once.
 
     Raises:
         ValueError: the lengths differ, there are no scores, or margin or comparisons are not positive.
     """
     if not margin > 0 or comparisons < 1:
         raise ValueError(f"expected a margin above 0 and at least one comparison, not {margin} and {comparisons}")
-    alpha = _ALPHA / comparisons
-    floor = constant or [0.0] * len(challenger)
+    items, alpha = len(challenger), _ALPHA / comparisons
+    floor = constant or [0.0] * items
     difference = difference_interval(challenger, reference, confidence=1 - alpha)
     narrow = difference_interval(challenger, reference, confidence=1 - 2 * alpha)
-    works = any(
-        difference_interval(arm, floor, confidence=1 - alpha).low > 0 for arm in (challenger, reference, *others)
-    )
-    verdict, reason = _decide(len(challenger), difference, narrow, margin, works=works)
-    needed = _items_needed(len(challenger), difference, margin, alpha) if verdict == "not enough items" else None
+    lead = max(difference_interval(arm, floor, confidence=1 - alpha) for arm in (challenger, reference))
+    verdict, reason = _decide(items, lead, difference, narrow, margin)
+    needed = None
+    if verdict == "not enough items":
+        needed = _items_needed(items, difference if lead.low > 0 else lead, margin if lead.low > 0 else 0, alpha)
     return ScoreComparison(
-        items=len(challenger),
+        items=items,
         challenger=fmean(challenger),
         reference=fmean(reference),
         constant=fmean(floor),
         difference=difference,
         verdict=verdict,
         reason=reason,
-        is_not_worse=len(challenger) >= MIN_ITEMS and narrow.low > -margin,
+        is_not_worse=items >= MIN_ITEMS and narrow.low > -margin,
         items_needed=needed,
         confidence=1 - alpha,
         margin=margin,
@@ -90,15 +88,16 @@ def score_intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, Interval
     return {name: mean_interval([each[name] for each in scores]) for name in scores[0]}
 
 
-def _decide(items: int, wide: Interval, narrow: Interval, margin: float, *, works: bool) -> tuple[Verdict, str]:
+def _decide(items: int, lead: Interval, wide: Interval, narrow: Interval, margin: float) -> tuple[Verdict, str]:
+    """Return the verdict and its reason; `lead` is the best arm's difference to the best constant answer."""
     if items < MIN_ITEMS:
         return "not enough items", f"fewer than {MIN_ITEMS} items allow no verdict"
-    if not works:
-        return "neither works", "neither is shown to score higher than one and the same answer to every item"
+    if lead.low <= 0 and lead.estimate <= margin:
+        return "neither works", "neither scores noticeably higher than one and the same answer to every item"
+    if lead.low <= 0:
+        return "not enough items", "neither is shown to score higher than one and the same answer to every item"
     if -margin < narrow.low and narrow.high < margin:
-        side = {(True, False): "better, but by ", (False, True): "worse, but by "}.get(
-            (wide.low > 0, wide.high < 0), ""
-        )
+        side = "better, but by " if wide.low > 0 else "worse, but by " if wide.high < 0 else ""
         return "as good", f"the difference is {side}less than the margin of {margin:g}"
     if wide.low > 0:
         return "better", "the whole interval of the difference is above 0"
@@ -108,7 +107,7 @@ def _decide(items: int, wide: Interval, narrow: Interval, margin: float, *, work
 
 
 def _items_needed(items: int, difference: Interval, margin: float, alpha: float) -> int | None:
-    """The items at which the difference, or its lying within the margin, is shown with a probability of 80 %."""
+    """The items at which a difference, or its lying within the margin, is shown with a probability of 80 %."""
     z = NormalDist().inv_cdf
     deviation = (difference.high - difference.low) / (2 * z(1 - alpha / 2)) * math.sqrt(items)
     gap, room = abs(difference.estimate), margin - abs(difference.estimate)

@@ -35,7 +35,7 @@ def verdict_sentence(
     """
     gain, cost = compared.difference, _prompt_tokens(token_ratio)
     interval, end = f"[{gain.low:+.2f}, {gain.high:+.2f}]", f" ({details})." if details else "."
-    needed = f"; about {compared.items_needed:,} {items_name} would decide" if compared.items_needed else ""
+    needed = f"; about {_rounded(compared.items_needed):,} {items_name} would decide" if compared.items_needed else ""
     match compared.verdict:
         case "better":
             sentence = f"{challenger} is better than {reference} by {gain.estimate:.2f} {interval}{cost}{payback}"
@@ -45,7 +45,7 @@ def verdict_sentence(
         case "worse":
             sentence = f"Keep {reference}: {challenger} is worse by {-gain.estimate:.2f} {interval}{cost}"
         case "neither works":
-            means = f"{compared.challenger:.2f} and {compared.reference:.2f} are not shown to be above"
+            means = f"{compared.challenger:.2f} and {compared.reference:.2f} are not above"
             end += f" Is the scorer right?{_examples(samples)}"
             sentence = (
                 f"neither {challenger} nor {reference} works: on {compared.items} {items_name}, {means} the "
@@ -55,10 +55,19 @@ def verdict_sentence(
             difference = f"{challenger} relative to {reference} {gain.estimate:+.2f} {interval}"
             sentence = f"{compared.items} {items_name} are too few for a verdict: {difference}{needed}"
         case "not enough items":
-            bound = f", though it is not worse by {compared.margin:g} or more" if compared.is_not_worse else ""
-            shown = f"no difference between {challenger} and {reference} is shown, {gain.estimate:+.2f} {interval}"
-            sentence = f"{shown}{bound}{needed}{cost and f'. {challenger} runs'}{cost}"
+            shown = "no difference is shown" if gain.low <= 0 <= gain.high else compared.reason
+            bound = f"; {challenger} is at most {compared.margin:g} worse" if compared.is_not_worse else ""
+            sentence = (
+                f"{compared.items} {items_name} do not decide between {challenger} and {reference}{cost}: {shown}, "
+                f"{gain.estimate:+.2f} {interval}{bound}{needed}"
+            )
     return sentence[0].upper() + sentence[1:] + end
+
+
+def _rounded(count: int) -> int:
+    """Round up to two digits: the number rests on the present estimate."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // unit) * unit
 
 
 def _examples(samples: Sequence[SampleAnswer]) -> str:

@@ -10,6 +10,7 @@ from loramux_adapters.evaluation.statistics import (
     quantile_interval,
     ratio_of_means,
     spread,
+    t_quantile,
 )
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
@@ -93,6 +94,24 @@ def test_many_values_have_a_narrow_interval() -> None:
 def test_a_ratio_of_means_has_an_interval_of_pairs() -> None:
     assert ratio_of_means([1.0, 2.0, 4.0] * 4, [2.0, 4.0, 8.0] * 4) == pytest.approx((0.5, 0.5, 0.5))
     assert ratio_of_means([1.0] * 10, [0.0] * 10) is None
+    assert ratio_of_means([0.0] * 10, [1.0] * 10) is None
+
+
+def test_the_interval_of_a_ratio_holds_it_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.lognormal(0, 0.6, (1000, 30))
+    ours, theirs = (shared * rng.lognormal(0, 0.3, shared.shape) for _ in range(2))
+    intervals = [ratio_of_means(2 * one, other) for one, other in zip(ours, theirs, strict=True)]  # type: ignore[arg-type]
+    held = sum(interval is not None and interval.low <= 2 <= interval.high for interval in intervals) / 1000
+    assert 0.93 <= held <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("probability", "degrees", "exact"),  # scipy.stats.t.ppf
+    [(0.975, 9, 2.26216), (0.95, 11, 1.79588), (0.995, 20, 2.84534), (0.9975, 400, 2.82295), (0.025, 30, -2.04227)],
+)
+def test_the_quantile_of_t_is_the_tables(probability: float, degrees: int, exact: float) -> None:
+    assert t_quantile(probability, degrees) == pytest.approx(exact, rel=1e-3)
 
 
 def test_a_ratio_of_a_few_measurements_has_no_interval() -> None:

@@ -18,7 +18,7 @@ def scores(right: int, count: int) -> list[float]:
             [1.0, 0.0] * 10,
             [0.0, 1.0] * 10,
             "not enough items",
-            "No difference between the new and the old is shown, +0",
+            "20 items do not decide between the new and the old: no difference is shown, +0.00 [-0.4",
         ),
         (scores(9, 9), scores(0, 9), "not enough items", "9 items are too few for a verdict: the new relative to the"),
         (
@@ -52,9 +52,9 @@ def test_where_neither_works_the_sentence_asks_for_the_scorer_and_shows_answers(
     samples = [SampleAnswer("the adapter", "Sure!\nIt is a refund.", "refund"), SampleAnswer("the base", "", "refund")]
     sentence = verdict_sentence(compared, "the adapter", "the base", items_name="questions", samples=samples)
     assert sentence == (
-        "Neither the adapter nor the base works: on 10 questions, 0.00 and 0.00 are not shown to be above the 0.00 of "
-        "one and the same answer to all. Is the scorer right? For example, the adapter answered “Sure! It is a refund.” "
-        "where “refund” was expected, and the base answered “” where “refund” was expected."
+        "Neither the adapter nor the base works: on 10 questions, 0.00 and 0.00 are not above the 0.00 of one and the "
+        "same answer to all. Is the scorer right? For example, the adapter answered “Sure! It is a refund.” where “refund” "
+        "was expected, and the base answered “” where “refund” was expected."
     )
     assert compared.difference.low < -0.1
     assert compared.difference.high > 0.1
@@ -64,7 +64,17 @@ def test_an_arm_that_is_no_better_than_the_commonest_answer_does_not_work() -> N
     always_yes, a_bit_better = scores(14, 20), scores(15, 20)
     assert compare_scores(a_bit_better, scores(2, 20), constant=always_yes).verdict == "neither works"
     assert compare_scores(a_bit_better, scores(2, 20)).verdict == "better"
-    assert compare_scores(a_bit_better, scores(2, 20), constant=always_yes, others=[[1.0] * 20]).verdict == "better"
+
+
+def test_an_arm_that_may_be_better_than_the_commonest_answer_needs_more_items() -> None:
+    compared = compare_scores(scores(12, 12), scores(0, 12), constant=[1.0, 0.0] * 6, comparisons=2)
+    assert (compared.verdict, compared.reason) == (
+        "not enough items",
+        "neither is shown to score higher than one and the same answer to every item",
+    )
+    assert 12 < (compared.items_needed or 0) < 30
+    sentence = verdict_sentence(compared, "a", "b")
+    assert "do not decide between a and b: neither is shown to score higher than one" in sentence
 
 
 def test_a_difference_below_the_margin_is_as_good_even_if_it_is_shown() -> None:
@@ -97,7 +107,9 @@ def test_the_items_that_would_decide_are_named_until_it_is_decided() -> None:
     times = needed // 20 + 1
     assert compare_scores(scores(12, 20) * times, scores(10, 20) * times).verdict == "better"
     assert compare_scores(scores(18, 20), scores(2, 20)).items_needed is None
-    assert f"about {needed:,} items would decide" in verdict_sentence(undecided, "a", "b")
+    rounded = -(-needed // 10) * 10
+    assert 100 <= needed < 1000
+    assert f"; about {rounded} items would decide." in verdict_sentence(undecided, "a", "b")
 
 
 def test_scores_of_different_items_are_not_compared() -> None:
