@@ -69,6 +69,7 @@ async def _answer(
     assignment.failure = reason[:MAX_REASON]
     context = current_request.get()
     context.refusal = None
+    context.versions.clear()  # else the version that failed would be checked again
     return await endpoint(as_asked_of(default, request, base_name), raw_request)
 
 

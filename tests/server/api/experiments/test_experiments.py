@@ -1,9 +1,7 @@
 """Experiments over HTTP, on the fake engine: its answers name the route that gave them."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
-from hashlib import sha256
 from typing import Any
 
 import openai
@@ -11,11 +9,10 @@ import pytest
 import pytest_asyncio
 
 from loramux_server.base_model import ResolvedBase
-from loramux_server.experiments.models import Experiment
+from tests.helpers.experiment_traffic import STYLE, chat, recorded, start, stored, user_of
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-STYLE = {"type": "scorer", "scorer": {"type": "style", "rules": {"tone": {"match": "tone"}}}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -34,52 +31,6 @@ async def no_experiment(tiny: TinyServer) -> AsyncIterator[None]:
     yield
     for running in tiny.server.experimentation.parts.live.all():
         await tiny.server.experimentation.service.stop(running.experiment.id, actor="test")
-
-
-async def start(tiny: TinyServer, **body: Any) -> dict[str, Any]:
-    asked = {"adapter": "tone", "baseline": {}, "share": 0.5, "quality": {"type": "feedback"}} | body
-    if asked.get("candidate"):
-        del asked["baseline"]
-    response = await tiny.http.post("/admin/experiments", json=asked)
-    assert response.status_code == 201, response.text
-    return dict(response.json())
-
-
-async def chat(tiny: TinyServer, user: str | None = None, model: str = "tone", **options: Any) -> tuple[str, Any]:
-    """Return the variant that answered, and the completion."""
-    messages = options.pop("messages", [{"role": "user", "content": "hello"}])
-    asked: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": 20} | options
-    asked |= {} if user is None else {"user": user}
-    raw: Any = await tiny.client.chat.completions.with_raw_response.create(**asked)
-    return raw.headers.get("x-loramux-experiment", ""), raw.parse()
-
-
-async def recorded(tiny: TinyServer, experiment: dict[str, Any], count: int) -> dict[str, Any]:
-    """Return the experiment once `count` requests are recorded; they are charged shortly after their end."""
-    service = tiny.server.experimentation.service
-    for _ in range(100):
-        tiny.server.usage_recorder.meter.charge_ended()
-        await service.tick()
-        stored = service.repository.observations(experiment["id"], with_feedback=False)
-        if len(stored) >= count:
-            break
-        await asyncio.sleep(0.01)
-    service._reports.clear()
-    return dict((await tiny.http.get(f"/admin/experiments/{experiment['id']}")).json())
-
-
-async def stored(tiny: TinyServer, experiment_id: str) -> Experiment:
-    return await tiny.server.experimentation.service.get(experiment_id)
-
-
-def user_of(experiment: dict[str, Any], variant: str) -> str:
-    """Return a user who is assigned to a variant, by trying names."""
-    for number in range(1000):
-        digest = sha256(f"{experiment['id']}\0user-{number}".encode()).digest()
-        is_sampled = int.from_bytes(digest[:8]) / 2**64 < experiment["share"]
-        if is_sampled == (variant == experiment["sampled"]):
-            return f"user-{number}"
-    raise AssertionError(variant)
 
 
 async def test_each_user_stays_on_one_variant_and_responses_keep_the_requested_model(tiny: TinyServer) -> None:
