@@ -142,6 +142,11 @@ class AdapterResolver:
             raise AdapterNotFound(f"No adapter is registered as {name[:200]}.")
         return record
 
+    def targets(self, name: str) -> tuple[VersionId, ...]:
+        """Return the versions that this bare name resolves to; none for an unknown name."""
+        split = self._splits.get(name)
+        return split.versions if split else ()
+
     def stored_bytes(self, name: str) -> int:
         """Return the size of the weights of all versions of an adapter in bytes; 0 for an unknown name."""
         record = self._adapters.get(name)

@@ -128,11 +128,11 @@ def measure_queries(database: sa.Engine, span: TimeRange, by: GroupBy) -> list[f
 
     training_costs = TrainingCosts(database, PRICES)
     fixed_costs = FixedCostSource(PRICES, NoStorage(), training_costs)
-    sources = UsageSources(LedgerReader(database), training_costs, fixed_costs)
+    sources = UsageSources(LedgerReader(database), training_costs, fixed_costs, lambda _name: (), [])
     seconds = []
     for _ in range(QUERIES):
         started = time.monotonic()
-        build_report(sources, UsageQuery(span, by, {}, GroupOrder.COST, 100), PRICES.version)
+        build_report(sources, UsageQuery(span, span, by, {}, GroupOrder.COST, 100), PRICES)
         seconds.append(time.monotonic() - started)
     return seconds
 

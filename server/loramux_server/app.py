@@ -25,6 +25,7 @@ from loramux_server.api.adapters.create import create_router
 from loramux_server.api.adapters.routes import adapters_router
 from loramux_server.api.health import health_router
 from loramux_server.api.models import ServedModels, models_router
+from loramux_server.api.prices import prices_router
 from loramux_server.api.usage.report import UsageSources
 from loramux_server.api.usage.routes import usage_router
 from loramux_server.auth import Authenticator
@@ -155,13 +156,14 @@ def _add_routes(
     app.include_router(models_router(ServedModels(storage.base.name, adapter_service)))
     fixed_costs = FixedCostSource(recorder.prices, storage.resolver, recorder.training_costs)
     controlled = [JobResults(JobRegistry(storage.database), storage.resolver)]
-    sources = UsageSources(recorder.reader, recorder.training_costs, fixed_costs, storage.resolver, controlled)
+    sources = UsageSources(recorder.reader, recorder.training_costs, fixed_costs, storage.resolver.targets, controlled)
     for router in (
         aliases_router(adapter_service),
         create_router(adapter_service, settings.allowed_roots, settings.allowed_urls),
         adapters_router(adapter_service),
         audit_router(adapter_service),
         usage_router(sources, recorder.prices, record_seconds),
+        prices_router(recorder.prices),
         dashboard_router(),
     ):
         app.include_router(router)

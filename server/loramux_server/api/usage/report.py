@@ -1,11 +1,10 @@
 """Usage queries, and the report that is built from the ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from loramux_adapters.models import VersionId
-from loramux_adapters.resolver import AdapterResolver
 from loramux_server.api.usage.controlled_schemas import Controlled
 from loramux_server.api.usage.schemas import Engine, Group, Training, UsageReport
 from loramux_server.controlled_results.break_even import break_even
@@ -33,7 +32,8 @@ class UsageSources:
     ledger: LedgerReader
     training_costs: TrainingCosts
     fixed_costs: FixedCostSource
-    resolver: AdapterResolver
+    targets: Callable[[str], Sequence[VersionId]]
+    """Returns the versions that an adapter's name points at."""
     controlled: Sequence[ControlledResultSource]
 
 
@@ -82,11 +82,11 @@ class _ControlledResults:
     results: Mapping[str, ControlledResult]
     fixed_costs: FixedCosts
     prices: Prices
-    resolver: AdapterResolver
+    targets: Callable[[str], Sequence[VersionId]]
 
     @classmethod
     def read(cls, sources: UsageSources, prices: Prices) -> "_ControlledResults":
-        return cls(latest_results(sources.controlled), sources.fixed_costs.read(), prices, sources.resolver)
+        return cls(latest_results(sources.controlled), sources.fixed_costs.read(), prices, sources.targets)
 
     def of(self, label: Mapping[str, str]) -> Controlled | None:
         """Return the result of the label's adapter, and for a version only if that was measured."""
@@ -95,13 +95,8 @@ class _ControlledResults:
         if result is None or (version is not None and result.version != f"{adapter}@{version}"):
             return None
         found = break_even(result, self.prices, self.fixed_costs.fixed_cost(adapter, "price_list"))
-        return Controlled.of(result, found, is_current=self._is_current(result))
-
-    def _is_current(self, result: ControlledResult) -> bool:
-        record = self.resolver.get(result.adapter)
-        return record is not None and [str(VersionId(record.name, digest)) for digest in record.targets] == [
-            result.version
-        ]
+        is_current = [str(target) for target in self.targets(adapter)] == [result.version]
+        return Controlled.of(result, found, is_current=is_current)
 
 
 def _sort_key(label: Label, usage: UsageTotals, order: GroupOrder) -> tuple[int, Label]:

@@ -155,21 +155,21 @@ class Training(BaseModel):
     jobs: int
     tokens: int
     seconds: float
-    price_list_usd: Annotated[float | None, Field(description="Null if jobs ran and none was charged at a price.")]
+    price_list_usd: Annotated[float | None, Field(description="Null if no job was charged at a price.")]
     gpu_hour_usd: float | None
+    unpriced_jobs: Annotated[
+        Mapping[str, int], Field(description="By cost mode: jobs without a price, whose cost is unknown and left out.")
+    ]
 
     @classmethod
     def of(cls, totals: TrainingTotals) -> Self:
         """Return the schema of training totals."""
-        costs = (totals.price_list_cost, totals.gpu_hour_cost)
-        price_list, gpu_hour = (cost / NANODOLLARS if cost or not totals.jobs else None for cost in costs)
-        return cls(
-            jobs=totals.jobs,
-            tokens=totals.tokens,
-            seconds=totals.seconds,
-            price_list_usd=price_list,
-            gpu_hour_usd=gpu_hour,
-        )
+        unpriced = {mode: getattr(totals, f"{mode}_unpriced") for mode in COST_MODES}
+        costs = {
+            f"{mode}_usd": None if 0 < totals.jobs <= count else getattr(totals, f"{mode}_cost") / NANODOLLARS
+            for mode, count in unpriced.items()
+        }
+        return cls(jobs=totals.jobs, tokens=totals.tokens, seconds=totals.seconds, unpriced_jobs=unpriced, **costs)
 
 
 class UsageReport(BaseModel):

@@ -87,3 +87,10 @@ def test_engine_time_of_two_processes_adds_up(engine: sa.Engine) -> None:
         )
     assert LedgerReader(engine).engine_time(DAY) == EngineTime(6, 3, 16, 20)
     assert LedgerReader(engine).engine_time(TimeRange(0, 60)) == EngineTime()
+
+
+def test_engine_time_of_a_range_leaves_out_the_minute_that_starts_at_its_end(engine: sa.Engine) -> None:
+    minutes = {int(NOON // 60) + offset: EngineTime(10**offset, 0, 0, 0) for offset in range(3)}
+    LedgerRepository(engine).write([], minutes)
+    seconds = [LedgerReader(engine).engine_time(TimeRange(NOON, NOON + end)).seconds for end in (60, 61, 120)]
+    assert seconds == [1, 11, 11]
