@@ -13,6 +13,7 @@ from loramux_adapters.errors import AdapterError, VersionNotFound, VersionQuaran
 from loramux_adapters.models import VersionId
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.residency.ports import Lease
+from loramux_server.engine.beam_search import begin_run
 from loramux_server.engine.step_observer import RunProgress, StepObserver
 from loramux_server.engine.vllm_compat import GracefulHTTPError
 from loramux_server.errors import from_adapter_error
@@ -71,7 +72,7 @@ class LeasingEngineClient:
         """
         version = VersionId.parse(lora_request.lora_name) if lora_request else None
         request = current_request.get()
-        run = request.begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
+        run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         accumulator, lease = RunAccumulator(prompt, sampling_params), None
         is_user = request.operation is not None
         try:

@@ -254,7 +254,7 @@ class FakeEngine:
                     text=self.renderer.tokenizer.decode(tokens[new_tokens]),
                     token_ids=tokens[new_tokens],
                     cumulative_logprob=None,
-                    logprobs=None,
+                    logprobs=_logprobs(tokens[new_tokens], params.logprobs),
                     finish_reason="length" if finished else None,
                 )
                 for index, tokens in enumerate(generated)
@@ -264,6 +264,13 @@ class FakeEngine:
             lora_request=lora_request,
             num_cached_tokens=0,
         )
+
+
+def _logprobs(tokens: list[int], count: int | None) -> list[dict[int, Logprob]] | None:
+    """Return the log-probabilities of `count` tokens at each position: the chosen one, and the next ones."""
+    if count is None:
+        return None
+    return [{token + rank: Logprob(-1.0 - rank, rank + 1) for rank in range(max(1, count))} for token in tokens]
 
 
 def _update_stats(stats: RequestStateStats, tokens: int) -> None:

@@ -20,6 +20,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from loramux_adapters.daemon_thread import run_in_daemon_thread
+from loramux_server.engine.beam_search import count_beam_searches_as_one
 from loramux_server.engine.experiment_chat import ChatEndpoint
 from loramux_server.engine.vllm_compat import init_app_state, init_exception_handler
 from loramux_server.engine.worker.kv_zeroing import install_scheduler
@@ -90,6 +91,8 @@ async def mount_openai(
     await init_app_state(engine, app.state, arguments, await engine.get_supported_tasks())
     models = app.state.openai_serving_models
     models.lora_requests, models.model_name = directory, _with_requested_name(models.model_name)
+    for serving in (app.state.openai_serving_chat, app.state.openai_serving_completion):
+        count_beam_searches_as_one(serving)
     served = _served_routes((chat, completions, responses, messages, tokenize), wrap_chat)
     app.include_router(served, dependencies=[Depends(dependency)])
     init_exception_handler(app)
