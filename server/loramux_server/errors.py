@@ -123,6 +123,13 @@ class BodyTooLarge(InvalidRequest):
     code = "body_too_large"
 
 
+class PricesChanged(InvalidRequest):
+    """The prices were changed by somebody else meanwhile."""
+
+    status = 409
+    code = "prices_changed"
+
+
 class RateLimited(LoramuxError):
     """Too many requests; retry after `retry_after` seconds."""
 

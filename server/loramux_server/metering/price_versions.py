@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_adapters.background_tasks import running_task
+from loramux_adapters.errors import StoreError
 from loramux_server.metering.ledger.calibrations import Calibration, Calibrations
 from loramux_server.metering.ledger.price_history import PriceChange, PriceHistory, PriceOrigin
 from loramux_server.metering.pricing import Prices
@@ -49,7 +49,7 @@ class CurrentPrices:
         """Put the settings' prices into force if they are new, unless prices were set; blocks on the database.
 
         Raises:
-            SQLAlchemyError: the database can't be read or written.
+            StoreError: the database can't be read or written.
         """
         newest = self._history.newest()
         if newest is None or (newest.origin != PriceOrigin.SET and newest.version != self._settings.version):
@@ -61,7 +61,7 @@ class CurrentPrices:
 
         Raises:
             PricesChangedError: another version than `expected` is in force.
-            SQLAlchemyError: the database can't be written.
+            StoreError: the database can't be written.
         """
         self._history.add(prices, PriceOrigin.SET, actor, self._clock(), expected)
         self.refresh()
@@ -70,16 +70,24 @@ class CurrentPrices:
         """Put the prices of this server's settings into force; blocks on the database.
 
         Raises:
-            SQLAlchemyError: the database can't be written.
+            StoreError: the database can't be written.
         """
         self._history.add(self._settings, PriceOrigin.RESET, actor, self._clock())
         self.refresh()
+
+    def history(self, limit: int) -> Sequence[PriceChange]:
+        """Return the newest changes, newest first; blocks on the database.
+
+        Raises:
+            StoreError: the database can't be read.
+        """
+        return self._history.changes(limit)
 
     def calibrate(self, calibration: Calibration) -> None:
         """Save measured weights; blocks on the database.
 
         Raises:
-            SQLAlchemyError: the database can't be written.
+            StoreError: the database can't be written.
         """
         self._calibrations.save(calibration)
         self.refresh()
@@ -88,7 +96,7 @@ class CurrentPrices:
         """Read the newest prices and weights; blocks on the database.
 
         Raises:
-            SQLAlchemyError: the database can't be read.
+            StoreError: the database can't be read.
         """
         newest, self.calibration = self._history.newest(), self._calibrations.newest()
         if newest is not None and (self.change is None or newest.number > self.change.number):
@@ -118,5 +126,5 @@ class CurrentPrices:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await asyncio.to_thread(self.refresh)
-            except SQLAlchemyError as error:
-                logger.warning("The prices can't be read from the database (%s).", error.__class__.__name__)
+            except StoreError as error:
+                logger.warning("%s The old ones stay.", error)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from loramux_server.metering.cost_allocation import WEIGHT_UNITS, Weights
-from loramux_server.metering.ledger.repository import upsert
+from loramux_server.metering.ledger.repository import store_errors, upsert
 from loramux_server.metering.ledger.tables import calibrations
 
 
@@ -35,7 +35,7 @@ class Calibrations:
     """Reads and writes the newest calibration of one base on one machine; blocks on the database.
 
     Raises:
-        SQLAlchemyError: the database can't be read or written.
+        StoreError: the database can't be read or written.
     """
 
     def __init__(self, database: sa.Engine, base: str, machine: str) -> None:
@@ -45,7 +45,7 @@ class Calibrations:
         """Return the calibration, None if there is none yet."""
         table = calibrations.c
         query = sa.select(table.at, table.prefill_seconds, table.decode_seconds, table.lowest, table.highest)
-        with self._database.connect() as connection:
+        with store_errors("The calibration can't be read from the database."), self._database.connect() as connection:
             found = connection.execute(
                 query.where(*(table[name] == value for name, value in self._key.items()))
             ).first()
@@ -53,5 +53,5 @@ class Calibrations:
 
     def save(self, calibration: Calibration) -> None:
         """Replace the calibration."""
-        with self._database.begin() as connection:
+        with store_errors("The calibration can't be written to the database."), self._database.begin() as connection:
             upsert(connection, calibrations, [self._key | vars(calibration)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from loramux_server.metering.ledger.repository import upsert
+from loramux_server.metering.ledger.repository import store_errors, upsert
 from loramux_server.metering.ledger.tables import price_changes, price_lists
 from loramux_server.metering.pricing import Prices
 
@@ -44,7 +44,7 @@ class PriceHistory:
     """Reads and appends changes; all methods block on the database.
 
     Raises:
-        SQLAlchemyError: the database can't be read or written.
+        StoreError: the database can't be read or written.
     """
 
     def __init__(self, database: sa.Engine) -> None:
@@ -56,7 +56,7 @@ class PriceHistory:
 
     def changes(self, limit: int) -> Sequence[PriceChange]:
         """Return the newest changes, newest first."""
-        with self._database.connect() as connection:
+        with store_errors("The prices can't be read from the database."), self._database.connect() as connection:
             return _read(connection, limit)
 
     def add(
@@ -69,7 +69,7 @@ class PriceHistory:
         """
         version = prices.version
         values = {"version": version, "since": now, "prices": prices.model_dump(mode="json", exclude_unset=True)}
-        with self._database.begin() as connection:
+        with store_errors("The prices can't be written to the database."), self._database.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text("LOCK TABLE price_changes IN SHARE ROW EXCLUSIVE MODE"))
             upsert(connection, price_lists, [values], unchanged=("since",))  # in SQLite, the first write locks

@@ -1,12 +1,14 @@
 """Writes the ledger's tables, one transaction per batch."""
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from loramux_adapters.errors import StoreError
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import UsageGroup
 from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
@@ -73,6 +75,19 @@ class LedgerRepository:
             "requests_cost": time.requests_nanodollars,
             "idle_cost": time.idle_nanodollars,
         }
+
+
+@contextmanager
+def store_errors(message: str) -> Iterator[None]:
+    """Convert errors of the database.
+
+    Raises:
+        StoreError: the database can't be reached, with this message.
+    """
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreError(message) from error
 
 
 def upsert(
