@@ -44,7 +44,7 @@ examples: dev ## generate the data of the example adapters and train them again
 	for folder in $(EXAMPLES); do $(BIN)/loramux train --base demo \
 	  --data $$folder/train.jsonl --recipe $$folder/recipe.yaml --output $$folder || exit 1; done
 
-verdict: dev ## compare the example fine-tunes with the prompted base; ARGS="--url URL --limit N"
+verdict: dev ## compare the example fine-tunes with the prompted base; ARGS="--url URL --limit N --no-record"
 	$(BIN)/python -m benchmarks.verdict $(ARGS)
 
 bench-overhead: dev ## compare loramux with stock vLLM on this machine; ARGS="--quick" for a trial run

@@ -81,7 +81,11 @@ class TrafficLightServer:
         colour = body["messages"][-1]["content"].split()[0]
         label = LABELS[colour] if body["model"] == "lights" else "stop"
         usage = {"prompt_tokens": 10 * len(body["messages"]), "completion_tokens": 1}
-        lines = ({"choices": [{"index": 0, "delta": {"content": label}}]}, {"choices": [], "usage": usage})
+        lines = (
+            {"choices": [{"index": 0, "delta": {"content": label}, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": usage},
+        )
         stream = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
         return web.Response(text=stream, content_type="text/event-stream")
 

@@ -69,10 +69,11 @@ class AnswerLog:
     """The answers so far of the comparison with this `fingerprint`; a context manager that holds the file open.
 
     Only scores by the scorer with the fingerprint `scorer` are loaded; another scorer scores the answers again.
+    `outdated` is the fingerprint that releases up to 0.2 gave the same comparison, whose requests lacked something.
     """
 
-    def __init__(self, path: Path, fingerprint: str, scorer: str = "") -> None:
-        self._path, self._fingerprint, self._scorer = path, fingerprint, scorer
+    def __init__(self, path: Path, fingerprint: str, scorer: str = "", *, outdated: str = "") -> None:
+        self._path, self._fingerprint, self._scorer, self._outdated = path, fingerprint, scorer, outdated
         self.answers: list[MeasuredAnswer] = []
         self.scores: dict[AnswerKey, dict[str, float]] = {}
         self.batches: dict[tuple[str, str], list[Batch]] = {}
@@ -150,7 +151,14 @@ class AnswerLog:
             self.scores[name, arm, item] = {score: float(value) for score, value in document["scores"].items()}
 
     def _check_fingerprint(self, document: Mapping[str, Any]) -> None:
-        if document["comparison"] != self._fingerprint:
+        found = document["comparison"]
+        if found == self._fingerprint:
+            return
+        if found == self._outdated:
             raise ComparisonError(
-                f"{self._path} has the answers of another comparison (other data, arms, prompts or settings): {_REMEDY}"
+                f"{self._path} has answers of loramux 0.2 or earlier, which did not send the items' system messages: "
+                f"{_REMEDY}"
             )
+        raise ComparisonError(
+            f"{self._path} has the answers of another comparison (other data, arms, prompts or settings): {_REMEDY}"
+        )

@@ -102,19 +102,37 @@ def _notes(line: _ConversationLine) -> set[str]:
     return keys
 
 
-def read_prompt(path: Path) -> Chat:
+def read_prompt(path: Path, examples: int | None = None) -> Chat:
     """Read the messages to put before each question: a JSON list of messages, or a text as the system message.
 
+    With `examples`, only the first so many pairs of a user's and an assistant's message are kept.
+
     Raises:
-        ComparisonError: the file can't be read, or is not a list of messages.
+        ComparisonError: the file can't be read, is not a list of messages, or has fewer examples.
     """
     text = _read_text(path)
-    if path.suffix != ".json":
-        return [{"role": "system", "content": text.strip()}] if text.strip() else []
+    if path.suffix == ".json":
+        prompt = _parse_prompt(path, text)
+    else:
+        prompt = [{"role": "system", "content": text.strip()}] if text.strip() else []
+    return prompt if examples is None else _first_examples(path, prompt, examples)
+
+
+def _parse_prompt(path: Path, text: str) -> Chat:
     try:
         return [message.as_sent() for message in _PROMPT.validate_json(text)]
     except ValidationError as error:
         raise ComparisonError(f"{path.name} must be a JSON list of messages: {_first_problem(error)}") from error
+
+
+def _first_examples(path: Path, prompt: Chat, count: int) -> Chat:
+    system = system_messages(prompt)
+    shots = prompt[len(system) :]
+    if [message["role"] for message in shots] != ["user", "assistant"] * (len(shots) // 2):
+        raise ComparisonError(f"{path.name}: `examples` needs pairs of a user's and an assistant's message")
+    if 2 * count > len(shots):
+        raise ComparisonError(f"{path.name} has {len(shots) // 2} examples, fewer than {count}")
+    return [*system, *shots[: 2 * count]]
 
 
 def system_messages(chat: Chat) -> Chat:

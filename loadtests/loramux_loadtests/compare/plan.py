@@ -14,7 +14,7 @@ from loramux_loadtests.compare.answer_log import fingerprint
 from loramux_loadtests.compare.automatic import AutoScorer
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.items import read_items, read_prompt
+from loramux_loadtests.compare.items import SYSTEM_ROLES, read_items, read_prompt
 from loramux_loadtests.compare.judge import ComparisonScorer
 
 BEST = "best"
@@ -28,10 +28,14 @@ class _StrictModel(BaseModel):
 
 
 class ArmConfig(_StrictModel):
-    """A variant to compare: a model, and a file with the messages to put before each item; `url` of another server."""
+    """A variant to compare: a model, and a file with the messages to put before each item; `url` of another server.
+
+    Of the prompt's examples, which are the messages after its system message, the first `examples` are sent, or all.
+    """
 
     model: Annotated[str, Field(min_length=1)]
     prompt: Path | None = None
+    examples: Annotated[int, Field(ge=0)] | None = None
     url: str | None = None
 
 
@@ -82,6 +86,8 @@ class Comparison(NamedTuple):
     prices: ComparisonPrices | None
     measure: str | None = None
     """The name of the score that decides, by default the scorer's first one."""
+    outdated_data: str = ""
+    """Fingerprint of the items as releases up to 0.2 sent them: without system messages and names."""
     base_model: str | None = None
     """The name of the base on the server, if the prices need it."""
     unsent: frozenset[str] = frozenset()
@@ -152,11 +158,17 @@ def build_comparison(
         scorer=scorer,
         max_tokens=plan.max_tokens,
         prices=plan.prices,
+        outdated_data=fingerprint({"items": [_as_sent_up_to_0_2(item) for item in items]}),
         unsent=unsent,
         measure=plan.measure,
         margin=plan.margin,
         training=read_items(folder / plan.training).items if plan.training else (),
     )
+
+
+def _as_sent_up_to_0_2(item: Item) -> Item:
+    kept = [message for message in item.messages if message["role"] not in SYSTEM_ROLES]
+    return Item([{"role": message["role"], "content": message["content"]} for message in kept], item.expected)
 
 
 def _find_arm(wanted: str | None, names: Sequence[str]) -> str | None:
@@ -167,64 +179,8 @@ def _find_arm(wanted: str | None, names: Sequence[str]) -> str | None:
 
 def _build_arm(name: str, plan: ArmConfig, folder: Path, server: DefaultServer) -> Arm:
     key = server.arm_keys.get(name) or (None if plan.url else server.api_key)
-    prompt = read_prompt(folder / plan.prompt) if plan.prompt else []
+    prompt = read_prompt(folder / plan.prompt, plan.examples) if plan.prompt else []
     return Arm(name, plan.model, prompt, plan.url or server.url, SecretStr(key) if key else None)
-
-
-SHORT_PROMPT_ARM, FEW_SHOT_ARM, ADAPTER_ARM = "base, short prompt", "base, few-shot prompt", "adapter, short prompt"
-
-
-def example_arms(base: str, adapter: str) -> dict[str, ArmConfig]:
-    """The three arms of an example folder, with the names of their prompt files."""
-    short, few_shot = Path("prompt_short.json"), Path("prompt_few_shot.json")
-    return {
-        SHORT_PROMPT_ARM: ArmConfig(model=base, prompt=short),
-        FEW_SHOT_ARM: ArmConfig(model=base, prompt=few_shot),
-        ADAPTER_ARM: ArmConfig(model=adapter, prompt=short),
-    }
-
-
-def parse_arm(text: str) -> tuple[str, ArmConfig]:
-    """Parse NAME=MODEL or NAME=MODEL:PROMPT_FILE; as a model's name may have colons, the file must exist.
-
-    Raises:
-        ComparisonError: the text has another form, or the file does not exist.
-    """
-    name, equals, rest = text.partition("=")
-    if not (name and equals and rest):
-        raise ComparisonError(f"invalid --arm {text!r}; expected NAME=MODEL or NAME=MODEL:PROMPT_FILE")
-    model, colon, file = rest.rpartition(":")
-    if colon and Path(file).is_file():
-        return name, ArmConfig(model=model, prompt=Path(file).resolve())
-    if file.endswith((".json", ".txt", ".md")):
-        raise ComparisonError(f"--arm {text!r}: the prompt file {file} does not exist")
-    return name, ArmConfig(model=rest)
-
-
-def parse_keys(texts: Sequence[str]) -> dict[str, str]:
-    """Parse several ARM=KEY.
-
-    Raises:
-        ComparisonError: one has another form; the message does not contain the key.
-    """
-    parts = [text.partition("=") for text in texts]
-    if not all(name and key for name, _, key in parts):
-        raise ComparisonError("invalid --arm-api-key; expected ARM=KEY")
-    return {name: key for name, _, key in parts}
-
-
-def parse_arms(texts: Sequence[str]) -> dict[str, ArmConfig]:
-    """Parse several arms, by their names.
-
-    Raises:
-        ComparisonError: one is invalid, or two have the same name.
-    """
-    arms: dict[str, ArmConfig] = {}
-    for name, arm in map(parse_arm, texts):
-        if name in arms:
-            raise ComparisonError(f"two arms have the name {name!r}")
-        arms[name] = arm
-    return arms
 
 
 def format_validation_error(error: ValidationError) -> str:

@@ -11,22 +11,32 @@ from loramux_loadtests.compare.plan import Arm, Comparison
 
 
 def prompt_warnings(comparison: Comparison) -> list[EvaluationWarning]:
-    """One for each arm whose prompt replaces the items' system messages, and one on the training's messages."""
-    found = [_replaced(comparison, arm) for arm in comparison.arms]
-    return [warning for warning in (*found, _unlike_training(comparison)) if warning]
+    """Warn of prompts that replace the items' system messages, and of messages unlike those of the training."""
+    challenger = [arm for arm in comparison.arms if arm.name == comparison.challenger]
+    others = [arm for arm in comparison.arms if arm.name != comparison.challenger]
+    trained = "; if its adapter was trained with that message, ask it without another one"
+    found = [_replaced(comparison, others), _replaced(comparison, challenger, trained), _unlike_training(comparison)]
+    return [warning for warning in found if warning]
 
 
-def _replaced(comparison: Comparison, arm: Arm) -> EvaluationWarning | None:
-    changed = [
+def _replaced(comparison: Comparison, arms: Sequence[Arm], remark: str = "") -> EvaluationWarning | None:
+    """Warn of the arms whose prompts replace the system messages of any items by different ones."""
+    by_arm = {arm.name: _changed(comparison, arm) for arm in arms}
+    replacing = [name for name, changed in by_arm.items() if changed]
+    changed = sorted(set().union(*by_arm.values()))
+    names = " and ".join(f"“{name}”" for name in replacing)
+    subject = f"the prompt of {names} replaces" if len(replacing) == 1 else f"the prompts of {names} replace"
+    message = f"{subject} the system message of {_share(changed, comparison.items)}{remark}"
+    return _warning("replaced_system_message", message, changed, comparison)
+
+
+def _changed(comparison: Comparison, arm: Arm) -> set[int]:
+    return {
         number
         for number, item in enumerate(comparison.items)
         if system_messages(item.messages)
         and _contents(item.messages) != _contents(add_prompt(arm.prompt, item.messages))
-    ]
-    message = f"the prompt of “{arm.name}” replaces the system message of {_share(changed, comparison.items)}"
-    if arm.name == comparison.challenger:
-        message += "; if its adapter was trained with that message, ask it without another one"
-    return _warning("replaced_system_message", message, changed, comparison)
+    }
 
 
 def _unlike_training(comparison: Comparison) -> EvaluationWarning | None:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from loramux_loadtests.client import ChatClient, ProtocolError
+from loramux_loadtests.compare.arm_options import example_arms, parse_arms, parse_keys
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.judge import ComparisonScorer, JudgeScorer
@@ -18,10 +19,7 @@ from loramux_loadtests.compare.plan import (
     ComparisonPlan,
     DefaultServer,
     build_comparison,
-    example_arms,
     format_validation_error,
-    parse_arms,
-    parse_keys,
     read_plan,
 )
 from loramux_loadtests.compare.runner import RunSettings
@@ -97,7 +95,7 @@ def _read_folder_plan(folder: Path, options: CompareOptions) -> ComparisonPlan:
     plan = read_plan(folder / FOLDER_PLAN)
     if plan.arms:
         return plan
-    return plan.model_copy(update={"arms": example_arms(_base_model(options), folder.resolve().name)})
+    return plan.model_copy(update={"arms": example_arms(_base_model(options), folder.resolve().name, folder)})
 
 
 def _base_model(options: CompareOptions) -> str:

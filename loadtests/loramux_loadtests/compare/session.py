@@ -54,7 +54,8 @@ async def _measure(
 ) -> tuple[list[ScoredAnswer], Mapping[tuple[str, str], Sequence[Batch]]]:
     """Return all answers with their scores, pass by pass, and the batches by pass and arm."""
     settings, scorer = options.settings, fingerprint(comparison.scorer.cache_key())
-    with AnswerLog(path, _fingerprint(comparison, options), scorer) as log, _progress() as progress:
+    of_now, outdated = (_fingerprint(comparison, options, data) for data in (comparison.data, comparison.outdated_data))
+    with AnswerLog(path, of_now, scorer, outdated=outdated) as log, _progress() as progress:
         total = len(comparison.items) * len(comparison.arms) * len(settings.passes)
         left = sum(len(arms) for pass_ in settings.passes for arms in unanswered(comparison, log, pass_).values())
         asking = progress.add_task(comparison.name, total=total, completed=total - left)
@@ -70,12 +71,12 @@ async def _measure(
         return scored, log.batches
 
 
-def _fingerprint(comparison: Comparison, options: CompareOptions) -> str:
+def _fingerprint(comparison: Comparison, options: CompareOptions, data: str) -> str:
     # The keys must stay as they are: rows.jsonl files of earlier releases have this fingerprint.
     names = {options.url: options.server or options.url}
     arms = [arm._replace(url=names.get(arm.url, arm.url), api_key=None) for arm in comparison.arms]
     settings = {"length": comparison.max_tokens, "at once": options.settings.concurrency}
-    return fingerprint({"items": comparison.data, "arms": arms, **settings})
+    return fingerprint({"items": data, "arms": arms, **settings})
 
 
 def _progress() -> Progress:

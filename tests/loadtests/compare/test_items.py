@@ -140,6 +140,20 @@ def test_a_prompt_is_messages_or_the_text_of_a_system_message(tmp_path: Path) ->
     assert read_prompt(tmp_path / "c.txt") == []
 
 
+def test_the_first_examples_of_a_prompt_can_be_taken_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    shots = chat("user: a", "assistant: b", "user: c", "assistant: d")
+    path.write_text(json.dumps([*chat("system: s"), *shots]))
+    assert read_prompt(path, 0) == chat("system: s")
+    assert read_prompt(path, 1) == [*chat("system: s"), *shots[:2]]
+    assert read_prompt(path, 2) == read_prompt(path)
+    with pytest.raises(ComparisonError, match=r"a\.json has 2 examples, fewer than 3"):
+        read_prompt(path, 3)
+    path.write_text(json.dumps(shots[1:]))
+    with pytest.raises(ComparisonError, match=r"a\.json: `examples` needs pairs"):
+        read_prompt(path, 1)
+
+
 @given(text=st.text(max_size=50) | st.sampled_from(["[1]", "{}", '[{"role": "tool", "content": "x"}]']))
 def test_any_prompt_file_gives_messages_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "prompt.json"

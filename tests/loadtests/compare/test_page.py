@@ -97,10 +97,10 @@ def test_the_json_is_the_summary_with_the_machine(tmp_path: Path) -> None:
 def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
     summary = summarize(comparison(prices=PRICES), scored_answers([1] * 12, [0] * 12), BATCHES)
     text = summary_table(summary)
-    assert "| tuned | 1.000 \\[0.758, 1.000\\] | 1.000 \\[0.758, 1.000\\] | 10 | 0 | 2.000 |" in text
+    assert "| tuned | 1.000 \\[0.774, 1.000\\] | 1.000 \\[0.774, 1.000\\] | 10 | 0 | 2.000 |" in text
     assert "$ per 1,000, gpu hour" in text
     assert "**“tuned” is better than “prompted” by 1.00 \\[" in text
-    assert "| tuned | 1.000 \\[0.758, 1.000\\] | 10 | 0 | 2.000 |" in summary_table(summary, brief=True)
+    assert "| tuned | 1.000 \\[0.774, 1.000\\] | 10 | 0 | 2.000 |" in summary_table(summary, brief=True)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_tables(readme, [summary, summary])
@@ -111,7 +111,7 @@ def test_the_table_holds_every_arm_and_the_verdict(tmp_path: Path) -> None:
     assert (written.count(text), "old" in written) == (2, False)
     few = summary_table(summarize(comparison(), scored_answers([1] * 4, [0] * 4), {}))
     assert "**4 items are too few for a verdict: “tuned” relative to “prompted” +1.00 \\[" in few
-    assert "| tuned | 1.000 \\[0.510, 1.000\\] | 1.000 \\[0.510, 1.000\\] | – | – | – |" in few
+    assert "| tuned | 1.000 \\[0.405, 1.000\\] | 1.000 \\[0.405, 1.000\\] | – | – | – |" in few
 
 
 @pytest.mark.parametrize("content", ["", BEGIN, f"{END}{BEGIN}", None])

@@ -2,15 +2,13 @@ from pathlib import Path
 
 import pytest
 
+from loramux_loadtests.compare.arm_options import parse_arm, parse_arms, parse_keys
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.plan import (
     ArmConfig,
     ComparisonPlan,
     DefaultServer,
     build_comparison,
-    parse_arm,
-    parse_arms,
-    parse_keys,
     read_plan,
 )
 from tests.helpers.comparisons import write_example

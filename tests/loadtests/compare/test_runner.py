@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from loramux_loadtests.compare.answer_log import AnswerLog
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.runner import RunSettings, parse_passes, run_comparison
-from tests.helpers.comparisons import PROMPTED, TUNED, TrafficLightServer, comparison
+from tests.helpers.comparisons import PROMPTED, TUNED, TrafficLightServer, chat, comparison
 
 
 @pytest.fixture
@@ -29,6 +29,29 @@ async def test_every_arm_gets_every_item_with_its_own_prompt(journal: AnswerLog)
     for arm in (PROMPTED, TUNED):
         assert [turn.answers for turn in journal.batches["warm", arm]] == [4, 4, 4]
         assert all(turn.seconds > 0 for turn in journal.batches["warm", arm])
+
+
+async def test_an_items_system_message_is_replaced_by_an_arms_own_and_else_sent(journal: AnswerLog) -> None:
+    """T2: it was dropped for every arm."""
+    lights = TrafficLightServer()
+    async with lights.running() as url:
+        found = comparison(url, count=2)
+        items = [item._replace(messages=[*chat("system: own"), *item.messages]) for item in found.items]
+        bare = found.arms[1]._replace(prompt=[])
+        await run_comparison(
+            found._replace(items=items, arms=[found.arms[0], bare]), RunSettings(), journal, lambda: None
+        )
+    sent = {(body["model"], *(message["content"] for message in body["messages"])) for body in lights.requests}
+    colours = ("red 0", "green 1")
+    assert sent == {("lights", "own", colour) for colour in colours} | {
+        ("tiny", "rules", "red", "stop", colour) for colour in colours
+    }
+
+
+async def test_the_reason_why_an_answer_ended_is_kept(journal: AnswerLog) -> None:
+    async with TrafficLightServer().running() as url:
+        await run_comparison(comparison(url, count=2), RunSettings(), journal, lambda: None)
+    assert {row.finish_reason for row in journal.answers} == {"stop"}
 
 
 async def test_the_arms_take_turns_in_going_first_and_a_seed_repeats_the_order(tmp_path: Path) -> None:

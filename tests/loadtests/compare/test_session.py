@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.reading import parse_scorer
+from loramux_loadtests.compare.reading import CompareOptions, parse_scorer
+from loramux_loadtests.compare.session import compare_all
 from loramux_server.cli.main import main
 from tests.helpers.comparisons import TrafficLightServer, write_example
 
@@ -66,13 +67,13 @@ def test_a_folder_is_compared_with_the_servers_own_base_and_reported(
     run: Run, lights: TrafficLightServer, tmp_path: Path
 ) -> None:
     code, output = run(str(write_example(tmp_path)), "--assert", "quality_gain > 0.2 and prompt_token_ratio < 1")
-    assert (code, len(lights.requests)) == (0, 72), output
+    assert (code, len(lights.requests)) == (0, 96), output
     assert "“adapter, short prompt” is better than “base, few-shot prompt” by 0.50" in output
     folder = tmp_path / "comparisons" / "lights"
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json", "report.md", "rows.jsonl"]
     assert "forget me" not in json.dumps(lights.requests)
     assert run(str(tmp_path / "lights"))[0] == 0
-    assert len(lights.requests) == 72  # nothing was asked again
+    assert len(lights.requests) == 96  # nothing was asked again
 
 
 def test_data_and_arms_can_be_given_on_the_command_line(run: Run, lights: TrafficLightServer, tmp_path: Path) -> None:
@@ -83,6 +84,78 @@ def test_data_and_arms_can_be_given_on_the_command_line(run: Run, lights: Traffi
     assert (code, len(lights.requests)) == (0, 22 * 3 * 2), output
     assert "“two” is better than “three”" in output
     assert {len(body["messages"]) for body in lights.requests} == {2}  # each has a system message
+
+
+def test_the_items_system_message_is_sent_to_an_arm_without_a_prompt_and_shown(
+    run: Run, lights: TrafficLightServer, tmp_path: Path
+) -> None:
+    """T2: `compare` dropped each item's system message, and with it the prompt that the adapter was trained with."""
+    data = str(write_example(tmp_path) / "test.jsonl")
+    (tmp_path / "own.txt").write_text("rules")
+    code, output = run(data, "--arm", "prompted=tiny:own.txt", "--arm", "tuned=lights", "--training", data)
+    assert (code, "every item is in the training file" in output) == (2, True), output
+    code, output = run(data, "--arm", "prompted=tiny:own.txt", "--arm", "tuned=lights")
+    assert code == 0, output
+    sent = {body["model"]: {message["content"] for message in body["messages"][:-1]} for body in lights.requests}
+    assert sent == {"tiny": {"rules"}, "lights": {"forget me"}}
+    assert "warning: The prompt of “prompted” replaces the system message of all items." in output
+    folder = tmp_path / "comparisons" / "test"
+    report = json.loads((folder / "report.json").read_text())
+    messages = {name: arm["messages"] for name, arm in report["samples"][0]["arms"].items()}
+    assert [message["content"] for message in messages["tuned"]] == ["forget me", "red 0"]
+    assert [message["content"] for message in messages["prompted"]] == ["rules", "red 0"]
+    assert "system: forget me" in (folder / "report.html").read_text()
+    assert [warning["code"] for warning in report["warnings"]] == ["replaced_system_message"]
+
+
+def test_two_arms_that_get_nothing_right_raise_the_question_whether_the_scorer_is(run: Run, tmp_path: Path) -> None:
+    """T3: 0 of 10 twice was "Keep prompted ... +0.00 [+0.00, +0.00]", and "Where they differ most: Nowhere"."""
+    lines = write_example(tmp_path).joinpath("test.jsonl").read_text().splitlines()[:10]
+    data = tmp_path / "ten.jsonl"
+    data.write_text("\n".join(lines).replace('"stop"', '"halt"').replace('"go"', '"drive"'))
+    code, output = run(str(data), "--arm", "prompted=tiny", "--arm", "tuned=lights", "--scorer", "exact")
+    assert code == 0, output
+    assert "Neither “tuned” nor “prompted” works" in output
+    assert "Is the scorer right?" in output
+    assert "Keep" not in output
+    assert "│ red 0 │ halt │ stop │ stop │" in output
+    folder = tmp_path / "comparisons" / "ten"
+    assert "| red 0 | halt | stop | stop |" in (folder / "report.md").read_text()
+    page = (folder / "report.html").read_text()
+    assert "<td>green 0</td><td>drive</td><td>stop</td><td>go</td>" in page
+    assert "Where they differ most" not in page
+    low, estimate, high = json.loads((folder / "report.json").read_text())["passes"][0]["difference"]
+    assert (estimate, low < -0.1, high > 0.1) == (0, True, True)
+    assert "+0.00 [+0.00" not in output + page
+
+
+EARLIER = {"comparison": "ec386012e1113cc2"}
+"""What loramux 0.2.0 wrote for twelve items `red 0` to `red 11`, with and without a system message, and these arms."""
+ANSWER = {
+    "pass_": "warm", "arm": "tuned", "item": 3, "text": "stop", "input_tokens": 10, "cached_tokens": 0,
+    "output_tokens": 1, "ttft": 0.1, "tpot": None, "seconds": 0.2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_answers_of_an_earlier_release_are_resumed_or_refused_with_the_reason(
+    url: str, lights: TrafficLightServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], system: bool
+) -> None:
+    turns = [[{"role": "user", "content": f"red {i}"}, {"role": "assistant", "content": "stop"}] for i in range(12)]
+    own = [{"role": "system", "content": "forget me"}] if system else []
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps({"messages": own + turn}) + "\n" for turn in turns))
+    rows = tmp_path / "comparisons" / "test" / "rows.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text(f"{json.dumps(EARLIER)}\n{json.dumps(ANSWER)}\n")
+    arms = ["prompted=tiny", "tuned=lights"]
+    options = CompareOptions(url, server="lights", arms=arms, scorer="exact", output=tmp_path / "comparisons")
+    code, _ = compare_all([data], options)
+    if system:
+        assert code == 2
+        assert "of loramux 0.2 or earlier, which did not send" in " ".join(capsys.readouterr().err.split())
+    else:
+        assert (code, len(lights.requests)) == (0, 23)
 
 
 def test_a_condition_that_does_not_hold_exits_with_1_and_prints_the_variables(run: Run, tmp_path: Path) -> None:
@@ -125,7 +198,7 @@ def test_a_missing_model_exits_with_2_and_the_next_run_resumes(
     assert 0 < kept <= 10
     before, lights.fails_after = len(lights.requests), 1000
     assert run(folder)[0] == 0
-    assert len(lights.requests) - before == 72 - kept
+    assert len(lights.requests) - before == 96 - kept
 
 
 def test_a_server_that_does_not_answer_exits_with_2(run: Run, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_the_difference_is_taken_item_by_item() -> None:
     # Each arm alone varies widely, yet one is better by the same on every item: the interval must be narrow.
     last = summary([0.5, 1.0] * 10, [0.25, 0.75] * 10).passes[-1]
     assert last.difference.estimate == 0.25
-    assert 0 < last.difference.high - last.difference.low < 0.2
+    assert 0 < last.difference.low < last.difference.high < 0.5
     low, estimate, high = last.arms[TUNED].scores["accuracy"]
     assert (estimate, high - low > 0.2) == (0.75, True)
 
@@ -43,7 +43,7 @@ def test_the_difference_is_taken_item_by_item() -> None:
             [1] * 32 + [0] * 8,
             [0] * 8 + [1] * 32,
             "not enough items",
-            "No difference between “tuned” and “prompted” is shown",
+            "no difference is shown",
         ),
         ([1] * 20, [1] * 20, "not enough items", "is shown, +0.00 [-0.14, +0.14]; about"),
         ([0] * 20, [0] * 20, "neither works", "Neither “tuned” nor “prompted” works"),
