@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 ADAPTERS = 6
 """Twice as many as the engine holds in host memory, and three times as many as it has slots."""
 ACTIONS = 40
+PROMPT = "Once upon a time, a fox and a crow met at the well"
+ANSWER_TOKENS = 32
+"""Enough for the answers of different adapters to overlap."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -41,15 +44,15 @@ def _write(real: RealServer, folder: Path, seed: int) -> Path:
     return write_adapter(folder, lora_config(r=8, target_modules=list(LINEAR_MODULES)), strong)
 
 
-async def _ask(real: RealServer, model: str) -> list[float]:
+async def _ask(real: RealServer, model: str, tokens: int = 1) -> list[float]:
     """Return the log-probabilities of the prompt's tokens: they tell adapters apart where an answer may be a tie."""
     answer = await real.client.completions.create(
-        model=model, prompt="Once upon a time, a fox and a crow met at the well", max_tokens=1, logprobs=0, echo=True
+        model=model, prompt=PROMPT, max_tokens=tokens, logprobs=0, echo=True, extra_body={"ignore_eos": True}
     )
     logprobs = answer.choices[0].logprobs
     assert logprobs
     assert logprobs.token_logprobs
-    return [float(value) for value in logprobs.token_logprobs[1:-1] if value is not None]
+    return [float(value) for value in logprobs.token_logprobs[1:-tokens] if value is not None]
 
 
 def _is_by(model: str, found: list[float], expected: dict[str, list[float]]) -> bool:
@@ -67,7 +70,7 @@ async def test_a_pinned_adapter_and_requests_to_as_many_others_as_there_are_slot
     await real.server.adapter_service.pin(versions[0].name, pinned=True, actor="test")
     await _ask(real, str(versions[0]))
     models = [str(version) for version in versions[1:]]
-    answers = await asyncio.gather(*(_ask(real, model) for model in models))
+    answers = await asyncio.gather(*(_ask(real, model, ANSWER_TOKENS) for model in models))
     for model, found in zip(models, answers, strict=True):
         assert _is_by(model, found, expected), model
     await real.server.adapter_service.pin(versions[0].name, pinned=False, actor="test")
@@ -82,7 +85,7 @@ async def test_random_pins_prefetches_splits_and_requests_fail_no_request(
     answers: list[asyncio.Task[tuple[str, list[float]]]] = []
 
     async def answer(model: str) -> tuple[str, list[float]]:
-        return model, await _ask(real, model)
+        return model, await _ask(real, model, ANSWER_TOKENS)
 
     def name() -> AdapterName:
         return rng.choice(versions).name
