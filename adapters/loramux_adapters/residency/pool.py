@@ -7,7 +7,6 @@ the other requests that wait for the same version.
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
 
@@ -59,7 +58,6 @@ class AdapterPool:
     backoff: LoadBackoff = field(init=False)
     pinned: PinnedVersions = field(init=False)
     _corrupt_files_callbacks: list[CorruptFilesCallback] = field(default_factory=list)
-    _use_counts: Counter[VersionId] = field(default_factory=Counter)
     _residents: dict[VersionId, Resident] = field(default_factory=dict)
     _unloading: set[asyncio.Task[None]] = field(default_factory=set)
     _queue: WaitQueue[Resident] = field(default_factory=WaitQueue)
@@ -94,8 +92,8 @@ class AdapterPool:
         if version not in self._residents and len(self._queue) >= self.max_waiting:
             raise NoAdapterCapacity(_FULL)
 
-    async def lease(self, version: VersionId, *, count_use: bool = True) -> Lease:
-        """Lease `version`, after loading it if necessary; `count_use` adds to its use count.
+    async def lease(self, version: VersionId) -> Lease:
+        """Lease `version`, after loading it if necessary.
 
         Raises:
             AdapterLoadingFailed: the engine failed to load it, or it is backed off.
@@ -103,10 +101,18 @@ class AdapterPool:
             VersionNotFound: it was removed.
             NoAdapterCapacity: all residents stayed leased for `max_wait` seconds, or the queue is full.
         """
-        lease = await self._lease(version)
-        if count_use:
-            self._use_counts[version] += 1
-        return lease
+        requested_at, cold = self.clock(), not self.is_resident(version)
+        resident = self._acquire(version) if version in self._residents else await self._wait_for_room(version)
+        release = self._release_once(version, resident)
+        try:
+            await asyncio.shield(resident.load_task)
+        except (asyncio.CancelledError, AdapterError):
+            release()
+            raise
+        except Exception as error:
+            release()
+            raise loading_failed(version, self.backoff.retry_after(version)) from error
+        return Lease(version, cold, self.clock() - requested_at, release)
 
     async def prefetch(self, version: VersionId) -> None:
         """Load the version without leasing it, and without waiting for a release.
@@ -137,11 +143,6 @@ class AdapterPool:
         """Allow the version to be loaded again now, although its last load failed."""
         self.backoff.reset(version)
 
-    def take_use_counts(self) -> dict[VersionId, int]:
-        """Return the number of counted leases per version since the last call, and reset the counts."""
-        use_counts, self._use_counts = dict(self._use_counts), Counter()
-        return use_counts
-
     async def view(self) -> PoolView:
         """Return the residents, their slots, and the versions that are backed off."""
         in_slots, pinned = await self.loader.slots(), self.pinned.desired
@@ -154,7 +155,6 @@ class AdapterPool:
     def discard(self, version: VersionId) -> None:
         """Unpin the version and evict it: now, or when its last lease is released."""
         self.backoff.reset(version)
-        self._use_counts.pop(version, None)
         self.pinned.set_desired(self.pinned.desired - {version})
         resident = self._residents.get(version)
         if resident is not None:
@@ -162,21 +162,7 @@ class AdapterPool:
             self._on_released(version, resident)
 
     async def _bring_in(self, version: VersionId) -> None:
-        (await self._lease(version)).release()
-
-    async def _lease(self, version: VersionId) -> Lease:
-        requested_at, cold = self.clock(), not self.is_resident(version)
-        resident = self._acquire(version) if version in self._residents else await self._wait_for_room(version)
-        release = self._release_once(version, resident)
-        try:
-            await asyncio.shield(resident.load_task)
-        except (asyncio.CancelledError, AdapterError):
-            release()
-            raise
-        except Exception as error:
-            release()
-            raise loading_failed(version, self.backoff.retry_after(version)) from error
-        return Lease(version, cold, self.clock() - requested_at, release)
+        (await self.lease(version)).release()
 
     async def _wait_for_room(self, version: VersionId) -> Resident:
         """Wait until the version's load has started; the returned resident is acquired."""

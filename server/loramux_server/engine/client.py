@@ -74,10 +74,9 @@ class LeasingEngineClient:
         request = current_request.get()
         run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         accumulator, lease = RunAccumulator(prompt, sampling_params), None
-        is_user = request.operation is not None
         try:
             with _as_http_errors():
-                lease = await self._pool.lease(version, count_use=is_user) if version else None
+                lease = await self._pool.lease(version) if version else None
             with self._observer.observing(request_id, request.cost_share, accumulator.progress) as engine_id:
                 outputs = self._engine.generate(
                     prompt, sampling_params, engine_id, lora_request=lora_request, **options

@@ -63,7 +63,7 @@ class EngineEffectChecker:
         for prompt in PROBES:
             if prompt not in self._baseline:
                 self._baseline[prompt] = await self._run_probe(prompt, None)
-        lease = await self._pool.lease(version, count_use=False)
+        lease = await self._pool.lease(version)
         try:
             lora_request = self._requests.of(version)
             runs = [
