@@ -118,7 +118,7 @@ def summarize(
         score=score,
         passes=passes,
         unscored=sum(not answer.scores for answer in answers),
-        sentence=_sentence(comparison, passes[-1], last_judged, reference),
+        sentence=_sentence(comparison, passes[-1], last_judged, reference, score),
         reference_choice=choice,
         warnings=find_warnings(comparison, last_judged, score),
         samples=samples(comparison, answers),
@@ -162,14 +162,15 @@ def _summarize_pass(
     )
 
 
-def _sentence(comparison: Comparison, last: PassSummary, arms: ArmAnswers, reference: str) -> str:
+def _sentence(comparison: Comparison, last: PassSummary, arms: ArmAnswers, reference: str, score: str) -> str:
     tokens = last.ratios.get("input_tokens")
-    first = [arms[name][0] for name in (comparison.challenger, reference)]
+    pairs = list(zip(arms[comparison.challenger], arms[reference], strict=True))
+    worst = min(pairs, key=lambda pair: sum(answer.scores[score] for answer in pair))
     return verdict_sentence(
         last.relative[comparison.challenger].compared(),
         f"“{comparison.challenger}”",
         f"“{reference}”",
         token_ratio=tokens and tokens.estimate,
         payback=payback_phrase(last.paid),
-        samples=[SampleAnswer(f"“{one.arm}”", one.text, comparison.items[one.item].expected) for one in first],
+        samples=[SampleAnswer(f"“{one.arm}”", one.text, comparison.items[one.item].expected) for one in worst],
     )

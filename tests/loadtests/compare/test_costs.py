@@ -1,8 +1,16 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from loramux_loadtests.compare.costs import ComparisonPrices, cost_samples
+from loramux_loadtests.compare.costs import (
+    ComparisonPrices,
+    CostSamples,
+    cost_per_answer,
+    cost_ratio,
+    cost_samples,
+    saving_per_answer,
+)
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.reading import CompareOptions, read_comparison
 from loramux_loadtests.prices import parse_price_list
@@ -27,6 +35,40 @@ def test_the_prices_of_an_arm_take_precedence_over_the_price_list() -> None:
     assert usd(LIST + "arms: {tuned: {input: 7}}", TUNED, "lights") == pytest.approx(70e-6)
     assert usd(LIST + "arms: {tuned: {input: 7}}", PROMPTED, "tiny") == pytest.approx(14e-6)
     assert usd(LIST + "default: {input: 2}", TUNED, "lights") == pytest.approx(20e-6)
+
+
+def test_tokens_without_a_price_have_an_unknown_cost_and_not_none() -> None:
+    assert usd("default: {input: 0}", TUNED, "lights") == 0  # said to be free
+    for text in ("gpu_hour: 3.6", "arms: {prompted: {input: 7}}", "adapters: {other: {tokens: {input: 5}}}"):
+        with pytest.raises(KeyError, match="price_list"):
+            usd(text, TUNED, "lights")
+
+
+def batch_samples(rng: np.random.Generator, mean: float, count: int) -> CostSamples:
+    return CostSamples(rng.gamma(8.0, mean / 8.0, count), np.full(count, 8.0))
+
+
+def test_intervals_of_costs_contain_the_truth_as_often_as_they_say() -> None:
+    rng, hits = np.random.default_rng(0), {"cost": 0, "ratio": 0, "saving": 0}
+    for _ in range(1000):
+        ours, theirs = batch_samples(rng, 1.0, 12), batch_samples(rng, 2.0, 12)
+        intervals = {
+            "cost": (cost_per_answer(ours), 1 / 8),
+            "ratio": (cost_ratio(ours, theirs), 0.5),
+            "saving": (saving_per_answer(ours, theirs), 1 / 8),
+        }
+        for name, (interval, truth) in intervals.items():
+            assert interval
+            hits[name] += interval.low <= truth <= interval.high
+    assert all(930 <= count <= 975 for count in hits.values()), hits
+
+
+def test_fewer_than_ten_samples_and_a_cost_of_nothing_have_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    few, free = batch_samples(rng, 1.0, 9), CostSamples(np.zeros(12), np.ones(12))
+    assert (cost_per_answer(few), cost_ratio(few, few), saving_per_answer(few, few)) == (None, None, None)
+    assert cost_ratio(batch_samples(rng, 1.0, 12), free) is None
+    assert cost_ratio(free, batch_samples(rng, 1.0, 12)) is None
 
 
 def options(folder: Path, prices: str, **more: str) -> CompareOptions:
