@@ -2,32 +2,89 @@
 
 from collections.abc import Sequence
 from math import isclose, isfinite
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from loramux_server.cli import adapter_tables as tables
 from loramux_server.cli.adapter_names import MIN_DIGEST_LENGTH, Name, adapter_path, resolve_digest
 from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, AsJson, Url
-from loramux_server.cli.console import print_result
+from loramux_server.cli.console import fail, print_result
+from loramux_server.cli.experiment_options import (
+    Judge,
+    Margin,
+    Rubric,
+    ScorerFile,
+    Share,
+    limits_body,
+    quality_body,
+)
+from loramux_server.cli.experiment_tables import experiment as print_experiment
 
 
 def promote(
-    name: Name,
+    name: Annotated[str, typer.Argument(help="The adapter's name, or NAME@DIGEST.")],
     digest: Annotated[
-        str, typer.Argument(help=f"The version's digest, or at least its first {MIN_DIGEST_LENGTH} characters.")
-    ],
+        str | None,
+        typer.Argument(help=f"The version's digest, or at least its first {MIN_DIGEST_LENGTH} characters."),
+    ] = None,
+    *,
+    when: Annotated[
+        Literal["better", "not-worse"] | None,
+        typer.Option(help="Promote by itself, once an experiment has shown this on live traffic."),
+    ] = None,
+    share: Share = 10.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="With --when, roll back beyond it: errors=0.02, latency=1.5 (ratio) or quality=0.1 (lower score).",
+        ),
+    ] = None,
+    scorer: ScorerFile = None,
+    judge: Judge = None,
+    rubric: Rubric = None,
+    margin: Margin = 0.05,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Point NAME at one version, from the next request on.
 
-    Requests in flight finish on the version that they started with.
+    Requests in flight finish on the version that they started with. With --when, a share of the users gets the version
+    first; `loramux experiment show NAME` shows how it does, and `loramux experiment stop NAME` ends it.
 
-    Example: loramux adapter promote tone 3f9c
+    Examples:
+
+    - loramux adapter promote tone 3f9c
+
+    - loramux adapter promote tone@3f9c --when not-worse --share 10 --limit errors=0.02 --scorer style.yaml
     """
-    _point_at(ApiClient(url, api_key), name, [(digest, 1.0)], as_json=as_json)
+    client = ApiClient(url, api_key)
+    name, version = _version(name, digest)
+    if when is None:
+        if limit:
+            fail("--limit needs --when")
+        _point_at(client, name, [(version, 1.0)], as_json=as_json)
+        return
+    limits, quality = limits_body(limit or ()), quality_body(scorer, judge, rubric)
+    body = {
+        "adapter": name,
+        "candidate": f"{name}@{resolve_digest(client, name, version)}",
+        "share": share / 100,
+        "quality": quality,
+        "margin": margin,
+        "promotion": {"when": when, "limits": limits},
+    }
+    print_result(client.call("POST", "/admin/experiments", body), print_experiment, as_json=as_json)
+
+
+def _version(name: str, digest: str | None) -> tuple[str, str]:
+    """Return the adapter's name and the digest of `promote NAME DIGEST` or `promote NAME@DIGEST`."""
+    adapter, at, own = name.partition("@")
+    if (digest is None) != bool(at):
+        fail("expected NAME DIGEST or NAME@DIGEST")
+    return adapter, own if digest is None else digest
 
 
 def split(
