@@ -24,6 +24,7 @@ EVALUATION: dict[str, Any] = {
     "rival": "base with 9 examples in its prompt",
     "gain": {"low": 0.4, "mean": 0.6, "high": 0.75},
     "verdict": "better",
+    "is_not_worse": True,
     "sentence": "“the adapter” is better by 0.60 [+0.40, +0.75].",
     "token_moments": MOMENTS.model_dump() if MOMENTS else None,
 }

@@ -44,9 +44,7 @@ def break_even(result: ControlledResult, prices: Prices, fixed_cost: Decimal | N
     if result.tokens is None or result.tokens.requests < MIN_REQUESTS:
         return ControlledBreakEven(f"unknown: the tokens of fewer than {MIN_REQUESTS} compared requests are known")
     if not result.tokens.has_cached and any(costs.cached != costs.input for costs in (base, adapter)):
-        return ControlledBreakEven(
-            "unknown: the result does not count cached tokens, whose price is another"
-        )
+        return ControlledBreakEven("unknown: the result does not count cached tokens, whose price is another")
     if not result.is_worth_it:
         return ControlledBreakEven(f"not shown: the verdict is “{result.verdict}”")
     saving = Interval(*(nanodollars / NANODOLLARS for nanodollars in result.tokens.saving(adapter, base)))

@@ -14,8 +14,7 @@ from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.resolver import AdapterResolver
 from loramux_server.controlled_results.models import ControlledResult, ResultKind
 
-WORTH_IT = frozenset({"better", "as good"})
-"""Verdicts that show the adapter to be as good as the baseline or better."""
+_OLD = " (By release 0.2 or earlier, which compared less well: `loramux compare` does it again.)"
 
 
 class _StoredEvaluation(BaseModel):
@@ -29,6 +28,8 @@ class _StoredEvaluation(BaseModel):
     gain: MeanInterval | None = None
     verdict: str
     sentence: str
+    is_not_worse: bool | None = None
+    """None in evaluations of release 0.2 or earlier."""
     token_moments: TokenMoments | None = None
 
 
@@ -63,12 +64,12 @@ class JobResults:
             id=job.id,
             measured_at=job.finished_at or job.created_at,
             verdict=evaluation.verdict,
-            sentence=evaluation.sentence,
+            sentence=evaluation.sentence + (_OLD if evaluation.is_not_worse is None else ""),
             items=evaluation.questions,
             baseline=evaluation.rival,
             measure=evaluation.measure,
             gain=None if evaluation.gain is None else Interval(*evaluation.gain),
-            is_worth_it=evaluation.verdict in WORTH_IT,
+            is_worth_it=bool(evaluation.is_not_worse),
             tokens=evaluation.token_moments,
             command=f"loramux finetune show {job.id}",
         )

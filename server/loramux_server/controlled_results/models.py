@@ -39,7 +39,7 @@ class ControlledResult:
     gain: Interval | None = None
     """The adapter's mean of `measure` minus the baseline's."""
     is_worth_it: bool = False
-    """Whether the adapter is shown to be as good as the baseline or better; only then a saving is one."""
+    """Whether the adapter is shown not to be worse than the baseline, but for a margin; only then a saving is one."""
     tokens: TokenMoments | None = None
     """The token counts of both variants, from which any price list makes a saving per request."""
     command: str

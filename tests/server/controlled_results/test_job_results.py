@@ -43,7 +43,7 @@ def version(digest: str, **source: str) -> VersionRecord:
 
 
 def test_the_newest_evaluation_of_each_adapter_is_its_result(engine: sa.Engine, tmp_path: Path) -> None:
-    evaluated_job(engine, "tone", 100.0, verdict="worse")
+    evaluated_job(engine, "tone", 100.0, verdict="worse", is_not_worse=False)
     newest = evaluated_job(engine, "tone", 200.0)
     evaluated_job(engine, "other", 150.0, verdict="as good")
     found = results(engine, tmp_path)
@@ -69,12 +69,18 @@ def test_the_measured_version_is_the_one_of_the_jobs_last_step(engine: sa.Engine
     assert results(engine, tmp_path, *others, last)["tone"].version == str(last.id)
 
 
-@pytest.mark.parametrize("verdict", ["worse", "neither works", "not enough items", "too few questions", "better?"])
-def test_only_an_adapter_that_is_shown_to_be_good_enough_is_worth_it(
-    engine: sa.Engine, tmp_path: Path, verdict: str
-) -> None:
-    evaluated_job(engine, "tone", 100.0, verdict=verdict)
-    assert not results(engine, tmp_path)["tone"].is_worth_it
+def test_only_an_adapter_that_is_shown_not_to_be_worse_is_worth_it(engine: sa.Engine, tmp_path: Path) -> None:
+    for moment, is_not_worse in ((100.0, False), (200.0, True)):
+        evaluated_job(engine, "tone", moment, verdict="not enough items", is_not_worse=is_not_worse)
+        assert results(engine, tmp_path)["tone"].is_worth_it is is_not_worse
+
+
+def test_an_evaluation_of_an_earlier_release_says_so_and_gives_no_break_even(engine: sa.Engine, tmp_path: Path) -> None:
+    """T1's kind: earlier releases recommended prompting that got everything wrong."""
+    evaluated_job(engine, "tone", 100.0, verdict="no difference shown", is_not_worse=None)
+    tone = results(engine, tmp_path)["tone"]
+    assert "(By release 0.2 or earlier, which compared less well" in tone.sentence
+    assert not tone.is_worth_it
 
 
 @pytest.mark.parametrize(
