@@ -47,7 +47,9 @@ def _same_scores(arms: ArmAnswers, measure: str) -> EvaluationWarning | None:
         return None
     others = [name for name in values if len(values[name]) > 1]
     hint = f"; {' and '.join(others)} tell the answers apart" if others else ""
-    message = f"{measure} is {answers[0].scores[measure]:.2f} for every answer of every arm: is the scorer right?{hint}"
+    value = values[measure].pop()
+    doubt = "are the items too easy, or is the scorer wrong?" if value == 1 else "is the scorer right?"
+    message = f"{measure} is {value:.2f} for every answer of every arm: {doubt}{hint}"
     return EvaluationWarning(code="same_scores", message=message)
 
 

@@ -10,6 +10,7 @@ WarningCode = Literal[
     "contradiction",
     "wrong_label",
     "same_scores",
+    "changed_measure",
     "truncated_answers",
     "empty_answers",
     "replaced_system_message",

@@ -1,97 +1,97 @@
-"""Questions for an evaluation that are not in the training data, and a few-shot prompt for the base."""
+"""Prompts for the base, made from training data: instructions, and examples in a few numbers."""
 
 import json
-import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import accumulate, chain, zip_longest
+from random import Random
 
 from loramux_adapters.evaluation.items import Chat, Item
+from loramux_adapters.evaluation.json_objects import parse_json_object
+from loramux_adapters.evaluation.scorers.automatic import find_labels
 
 CountTokens = Callable[[Chat], int]
 
-MAX_SHOTS = 50
-_MAX_LABELS = 40
-"""Up to this many distinct answers are listed in the prompt."""
-_SPARE_TOKENS = 8
+BARE = "base"
+SHOT_COUNTS = (4, 16, 50)
+"""Numbers of examples of the prompts to choose from; of the last one, as many as fit."""
+_COMMON = 0.5
+"""Share of training examples in which a system message or a JSON key must occur to be part of a prompt."""
 _SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Held-out items to ask, with the token counts of the longest prompt and of the longest answer to allow.
+class Prompt:
+    """What is put before a question: additions to the system message, and examples as earlier turns.
 
-    `left_out` is the number of items that were dropped because the training data have the same prompt.
+    `system` is for questions without a system message, `instruction` is added to either.
     """
 
-    items: Sequence[Item]
-    left_out: int
-    max_prompt_tokens: int
-    max_answer_tokens: int
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What is put before a question: an addition to the system message, and examples as earlier turns."""
-
-    instruction: str
-    shots: Sequence[Chat]
+    name: str
+    instruction: str = ""
+    shots: Sequence[Chat] = ()
+    system: str = ""
 
     def add_to(self, question: Chat) -> Chat:
         """Return the question with the prompt before it."""
         system, turns = _split_system_message(question)
-        content = _SEPARATOR.join(part for part in (system, self.instruction) if part)
+        content = _SEPARATOR.join(part for part in (system or self.system, self.instruction) if part)
         return [*([{"role": "system", "content": content}] if content else []), *chain(*self.shots), *turns]
 
 
-def select_questions(
-    training: Sequence[Item],
-    validation: Sequence[Item],
-    *,
-    count_prompt: CountTokens,
-    count_conversation: CountTokens,
-    max_questions: int,
-) -> Questions:
-    """Choose up to `max_questions` validation items whose prompts the training data do not have."""
-    known = {_key(item.messages) for item in training}
-    unseen = [item for item in validation if _key(item.messages) not in known]
-    chosen = random.Random(0).sample(unseen, min(max_questions, len(unseen)))  # noqa: S311 - a choice, not a secret
-    prompts = [count_prompt(item.messages) for item in chosen]
-    answers = [count_conversation(item.conversation) - prompt for item, prompt in zip(chosen, prompts, strict=True)]
-    return Questions(
-        items=chosen,
-        left_out=len(validation) - len(unseen),
-        max_prompt_tokens=max(prompts, default=0),
-        max_answer_tokens=max(answers, default=0) + _SPARE_TOKENS,
-    )
+def candidate_prompts(
+    training: Sequence[Item], count_conversation: CountTokens, max_tokens: int, *, rng: Random
+) -> list[Prompt]:
+    """Build prompts of at most about `max_tokens`, the smallest first: none, instructions, and with examples.
 
-
-def few_shot_prompt(training: Sequence[Item], count_conversation: CountTokens, max_tokens: int) -> Prompt:
-    """Build a prompt of at most about `max_tokens`: the distinct answers, if they are few, and one example of each.
-
-    Second and further examples of each answer follow, as long as they fit.
+    The instructions are the data's own system message, and what its answers must look like, if that can be said:
+    their labels, or the keys of their JSON objects. Each distinct answer is an example once before any is twice.
     """
-    labels = sorted({item.expected for item in training})
-    instruction = ""
-    if len(labels) <= _MAX_LABELS:
-        instruction = "\n- ".join(["Answer with exactly one of these and nothing else:", *labels])
-    tokens_left = max_tokens - count_conversation([{"role": "system", "content": _SEPARATOR + instruction}])
-    shots: list[Chat] = []
-    for item in _diverse_first(training):
-        shot = _split_system_message(item.conversation)[1]
-        # Counted with what the template adds to each example alone: this overestimates the whole, which is safe.
-        tokens_left -= count_conversation(shot)
-        if tokens_left < 0 or len(shots) == MAX_SHOTS:
-            break
-        shots.append(shot)
-    return Prompt(instruction, shots)
+    system = _common_system_message(training)
+    instruction = _instruction([item.expected for item in training])
+    prompts = [Prompt(BARE)]
+    left = max_tokens - count_conversation([{"role": "system", "content": _SEPARATOR.join([system, instruction])}])
+    if left < 0:
+        return prompts
+    if system or instruction:
+        prompts.append(Prompt(f"{BARE} with instructions", instruction, (), system))
+    shots = _fitting_shots(training, count_conversation, left, rng)
+    for count in sorted({min(count, len(shots)) for count in SHOT_COUNTS} - {0}):
+        examples = f"{count} example{'s' if count > 1 else ''}"
+        prompts.append(Prompt(f"{BARE} with {examples} in its prompt", instruction, shots[:count], system))
+    return prompts
 
 
-def _diverse_first(items: Sequence[Item]) -> list[Item]:
+def _fitting_shots(training: Sequence[Item], count: CountTokens, max_tokens: int, rng: Random) -> list[Chat]:
+    chosen = _diverse_first(training, rng)[: SHOT_COUNTS[-1]]
+    shots = [_split_system_message(item.conversation)[1] for item in chosen]
+    # Counted with what the template adds to each example alone: this overestimates the whole, which is safe.
+    return [shot for shot, total in zip(shots, accumulate(map(count, shots)), strict=True) if total <= max_tokens]
+
+
+def _common_system_message(training: Sequence[Item]) -> str:
+    counts = Counter(_split_system_message(item.messages)[0] for item in training)
+    message, count = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
+    return message if count >= _COMMON * len(training) else ""
+
+
+def _instruction(answers: Sequence[str]) -> str:
+    if labels := find_labels(answers):
+        return "\n- ".join(["Answer with exactly one of these and nothing else:", *labels])
+    objects = [parse_json_object(answer) for answer in answers]
+    if not objects or None in objects:
+        return ""
+    counts = Counter(key for found in objects for key in found or {})
+    keys = [json.dumps(key, ensure_ascii=False) for key, count in counts.items() if count >= _COMMON * len(objects)]
+    having = f" that has the keys {', '.join(keys)}" if keys else ""
+    return f"Answer with one JSON object{having}, and nothing else."
+
+
+def _diverse_first(items: Sequence[Item], rng: Random) -> list[Item]:
     """Order items so that each distinct answer occurs once before any occurs twice."""
-    shuffled = random.Random(0).sample(items, len(items))  # noqa: S311 - an order, not a secret
     by_answer: dict[str, list[Item]] = {}
-    for item in shuffled:
+    for item in rng.sample(items, len(items)):
         by_answer.setdefault(item.expected, []).append(item)
     return [item for group in zip_longest(*by_answer.values()) for item in group if item is not None]
 
@@ -100,7 +100,3 @@ def _split_system_message(chat: Chat) -> tuple[str, Chat]:
     """Return the content of the system message ("" if there is none), and the other messages."""
     has_system = bool(chat) and chat[0]["role"] == "system"
     return (chat[0]["content"], chat[1:]) if has_system else ("", chat)
-
-
-def _key(chat: Chat) -> str:
-    return json.dumps([[message["role"], message["content"]] for message in chat])

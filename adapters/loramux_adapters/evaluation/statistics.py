@@ -116,7 +116,7 @@ def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> Interval |
 def t_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t distribution, by its expansion around the normal one (Fisher and Cornish, 1960).
 
-    The error is below 0.3 % from 9 degrees of freedom on, for probabilities up to 0.9995.
+    Within 0.1 % from 5 degrees of freedom on, for 0.975; within 0.3 % from 9 on, for 0.9995.
     """
     z = NormalDist().inv_cdf(probability)
     return (
@@ -124,6 +124,7 @@ def t_quantile(probability: float, degrees: float) -> float:
         + (z**3 + z) / (4 * degrees)
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * degrees**4)
     )
 
 

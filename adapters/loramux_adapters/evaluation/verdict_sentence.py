@@ -66,7 +66,7 @@ def verdict_sentence(
 
 def _rounded(count: int) -> int:
     """Round up to two digits: the number rests on the present estimate."""
-    unit = 10 ** max(0, len(str(count)) - 2)
+    unit = int(10 ** max(0, len(str(count)) - 2))
     return -(-count // unit) * unit
 
 

@@ -66,7 +66,15 @@ class EngineEvaluationClient:
 def _completion(response: Any, seconds: float) -> Completion:
     [choice] = response.choices
     usage = response.usage
-    return Completion(choice.message.content or "", usage.prompt_tokens, usage.completion_tokens, seconds)
+    details = usage.prompt_tokens_details  # only if the engine was told to give them
+    return Completion(
+        choice.message.content or "",
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        seconds,
+        choice.finish_reason,
+        details and details.cached_tokens,
+    )
 
 
 def _reason(context: RequestContext, message: str) -> str:

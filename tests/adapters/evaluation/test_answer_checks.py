@@ -47,6 +47,11 @@ def test_a_scorer_that_gives_everyone_0_is_named_with_those_that_tell_apart() ->
     )
 
 
+def test_a_measure_that_gives_everyone_1_is_named_too() -> None:
+    (warning,) = found(base=arm(EXPECTED), adapter=arm(EXPECTED))
+    assert warning.message.startswith("exact is 1.00 for every answer of every arm: are the items too easy")
+
+
 def test_empty_and_truncated_answers_are_counted_from_a_share_on() -> None:
     warnings = found(base=arm(["", "", *EXPECTED[2:]]), adapter=arm(EXPECTED, truncated=frozenset({3, 4})))
     assert [(each.code, each.items) for each in warnings] == [("empty_answers", (0, 1)), ("truncated_answers", (3, 4))]

@@ -1,26 +1,21 @@
+import json
+from random import Random
+
 from loramux_adapters.evaluation.items import Item
-from loramux_adapters.evaluation.prompts import MAX_SHOTS, Prompt, Questions, few_shot_prompt, select_questions
+from loramux_adapters.evaluation.prompts import Prompt, candidate_prompts
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
-TOKENS = CharacterTokens()
+SYSTEM = "Intent?"
 
 
-def item(question: str, answer: str) -> Item:
-    return Item([{"role": "system", "content": "Intent?"}, {"role": "user", "content": question}], answer)
+def item(question: str, answer: str, system: str = SYSTEM) -> Item:
+    first = [{"role": "system", "content": system}] if system else []
+    return Item([*first, {"role": "user", "content": question}], answer)
 
 
-def select(training: list[Item], validation: list[Item]) -> Questions:
-    return select_questions(
-        training,
-        validation,
-        count_prompt=TOKENS.count_prompt,
-        count_conversation=TOKENS.count_conversation,
-        max_questions=10,
-    )
-
-
-def prompt_of(training: list[Item], max_tokens: int = 10_000) -> Prompt:
-    return few_shot_prompt(training, TOKENS.count_conversation, max_tokens)
+def prompts_of(training: list[Item], max_tokens: int = 10_000) -> list[Prompt]:
+    rng = Random(0)  # noqa: S311 - an order, not a secret
+    return candidate_prompts(training, CharacterTokens().count_conversation, max_tokens, rng=rng)
 
 
 def turns(prompt: Prompt, *question: tuple[str, str]) -> list[tuple[str, str]]:
@@ -28,56 +23,72 @@ def turns(prompt: Prompt, *question: tuple[str, str]) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in chat]
 
 
-def test_a_prompt_that_the_training_data_have_is_not_asked() -> None:
-    questions = select([item("one", "a"), item("two", "b")], [item("two", "b"), item("three", "a")])
-    assert [question.messages[-1]["content"] for question in questions.items] == ["three"]
-    assert questions.left_out == 1
-    assert questions.max_prompt_tokens == len("Intent?three")
-    assert questions.max_answer_tokens == len("a") + 8
+def labelled(each: int) -> list[Item]:
+    return [item(f"{label} {i}", label) for i in range(each) for label in ("refund", "card", "loan")]
 
 
-def test_nothing_is_asked_if_the_training_data_have_everything() -> None:
-    assert select([item("one", "a")], [item("one", "a")]).items == []
+def test_the_base_is_tried_bare_with_instructions_and_with_a_few_numbers_of_examples() -> None:
+    prompts = prompts_of(labelled(30))
+    assert [prompt.name for prompt in prompts] == [
+        "base",
+        "base with instructions",
+        "base with 4 examples in its prompt",
+        "base with 16 examples in its prompt",
+        "base with 50 examples in its prompt",
+    ]
+    assert [len(prompt.shots) for prompt in prompts] == [0, 0, 4, 16, 50]
+    assert prompts[0] == Prompt("base")
 
 
-def test_at_most_so_many_questions_as_wanted_are_asked_and_the_same_ones_each_time() -> None:
-    validation = [item(f"question {i}", "a") for i in range(40)]
-    first, again = (select([item("one", "a")], validation).items for _ in range(2))
-    assert len(first) == 10
-    assert first == again
-
-
-def test_the_prompt_lists_the_labels_and_shows_one_of_each_before_a_second() -> None:
-    prompt = prompt_of([item(f"{label} {i}", label) for i in range(4) for label in ("refund", "card", "loan")])
-    assert prompt.instruction.endswith("\n- card\n- loan\n- refund")
-    answers = [shot[-1]["content"] for shot in prompt.shots]
+def test_instructions_list_the_labels_and_examples_show_one_of_each_before_a_second() -> None:
+    *_, largest = prompts_of(labelled(4))
+    assert largest.instruction.endswith("\n- card\n- loan\n- refund")
+    answers = [shot[-1]["content"] for shot in largest.shots]
     assert len(answers) == 12
     assert all(len(set(answers[i : i + 3])) == 3 for i in range(0, 12, 3))
-    (system, *shots, question) = turns(prompt, ("system", "Intent?"), ("user", "and this"))
-    assert system == ("system", f"Intent?\n\n{prompt.instruction}")
+    (system, *shots, question) = turns(largest, ("system", SYSTEM), ("user", "and this"))
+    assert system == ("system", f"{SYSTEM}\n\n{largest.instruction}")
     assert [role for role, _ in shots] == ["user", "assistant"] * 12
     assert question == ("user", "and this")
 
 
-def test_the_prompt_keeps_to_its_tokens() -> None:
-    training = [item("x" * 80, f"{i:020}") for i in range(MAX_SHOTS + 20)]
-    assert prompt_of(training, 50).shots == []
-    assert len(prompt_of(training, 450).shots) == 4
-    assert len(prompt_of(training, 10**6).shots) == MAX_SHOTS
+def test_instructions_for_json_name_the_common_keys() -> None:
+    training = [item(f"q{i}", json.dumps({"dish": i, "größe": 1} | ({"rare": 1} if i == 3 else {}))) for i in range(9)]
+    instruction = prompts_of(training)[1].instruction
+    assert instruction == 'Answer with one JSON object that has the keys "dish", "größe", and nothing else.'
+    assert prompts_of([item("q", "{}")])[1].instruction == "Answer with one JSON object, and nothing else."
 
 
-def test_many_distinct_answers_are_not_listed() -> None:
-    assert prompt_of([item(f"q{i}", f"answer {i}") for i in range(60)]).instruction == ""
+def test_the_datas_own_system_message_is_given_to_a_question_without_one() -> None:
+    prompt = prompts_of([*labelled(3), item("x", "loan", system="Another.")])[1]
+    assert turns(prompt, ("user", "and this"))[0] == ("system", f"{SYSTEM}\n\n{prompt.instruction}")
+    assert turns(prompt, ("system", "Its own."), ("user", "x"))[0] == ("system", f"Its own.\n\n{prompt.instruction}")
+
+
+def test_texts_without_a_system_message_have_no_instructions() -> None:
+    training = [item(f"q{i}", f"A long answer of more than eight words, number {i}.", system="") for i in range(9)]
+    assert [len(prompt.shots) for prompt in prompts_of(training)] == [0, 4, 9]
+    assert {prompt.instruction for prompt in prompts_of(training)} == {""}
+
+
+def test_a_prompt_keeps_to_its_tokens() -> None:
+    training = [item("x" * 80, f"{i:020}") for i in range(70)]
+    assert [len(prompt.shots) for prompt in prompts_of(training, 5)] == [0]
+    assert [len(prompt.shots) for prompt in prompts_of(training, 50)] == [0, 0]
+    assert [len(prompt.shots) for prompt in prompts_of(training, 950)] == [0, 0, 4, 9]
+
+
+def test_one_example_is_called_one() -> None:
+    assert prompts_of([item("q", "a")])[-1].name == "base with 1 example in its prompt"
 
 
 def test_an_earlier_turn_stays_with_its_question() -> None:
     first = [{"role": "user", "content": "hello"}]
     second = [*first, {"role": "assistant", "content": "hi"}, {"role": "user", "content": "more"}]
-    prompt = prompt_of([Item(first, "hi"), Item(second, "no")])
-    assert sorted(len(shot) for shot in prompt.shots) == [2, 4]
+    assert sorted(len(shot) for shot in prompts_of([Item(first, "hi"), Item(second, "no")])[-1].shots) == [2, 4]
 
 
 def test_an_empty_prompt_changes_nothing() -> None:
-    question = (("system", "Intent?"), ("user", "and this"))
-    assert turns(Prompt("", []), *question) == list(question)
-    assert turns(Prompt("", []), question[1]) == [question[1]]
+    question = (("system", SYSTEM), ("user", "and this"))
+    assert turns(Prompt("base"), *question) == list(question)
+    assert turns(Prompt("base"), question[1]) == [question[1]]

@@ -101,7 +101,7 @@ def test_the_interval_of_a_ratio_holds_it_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     shared = rng.lognormal(0, 0.6, (1000, 30))
     ours, theirs = (shared * rng.lognormal(0, 0.3, shared.shape) for _ in range(2))
-    intervals = [ratio_of_means(2 * one, other) for one, other in zip(ours, theirs, strict=True)]  # type: ignore[arg-type]
+    intervals = [ratio_of_means(2 * one, other) for one, other in zip(ours, theirs, strict=True)]
     held = sum(interval is not None and interval.low <= 2 <= interval.high for interval in intervals) / 1000
     assert 0.93 <= held <= 0.97
 

@@ -10,7 +10,7 @@ from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores
 from loramux_adapters.evaluation.scorers.structured import JsonScorer
 from loramux_adapters.evaluation.scorers.texts import ChrfScorer, LabelScorer
 
-MAX_LABELS = 40
+MAX_LABELS = 100
 _MAX_LABEL_WORDS = 8
 """Expected answers of at most this many words are right or wrong; longer ones can be nearly right."""
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
@@ -36,7 +36,7 @@ class AutomaticScorer(NamedTuple):
 
     def decide_by(self, measure: str) -> "AutomaticScorer":
         """Return the same scorer with another measure that decides."""
-        return self._replace(names={measure: self.names[measure]} | self.names)
+        return self._replace(names={measure: self.names[measure], **self.names})
 
 
 def choose_scorer(expected: Sequence[str]) -> AutomaticScorer:

@@ -1,4 +1,4 @@
-"""Comparison of a job's adapter with the base, without and with examples in its prompt, on the validation file."""
+"""Comparison of a job's adapter with the base and its best prompt, on the validation file."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from loramux_adapters.evaluation.items import Chat, Item
-from loramux_adapters.evaluation.prompts import Prompt, Questions, few_shot_prompt, select_questions
-from loramux_adapters.evaluation.scorers.automatic import AutomaticScorer, choose_scorer
-from loramux_adapters.finetuning.datasets.examples import examples_of
-from loramux_adapters.finetuning.datasets.reader import read_dataset
+from loramux_adapters.evaluation.prompts import BARE, Prompt
+from loramux_adapters.evaluation.questions import Questions
+from loramux_adapters.evaluation.scorers.automatic import AutomaticScorer
+from loramux_adapters.evaluation.verdict import MARGIN
 from loramux_adapters.finetuning.datasets.report import ChatTokenCounter
-from loramux_adapters.finetuning.jobs.evaluation_summary import (
-    ADAPTER,
-    BASE,
-    EvaluationSummary,
-    ScoredCompletion,
-    summarize,
-)
+from loramux_adapters.finetuning.jobs.baseline import choose_baseline
+from loramux_adapters.finetuning.jobs.evaluation_plan import EvaluationPlan, plan_evaluation
+from loramux_adapters.finetuning.jobs.evaluation_summary import ADAPTER, EvaluationSummary, ScoredCompletion
+from loramux_adapters.finetuning.jobs.summarize import summarize
 from loramux_adapters.models import VersionId
 
 _CONCURRENCY = 4
 """Concurrent requests, few enough that users' requests still find room in the engine's batches."""
-_NO_PROMPT = Prompt("", [])
 
 
 class Completion(NamedTuple):
@@ -33,6 +29,10 @@ class Completion(NamedTuple):
     input_tokens: int
     output_tokens: int
     seconds: float
+    finish_reason: str | None = None
+    """As in OpenAI's API: "length" for an answer that was cut off."""
+    cached_tokens: int | None = None
+    """Input tokens that the engine had in its cache; None if unknown."""
 
 
 class CompleteChat(Protocol):
@@ -47,10 +47,14 @@ class CompleteChat(Protocol):
 
 
 class EvaluationResult(NamedTuple):
-    """The summary of an evaluation, and every answer that it rests on."""
+    """The summary of an evaluation, every answer that it rests on, and the messages that were sent."""
 
     summary: EvaluationSummary
     answers: Sequence[ScoredCompletion]
+    selection_answers: Sequence[ScoredCompletion]
+    """Answers to training examples, by which the baseline was chosen."""
+    questions: Sequence[Item]
+    prompts: Sequence[Prompt]
 
 
 class _Arm(NamedTuple):
@@ -63,13 +67,14 @@ class _Arm(NamedTuple):
 class Evaluator:
     """Asks the same questions, at most `max_questions`, of the base and of an adapter.
 
-    A prompt and its answer together have at most `max_context_tokens`.
+    A prompt and its answer together have at most `max_context_tokens`; differences within `margin` do not matter.
     """
 
     complete: CompleteChat
     token_counter: ChatTokenCounter
     max_context_tokens: int
     max_questions: int
+    margin: float = MARGIN
 
     async def evaluate(self, version: VersionId, training: Path, validation: Path) -> EvaluationResult | None:
         """Compare the version with the base; None if the training file has every validation example too.
@@ -78,31 +83,27 @@ class Evaluator:
             AdapterError: a file is invalid, or a request failed.
             OSError: a file can't be read.
         """
-        questions, prompt = await asyncio.to_thread(self._prepare, training, validation)
-        if not questions.items:
+        plan = await asyncio.to_thread(self._plan, training, validation)
+        if not plan.questions.items:
             return None
-        scorer = choose_scorer([item.expected for item in questions.items])
-        arms = [
-            _Arm(BASE, None, _NO_PROMPT),
-            _Arm(f"base with {len(prompt.shots)} examples in its prompt", None, prompt),
-            _Arm(ADAPTER, version, _NO_PROMPT),
-        ]
-        answers = await self._answer_all(arms, questions, scorer)
-        return EvaluationResult(summarize(answers, scorer.measure, questions.left_out), answers)
+        adapter = _Arm(ADAPTER, version, plan.prompts[0])
+        candidates = [_Arm(prompt.name, None, prompt) for prompt in plan.prompts]
+        # The adapter was trained on these examples: its answers help to choose the measure, and prove nothing.
+        tried = await self._answer_all([*candidates, adapter], plan.selection, plan.scorer)
+        baseline = choose_baseline(tried, plan)
+        arms = [arm for arm in candidates if arm.name in (BARE, baseline.name)]
+        answers = await self._answer_all([*arms, adapter], plan.questions, baseline.scorer)
+        summary = await asyncio.to_thread(summarize, answers, plan, baseline, self.margin)
+        return EvaluationResult(summary, answers, tried, plan.questions.items, [arm.prompt for arm in arms])
 
-    def _prepare(self, training: Path, validation: Path) -> tuple[Questions, Prompt]:
-        training_items = _read_items(training)
-        questions = select_questions(
-            training_items,
-            _read_items(validation),
-            count_prompt=self.token_counter.count_prompt,
-            count_conversation=self.token_counter.count_conversation,
+    def _plan(self, training: Path, validation: Path) -> EvaluationPlan:
+        return plan_evaluation(
+            training,
+            validation,
+            self.token_counter,
+            max_context_tokens=self.max_context_tokens,
             max_questions=self.max_questions,
         )
-        if not questions.items:
-            return questions, _NO_PROMPT
-        max_tokens = self.max_context_tokens - questions.max_prompt_tokens - questions.max_answer_tokens
-        return questions, few_shot_prompt(training_items, self.token_counter.count_conversation, max_tokens)
 
     async def _answer_all(
         self, arms: Sequence[_Arm], questions: Questions, scorer: AutomaticScorer
@@ -126,8 +127,3 @@ class Evaluator:
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         return [task.result() for task in tasks]
-
-
-def _read_items(path: Path) -> list[Item]:
-    examples = examples_of(read_dataset(path))
-    return [Item(example["prompt"], example["completion"][0]["content"]) for example in examples]

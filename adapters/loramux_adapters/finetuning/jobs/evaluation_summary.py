@@ -1,15 +1,19 @@
 """The result of comparing a job's adapter with the base: scores, verdict and a sentence, as stored and shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
+from loramux_adapters.evaluation.items import Chat
 from loramux_adapters.evaluation.statistics import Interval
-from loramux_adapters.evaluation.verdict import Verdict, compare_scores, score_intervals
-from loramux_adapters.evaluation.verdict_sentence import verdict_sentence
+from loramux_adapters.evaluation.token_moments import TokenMoments
+from loramux_adapters.evaluation.verdict import MARGIN, Verdict
 
-ADAPTER, BASE = "adapter", "base"
+ADAPTER = "adapter"
+_OldVerdict = Literal["no difference shown", "too few questions"]
+"""Verdicts of jobs that ended with release 0.2 or earlier."""
 
 
 def _read_interval(value: Any) -> Any:
@@ -35,26 +39,54 @@ class ScoredCompletion(NamedTuple):
     input_tokens: int
     output_tokens: int
     seconds: float
+    finish_reason: str | None = None
+    cached_tokens: int | None = None
 
 
-class ArmScores(BaseModel):
-    """One arm: means over all questions, of its scores and of a request's tokens and seconds."""
-
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class SampleAnswer(_FrozenModel):
+    """The messages that an arm really sent for one question, its answer, and the expected one.
+
+    Of a long prompt, messages in the middle are left out here, `left_out` of them; the job's comparison.json has all.
+    """
+
+    question: int
+    messages: Chat
+    left_out: int = 0
+    answer: str
+    expected: str
+
+
+class ArmScores(_FrozenModel):
+    """One arm: means over all questions, of its scores and of a request's tokens and seconds."""
 
     scores: dict[str, MeanInterval]
     input_tokens: float
     output_tokens: float
     seconds: float
+    cached_tokens: float | None = None
+    """Input tokens that were in the engine's cache; None if unknown."""
+    sample: SampleAnswer | None = None
 
 
-class EvaluationSummary(BaseModel):
-    """The outcome: `rival` is the better baseline, an arm without the adapter; `gain` is the adapter's score minus its.
+class Candidate(_FrozenModel):
+    """A prompt for the base that was tried on `items` training examples; no score if there were too few of them."""
+
+    name: str
+    score: float | None = None
+    items: int = 0
+    input_tokens: float | None = None
+    is_chosen: bool
+
+
+class EvaluationSummary(_FrozenModel):
+    """The outcome: `rival` is the baseline, the base with its best prompt; `gain` is the adapter's score minus its.
 
     `left_out` counts the validation examples that the training file has too: a gain on those would prove nothing.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     questions: int
     left_out: int
@@ -62,49 +94,23 @@ class EvaluationSummary(BaseModel):
     arms: dict[str, ArmScores]
     rival: str
     gain: MeanInterval
-    verdict: Verdict | Literal["no difference shown", "too few questions"]
+    verdict: Verdict | _OldVerdict
     sentence: str
-
-
-def summarize(answers: Sequence[ScoredCompletion], measure: str, left_out: int) -> EvaluationSummary:
-    """Compare the adapter with the better baseline, question by question.
-
-    Raises:
-        ValueError: the arms did not answer the same number of questions.
-    """
-    answers_by_arm: dict[str, list[ScoredCompletion]] = {}
-    for answer in sorted(answers, key=lambda answer: answer.question):
-        answers_by_arm.setdefault(answer.arm, []).append(answer)
-    arms = {name: _summarize_arm(answers) for name, answers in answers_by_arm.items()}
-    baseline = max((name for name in arms if name != ADAPTER), key=lambda name: arms[name].scores[measure].estimate)
-    ours, theirs = arms[ADAPTER], arms[baseline]
-    scores = ([answer.scores[measure] for answer in answers_by_arm[name]] for name in (ADAPTER, baseline))
-    compared = compare_scores(*scores)
-    estimates = f"{ours.scores[measure].estimate:.2f} against {theirs.scores[measure].estimate:.2f}"
-    return EvaluationSummary(
-        questions=compared.items,
-        left_out=left_out,
-        measure=measure,
-        arms=arms,
-        rival=baseline,
-        gain=compared.difference,
-        verdict=compared.verdict,
-        sentence=verdict_sentence(
-            compared,
-            "the adapter",
-            f"the {baseline}",
-            token_ratio=ours.input_tokens / theirs.input_tokens,
-            details=f"{measure} {estimates} on {compared.items} held-out questions",
-            items_name="questions",
-        ),
-    )
-
-
-def _summarize_arm(answers: Sequence[ScoredCompletion]) -> ArmScores:
-    count = len(answers)
-    return ArmScores(
-        scores=score_intervals([answer.scores for answer in answers]),
-        input_tokens=sum(answer.input_tokens for answer in answers) / count,
-        output_tokens=sum(answer.output_tokens for answer in answers) / count,
-        seconds=sum(answer.seconds for answer in answers) / count,
-    )
+    reason: str = ""
+    """Why the verdict is what it is."""
+    confidence: float = 0.95
+    """Of `gain`'s interval."""
+    margin: float = MARGIN
+    """Differences within +-margin do not matter."""
+    is_not_worse: bool = False
+    """Whether the adapter is shown to be worse by less than the margin, if at all."""
+    items_needed: int | None = None
+    """Questions that would decide at the present estimate and spread; None if decided, or if unknown."""
+    constant: float = 0.0
+    """The score of the best constant answer, which any variant must beat."""
+    constant_answer: str | None = None
+    candidates: list[Candidate] = []
+    """The prompts from which the baseline was chosen, on training examples; the smallest first."""
+    warnings: list[EvaluationWarning] = []
+    token_moments: TokenMoments | None = None
+    """Of adapter and baseline: enough for the saving at any prices."""

@@ -31,9 +31,18 @@ def write_results(folder: Path, metrics: Iterable[Mapping[str, Any]], title: str
 
 
 def write_comparison(folder: Path, result: EvaluationResult) -> Path:
-    """Write `comparison.json` to `folder`: the findings, and every answer of every variant."""
+    """Write `comparison.json` to `folder`: the summary, the questions, what is sent before each, and every answer.
+
+    `prompts` has, for each arm of the base, the messages before a question's own turns; the adapter has none. A
+    prompt with a system message in it adds to the question's own system message, as `arms[...].sample` shows.
+    """
     path = folder / "comparison.json"
-    document = result.summary.model_dump() | {"answers": [answer._asdict() for answer in result.answers]}
+    document = result.summary.model_dump(mode="json") | {
+        "items": [{"messages": item.messages, "expected": item.expected} for item in result.questions],
+        "prompts": {prompt.name: prompt.add_to([]) for prompt in result.prompts},
+        "answers": [answer._asdict() for answer in result.answers],
+        "selection_answers": [answer._asdict() for answer in result.selection_answers],
+    }
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return path
 

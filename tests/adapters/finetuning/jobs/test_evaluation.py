@@ -13,8 +13,11 @@ from tests.helpers.fine_tuning_jobs import CharacterTokens
 VERSION = VersionId(AdapterName("tone"), parse_digest("0123456789ab"))
 
 
-def written(path: Path, numbers: range) -> Path:
-    contents = [{"system": "Intent?", "user": f"number {i}", "assistant": f"label {i % 3}"} for i in numbers]
+SHOTS = "base with 23 examples in its prompt"
+
+
+def written(path: Path, numbers: range, answer: str = "label {1}") -> Path:
+    contents = [{"system": "Intent?", "user": f"number {i}", "assistant": answer.format(i, i % 3)} for i in numbers]
     lines = [{"messages": [{"role": role, "content": text} for role, text in chat.items()]} for chat in contents]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -41,7 +44,7 @@ class Model:
 class BrokenModel(Model):
     async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
         await super().__call__(version, chat, max_tokens)
-        if version:
+        if len(chat) > 2:
             raise EvaluationFailed("The engine refused a question of the comparison.")
         await asyncio.sleep(60)
         raise AssertionError("the other requests are cancelled")
@@ -52,8 +55,10 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return written(tmp_path / "t", range(30)), written(tmp_path / "v", range(20, 60))
 
 
-async def evaluated(model: Model, files: tuple[Path, Path], max_context_tokens: int = 2000) -> EvaluationResult:
-    evaluator = Evaluator(model, CharacterTokens(), max_context_tokens, max_questions=25)
+async def evaluated(
+    model: Model, files: tuple[Path, Path], max_context_tokens: int = 2000, max_questions: int = 25
+) -> EvaluationResult:
+    evaluator = Evaluator(model, CharacterTokens(), max_context_tokens, max_questions)
     result = await evaluator.evaluate(VERSION, *files)
     assert result is not None
     return result
@@ -61,20 +66,94 @@ async def evaluated(model: Model, files: tuple[Path, Path], max_context_tokens: 
 
 async def test_every_arm_gets_every_question_few_at_a_time(files: tuple[Path, Path]) -> None:
     model = Model()
-    summary, answers = await evaluated(model, files)
-    assert len(answers) == len(model.asked) == 3 * 25
+    summary, answers, tried, questions, prompts = await evaluated(model, files)
+    assert len(answers) == 3 * 25
+    assert len(model.asked) == len(answers) + len(tried)
     assert 1 < model.max_concurrency <= 4
-    assert {answer.question for answer in answers} == set(range(25))
+    assert {answer.question for answer in answers} == set(range(len(questions))) == set(range(25))
     assert summary.left_out == 10
-    assert {name: arm.scores["exact match"].estimate for name, arm in summary.arms.items()} == {
+    assert {name: arm.scores["label accuracy"].estimate for name, arm in summary.arms.items()} == {
         "base": 0,
-        "base with 30 examples in its prompt": 1,
+        SHOTS: 1,
         "adapter": 1,
     }
-    assert summary.verdict == "no difference shown"
-    assert [chat for version, chat, _ in model.asked if version] == [
-        chat for version, chat, _ in model.asked if version is None and len(chat) == 2
+    assert [prompt.name for prompt in prompts] == ["base", SHOTS]
+    assert summary.verdict == "not enough items"
+    assert summary.is_not_worse is False
+    bare = [chat for version, chat, _ in model.asked[len(tried) :] if version is None and len(chat) == 2]
+    assert [chat for version, chat, _ in model.asked[len(tried) :] if version] == bare
+
+
+async def test_the_baseline_is_chosen_on_training_examples_that_are_in_no_prompt(files: tuple[Path, Path]) -> None:
+    model = Model()
+    summary, _, tried, questions, _ = await evaluated(model, files)
+    assert [(each.name, each.score, each.items, each.is_chosen) for each in summary.candidates] == [
+        ("base", 0.0, 7, False),
+        ("base with instructions", 0.0, 7, False),
+        ("base with 4 examples in its prompt", 1.0, 7, False),
+        ("base with 16 examples in its prompt", 1.0, 7, False),
+        (SHOTS, 1.0, 7, True),  # of equals the largest
     ]
+    chosen_by = {chat[-1]["content"] for _, chat, _ in model.asked[: len(tried)]}
+    examples = {m["content"] for _, chat, _ in model.asked for m in chat[:-1] if m["role"] == "user"}
+    asked = {question.messages[-1]["content"] for question in questions}
+    assert len(chosen_by) == 7
+    assert not chosen_by & examples
+    assert not chosen_by & asked
+    assert not examples & asked
+
+
+async def test_the_choice_of_a_baseline_takes_no_longer_than_the_questions(files: tuple[Path, Path]) -> None:
+    model = Model()
+    _, answers, tried, _, _ = await evaluated(model, files, max_questions=12)
+    assert len(answers) == 3 * 12
+    assert len(tried) <= len(answers)
+
+
+class BareIsBest(Model):
+    """The base is right without a prompt, and confused by any; the adapter is right."""
+
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
+        found = await super().__call__(version, chat, max_tokens)
+        number = int(chat[-1]["content"].split()[-1])
+        is_right = version is not None or (len(chat) == 2 and "\n" not in chat[0]["content"])
+        return found._replace(text=f"label {number % 3}" if is_right else "?")
+
+
+async def test_a_bare_base_that_is_best_is_the_baseline(files: tuple[Path, Path]) -> None:
+    summary, answers, *_ = await evaluated(BareIsBest(), files)
+    assert summary.rival == "base"
+    assert summary.arms.keys() == {"base", "adapter"}
+    assert len(answers) == 2 * 25
+
+
+class NobodyIsExact(Model):
+    """All answers miss the exact text, the adapter's by a letter; JSON and labels are out of play."""
+
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
+        found = await super().__call__(version, chat, max_tokens)
+        number = chat[-1]["content"].split()[-1]
+        return found._replace(text=f"code {number}{number}!" if version else "?")
+
+
+async def test_another_measure_decides_only_if_the_first_told_nothing_apart_before_the_questions(
+    tmp_path: Path,
+) -> None:
+    """T1: exact match was 0.00 for every arm, and field accuracy told them apart."""
+    numbers = written(tmp_path / "t", range(40), "code {0}{0}"), written(tmp_path / "v", range(50, 80), "code {0}{0}")
+    summary, *_ = await evaluated(NobodyIsExact(), numbers)
+    assert (summary.measure, summary.verdict) == ("chrF", "better")
+    changed, *_ = summary.warnings
+    assert changed.code == "changed_measure"
+    assert changed.message.startswith("chrF decides, because exact match was 0.00 for every answer")
+
+
+async def test_few_training_examples_are_all_kept_for_the_largest_prompt(tmp_path: Path) -> None:
+    few = written(tmp_path / "t", range(12)), written(tmp_path / "v", range(20, 40))
+    summary, _, tried, _, _ = await evaluated(Model(), few)
+    assert tried == []
+    assert summary.rival == "base with 12 examples in its prompt"
+    assert [(each.score, each.is_chosen) for each in summary.candidates] == [(None, False)] * 3 + [(None, True)]
 
 
 async def test_a_prompt_and_its_answer_keep_to_the_context(files: tuple[Path, Path]) -> None:

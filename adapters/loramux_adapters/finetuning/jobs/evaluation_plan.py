@@ -1,0 +1,113 @@
+"""What an evaluation asks: its questions, the prompts to choose the baseline from, and how answers are scored."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from loramux_adapters.evaluation.constant_answer import constant_scores, most_frequent_answer
+from loramux_adapters.evaluation.duplicates import find_contradictions, prompt_key
+from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
+from loramux_adapters.evaluation.items import Item
+from loramux_adapters.evaluation.prompts import Prompt, candidate_prompts
+from loramux_adapters.evaluation.questions import Questions, leak_warnings, select_unseen
+from loramux_adapters.evaluation.scorers.automatic import AutomaticScorer, choose_scorer
+from loramux_adapters.evaluation.selection import MAX_SELECTION_ITEMS, MIN_SELECTION_ITEMS, split_for_selection
+from loramux_adapters.finetuning.datasets.examples import iter_examples
+from loramux_adapters.finetuning.datasets.reader import iter_conversations
+from loramux_adapters.finetuning.datasets.report import ChatTokenCounter
+
+_YIELD_EVERY, _YIELD_SECONDS = 50, 0.002
+"""The planning thread sleeps after every 50 examples: the server's event loop needs the interpreter lock."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The questions of the verdict, and training examples that choose the base's prompt but are in none of them."""
+
+    questions: Questions
+    selection: Questions
+    prompts: Sequence[Prompt]
+    """The smallest first; the first one is empty."""
+    scorer: AutomaticScorer
+    constant: str | None
+    """The best constant answer: the most frequent one of the training file, None if there is none."""
+    left_out: int
+    warnings: Sequence[EvaluationWarning]
+
+    def constant_scores(self, measure: str) -> list[float]:
+        """Return the score of the best constant answer to each question."""
+        expected = [item.expected for item in self.questions.items]
+        return constant_scores(lambda *pair: self.scorer.score(*pair)[measure], self.constant, expected)
+
+
+def plan_evaluation(
+    training: Path, validation: Path, tokens: ChatTokenCounter, *, max_context_tokens: int, max_questions: int
+) -> EvaluationPlan:
+    """Plan an evaluation; without questions if the training file has every validation prompt too. Blocks.
+
+    Raises:
+        InvalidDataset: a file is invalid.
+        OSError: a file can't be read.
+    """
+    trained, held_out = list(_read_items(training)), list(_read_items(validation))
+    items, leaks = select_unseen(_yielding(trained), held_out, max_questions)
+    pool, chosen = _split_training(trained, len(items))
+    questions = Questions.of(items, tokens.count_prompt, tokens.count_conversation)
+    selection = Questions.of(chosen, tokens.count_prompt, tokens.count_conversation)
+    longest = [max(sizes) for sizes in zip(_sizes(questions), _sizes(selection), strict=True)]
+    answers = [item.expected for item in (*trained, *items)]
+    return EvaluationPlan(
+        questions=questions,
+        selection=selection,
+        prompts=candidate_prompts(
+            pool,
+            tokens.count_conversation,
+            max_context_tokens - sum(longest),
+            rng=Random(0),  # noqa: S311 - a choice
+        ),
+        scorer=choose_scorer(answers),
+        constant=most_frequent_answer(item.expected for item in trained),
+        left_out=sum(leaks.values()),
+        warnings=[*leak_warnings(leaks, len(held_out)), *_contradictions(trained, held_out)],
+    )
+
+
+def _split_training(trained: Sequence[Item], questions: int) -> tuple[list[Item], list[Item]]:
+    """Return training items for prompts, and others to choose a prompt with; each prompt only once.
+
+    Few questions are quick, so the choice is to be, too.
+    """
+    distinct = list({prompt_key(item.messages): item for item in trained}.values())
+    most = max(MIN_SELECTION_ITEMS, min(MAX_SELECTION_ITEMS, questions // 2))
+    selection, rest = split_for_selection(len(distinct), max_selection=most)
+    return [distinct[index] for index in rest], [distinct[index] for index in selection]
+
+
+def _contradictions(trained: Sequence[Item], held_out: Sequence[Item]) -> list[EvaluationWarning]:
+    """Warn of prompts that have several answers, in each file and between them."""
+    both = [*trained, *held_out]
+    groups = find_contradictions(both)
+    if not groups:
+        return []
+    answers = " and ".join(repr(both[index].expected[:60]) for index in groups[0][:2])
+    message = f"{len(groups)} prompts have different answers in the data, such as {answers}: at most one can be right"
+    return [EvaluationWarning(code="contradiction", message=message)]
+
+
+def _sizes(questions: Questions) -> tuple[int, int]:
+    return questions.max_prompt_tokens, questions.max_answer_tokens
+
+
+def _read_items(path: Path) -> Iterator[Item]:
+    for conversation in iter_conversations(path):
+        for example in reversed([*iter_examples(conversation)]):
+            yield Item(example["prompt"], example["completion"][0]["content"])
+
+
+def _yielding(items: Sequence[Item]) -> Iterator[Item]:
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % _YIELD_EVERY == 0:
+            time.sleep(_YIELD_SECONDS)
