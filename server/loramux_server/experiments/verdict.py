@@ -48,9 +48,9 @@ def _units_needed(units: int, interval_at: Callable[[float], Interval], margin: 
     def is_decided(factor: float) -> bool:
         return verdict_of(interval_at(factor), margin) != "undecided"
 
-    low, high = 1.0, 2.0
+    low, high = 1.0, 4.0
     while not is_decided(high):
-        low, high = high, 2 * high
+        low, high = high, 4 * high
         if high > MAX_FACTOR:
             return None
     while high / low > 1.1:

@@ -123,12 +123,12 @@ def test_a_large_difference_is_decided_within_100_units() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 0.03, 0.5, 1.0])
 def test_the_interval_of_a_mean_ever_excludes_the_truth_in_at_most_5_percent(p: float) -> None:
-    rng, misses = np.random.default_rng(0), 0
-    for _ in range(200):
+    rng, misses, experiments = np.random.default_rng(0), 0, 80
+    for _ in range(experiments):
         scores = (rng.random(80) < p).astype(float)
-        intervals = (mean_interval(ScoreCounts.of(scores[:n])) for n in range(4, 80, 4))
+        intervals = (mean_interval(ScoreCounts.of(scores[:n])) for n in range(8, 80, 8))
         misses += any(not low <= p <= high for low, _, high in intervals)
-    assert misses <= most_false_alarms(200)
+    assert misses <= most_false_alarms(experiments)
 
 
 def test_pairs_of_the_same_request_decide_sooner_than_two_samples() -> None:
