@@ -31,10 +31,12 @@ from loramux_server.api.usage.routes import usage_router
 from loramux_server.auth import Authenticator
 from loramux_server.base_model import ResolvedBase
 from loramux_server.configured_adapters import add_configured, engine_options
+from loramux_server.controlled_results.experiment_results import ExperimentResults
 from loramux_server.controlled_results.job_results import JobResults
 from loramux_server.dashboard import dashboard_router
 from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.arguments import engine_arguments
+from loramux_server.engine.calibration import EngineCalibration
 from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.engine.client import LeasingEngineClient
 from loramux_server.engine.evaluation_client import EngineEvaluationClient
@@ -42,10 +44,12 @@ from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
 from loramux_server.engine.served_rendering import served_rendering
 from loramux_server.engine.startup import mount_openai, vllm_engine
 from loramux_server.experimentation import Experimentation, ExperimentParts, build_experimentation
+from loramux_server.experiments.repository import ExperimentRepository
 from loramux_server.fine_tuning import build_fine_tuning
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.machine import this_machine
 from loramux_server.metering.fixed_costs import FixedCostSource
+from loramux_server.metering.idle_calibration import IdleCalibration
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.calibrations import Calibrations
 from loramux_server.metering.ledger.price_history import PriceHistory
@@ -71,6 +75,7 @@ class Server:
     job_supervisor: Supervisor
     usage_recorder: UsageRecorder
     experimentation: Experimentation
+    idle_calibration: IdleCalibration
     drain: DrainState
 
 
@@ -96,8 +101,9 @@ async def serve(
         lifecycle = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.start, settings.drain_seconds)
         recorder = server.usage_recorder
         recording = recorder.recording() if settings.metering else recorder.meter.charging()
-        experiments = server.experimentation.running()
-        async with recording, experiments, maintenance(server.adapter_service), server.job_supervisor.running():
+        experiments, calibration = server.experimentation.running(), server.idle_calibration.running()
+        jobs, upkeep = server.job_supervisor.running(), maintenance(server.adapter_service)
+        async with recording, experiments, upkeep, jobs, calibration:
             return await lifecycle.run(on_started=lambda: on_started(server))
 
 
@@ -123,7 +129,8 @@ async def build_server(
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(storage.resolver, requests)
-    routed = LeasingEngineClient(engine, pool, adapter_service.quarantine, recorder.meter)
+    calibration = _idle_calibration(settings, prices, engine)
+    routed = LeasingEngineClient(engine, pool, adapter_service.quarantine, recorder.meter, calibration.request_started)
     experimentation = build_experimentation(parts, settings, storage, adapter_service, engine, recorder.meter)
     await mount_openai(app, routed, directory, arguments, record_end_user, experimentation.wrap_chat)
     add_error_handlers(app)
@@ -142,7 +149,8 @@ async def build_server(
         limits=_body_limits(settings, storage, arguments.max_lora_rank),
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
     )
-    return Server(wrapped, storage.base.name, adapter_service, supervisor, recorder, experimentation, drain)
+    name = storage.base.name
+    return Server(wrapped, name, adapter_service, supervisor, recorder, experimentation, calibration, drain)
 
 
 def _add_routes(
@@ -155,7 +163,8 @@ def _add_routes(
 ) -> None:
     app.include_router(models_router(ServedModels(storage.base.name, adapter_service)))
     fixed_costs = FixedCostSource(recorder.prices, storage.resolver, recorder.training_costs)
-    controlled = [JobResults(JobRegistry(storage.database), storage.resolver)]
+    jobs = JobResults(JobRegistry(storage.database), storage.resolver)
+    controlled = [jobs, ExperimentResults(ExperimentRepository(storage.database))]
     sources = UsageSources(recorder.reader, recorder.training_costs, fixed_costs, storage.resolver.targets, controlled)
     for router in (
         aliases_router(adapter_service),
@@ -172,6 +181,14 @@ def _add_routes(
 def _current_prices(settings: Settings, storage: AdapterStorage) -> CurrentPrices:
     calibrations = Calibrations(storage.database, storage.base.name, this_machine(settings.data_dir).description)
     return CurrentPrices(PriceHistory(storage.database), calibrations, settings.prices)
+
+
+def _idle_calibration(settings: Settings, prices: CurrentPrices, engine: Any) -> IdleCalibration:
+    def is_busy() -> bool:
+        return bool(engine.output_processor.get_num_unfinished_requests())
+
+    idle_seconds = settings.calibration_idle_seconds if settings.metering else 0
+    return IdleCalibration(EngineCalibration(engine), prices, is_busy, idle_seconds or None)
 
 
 def _readiness(drain: DrainState, engine: Any) -> Callable[[], str | None]:

@@ -30,16 +30,23 @@ class LeasingEngineClient:
 
     A run on an adapter starts only once the version is in the engine's host memory, so vLLM never reads a disk in a
     step and never evicts by itself. `quarantine(version, reason)` is called when a version computes NaN or infinite
-    values, and must block new requests immediately. `meter` allocates the engine's cost to the request.
+    values, and must block new requests immediately. `meter` allocates the engine's cost to the request, and
+    `request_started` is called before each run.
     """
 
     def __init__(
-        self, engine: Any, pool: AdapterPool, quarantine: Callable[[VersionId, str], None], meter: ChargingMeter
+        self,
+        engine: Any,
+        pool: AdapterPool,
+        quarantine: Callable[[VersionId, str], None],
+        meter: ChargingMeter,
+        request_started: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._quarantine = quarantine
         self._observer = StepObserver(engine.output_processor, meter)
+        self._request_started = request_started
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -72,6 +79,7 @@ class LeasingEngineClient:
         """
         version = VersionId.parse(lora_request.lora_name) if lora_request else None
         request = current_request.get()
+        self._request_started()
         run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         accumulator, lease = RunAccumulator(prompt, sampling_params), None
         try:

@@ -46,6 +46,10 @@ class TrainingSettings(BaseModel):
     """Seconds between saved training states, the most training that a kill can lose."""
     evaluation_items: Annotated[int, Field(ge=0, le=10_000)] = 100
     """Maximum number of validation examples on which base and adapter are compared when a job ends; 0 for none."""
+    evaluation_margin: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Difference of their mean scores, 0 to 1, below which the comparison calls an adapter as good as the base."""
+    self_test: bool = True
+    """Whether a trained adapter must give the answers that it has learned before its name points at it."""
 
 
 class Settings(BaseSettings):
@@ -100,7 +104,9 @@ class Settings(BaseSettings):
     metering: bool = True
     """Whether requests are counted, charged and recorded; off only to measure the overhead."""
     prices: Prices = Prices()
-    """The price list, in US dollars."""
+    """The price list, in US dollars, until others are set at run time (`loramux prices set`)."""
+    calibration_idle_seconds: NonNegativeFloat = 60.0
+    """Seconds without requests after which the weights of prompt and answer tokens are measured, once; 0 for never."""
     training: TrainingSettings = TrainingSettings()
     """Where and how fine-tuning jobs train."""
     organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] = "local"
