@@ -12,6 +12,7 @@ from loramux_adapters.finetuning.jobs.job_runner import JobRunner
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
+from loramux_adapters.finetuning.jobs.self_test import SelfTest
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from loramux_adapters.finetuning.trainer_process import TrainerLauncher
@@ -43,7 +44,11 @@ def build_fine_tuning(
     context, items = tokens.max_context_tokens, settings.training.evaluation_items
     planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens.rendering, prices)
     publisher = ResultPublisher(
-        registry, adapter_service, files, Evaluator(complete, tokens, context, items) if items else None
+        registry,
+        adapter_service,
+        files,
+        Evaluator(complete, tokens, context, items, settings.training.evaluation_margin) if items else None,
+        SelfTest(complete, tokens) if settings.training.self_test else None,
     )
     launcher = TrainerLauncher(settings.training.priority)
     supervisor = Supervisor(JobRunner(registry, planner, publisher, launcher, metrics))

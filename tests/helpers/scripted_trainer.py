@@ -17,7 +17,7 @@ CHECKPOINT_STEPS = (2, 4, 6)
 FAILURE = {"event": "failed", "message": "the base has no chat template"}
 
 
-def train(run: dict[str, Any], step_seconds: str = "0") -> None:
+def train(run: dict[str, Any], step_seconds: str = "0", accuracy: str = "") -> None:
     """Train six steps, saving each and exporting every second one; resume, and pause on SIGTERM."""
     state = Path(run["state"])
     state.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def train(run: dict[str, Any], step_seconds: str = "0") -> None:
     while step < STEPS and not signals:
         time.sleep(float(step_seconds))
         step += 1
-        _report_step(step)
+        _report_step(step, **({"accuracy": float(accuracy)} if accuracy else {}))
         if step in CHECKPOINT_STEPS:
             folder = f"checkpoints/step-{step}"
             Path(run["output"], folder).mkdir(parents=True, exist_ok=True)
@@ -157,9 +157,9 @@ def _report(event: str, **fields: object) -> None:
     sys.stdout.flush()
 
 
-def _report_step(step: int) -> None:
-    left = STEPS - step
-    _report("step", step=step, steps=STEPS, loss=1.0 / step, tokens=10 * step, seconds=step, seconds_left=left)
+def _report_step(step: int, **fields: float) -> None:
+    times = {"seconds": step, "seconds_left": STEPS - step}
+    _report("step", step=step, steps=STEPS, loss=1.0 / step, tokens=10 * step, **times, **fields)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ AdapterError                  adapter_error
 ├── WrongJobState             job_state_invalid
 ├── InvalidJob                job_invalid
 ├── QueueFull                 job_queue_full
-└── EvaluationFailed          trial_failed
+├── EvaluationFailed          trial_failed
+└── SelfTestFailed            self_test_failed
 
 Jobs also fail with TrainingError and its subclasses (finetuning/errors.py).
 """
@@ -79,3 +80,9 @@ class EvaluationFailed(AdapterError):
     """The base and a job's adapter could not be compared."""
 
     code = "trial_failed"
+
+
+class SelfTestFailed(AdapterError):
+    """An adapter has learned its training answers, but does not give them when it is served."""
+
+    code = "self_test_failed"

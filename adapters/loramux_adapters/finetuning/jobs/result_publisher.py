@@ -16,6 +16,7 @@ from loramux_adapters.finetuning.jobs.job_source import JobSource
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobProgress, JobRecord
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_files import write_comparison, write_results
+from loramux_adapters.finetuning.jobs.self_test import SelfTest
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from loramux_adapters.finetuning.recipes.estimate import Phase
@@ -41,6 +42,7 @@ class ResultPublisher:
     library: AdapterService
     files: TrainingFiles
     evaluator: Evaluator | None = None
+    self_test: SelfTest | None = None
     now: Callable[[], float] = time.time
 
     async def publish_checkpoint(
@@ -78,10 +80,14 @@ class ResultPublisher:
         `enter` is called at the start of each phase of the job.
 
         Raises:
+            SelfTestFailed: the adapter does not give the answers that it has learned; it is not promoted.
             AdapterError: the result can't be added, or the registry can't be written.
         """
         await self._publish_missed_checkpoints(job, run.output)
         version = await self._add_version(job, run.output, job.progress.step)
+        if self.self_test:
+            metrics = await asyncio.to_thread(self.registry.metrics, job.id)
+            await self._add_event(job, await self.self_test.run(version, run.data, metrics))
         await enter("evaluating")
         evaluation = await self._evaluate(job, run, version) if self.evaluator else None
         stored = await asyncio.to_thread(self._store_result_files, job, results, evaluation)
