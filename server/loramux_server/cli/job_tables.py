@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from rich.markup import escape
 
 from loramux_adapters.durations import format_duration
+from loramux_server.cli import evaluation_tables
 from loramux_server.cli.console import JsonObject, column_table, fact_table, stdout
 
 
@@ -41,7 +42,7 @@ def job(job: JsonObject, url: str) -> None:
     }
     stdout.print(fact_table(facts))
     if details["evaluation"]:
-        stdout.print(f"\n[bold]{escape(details['evaluation']['sentence'])}[/]")
+        evaluation_tables.evaluation(details["evaluation"])
     if job["status"] == "succeeded":
         stdout.print("\nTry it:\n")
         print(_curl_command(job["fine_tuned_model"], url))  # noqa: T201 - unwrapped, to be copied

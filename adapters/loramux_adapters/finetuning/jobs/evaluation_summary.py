@@ -50,7 +50,8 @@ class _FrozenModel(BaseModel):
 class SampleAnswer(_FrozenModel):
     """The messages that an arm really sent for one question, its answer, and the expected one.
 
-    Of a long prompt, messages in the middle are left out here, `left_out` of them; the job's comparison.json has all.
+    Of a long prompt, messages in the middle are left out, `left_out` of them, and long texts are cut: the job's
+    comparison.json has everything.
     """
 
     question: int

@@ -22,6 +22,8 @@ from loramux_adapters.finetuning.jobs.evaluation_summary import (
 
 _FIRST_MESSAGES, _LAST_MESSAGES = 7, 3
 """Messages of a long prompt that a sample keeps."""
+_MAX_CHARACTERS = 2000
+"""Characters of a long message that a sample keeps: every list of jobs has them."""
 
 ArmAnswers = Mapping[str, Sequence[ScoredCompletion]]
 """The answers of each arm, in the order of the questions."""
@@ -93,6 +95,7 @@ def _summarize_arm(answers: Sequence[ScoredCompletion], plan: EvaluationPlan, pr
     left_out = max(0, len(messages) - _FIRST_MESSAGES - _LAST_MESSAGES)
     if left_out:
         messages = messages[:_FIRST_MESSAGES] + messages[-_LAST_MESSAGES:]
+    messages = [message | {"content": _shortened(message["content"])} for message in messages]
     shown = answers[sample]
     cached = [answer.cached_tokens for answer in answers if answer.cached_tokens is not None]
     return ArmScores(
@@ -105,10 +108,15 @@ def _summarize_arm(answers: Sequence[ScoredCompletion], plan: EvaluationPlan, pr
             question=shown.question,
             messages=messages,
             left_out=left_out,
-            answer=shown.answer,
-            expected=shown.expected,
+            answer=_shortened(shown.answer),
+            expected=_shortened(shown.expected),
         ),
     )
+
+
+def _shortened(text: str) -> str:
+    left_out = len(text) - _MAX_CHARACTERS
+    return f"{text[:_MAX_CHARACTERS]} [... {left_out} characters, see comparison.json]" if left_out > 0 else text
 
 
 def _warnings(by_arm: ArmAnswers, plan: EvaluationPlan, baseline: Baseline) -> list[EvaluationWarning]:

@@ -138,6 +138,14 @@ def test_the_messages_that_each_arm_sent_for_a_telling_question_are_shown() -> N
     assert (len(prompted.messages), prompted.left_out) == (10, 10)
 
 
+def test_a_sample_keeps_only_the_beginning_of_long_texts() -> None:
+    answers = arm("adapter", [1] * 20, 20) + arm("base", [0] * 20, 20)
+    long = [answer._replace(answer="x" * 5000) for answer in answers]
+    sample = summarized(long, rival="base").arms["adapter"].sample
+    assert sample is not None
+    assert sample.answer == "x" * 2000 + " [... 3000 characters, see comparison.json]"
+
+
 def test_answers_that_were_cut_off_are_counted_by_their_reason_or_their_length() -> None:
     mixed = [1] * 19 + [0]
     by_reason = arm("adapter", mixed, 20, finish_reason="length") + arm("base", mixed[::-1], 20, finish_reason="stop")
