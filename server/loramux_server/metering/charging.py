@@ -10,7 +10,7 @@ from typing import Protocol
 from loramux_adapters.background_tasks import running_task
 from loramux_server.metering.cost_allocation import ActiveRun, CostShare, EngineCostAllocator, EngineTime
 from loramux_server.metering.pricing import PriceSource
-from loramux_server.metering.usage_record import Charge, Route, UsageRecord
+from loramux_server.metering.usage_record import Charge, Outcome, Route, UsageRecord
 
 logger = logging.getLogger("loramux.metering")
 
@@ -103,6 +103,8 @@ class ChargingMeter:
             self.charge_ended()
 
     def _charge_of(self, record: UsageRecord) -> Charge:
+        if record.outcome is Outcome.REFUSED:  # costs nothing at any price, so that it is not unpriced
+            return Charge(0, record.cost_share.nanodollars, self._price_version)
         stats, adapter = record.stats, record.route.adapter if record.route else None
         token_cost = self._prices.token_cost(adapter, stats.input_tokens, stats.cached_tokens, stats.output_tokens)
         is_unpriced = record.cost_share.unpriced or not self._prices.has_gpu_hour_price

@@ -30,15 +30,21 @@ class FixedCosts:
     storage: StorageSizes
     jobs: Mapping[str, TrainingTotals]
 
-    def fixed_cost(self, adapter: str, mode: str) -> Decimal:
-        """Return nano-dollars for training and one month of storage; `mode` is `price_list` or `gpu_hour`."""
-        storage = self.storage.stored_bytes(adapter) * self.prices.storage_gb_month / _BYTES_PER_GB
-        return storage * NANODOLLARS + self._training_cost(adapter, mode)
+    def fixed_cost(self, adapter: str, mode: str) -> Decimal | None:
+        """Return nano-dollars for training and one month of storage; `mode` is `price_list` or `gpu_hour`.
 
-    def _training_cost(self, adapter: str, mode: str) -> Decimal:
+        None if the training has no price: nothing is stated, and no job here was charged, or one was without a price.
+        """
+        training = self._training_cost(adapter, mode)
+        storage = self.storage.stored_bytes(adapter) * self.prices.storage_gb_month / _BYTES_PER_GB
+        return None if training is None else storage * NANODOLLARS + training
+
+    def _training_cost(self, adapter: str, mode: str) -> Decimal | None:
         stated, jobs = self.prices.stated_training_cost(adapter), self.jobs.get(adapter)
-        if stated is not None or jobs is None:
-            return (stated or Decimal(0)) * NANODOLLARS
+        if stated is not None:
+            return stated * NANODOLLARS
+        if jobs is None or (jobs.price_list_unpriced if mode == "price_list" else jobs.gpu_hour_unpriced):
+            return None
         return Decimal(jobs.price_list_cost if mode == "price_list" else jobs.gpu_hour_cost)
 
 

@@ -9,7 +9,7 @@ from loramux_adapters.evaluation.token_prices import AdapterPrices, TokenPrices
 from loramux_server.metering.charging import ChargingMeter
 from loramux_server.metering.cost_allocation import CostShare, EngineTime, Weights
 from loramux_server.metering.pricing import FixedPrices, Prices
-from loramux_server.metering.usage_record import Charge, Route, RunStats, UsageRecord
+from loramux_server.metering.usage_record import Charge, Outcome, Route, RunStats, UsageRecord
 from tests.helpers.usage_records import record
 
 PRICES = Prices(base=TokenPrices(input=Decimal(1), output=Decimal(2)), gpu_hour=Decimal(36))
@@ -115,6 +115,16 @@ def test_a_request_that_began_on_unpriced_engine_time_has_an_unknown_share() -> 
     meter.record(record(cost_share=share, route=Route()))
     meter.charge_ended()
     assert sink.charges[0][1].gpu_hour is None
+
+
+def test_a_refused_request_costs_nothing_and_is_not_unpriced_without_prices() -> None:
+    """T5: the number of unpriced requests is that of requests whose cost is unknown."""
+    sink = RecordingSink()
+    meter = ChargingMeter(FixedPrices(Prices()), [sink], lambda: 0)
+    for outcome in (Outcome.REFUSED, Outcome.OK, Outcome.FAILED):
+        meter.record(record(outcome=outcome, stats=RunStats()))
+    meter.charge_ended()
+    assert [(charge.price_list, charge.gpu_hour) for _, charge in sink.charges] == [(0, 0), (None, None), (None, None)]
 
 
 def test_a_request_that_never_had_a_route_costs_nothing() -> None:

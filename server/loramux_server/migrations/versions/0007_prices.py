@@ -55,12 +55,16 @@ def _fill() -> None:
         statement = "INSERT INTO price_changes (at, version, origin) VALUES (:at, :version, 'settings')"
         connection.execute(sa.text(statement), values)
     for version, _, prices in lists:
-        for mode in _unpriced_modes(_parsed(prices)):
-            for table in ("usage_records", "training_costs"):
-                statement = f"UPDATE {table} SET {mode}_unpriced = 1 WHERE {mode}_cost = 0 AND price_version = :version"  # noqa: S608
+        for table, is_charged, price in (
+            ("usage_records", "outcome <> 'refused'", "base"),
+            ("training_costs", "tokens > 0", "training_tokens"),
+        ):
+            for mode in _unpriced_modes(_parsed(prices), price):
+                is_unpriced = f"{mode}_cost = 0 AND {is_charged} AND price_version = :version"
+                statement = f"UPDATE {table} SET {mode}_unpriced = 1 WHERE {is_unpriced}"  # noqa: S608
                 connection.execute(sa.text(statement), {"version": version})
     for mode in _MODES:
-        statement = f"UPDATE usage_hours SET {mode}_unpriced = requests WHERE {mode}_cost = 0 AND input_tokens + output_tokens > 0"  # noqa: E501, S608
+        statement = f"UPDATE usage_hours SET {mode}_unpriced = requests WHERE {mode}_cost = 0 AND input_tokens + output_tokens > 0 AND outcome <> 'refused'"  # noqa: E501, S608
         connection.execute(sa.text(statement))
 
 
@@ -68,8 +72,10 @@ def _parsed(prices: Any) -> Mapping[str, Any]:
     return json.loads(prices) if isinstance(prices, str) else prices  # SQLite returns JSON as text
 
 
-def _unpriced_modes(prices: Mapping[str, Any]) -> Iterator[str]:
-    if not any(Decimal(str(value or 0)) for value in prices.get("base", {}).values()):
+def _unpriced_modes(prices: Mapping[str, Any], price: str) -> Iterator[str]:
+    of_tokens = prices.get(price) or {}
+    values = of_tokens.values() if isinstance(of_tokens, Mapping) else [of_tokens]
+    if not any(Decimal(str(value or 0)) for value in values):
         yield "price_list"
     if not Decimal(str(prices.get("gpu_hour") or 0)):
         yield "gpu_hour"

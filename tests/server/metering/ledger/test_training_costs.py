@@ -1,4 +1,3 @@
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -68,7 +67,20 @@ def test_the_training_cost_is_that_of_its_jobs_unless_the_price_list_has_one(kep
         == fixed_costs.fixed_cost("priced", "gpu_hour")
         == storage + 5 * dollar
     )
-    assert fixed_costs.fixed_cost("uploaded", "gpu_hour") == Decimal(storage)
+
+
+def test_a_fixed_cost_is_unknown_where_the_training_has_no_price(kept: sa.Engine) -> None:
+    """T5: unpriced is unknown, not zero: nothing would pay after 0 requests."""
+    unpriced = TrainingCosts(kept, FixedPrices(Prices()))
+    unpriced.record("ftjob-1", "tone", tokens=1_000_000, seconds=2)
+    for prices in (Prices(), PRICES):
+        fixed_costs = FixedCostSource(FixedPrices(prices), GigabyteStorage(), unpriced).read()
+        for adapter in ("tone", "uploaded"):
+            for mode in ("price_list", "gpu_hour"):
+                assert fixed_costs.fixed_cost(adapter, mode) is None
+    stated = FixedPrices(Prices.model_validate({"adapters": {"uploaded": {"training": 0}}}))
+    known = FixedCostSource(stated, GigabyteStorage(), unpriced).read()
+    assert known.fixed_cost("uploaded", "gpu_hour") == 0
 
 
 def test_a_database_error_is_a_store_error(kept: sa.Engine) -> None:
