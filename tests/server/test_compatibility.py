@@ -87,6 +87,8 @@ async def test_it_answers_as_before(tiny: TinyServer, path: str) -> None:
         for job in expected.get("data", [expected]):
             if job.get("status") in {"cancelled", "paused"}:
                 job["loramux"]["seconds_left"] = None  # was that of its last step, as if it went on
+            if "loramux" in job:
+                job["loramux"]["cost"]["price_list"] = None  # the price list has no price of training
     if path.startswith("/admin/usage"):
         without_live_comparisons(expected, found)
     assert differences(expected, found) == []
