@@ -32,25 +32,33 @@ async def loramux(real: RealServer, *arguments: object) -> tuple[int | None, str
 async def test_a_comparison_finds_the_fine_tune_better_and_reports_failed_conditions(
     real: RealServer, tmp_path: Path
 ) -> None:
-    asked = ("compare", EXAMPLES / "support-intent", "--limit", 12, "--passes", "cold,warm", "--output", tmp_path)
-    holds = ("--assert", "quality_gain > 0.3 and prompt_token_ratio < 0.1 and ttft_ratio < 1")
+    folder = EXAMPLES / "support-intent"
+    few_shot = f"few-shot={real.server.base_name}:{folder / 'prompt_few_shot.json'}"
+    asked = (
+        *("compare", folder / "test.jsonl", "--limit", 20, "--passes", "cold,warm", "--output", tmp_path),
+        *("--training", folder / "train.jsonl", "--arm", few_shot),
+        *("--arm", "tuned=support-intent"),
+    )
+    holds = ("--assert", "is_better and quality_gain > 0.3 and prompt_token_ratio < 0.1 and ttft_ratio < 1")
     since = time.time()
     code, output = await loramux(real, *asked, *holds)
     assert code == 0, output
-    assert "“adapter, short prompt” is better than “base, few-shot prompt”" in output
-    report = json.loads((tmp_path / "support-intent" / "report.json").read_text())
+    assert "“tuned” is better than “few-shot”" in output
+    report = json.loads((tmp_path / "test" / "report.json").read_text())
     cold, warm = ({name: arm["measured"] for name, arm in found["arms"].items()} for found in report["passes"])
-    few_shot = "base, few-shot prompt"
-    assert cold[few_shot]["cached_tokens"][1] == 0
-    assert warm[few_shot]["cached_tokens"][1] > 0.8 * warm[few_shot]["input_tokens"][1]
-    total = (await usage(real, since, 72))["total"]
+    assert cold["few-shot"]["cached_tokens"][1] == 0
+    assert warm["few-shot"]["cached_tokens"][1] > 0.8 * warm["few-shot"]["input_tokens"][1]
+    total = (await usage(real, since, 80))["total"]
     assert total["tokens"]["input"] == pytest.approx(
-        12 * sum(arm["input_tokens"][1] for arm in (*cold.values(), *warm.values()))
+        20 * sum(arm["input_tokens"][1] for arm in (*cold.values(), *warm.values()))
     )
+    sent = report["samples"][0]["arms"]["tuned"]["messages"]
+    assert [message["role"] for message in sent] == ["system", "user"]  # as it was trained
+    assert [warning["code"] for warning in report["warnings"]] == ["replaced_system_message"]
 
     code, output = await loramux(real, *asked, "--assert", "quality_gain > 0.999")
     assert (code, "does not hold: quality_gain > 0.999" in output) == (1, True), output
-    assert (await usage(real, since, 72))["total"]["requests"] == 72  # nothing was asked again
+    assert (await usage(real, since, 80))["total"]["requests"] == 80  # nothing was asked again
 
 
 async def test_a_soak_reports_every_route_as_the_servers_ledger_does(real: RealServer, tmp_path: Path) -> None:
