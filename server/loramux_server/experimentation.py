@@ -38,9 +38,9 @@ class ExperimentParts:
         self.live = LiveExperiments(storage.resolver, self.metrics.running)
         self.repository = ExperimentRepository(storage.database)
         self.recorder = ExperimentRecorder(self.repository, self.live.measure_of, self.metrics)
-        retention = settings.usage_record_days * _SECONDS_PER_DAY
+        self.retention_seconds = settings.usage_record_days * _SECONDS_PER_DAY
         self.feedback_repository = FeedbackRepository(storage.database)
-        self.feedback = FeedbackService(self.feedback_repository, self.metrics, retention)
+        self.feedback = FeedbackService(self.feedback_repository, self.metrics, self.retention_seconds)
 
 
 @dataclass
@@ -97,6 +97,7 @@ def build_experimentation(
         recorder=parts.recorder,
         ask_judge=judge,
         is_model=lambda name: name == storage.base.name or storage.resolver.get(name) is not None,
+        retention_seconds=parts.retention_seconds,
         is_metered=settings.metering,
     )
     adapter_service.check_alias_change = parts.live.check_alias_change

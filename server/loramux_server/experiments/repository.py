@@ -66,7 +66,8 @@ class ExperimentRepository:
         Raises:
             ExperimentNotFound: there is none with this id.
         """
-        found = self._select(experiments.c.id == experiment_id)
+        # PostgreSQL refuses texts with a NUL character.
+        found = self._select(experiments.c.id == experiment_id) if experiment_id.isprintable() else []
         if not found:
             raise ExperimentNotFound(f"There is no experiment {experiment_id[:80]}.")
         return found[0]
@@ -74,6 +75,10 @@ class ExperimentRepository:
     def running(self) -> list[Experiment]:
         """Return the running experiments."""
         return self._select(experiments.c.running.is_not(None))
+
+    def ended(self) -> list[Experiment]:
+        """Return the experiments that ended with a result, newest first."""
+        return self._select(experiments.c.running.is_(None) & experiments.c.result.is_not(None))
 
     def newest(self, adapter: str | None = None, limit: int = 100) -> list[Experiment]:
         """Return experiments, newest first."""

@@ -34,6 +34,7 @@ logger = logging.getLogger("loramux.experiments")
 ACTOR = "experiment"
 """The actor of automatic changes in the audit log."""
 TICK_SECONDS = 1.0
+CLEANUP_SECONDS = 600.0
 MAX_REQUESTS = 100_000
 """Recorded requests at which an experiment ends by itself: each look computes with all of them."""
 _REST = 20.0
@@ -58,8 +59,11 @@ class ExperimentService:
     ask_judge: AskJudge
     is_model: Callable[[str], bool]
     """Whether a name can be asked, as a judge must be."""
+    retention_seconds: float = 30 * 86_400.0
+    """How long the requests of an ended experiment are kept; its result stays."""
     is_metered: bool = True
     now: Callable[[], float] = time.time
+    _cleaned_at: float = 0.0
     _reports: dict[str, _CachedReport] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -153,10 +157,17 @@ class ExperimentService:
     async def tick(self) -> None:
         """Store what was recorded, and end the experiments that are decided or can't go on."""
         await self.recorder.flush()
+        await self._delete_old()
         for running in self.live.all():
             decision = await self._decide(running.experiment)
             if decision is not None:
                 await self._end(running.experiment, decision, ACTOR)
+
+    async def _delete_old(self) -> None:
+        now = self.now()
+        if now - self._cleaned_at > CLEANUP_SECONDS:
+            self._cleaned_at = now
+            await asyncio.to_thread(self.repository.delete_old_observations, now - self.retention_seconds)
 
     async def _decide(self, experiment: Experiment) -> Decision | None:
         config, resolver = experiment.config, self.adapters.resolver

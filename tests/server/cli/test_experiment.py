@@ -111,7 +111,7 @@ async def test_a_version_is_promoted_when_it_is_shown_to_be_better(tiny: TinySer
         (("start", "tone", "--baseline", "base", "--share", "nan"), "share"),
         (("show", "exp_none"), "There is no experiment"),
         (("show", "nobody"), "neither the id of an experiment"),
-        (("stop", "../x"), "neither the id of an experiment"),
+        (("stop", "../x"), "name must have"),
         (("stop", "exp_/../x"), "Not Found"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from loramux_adapters.models import parse_adapter_name
 from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.experiments.schemas import (
     ExperimentDetails,
@@ -41,7 +42,8 @@ def experiments_router(service: ExperimentService, feedback: FeedbackRepository)
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Experiments:
         """List experiments with what they show, newest first."""
-        return Experiments(data=[await details(each) for each in await service.newest(adapter, limit)])
+        name = None if adapter is None else parse_adapter_name(adapter)
+        return Experiments(data=[await details(each) for each in await service.newest(name, limit)])
 
     @router.get("/experiments/{experiment_id}", responses=error_responses(404))
     async def show_experiment(experiment_id: str, _: Admin) -> ExperimentDetails:

@@ -127,7 +127,7 @@ class Experiments(BaseModel):
 class Feedback(_Body):
     """Feedback on a request: a score or a label."""
 
-    request_id: Annotated[str, Field(min_length=1, max_length=64, description="The response's `x-request-id`.")]
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The response's `x-request-id`.")]
     score: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
     label: Annotated[Literal["good", "bad"] | None, Field(description="`good` scores 1, `bad` 0.")] = None
 

@@ -1,0 +1,70 @@
+"""An experiment on the real engine: assigned users, their feedback, and a verdict, with the official client."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.conftest import RealServer
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+
+USERS = 40
+PROMPT = [
+    {"role": "system", "content": "Answer in one short, friendly sentence."},
+    {"role": "user", "content": "Where is my parcel?"},
+    {"role": "assistant", "content": "It is on its way to you!"},
+]
+
+
+async def ask(real: RealServer, user: str, **options: Any) -> tuple[str, str]:
+    """Return the variant that answered and the request's id."""
+    raw: Any = await real.client.chat.completions.with_raw_response.create(
+        model="house-tone",
+        messages=[{"role": "user", "content": "Can I return my shoes?"}],
+        max_tokens=8,
+        user=user,
+        **options,
+    )
+    completion = raw.parse()
+    if not options.get("stream"):
+        assert completion.model == "house-tone"
+        assert completion.choices[0].message.content
+    else:
+        assert {chunk.model async for chunk in completion} == {"house-tone"}
+    return raw.headers["x-loramux-experiment"], raw.headers["x-request-id"]
+
+
+async def test_an_experiment_of_40_users_with_feedback_reaches_a_verdict(real: RealServer) -> None:
+    body = {"adapter": "house-tone", "baseline": {"prompt": PROMPT}, "share": 0.5, "quality": {"type": "feedback"}}
+    started = await real.http.post("/admin/experiments", json=body)
+    assert started.status_code == 201, started.text
+    experiment = started.json()["id"]
+    answered = await asyncio.gather(*(ask(real, f"user-{n}", stream=n % 4 == 0) for n in range(USERS)))
+    assert {variant for variant, _ in answered} == {f"{experiment}/adapter", f"{experiment}/baseline"}
+    assert (await ask(real, "user-1"))[0] == answered[1][0]
+    for variant, request_id in answered:
+        label = "good" if variant.endswith("/adapter") else "bad"
+        given = await real.http.post("/v1/feedback", json={"request_id": request_id, "label": label})
+        assert given.json()["experiment"] == experiment, given.text
+    shown = await recorded(real, experiment)
+    report = shown["report"]
+    assert report["challenger"]["scored_units"] + report["reference"]["scored_units"] == USERS
+    assert report["verdict"] == "better", report["sentence"]
+    inputs = next(ratio for ratio in report["ratios"] if ratio["measure"] == "input_tokens")
+    assert inputs["reference"] > inputs["challenger"] + 20  # the baseline's prompt with its example
+    stopped = (await real.http.delete(f"/admin/experiments/{experiment}")).json()
+    assert (stopped["state"], stopped["report"]["verdict"]) == ("stopped", "better")
+
+
+async def recorded(real: RealServer, experiment: str) -> dict[str, Any]:
+    """Return the experiment once all its requests are recorded, which takes a second or two."""
+    async with asyncio.timeout(60):
+        while True:
+            await real.server.experimentation.service.tick()
+            real.server.experimentation.service._reports.clear()
+            shown = (await real.http.get(f"/admin/experiments/{experiment}")).json()
+            report = shown["report"]
+            if report["challenger"]["requests"] + report["reference"]["requests"] > USERS:
+                return dict(shown)
+            await asyncio.sleep(0.1)
