@@ -24,6 +24,7 @@ from loramux_server.api.fine_tuning.schemas import JobSerializer
 from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.machine import installed_backend, this_machine
 from loramux_server.metering.job_metrics import JobMetrics
+from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import PriceSource
 from loramux_server.settings import Settings
 
@@ -56,7 +57,8 @@ def build_fine_tuning(
     def check(path: Path) -> dict[str, Any]:
         return inspect_dataset(path, tokens, context).model_dump()
 
-    serializer, max_queued = JobSerializer(settings.organization, planner.cost), settings.training.queue
+    recorded_costs, max_queued = TrainingCosts(storage.database, prices).of_jobs, settings.training.queue
+    serializer = JobSerializer(settings.organization, planner.cost, recorded_costs=recorded_costs)
     app.include_router(files_router(files, check, registry.is_file_in_use))
     app.include_router(
         fine_tuning_router(registry, planner, serializer, supervisor.check_now, max_queued, metrics.cancelled)

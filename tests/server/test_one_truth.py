@@ -14,8 +14,12 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
+from loramux_server import database as db
 from loramux_server.base_model import ResolvedBase
 from loramux_server.cli.main import main as app
+from loramux_server.metering.ledger.training_costs import TrainingCosts
+from loramux_server.metering.pricing import FixedPrices, Prices
+from tests.helpers.evaluated_jobs import evaluated_job
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -170,3 +174,21 @@ async def test_the_dashboards_data_is_that_of_the_api(tiny: TinyServer) -> None:
     assert set((await series(tiny, "loramux_requests_in_flight", "route")).values()) == {0}
     residents = (await tiny.http.get("/admin/residency")).json()["resident"]
     assert [resident["leases"] for resident in residents] == [0] * len(residents)
+
+
+async def test_a_stopped_jobs_cost_is_the_ledgers_and_not_that_of_present_prices(tiny: TinyServer) -> None:
+    """T13: /v1/fine_tuning/jobs and the training of /admin/usage agree, also after a change of prices."""
+    database = db.create_engine(tiny.settings.database_url)
+    then = Prices.model_validate({"training_tokens": 7, "gpu_hour": 3600})
+    jobs = [evaluated_job(database, "tone", time.time()), evaluated_job(database, "tone", time.time())]
+    TrainingCosts(database, FixedPrices(then)).record(jobs[0], "tone", tokens=1_000_000, seconds=2.0)
+    TrainingCosts(database, FixedPrices(Prices())).record(jobs[1], "tone", tokens=1_000_000, seconds=2.0)
+    listed = {job["id"]: job for job in (await tiny.http.get("/v1/fine_tuning/jobs")).json()["data"]}
+    for job, cost in zip(
+        jobs, ({"price_list": 7.0, "gpu_hour": 2.0}, {"price_list": None, "gpu_hour": None}), strict=True
+    ):
+        retrieved = (await tiny.http.get(f"/v1/fine_tuning/jobs/{job}")).json()
+        assert listed[job]["loramux"]["cost"] == retrieved["loramux"]["cost"] == cost
+    training = (await usage(tiny))["training"]
+    assert (training["price_list_usd"], training["gpu_hour_usd"]) == (7.0, 2.0)
+    assert training["unpriced_jobs"] == {"price_list": 1, "gpu_hour": 1}

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from loramux_adapters.finetuning.jobs.forecast import UNKNOWN
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
@@ -42,10 +41,10 @@ def fine_tuning_router(
 
     async def serialize(record: JobRecord) -> dict[str, Any]:
         """Serialize a job with its forecast, for which the jobs before it are read."""
-        if record.state.has_ended or record.state is JobState.PAUSED:
-            return serializer.job(record)
-        forecasts = await asyncio.to_thread(planner.forecasts, time.time())
-        return serializer.job(record, forecasts.get(record.id, UNKNOWN))
+        has_stopped = record.state.has_ended or record.state is JobState.PAUSED
+        forecasts = {} if has_stopped else await asyncio.to_thread(planner.forecasts, time.time())
+        [found] = await asyncio.to_thread(serializer.jobs, [record], forecasts)
+        return found
 
     router = APIRouter(tags=["fine-tuning"], responses=error_responses(404, 409, 429))
     for part in (
@@ -106,7 +105,7 @@ def _jobs(
             raise InvalidRequest("A metadata key can't contain quotes or backslashes.", param="metadata")
         page = await asyncio.to_thread(registry.list, after, limit, metadata)
         forecasts = await asyncio.to_thread(planner.forecasts, time.time())
-        found = [serializer.job(record, forecasts.get(record.id, UNKNOWN)) for record in page.items]
+        found = await asyncio.to_thread(serializer.jobs, page.items, forecasts)
         return list_page(found, has_more=page.has_more)
 
     @router.get("/{job}")

@@ -1,7 +1,7 @@
 """Jobs, events and checkpoints in OpenAI's format, with additional fields."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from loramux_adapters.finetuning.jobs.plans import TrainingCost
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters
 
+RecordedCosts = Callable[[Sequence[str]], Mapping[str, Mapping[str, float | None]]]
+"""Returns the costs of jobs by cost mode, in dollars, None if unpriced, by the ids of those that have costs."""
+
 
 @dataclass(frozen=True)
 class JobSerializer:
@@ -18,10 +21,21 @@ class JobSerializer:
 
     organization: str
     cost: TrainingCost
+    """The cost at the present prices."""
     now: Callable[[], float] = time.time
+    recorded_costs: RecordedCosts = lambda _jobs: {}
+    """Returns the costs of jobs in the ledger, at the prices of their end or pause; may block on the database."""
 
-    def job(self, record: JobRecord, forecast: JobForecast = UNKNOWN) -> dict[str, Any]:
-        """Serialize a job; `progress` and `loramux` are not in OpenAI's API."""
+    def jobs(self, records: Sequence[JobRecord], forecasts: Mapping[str, JobForecast]) -> list[dict[str, Any]]:
+        """Serialize jobs; the costs of those that don't run are those of usage reports. Reads the database."""
+        stopped = [record.id for record in records if record.state.has_ended or record.state is JobState.PAUSED]
+        costs = self.recorded_costs(stopped) if stopped else {}
+        return [self.job(record, forecasts.get(record.id, UNKNOWN), costs.get(record.id)) for record in records]
+
+    def job(
+        self, record: JobRecord, forecast: JobForecast = UNKNOWN, cost: Mapping[str, float | None] | None = None
+    ) -> dict[str, Any]:
+        """Serialize a job; `progress` and `loramux` are not in OpenAI's API. Without `cost`, it has present prices."""
         hyperparameters = _hyperparameters(record)
         succeeded = record.state is JobState.SUCCEEDED
         return {
@@ -46,7 +60,7 @@ class JobSerializer:
             "metadata": record.metadata,
             "suffix": record.suffix,
             "progress": record.progress.share,
-            "loramux": self._details(record, forecast),
+            "loramux": self._details(record, forecast, cost),
         }
 
     def event(self, record: EventRecord) -> dict[str, Any]:
@@ -76,7 +90,9 @@ class JobSerializer:
     def _unix_time_in(self, seconds: float | None) -> int | None:
         return None if seconds is None else int(self.now() + seconds)
 
-    def _details(self, record: JobRecord, forecast: JobForecast) -> dict[str, Any]:
+    def _details(
+        self, record: JobRecord, forecast: JobForecast, cost: Mapping[str, float | None] | None
+    ) -> dict[str, Any]:
         progress = record.progress
         share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
         return {
@@ -90,7 +106,7 @@ class JobSerializer:
             "phase": _phase(record),
             "trained_share": share,
             "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
-            "cost": self.cost(progress.tokens, progress.seconds),
+            "cost": self.cost(progress.tokens, progress.seconds) if cost is None else cost,
         }
 
 

@@ -14,6 +14,7 @@ from loramux_server.metering.ledger.tables import training_costs
 from loramux_server.metering.ledger.time_range import TimeRange
 from loramux_server.metering.pricing import PriceSource
 
+COST_MODES = ("price_list", "gpu_hour")
 _SUMMED_COLUMNS = (
     "tokens", "seconds", "price_list_cost", "gpu_hour_cost", "price_list_unpriced", "gpu_hour_unpriced",
 )  # fmt: skip
@@ -70,11 +71,20 @@ class TrainingCosts:
         with self._database.connect() as connection:
             return {row[0]: _totals(row[1:]) for row in connection.execute(query)}
 
-    def of_job(self, job: str) -> TrainingTotals | None:
-        """Return the recorded cost of one job, None if it has none yet."""
+    def of_jobs(self, jobs: Sequence[str]) -> Mapping[str, dict[str, float | None]]:
+        """Return the recorded cost of each of these jobs that has one, in dollars by cost mode; None if unpriced."""
+        table = training_costs.c
+        columns = [table[f"{mode}_{figure}"] for mode in COST_MODES for figure in ("cost", "unpriced")]
+        query = sa.select(table.job, *columns).where(table.job.in_(jobs))
         with self._database.connect() as connection:
-            totals = _totals(connection.execute(sa.select(*_sum_columns()).where(training_costs.c.job == job)).one())
-        return totals if totals.jobs else None
+            rows = connection.execute(query).all()
+        return {
+            job: {
+                mode: None if unpriced else cost / NANODOLLARS
+                for mode, cost, unpriced in zip(COST_MODES, figures[::2], figures[1::2], strict=True)
+            }
+            for job, *figures in rows
+        }
 
     def total(self, time_range: TimeRange) -> TrainingTotals:
         """Return the totals of the jobs last updated in `time_range`."""
