@@ -100,7 +100,7 @@ def warning_text(warning: EvaluationWarning) -> str:
     numbers = ", ".join(str(item + 1) for item in warning.items[:_MAX_ITEM_NUMBERS])
     more = ", ..." if len(warning.items) > _MAX_ITEM_NUMBERS else ""
     where = f" (items {numbers}{more})" if len(warning.items) > 0 else ""
-    return f"{warning.message[:1].upper()}{warning.message[1:]}{where}."
+    return f"{warning.message}{where}."
 
 
 def _pass_title(pass_summary: PassSummary) -> str:

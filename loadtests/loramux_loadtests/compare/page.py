@@ -70,7 +70,8 @@ def render_html(
         "warning": warning_text,
     }
     last = summary.passes[-1]
-    confusion_plots = [plots.confusion(comparison, answers, arm.name) for arm in comparison.arms]
+    judged = [answer for answer in answers if answer.item not in summary.left_out]
+    confusion_plots = [plots.confusion(comparison, judged, arm.name) for arm in comparison.arms]
     return environment.get_template("page.html").render(
         summary=summary,
         verdict_class=_CLASSES.get(summary.verdict, ""),
@@ -78,7 +79,7 @@ def render_html(
         break_even={mode: plots.break_even(summary, last, mode) for mode in last.paid},
         confusions=[plot for plot in confusion_plots if plot],
         basis=basis_sentence(summary),
-        disagreements=disagreements(comparison, summary, answers),
+        disagreements=disagreements(comparison, summary, judged),
         same=[Disagreement(each, 0.0) for each in summary.samples],
         arms=comparison.arms,
         facts={**facts, **describe_machine()},

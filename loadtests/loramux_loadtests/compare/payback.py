@@ -1,6 +1,7 @@
 """After how many requests a challenger has paid for its fixed cost."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, computed_field
@@ -67,4 +68,5 @@ def payback_phrase(paid: Mapping[str, Payback]) -> str:
     if estimate is None or high is None:
         return f"; that it ever pays for itself is not shown ({source})"
     month = " in its first month" if payback.monthly else ""
-    return f"; it pays for itself after {estimate:,.0f} [{low:,.0f}, {high:,.0f}] requests{month} ({source})"
+    bounds = f" [{ceil(low):,}, {ceil(high):,}]" if low < high else ""  # equal if every answer saves the same
+    return f"; it pays for itself after {ceil(estimate):,}{bounds} requests{month} ({source})"

@@ -73,6 +73,8 @@ class ComparisonSummary(_FrozenModel):
     """Of each difference: with 95 %, all of them are right at once."""
     reference_choice: ReferenceChoice | None
     """None if the reference was named, or is the only other arm."""
+    left_out: list[int]
+    """Items that do not count: leaks, and those that chose the reference."""
     warnings: list[EvaluationWarning]
     samples: list[Sample]
 
@@ -120,8 +122,9 @@ def summarize(
         unscored=sum(not answer.scores for answer in answers),
         sentence=_sentence(comparison, passes[-1], last_judged, reference, score),
         reference_choice=choice,
+        left_out=sorted({*leaked, *(choice.items if choice else ())}),
         warnings=find_warnings(comparison, last_judged, score),
-        samples=samples(comparison, answers),
+        samples=samples(comparison, [answer for of_arm in last_judged.values() for answer in of_arm]),
         **{name: getattr(outcome, name) for name in _OUTCOME},
     )
 

@@ -98,7 +98,7 @@ def test_the_items_system_message_is_sent_to_an_arm_without_a_prompt_and_shown(
     assert code == 0, output
     sent = {body["model"]: {message["content"] for message in body["messages"][:-1]} for body in lights.requests}
     assert sent == {"tiny": {"rules"}, "lights": {"forget me"}}
-    assert "warning: The prompt of “prompted” replaces the system message of all items." in output
+    assert "warning: the prompt of “prompted” replaces the system message of all items." in output
     folder = tmp_path / "comparisons" / "test"
     report = json.loads((folder / "report.json").read_text())
     messages = {name: arm["messages"] for name, arm in report["samples"][0]["arms"].items()}

@@ -106,8 +106,7 @@ def test_it_pays_when_the_saving_covers_training_and_a_month() -> None:
     paid = found.passes[-1].paid["price_list"]
     assert (paid.fixed_cost_usd, *paid.saving) == pytest.approx((1.0, *[490e-6] * 3))
     assert tuple(paid.requests) == pytest.approx((1 / 490e-6,) * 3)
-    phrase = "; it pays for itself after 2,041 [2,041, 2,041] requests in its first month (price list)."
-    assert phrase in found.sentence
+    assert found.sentence.endswith("; it pays for itself after 2,041 requests in its first month (price list).")
 
 
 def test_a_saving_that_is_not_shown_gives_no_break_even() -> None:
