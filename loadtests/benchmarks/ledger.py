@@ -5,7 +5,6 @@ It simulates requests, because no server here could answer a million of them.
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +20,7 @@ from loramux_adapters.evaluation.statistics import spread
 from loramux_server import database as db
 from loramux_server.api.usage.report import GroupOrder, UsageQuery, UsageSources, build_report
 from loramux_server.metering.charging import ChargingMeter
-from loramux_server.metering.cost_allocation import CostShare, ProcessedTokens
+from loramux_server.metering.cost_allocation import CostShare
 from loramux_server.metering.fixed_costs import FixedCostSource
 from loramux_server.metering.ledger.labels import GroupBy
 from loramux_server.metering.ledger.reader import LedgerReader
@@ -29,7 +28,7 @@ from loramux_server.metering.ledger.repository import LedgerRepository
 from loramux_server.metering.ledger.time_range import TimeRange
 from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.ledger.writer import LedgerLimits, LedgerWriter
-from loramux_server.metering.pricing import Prices
+from loramux_server.metering.pricing import FixedPrices, Prices
 from loramux_server.metering.usage_record import Operation, Outcome, Route, RunStats, UsageRecord
 from tests.helpers.usage_records import RecordingLedgerObserver
 
@@ -90,14 +89,17 @@ def requests(clock: ManualClock, rng: Generator) -> Iterator[UsageRecord]:
 
 def simulate(writer: LedgerWriter, clock: ManualClock, seconds: int, progress: StepProgress) -> list[float]:
     """Simulate `seconds` with PER_SECOND requests each; return the resident memory in MB after each hour."""
-    meter, records = ChargingMeter(PRICES, [writer], clock.nanoseconds), requests(clock, default_rng(0))
+    meter, records = ChargingMeter(FixedPrices(PRICES), [writer], clock.nanoseconds), requests(clock, default_rng(0))
     memory = []
     for second in range(seconds):
         if second % HOUR == 0:
             progress.begin(f"hour {second // HOUR + 1} of {-(-seconds // HOUR)}")
         for record, _ in zip(records, range(PER_SECOND), strict=False):
-            with meter.track_engine_time(record.cost_share, partial(ProcessedTokens, 36, record.stats.output_tokens)):
-                clock.now += 0.9 / PER_SECOND
+            run = meter.start_run(record.cost_share)
+            clock.now += 0.9 / PER_SECOND
+            run.prefill, run.decode = 36, record.stats.output_tokens
+            meter.count_step()
+            meter.end_run(run)
             meter.record(record)
         clock.now = second + 1.0
         meter.charge_ended()
@@ -113,7 +115,7 @@ def measure_write_rate(writer: LedgerWriter, count: int) -> float:
     """Return how many records are written per second when `count` of them are waiting."""
     clock = ManualClock()
     records = requests(clock, default_rng(1))
-    meter = ChargingMeter(PRICES, [writer], clock.nanoseconds)
+    meter = ChargingMeter(FixedPrices(PRICES), [writer], clock.nanoseconds)
     for record, _ in zip(records, range(count), strict=False):
         meter.record(record)
     meter.charge_ended()
@@ -126,8 +128,8 @@ def measure_write_rate(writer: LedgerWriter, count: int) -> float:
 def measure_queries(database: sa.Engine, span: TimeRange, by: GroupBy) -> list[float]:
     """Return the seconds of each usage report of this time range."""
 
-    training_costs = TrainingCosts(database, PRICES)
-    fixed_costs = FixedCostSource(PRICES, NoStorage(), training_costs)
+    training_costs = TrainingCosts(database, FixedPrices(PRICES))
+    fixed_costs = FixedCostSource(FixedPrices(PRICES), NoStorage(), training_costs)
     sources = UsageSources(LedgerReader(database), training_costs, fixed_costs, lambda _name: (), [])
     seconds = []
     for _ in range(QUERIES):

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -175,3 +176,28 @@ async def test_a_prompt_that_is_computed_in_chunks_has_the_work_of_each_when_it_
     observer.close()
     assert partial
     assert [run.prefill for run in meter.runs] == [length] * count
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("model", ["demo", "support-intent"])
+async def test_a_beam_search_is_charged_for_its_usage(real: RealServer, model: str) -> None:
+    """T11: 3 beams of 10 tokens, on the base and on an adapter: the prompt is charged once, not 31 times."""
+    prompt = " ".join(str(number) for number in new_prompt(200))
+    since = time.time()
+    answer = await real.client.chat.completions.create(
+        model=real.base.name if model == "demo" else model,
+        messages=[{"role": "user", "content": prompt}],
+        max_tokens=10,
+        n=3,
+        extra_body={"use_beam_search": True},
+    )
+    assert answer.usage is not None
+    async with asyncio.timeout(20):
+        while (total := (await real.http.get("/admin/usage", params={"since": since})).json()["total"]) is None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.1)
+    assert (total["tokens"]["input"], total["tokens"]["output"]) == (
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+    )
+    price = answer.usage.prompt_tokens * 1000 + answer.usage.completion_tokens * 2000
+    assert total["cost"]["price_list"]["nanodollars"] == price

@@ -79,7 +79,7 @@ async def test_several_choices_are_charged_for_their_usage(shared: TinyServer, s
     """T11: `n` choices have the prompt once and each its own tokens."""
     name = f"choices-{stream}"
     await shared.add(name)
-    options = {"stream_options": {"include_usage": True}} if stream else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     answer = await shared.chat(name, n=3, stream=stream, **options)
     usage = [chunk async for chunk in answer][-1].usage if stream else answer.usage
     assert usage.completion_tokens == 60

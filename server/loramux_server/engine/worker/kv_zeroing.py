@@ -18,11 +18,11 @@ from loramux_server.engine.worker.work_reports import ReportingScheduler
 KVCacheConfig.needs_kv_cache_zeroing = property(lambda _: True)
 
 
-class Scheduler(ReportingScheduler, scheduler.Scheduler):
+class Scheduler(ReportingScheduler, scheduler.Scheduler):  # type: ignore[misc] # vLLM is not typed
     """vLLM's scheduler, which also reports unseen work."""
 
 
-class AsyncScheduler(ReportingScheduler, async_scheduler.AsyncScheduler):
+class AsyncScheduler(ReportingScheduler, async_scheduler.AsyncScheduler):  # type: ignore[misc] # as above
     """vLLM's asynchronous scheduler, which also reports unseen work."""
 
 

@@ -45,5 +45,5 @@ def _unseen_tokens(request_id: str, scheduled: SchedulerOutput, output: ModelRun
     if index is None:
         return 0
     if not output.sampled_token_ids or not len(output.sampled_token_ids[index]):
-        return scheduled.num_scheduled_tokens[request_id]  # a chunk of a prompt
+        return int(scheduled.num_scheduled_tokens[request_id])  # a chunk of a prompt
     return len(scheduled.scheduled_spec_decode_tokens.get(request_id, ()))
