@@ -339,6 +339,44 @@ async def test_the_page_fits_a_narrow_window_in_the_dark_theme(looking: Looking)
         await nothing_was_wrong(look)
 
 
+async def test_experiments_are_listed_with_their_verdicts_and_warnings(looking: Looking) -> None:
+    async with looking(THREE, 50) as look:
+        await look.settle()
+        await expect(look.page.locator("#no-experiments")).to_be_visible()
+        interval = {"low": 0.1, "estimate": 0.2, "high": 0.3}
+        sides = {
+            side: {"name": name, "units": 60, "score": interval}
+            for side, name in (("challenger", "adapter"), ("reference", "baseline"))
+        }
+        report = {
+            **sides,
+            "difference": interval,
+            "sentence": "adapter is <b>better</b> than baseline.",
+            "warnings": ["Some requests name no user."],
+        }
+        experiment = {
+            "id": "exp_1",
+            "adapter": "tone",
+            "state": "stopped",
+            "reason": "It was stopped.",
+            "share": 0.05,
+            "sampled": "baseline",
+            "created_at": 1_700_000_000,
+            "report": report,
+        }
+        said = {"route": "adapter", "adapter": "tone", "version": "abc", "requests": 12, "mean": 0.75}
+        await look.page.route("**/admin/experiments*", lambda route: route.fulfill(json={"data": [experiment]}))
+        await look.page.route("**/admin/feedback*", lambda route: route.fulfill(json={"since": 0, "data": [said]}))
+        await look.page.reload()
+        row = look.page.locator("#experiment-rows tr")
+        await expect(row).to_contain_text("exp_1tonestopped: It was stopped.adapter against baseline, 5.0 % get the")
+        await expect(row).to_contain_text(
+            "+0.20 [+0.10, +0.30]adapter is <b>better</b> than baseline.Some requests name"
+        )
+        await expect(look.page.locator("#feedback")).to_contain_text("tone@abc: 0.75 from 12.")
+        await nothing_was_wrong(look)
+
+
 async def test_jobs_are_listed(looking: Looking) -> None:
     async with looking(THREE, 50) as look:
         await look.settle()

@@ -79,12 +79,16 @@ export async function readiness(signal) {
   }
 }
 
-// Null if the server has no jobs API.
-export async function jobs(signal) {
+// Null if the server has no such API.
+async function list(path, signal) {
   try {
-    return (await json("v1/fine_tuning/jobs?limit=20", { signal })).data;
+    return (await json(path, { signal })).data;
   } catch (error) {
     if (error instanceof ApiError) return null;
     throw error;
   }
 }
+
+export const jobs = (signal) => list("v1/fine_tuning/jobs?limit=20", signal);
+export const experiments = (signal) => list("admin/experiments?limit=20", signal);
+export const feedback = (signal) => list("admin/feedback", signal);

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import * as charts from "./charts.js";
 import { dated, time } from "./format.js";
+import * as experiments from "./experiments.js";
 import * as jobs from "./jobs.js";
 import { mode, range, watch } from "./range.js";
 import { rows } from "./rows.js";
@@ -64,6 +65,7 @@ async function update(selected, signal) {
   state.shown.hours = await api.hours(selected, signal);
   if (signal.aborted) return;
   drawCharts();
+  experiments.show(...(await Promise.all([api.experiments(signal), api.feedback(signal)])));
   if (!state.hasJobs) return;
   const found = await api.jobs(signal);
   state.hasJobs = found !== null;
