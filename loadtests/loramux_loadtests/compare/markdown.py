@@ -1,6 +1,7 @@
 """Tables of a comparison: in Markdown, also between the result marks of a README, and for a terminal."""
 
 from collections.abc import Sequence
+from math import isclose
 from pathlib import Path
 
 from rich.markup import escape
@@ -155,8 +156,8 @@ def format_interval(value: Interval | None) -> str:
     """An estimate with its interval; without one, where all values were the same and it would have no width."""
     if value is None:
         return "–"
-    bounds = f" [{value.low:.3f}, {value.high:.3f}]" if value.low < value.high else ""
-    return f"{value.estimate:.3f}{bounds}"
+    is_constant = isclose(value.low, value.high, rel_tol=1e-9)
+    return f"{value.estimate:.3f}" + ("" if is_constant else f" [{value.low:.3f}, {value.high:.3f}]")
 
 
 def format_difference(value: Interval) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isclose
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ def _per_thousand(cost: Interval | None) -> str:
     if cost is None:
         return "–"
     low, estimate, high = (1000 * value for value in cost)
-    return f"{estimate:.4f} [{low:.4f}, {high:.4f}]" if low < high else f"{estimate:.4f}"
+    return f"{estimate:.4f}" if isclose(low, high, rel_tol=1e-9) else f"{estimate:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def write_report(

@@ -68,5 +68,5 @@ def payback_phrase(paid: Mapping[str, Payback]) -> str:
     if estimate is None or high is None:
         return f"; that it ever pays for itself is not shown ({source})"
     month = " in its first month" if payback.monthly else ""
-    bounds = f" [{ceil(low):,}, {ceil(high):,}]" if low < high else ""  # equal if every answer saves the same
+    bounds = f" [{ceil(low):,}, {ceil(high):,}]" if ceil(low) < ceil(high) else ""
     return f"; it pays for itself after {ceil(estimate):,}{bounds} requests{month} ({source})"

@@ -1,6 +1,6 @@
 """Summary of a comparison: each arm with intervals, every arm relative to the reference, and the verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from pydantic import BaseModel, ConfigDict
 
@@ -88,18 +88,12 @@ def summarize(
         ComparisonError: no item has a score in every arm.
     """
     leaked = leaked_items(comparison)
-    if len(leaked) == len(comparison.items):
-        raise ComparisonError(f"nothing can be compared: every item is in {next(iter(leaked.values()))}")
-    by_pass = {
-        name: pair_by_item(
-            comparison, [answer for answer in answers if answer.pass_ == name and answer.item not in leaked]
-        )
-        for name in dict.fromkeys(answer.pass_ for answer in answers)
-    }
-    last = [*by_pass.values()][-1]
+    by_pass = _sound_answers(comparison, answers, leaked)
+    last_pass, last = list(by_pass.items())[-1]
     score = _deciding_score(comparison, last)
     reference, choice = choose_reference(comparison, last, score)
-    judged = {name: _leave_out(choice, arms) for name, arms in by_pass.items()}
+    left_out = {*leaked, *(choice.items if choice else ())}
+    judged = {name: _leave_out(left_out, arms) for name, arms in by_pass.items()}
     passes = [
         _summarize_pass(
             comparison,
@@ -112,7 +106,6 @@ def summarize(
         for name, arms in judged.items()
     ]
     outcome = passes[-1].relative[comparison.challenger]
-    last_judged = judged[passes[-1].pass_]
     return ComparisonSummary(
         name=comparison.name,
         challenger=comparison.challenger,
@@ -120,13 +113,26 @@ def summarize(
         score=score,
         passes=passes,
         unscored=sum(not answer.scores for answer in answers),
-        sentence=_sentence(comparison, passes[-1], last_judged, reference, score),
+        sentence=_sentence(comparison, passes[-1], judged[last_pass], reference, score),
         reference_choice=choice,
-        left_out=sorted({*leaked, *(choice.items if choice else ())}),
-        warnings=find_warnings(comparison, last_judged, score),
-        samples=samples(comparison, [answer for of_arm in last_judged.values() for answer in of_arm]),
+        left_out=sorted(left_out),
+        warnings=find_warnings(comparison, judged[last_pass], score),
+        samples=samples(comparison, [answer for of_arm in judged[last_pass].values() for answer in of_arm]),
         **{name: getattr(outcome, name) for name in _OUTCOME},
     )
+
+
+def _sound_answers(
+    comparison: Comparison, answers: Sequence[ScoredAnswer], leaked: Mapping[int, str]
+) -> dict[str, ArmAnswers]:
+    """The answers of each pass to the items that every arm answered and no arm knows."""
+    if len(leaked) == len(comparison.items):
+        raise ComparisonError(f"nothing can be compared: every item is in {next(iter(leaked.values()))}")
+    sound = [answer for answer in answers if answer.item not in leaked]
+    return {
+        name: pair_by_item(comparison, [answer for answer in sound if answer.pass_ == name])
+        for name in dict.fromkeys(answer.pass_ for answer in sound)
+    }
 
 
 def _deciding_score(comparison: Comparison, arms: ArmAnswers) -> str:
@@ -136,9 +142,7 @@ def _deciding_score(comparison: Comparison, arms: ArmAnswers) -> str:
     return comparison.measure or names[0]
 
 
-def _leave_out(choice: ReferenceChoice | None, arms: ArmAnswers) -> ArmAnswers:
-    """The answers to the items that did not choose the reference."""
-    left_out = frozenset(choice.items if choice else ())
+def _leave_out(left_out: Set[int], arms: ArmAnswers) -> ArmAnswers:
     return {name: [answer for answer in answers if answer.item not in left_out] for name, answers in arms.items()}
 
 
