@@ -65,6 +65,15 @@ async def test_a_stream_is_joined_and_timed_from_its_first_chunk_with_text() -> 
     assert reply.last - reply.first == pytest.approx(0.1, abs=0.07)
 
 
+@pytest.mark.parametrize(
+    ("reason", "known"), [("length", "length"), ("stop", "stop"), (None, None), (7, None), ({"a": 1}, None)]
+)
+async def test_the_reason_why_an_answer_ended_is_what_the_server_says_if_it_is_text(reason: Any, known: str) -> None:
+    ended = b"data: " + json.dumps({"choices": [{"delta": {}, "finish_reason": reason}]}).encode() + b"\n\n"
+    reply = await ask(streaming(event("Good"), ended, event(usage=usage(30, 3)), DONE))
+    assert (reply.ok, reply.finish_reason) == (True, known)
+
+
 async def test_the_end_token_without_text_counts_in_the_time_per_token() -> None:
     parts = event("Good "), 0.1, event("day"), 0.1, event("", usage=usage(30, 3)), 0.1, event(usage=usage(30, 3)), DONE
     reply = await ask(streaming(*parts))

@@ -26,7 +26,7 @@ _COLUMNS = {
 
 
 def summary_table(summary: ComparisonSummary, *, brief: bool = False) -> str:
-    """The arms of each pass and the verdict, in Markdown; with `brief`, only the score that decides, and no details."""
+    """The arms of each pass and the verdict, in Markdown; `brief`: only the score that decides, no warnings."""
     lines = []
     for pass_summary in summary.passes:
         columns, rows = _table_cells(
@@ -38,13 +38,13 @@ def summary_table(summary: ComparisonSummary, *, brief: bool = False) -> str:
             *_escaped_table(columns, rows),
             "",
         ]
-    lines.append(f"**{escape_markdown(summary.sentence)}**")
+    lines += [f"**{escape_markdown(summary.sentence)}**", "", escape_markdown(basis_sentence(summary))]
     return "\n".join(lines if brief else [*lines, *_details(summary)])
 
 
 def _details(summary: ComparisonSummary) -> list[str]:
     relative = _escaped_table(["", summary.score, "verdict", "why"], relative_cells(summary))
-    lines = ["", f"{escape_markdown(basis_sentence(summary))}", "", *relative]
+    lines = ["", *relative]
     if summary.warnings:
         lines += ["", *(f"- Warning: {escape_markdown(warning_text(warning))}" for warning in summary.warnings)]
     if summary.verdict == "neither works":
