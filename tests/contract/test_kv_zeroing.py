@@ -4,9 +4,9 @@ import pytest
 from vllm.config import SchedulerConfig
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
+from loramux_server.engine.work_reports import ReportingScheduler
 from loramux_server.engine.worker import kv_zeroing
 from loramux_server.engine.worker.kv_zeroing import install_scheduler
-from loramux_server.engine.worker.work_reports import ReportingScheduler
 
 
 def test_the_cache_of_every_model_needs_zeroing() -> None:

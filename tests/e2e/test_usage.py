@@ -83,3 +83,34 @@ async def test_a_cancelled_stream_is_charged_for_its_tokens(real: RealServer) ->
     assert group["outcomes"] == {"cancelled": 1}
     assert 0 < group["tokens"]["output"] < 200
     assert group["cost"]["gpu_hour"]["nanodollars"] > 0
+
+
+async def test_streamed_and_plain_requests_of_equal_work_cost_the_same(real: RealServer) -> None:
+    """T10: 4 streamed and 4 plain requests at once, on two adapters: equal costs of engine time within 5 %."""
+    since, question = time.time(), f"{time.time()} count to a hundred"
+
+    async def plain() -> None:
+        await real.client.chat.completions.create(
+            model="support-intent",
+            messages=[{"role": "user", "content": question}],
+            max_tokens=64,
+            extra_body={"ignore_eos": True},
+        )
+
+    async def streamed() -> None:
+        stream = await real.client.chat.completions.create(
+            model="order-json",
+            messages=[{"role": "user", "content": question}],
+            max_tokens=64,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        async for _ in stream:
+            pass
+
+    await asyncio.gather(*(kind() for kind in (plain, streamed) * 4))
+    groups = {group["label"]["adapter"]: group for group in (await usage(real, since, 8))["groups"]}
+    costs = {name: groups[name]["cost"]["gpu_hour"]["nanodollars"] for name in ("support-intent", "order-json")}
+    print("streamed / plain:", costs["order-json"] / costs["support-intent"])  # noqa: T201 - a measurement
+    assert groups["support-intent"]["tokens"] == groups["order-json"]["tokens"]
+    assert costs["order-json"] == pytest.approx(costs["support-intent"], rel=0.05)

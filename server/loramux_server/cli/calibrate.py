@@ -56,8 +56,9 @@ def calibrate(
 ) -> None:
     """Measure the weight of an output token relative to an input token, used to split the engine's time by request.
 
-    Run it while the server is idle. It requests one token after long prompts, and long answers to short prompts, from
-    the base, and compares the time per token.
+    The server measures this by itself when it is idle, with 4 concurrent requests; this command does so with as many as
+    you usually have. Run it while the server is idle. It requests one token after long prompts, and long answers to
+    short prompts, from the base, and compares the time per token. Its requests are in the usage ledger.
     """
     client = ApiClient(url, api_key)
     model = client.call("GET", "/v1/models")["data"][0]["id"]
@@ -106,6 +107,6 @@ def _print_weights(weights: dict[str, Any]) -> None:
     stdout.print(table)
     stdout.print(
         f"an output token weighs {weights['decode_weight']} input tokens "
-        f"[{weights['lowest']}, {weights['highest']}]; set"
+        f"[{weights['lowest']}, {weights['highest']}]; use it by"
     )
-    stdout.print(f"LORAMUX_PRICES__DECODE_WEIGHT={weights['decode_weight']}")
+    stdout.print(f"loramux prices set decode_weight={weights['decode_weight']}", soft_wrap=True)

@@ -10,13 +10,17 @@ MAX_QUESTION = 8_000
 
 
 def texts_of(body: bytes) -> list[str]:
-    """Return the text of each choice that has one; a tool call has none."""
+    """Return the text of each choice; one that is only a tool call has none, and is left out."""
     try:
-        choices = json.loads(body)["choices"]
-        contents = [choice["message"].get("content") for choice in choices]
+        return texts_of_messages([choice["message"] for choice in json.loads(body)["choices"]])
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
-    return [text[:MAX_CHARACTERS] for text in contents if isinstance(text, str) and text]
+
+
+def texts_of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the text of each message; an empty answer is one, and a tool call without text is none."""
+    found = ((message.get("content") or "", message.get("tool_calls")) for message in messages)
+    return [str(text)[:MAX_CHARACTERS] for text, calls in found if text or not calls]
 
 
 class TextCollector:
@@ -24,6 +28,7 @@ class TextCollector:
 
     def __init__(self) -> None:
         self._parts: dict[int, list[str]] = {}
+        self._calls: set[int] = set()
         self._lengths: dict[int, int] = {}
         self.is_complete = False
         """Whether the stream has ended as it should, with `[DONE]` and without an error."""
@@ -41,20 +46,23 @@ class TextCollector:
         try:
             chunk = json.loads(data)
             for choice in chunk.get("choices") or ():
-                self._add_text(int(choice["index"]), choice["delta"].get("content"))
+                self._add_delta(int(choice["index"]), choice["delta"])
         except (ValueError, KeyError, TypeError, AttributeError):
             return
 
-    def _add_text(self, index: int, text: object) -> None:
-        length = self._lengths.get(index, 0)
-        if isinstance(text, str) and text and length < MAX_CHARACTERS:
-            self._parts.setdefault(index, []).append(text)
+    def _add_delta(self, index: int, delta: Mapping[str, Any]) -> None:
+        text, parts, length = delta.get("content"), self._parts.setdefault(index, []), self._lengths.get(index, 0)
+        if delta.get("tool_calls"):
+            self._calls.add(index)
+        if isinstance(text, str) and length < MAX_CHARACTERS:
+            parts.append(text)
             self._lengths[index] = length + len(text)
 
     @property
     def texts(self) -> list[str]:
-        """The text of each choice that has one."""
-        return ["".join(parts)[:MAX_CHARACTERS] for _, parts in sorted(self._parts.items())]
+        """The text of each choice; one that is only a tool call has none, and is left out."""
+        joined = {index: "".join(parts)[:MAX_CHARACTERS] for index, parts in sorted(self._parts.items())}
+        return [text for index, text in joined.items() if text or index not in self._calls]
 
 
 def question_of(messages: Sequence[Any]) -> str:

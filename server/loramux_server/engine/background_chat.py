@@ -5,6 +5,7 @@ from uuid import uuid4
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
+from loramux_server.engine.answer_text import texts_of_messages
 from loramux_server.experiments.assignment import Assignment
 from loramux_server.metering.usage_record import Operation, Outcome
 from loramux_server.request_context import Meter, RequestContext, current_request
@@ -41,7 +42,7 @@ class BackgroundChat:
             choices = getattr(response, "choices", None)
             if choices is not None:
                 outcome = Outcome.OK
-            texts = [choice.message.content for choice in choices or () if choice.message.content]
+            texts = texts_of_messages([choice.message.model_dump() for choice in choices or ()])
             if assignment is not None:
                 assignment.texts = texts
             return texts

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from loramux_server.engine.worker.work_reports import WORK_REPORT
+from loramux_server.engine.work_reports import WORK_REPORT
 from loramux_server.metering.charging import ChargingMeter
 from loramux_server.metering.cost_allocation import ActiveRun, CostShare
 

@@ -35,7 +35,7 @@ async def test_the_weight_is_the_time_of_an_output_token_relative_to_an_input_to
         found = json.loads(output[output.index("{") :])
         assert found["prefill_seconds_per_token"] == pytest.approx(0.001)
         assert found["decode_weight"] == pytest.approx(3.5)
-        assert "LORAMUX_PRICES__DECODE_WEIGHT=3.5" in (await calibrated(tiny))[1]
+        assert "loramux prices set decode_weight=3.5" in (await calibrated(tiny))[1]
 
 
 async def test_equal_times_give_an_error(
