@@ -5,6 +5,7 @@ Other sketches are as good, but merging a hundred thousand of them in a second t
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ GROWTH = 1.02
 _MIN_VALUE = 1e-6
 """Smaller values count as zero."""
 _BUCKETS_PER_MEASURE = 1 << 16
+_KEYS = len(MEASURES) * _BUCKETS_PER_MEASURE
 _PACKED = np.dtype([("key", "<u4"), ("count", "<u4")])
 
 
@@ -38,8 +40,26 @@ class Distributions:
     @classmethod
     def of(cls, values: Mapping[str, Sequence[float | None]]) -> "Distributions":
         """Return the distributions of the values of each measure; None values are left out."""
-        keys = [MEASURES.index(name) * _BUCKETS_PER_MEASURE + _buckets(column) for name, column in values.items()]
-        return cls._count(np.concatenate(keys) if keys else np.empty(0, np.int64))
+        columns = ((name, np.array(column, float)) for name, column in values.items())
+        keys = [_keys(name, column[~np.isnan(column)]) for name, column in columns]
+        return cls._count(np.concatenate([np.empty(0, np.int64), *keys]))
+
+    @classmethod
+    def grouped(
+        cls, group_of_row: NDArray[np.int64], values: Mapping[str, NDArray[np.float64]], groups: int
+    ) -> "list[Distributions]":
+        """Return the distributions of each of `groups` groups of rows; NaN values are left out.
+
+        `group_of_row` and each measure of `values` have the shape (rows,).
+        """
+        known = {name: ~np.isnan(column) for name, column in values.items()}
+        keys = [group_of_row[known[name]] * _KEYS + _keys(name, column[known[name]]) for name, column in values.items()]
+        unique, counts = np.unique(np.concatenate(keys), return_counts=True)
+        starts = np.searchsorted(unique, np.arange(groups + 1) * _KEYS)
+        return [
+            cls(unique[start:stop] - group * _KEYS, counts[start:stop])
+            for group, (start, stop) in enumerate(pairwise(starts.tolist()))
+        ]
 
     @classmethod
     def unpack(cls, packed: Iterable[bytes]) -> "Distributions":
@@ -88,9 +108,12 @@ class Histogram:
         return float(self.values[min(position, len(self.values) - 1)])
 
 
-def _buckets(values: Sequence[float | None]) -> NDArray[np.int64]:
-    known = np.array([value for value in values if value is not None], float)
-    steps = np.log(np.maximum(known, _MIN_VALUE) / _MIN_VALUE) / np.log(GROWTH)
+def _keys(name: str, values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return MEASURES.index(name) * _BUCKETS_PER_MEASURE + _buckets(values)
+
+
+def _buckets(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    steps = np.log(np.maximum(values, _MIN_VALUE) / _MIN_VALUE) / np.log(GROWTH)
     buckets: NDArray[np.int64] = np.round(steps).astype(np.int64)
     return buckets
 

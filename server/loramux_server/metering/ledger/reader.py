@@ -13,7 +13,7 @@ from loramux_server.metering.ledger.distributions import Distributions
 from loramux_server.metering.ledger.labels import GroupBy, Label, UsageGroup, label_function
 from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
 from loramux_server.metering.ledger.time_range import TimeRange
-from loramux_server.metering.ledger.usage_rows import SUMMED_COLUMNS, totals_by_hour
+from loramux_server.metering.ledger.usage_rows import SUMMED_COLUMNS, TOTALED_COLUMNS, totals_by_hour
 
 
 @dataclass(eq=False)
@@ -84,8 +84,9 @@ def _entries(connection: sa.Connection, time_range: TimeRange, where: Mapping[st
     for edge in time_range.edges:
         table = usage_records.c
         within = (table.ended_at >= edge.since, table.ended_at < edge.until, *_conditions(usage_records, where))
-        rows = connection.execute(sa.select(usage_records).where(*within)).mappings()
-        for (hour, group), totals in totals_by_hour(map(dict, rows)).items():
+        rows = connection.execute(sa.select(*(table[name] for name in TOTALED_COLUMNS)).where(*within)).all()
+        values = zip(*rows, strict=True) if rows else ([] for _ in TOTALED_COLUMNS)
+        for (hour, group), totals in totals_by_hour(dict(zip(TOTALED_COLUMNS, values, strict=True))).items():
             sums = tuple(getattr(totals, name) for name in SUMMED_COLUMNS)
             yield _HourEntry(hour, group, totals.requests, sums, totals.distributions.pack())
     if time_range.hours:

@@ -13,7 +13,7 @@ from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import UsageGroup
 from loramux_server.metering.ledger.tables import engine_minutes, usage_hours, usage_records
 from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR
-from loramux_server.metering.ledger.usage_rows import SUMMED_COLUMNS, HourTotals, totals_by_hour
+from loramux_server.metering.ledger.usage_rows import SUMMED_COLUMNS, TOTALED_COLUMNS, HourTotals, totals_by_hour
 
 DELETE_BATCH = 10_000
 """Rows deleted per transaction: other writers wait for it."""
@@ -36,7 +36,7 @@ class LedgerRepository:
         Raises:
             SQLAlchemyError: nothing was written.
         """
-        new = totals_by_hour(records)
+        new = totals_by_hour({name: [row[name] for row in records] for name in TOTALED_COLUMNS})
         hours = {key: self._hours[key] + totals if key in self._hours else totals for key, totals in new.items()}
         with self._database.begin() as connection:
             if records:

@@ -41,3 +41,15 @@ def test_an_empty_distribution_is_valid() -> None:
 
 def test_zero_stays_zero() -> None:
     assert Distributions.of({"queue": [0.0, 0.0]}).measure("queue").quantile(0.99) == 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.none() | st.floats(0, 1e9), st.floats(0, 1e9)), max_size=60))
+def test_groups_of_rows_have_the_distributions_of_their_rows(rows: list[tuple[int, float | None, float]]) -> None:
+    numbers, first, queue = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
+    values = {"first_token": np.array(first, float), "queue": np.array(queue, float)}
+    found = Distributions.grouped(np.array(numbers, np.int64), values, 4)
+    assert len(found) == 4
+    for group, distributions in enumerate(found):
+        own = [row for row in rows if row[0] == group]
+        alone = Distributions.of({"first_token": [row[1] for row in own], "queue": [row[2] for row in own]})
+        assert distributions.pack() == alone.pack()
