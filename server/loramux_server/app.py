@@ -103,7 +103,8 @@ async def serve(
         recording = recorder.recording() if settings.metering else recorder.meter.charging()
         experiments, calibration = server.experimentation.running(), server.idle_calibration.running()
         jobs, upkeep = server.job_supervisor.running(), maintenance(server.adapter_service)
-        async with recording, experiments, upkeep, jobs, calibration:
+        # Recording ends before the experiments: its last charges are of the last requests of an experiment.
+        async with experiments, recording, upkeep, jobs, calibration:
             return await lifecycle.run(on_started=lambda: on_started(server))
 
 

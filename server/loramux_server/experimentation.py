@@ -37,7 +37,7 @@ class ExperimentParts:
         self.metrics = ExperimentMetrics(registry)
         self.live = LiveExperiments(storage.resolver, self.metrics.running)
         self.repository = ExperimentRepository(storage.database)
-        self.recorder = ExperimentRecorder(self.repository, self.live.measure_of, self.metrics)
+        self.recorder = ExperimentRecorder(self.repository, self.metrics)
         self.retention_seconds = settings.usage_record_days * _SECONDS_PER_DAY
         self.feedback_repository = FeedbackRepository(storage.database)
         self.feedback = FeedbackService(self.feedback_repository, self.metrics, self.retention_seconds)

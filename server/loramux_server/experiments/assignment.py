@@ -2,12 +2,15 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from loramux_server.experiments.models import Experiment, Variant
+
+if TYPE_CHECKING:
+    from loramux_server.experiments.measures import Measure
 
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -21,6 +24,8 @@ class Assignment:
     unit: str
     model: str
     """The adapter's name, which the response keeps as its model."""
+    measure: "Measure | None" = None
+    """What scores the answer, None for feedback."""
     is_shadow: bool = False
     """Whether the client does not get this answer."""
     wants_shadow: bool = False
@@ -30,7 +35,6 @@ class Assignment:
     texts: Sequence[str] | None = None
     """The answers, if quality is measured by their text."""
     question: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def header(self) -> str:
@@ -41,7 +45,13 @@ class Assignment:
         return f"{self.experiment.id}/{answered}; assigned={self.variant.name}"
 
 
-def assign(experiment: Experiment, end_user: str | None, *, draw: Callable[[], float] = random.random) -> Assignment:
+def assign(
+    experiment: Experiment,
+    end_user: str | None,
+    measure: "Measure | None" = None,
+    *,
+    draw: Callable[[], float] = random.random,
+) -> Assignment:
     """Assign a request: by the user if there is one, else by `draw`, which returns a number in [0, 1).
 
     An API key is no unit, because many people may share it. The hash depends on the experiment's random id, so that a
@@ -53,7 +63,7 @@ def assign(experiment: Experiment, end_user: str | None, *, draw: Callable[[], f
     unit = digest[8:20].hex() if end_user else f"r{uuid4().hex[:24]}"
     is_sampled = point < config.share
     variant = config.sampled_variant if is_sampled and not config.shadow else config.default_variant
-    return Assignment(experiment, variant, unit, config.adapter, wants_shadow=config.shadow and is_sampled)
+    return Assignment(experiment, variant, unit, config.adapter, measure, wants_shadow=config.shadow and is_sampled)
 
 
 def add_prompt(prompt: Sequence[Mapping[str, Any]], messages: Sequence[Any]) -> list[Any]:

@@ -47,10 +47,6 @@ class LiveExperiments:
         """Return the running experiment of an adapter."""
         return self._running.get(adapter)
 
-    def measure_of(self, experiment_id: str) -> Measure | None:
-        """Return the measure of a running experiment, None for feedback."""
-        return next((each.measure for each in self._running.values() if each.experiment.id == experiment_id), None)
-
     def assign(self, model: str, context: RequestContext) -> Assignment | None:
         """Assign a chat request for `model` to a variant; None if it belongs to no experiment.
 
@@ -59,7 +55,7 @@ class LiveExperiments:
         found = self._running.get(model)
         if found is None or broken_reason(found.experiment, self._resolver) is not None:
             return None
-        return assign(found.experiment, context.end_user)
+        return assign(found.experiment, context.end_user, found.measure)
 
     def check_alias_change(self, adapter: str) -> None:
         """Check that no experiment compares what the adapter's name points at.

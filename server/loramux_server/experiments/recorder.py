@@ -3,15 +3,13 @@
 import asyncio
 import logging
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.evaluation.scorers.base import ScoringError
 from loramux_server.experiments.assignment import Assignment
-from loramux_server.experiments.measures import Measure
 from loramux_server.experiments.metrics import ExperimentMetrics
-from loramux_server.experiments.models import FeedbackQuality, Observation, Outcome
+from loramux_server.experiments.models import Observation, Outcome
 from loramux_server.experiments.repository import ExperimentRepository
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.usage_record import Charge, UsageRecord
@@ -21,23 +19,18 @@ logger = logging.getLogger("loramux.experiments")
 
 MAX_WAITING = 10_000
 """Requests that wait to be scored and stored; further ones are left out and counted."""
+MAX_BATCH = 500
+"""Requests that one flush scores: a judge may take long, and candidates are looked at between two flushes."""
 CONCURRENT_SCORES = 2
 
 
 class ExperimentRecorder:
-    """A ChargeSink that keeps the requests of experiments until `flush` scores and stores them.
+    """A ChargeSink that keeps the requests of experiments until `flush` scores and stores them."""
 
-    `measure_of` returns the measure of a running experiment by its id, None if there is none.
-    """
-
-    def __init__(
-        self,
-        repository: ExperimentRepository,
-        measure_of: Callable[[str], Measure | None],
-        metrics: ExperimentMetrics,
-    ) -> None:
-        self._repository, self._measure_of, self._metrics = repository, measure_of, metrics
-        self._waiting: deque[tuple[UsageRecord, Charge]] = deque()
+    def __init__(self, repository: ExperimentRepository, metrics: ExperimentMetrics) -> None:
+        self._repository, self._metrics = repository, metrics
+        self._waiting: deque[tuple[Assignment, UsageRecord, Charge]] = deque()
+        self._unwritten: dict[str, list[Observation]] = {}
         self._flushing = asyncio.Lock()
         self.counters: dict[str, Counter[str]] = defaultdict(Counter)
         """How many requests were left out, by experiment and reason."""
@@ -47,8 +40,8 @@ class ExperimentRecorder:
         assignment = record.experiment
         if assignment is None:
             return
-        if len(self._waiting) < MAX_WAITING:
-            self._waiting.append((record, charge))
+        if len(self._waiting) + sum(map(len, self._unwritten.values())) < MAX_WAITING:
+            self._waiting.append((assignment, record, charge))
         else:
             self.count(assignment, "not recorded: too many requests at once")
 
@@ -60,71 +53,67 @@ class ExperimentRecorder:
         self.counters[assignment.experiment.id][reason] += 1
 
     async def flush(self) -> None:
-        """Score and store the waiting requests. If the database fails, they wait for the next call."""
+        """Score and store up to MAX_BATCH waiting requests. If the database fails, they wait for the next call."""
         async with self._flushing:
-            taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            by_experiment: dict[str, list[tuple[UsageRecord, Charge]]] = defaultdict(list)
-            for record, charge in taken:
-                if record.experiment is not None:
-                    by_experiment[record.experiment.experiment.id].append((record, charge))
-            for experiment_id, requests in by_experiment.items():
-                await self._store(experiment_id, requests)
+            batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+            limit = asyncio.Semaphore(CONCURRENT_SCORES)
 
-    async def _store(self, experiment_id: str, requests: Sequence[tuple[UsageRecord, Charge]]) -> None:
-        limit = asyncio.Semaphore(CONCURRENT_SCORES)
-        measure = self._measure_of(experiment_id)
+            async def observe(assignment: Assignment, record: UsageRecord, charge: Charge) -> None:
+                async with limit:
+                    await self._observe(assignment, record, charge)
 
-        async def observe(record: UsageRecord, charge: Charge) -> Observation | None:
-            async with limit:
-                return await self._observe(record, charge, measure)
+            await asyncio.gather(*(observe(*waiting) for waiting in batch))
+            for experiment_id in list(self._unwritten):
+                await self._write(experiment_id)
 
-        observed = await asyncio.gather(*(observe(record, charge) for record, charge in requests))
-        rows = [row for row in observed if row is not None]
-        counters: Mapping[str, int] = dict(self.counters[experiment_id])
+    async def _write(self, experiment_id: str) -> None:
+        rows, counters = self._unwritten[experiment_id], dict(self.counters[experiment_id])
         try:
             await asyncio.to_thread(self._repository.add_observations, experiment_id, rows, counters)
         except StoreError:
-            logger.warning("%d requests of the experiment %s can't be stored.", len(rows), experiment_id)
-            self.counters[experiment_id]["not recorded: the database failed"] += len(rows)
+            logger.warning("%d requests of the experiment %s can't be stored yet.", len(rows), experiment_id)
             return
+        del self._unwritten[experiment_id]
         for row in rows:
             self._metrics.observed(row)
 
-    async def _observe(self, record: UsageRecord, charge: Charge, measure: Measure | None) -> Observation | None:
-        assignment = record.experiment
-        assert assignment is not None  # noqa: S101 - checked by `record_charge`
+    async def _observe(self, assignment: Assignment, record: UsageRecord, charge: Charge) -> None:
+        rows = self._unwritten.setdefault(assignment.experiment.id, [])
         outcome = outcome_of(record, assignment)
         if outcome is None:
             self.count(assignment, "not counted: the request itself was refused")
-            return None
-        return Observation(
-            at=record.ended_at,
-            unit=assignment.unit,
-            variant=assignment.variant.name,
-            request_id=record.request_id,
-            key_id=record.key_id or "",
-            outcome=outcome,
-            score=await self._score(assignment, outcome, measure),
-            duration=record.duration,
-            input_tokens=record.stats.input_tokens,
-            output_tokens=record.stats.output_tokens,
-            price_list_cost=charge.price_list,
-            gpu_hour_cost=charge.gpu_hour,
-            corrupted=record.stats.corrupted,
+            return
+        rows.append(
+            Observation(
+                at=record.ended_at,
+                unit=assignment.unit,
+                variant=assignment.variant.name,
+                request_id=record.request_id,
+                key_id=record.key_id or "",
+                outcome=outcome,
+                score=await self._score(assignment, outcome),
+                duration=record.duration,
+                input_tokens=record.stats.input_tokens,
+                output_tokens=record.stats.output_tokens,
+                price_list_cost=charge.price_list,
+                gpu_hour_cost=charge.gpu_hour,
+                corrupted=record.stats.corrupted,
+            )
         )
 
-    async def _score(self, assignment: Assignment, outcome: Outcome, measure: Measure | None) -> float | None:
+    async def _score(self, assignment: Assignment, outcome: Outcome) -> float | None:
         if outcome is Outcome.FAILED:
             return 0.0
-        if outcome is Outcome.CANCELLED or isinstance(assignment.experiment.config.quality, FeedbackQuality):
+        measure = assignment.measure
+        if outcome is Outcome.CANCELLED or measure is None:
             return None
-        if not assignment.texts or measure is None:
+        if not assignment.texts:
             self.count(assignment, "not scored: no text, such as a tool call")
             return None
         try:
             scores = [await measure.score(assignment.question, text) for text in assignment.texts]
-        except ScoringError as error:
-            self.count(assignment, f"not scored: {error}"[:100])
+        except ScoringError:
+            self.count(assignment, "not scored: the judge gave no grade")
             return None
         except Exception:  # a pattern or schema that fails must not stop the others
             logger.exception("An answer of the experiment %s could not be scored.", assignment.experiment.id)
