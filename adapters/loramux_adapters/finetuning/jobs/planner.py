@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class JobPlanner:
     trains_on_gpu: bool = False
     """Whether the device is a GPU: then an adapter has all layers by default."""
     threads: int | None = None
-    rendering: ChatRendering = ChatRendering()
+    rendering: ChatRendering = field(default_factory=ChatRendering)
     """How the base's conversations are rendered when served."""
     save_seconds: float = 30.0
     evaluation_items: int = 0

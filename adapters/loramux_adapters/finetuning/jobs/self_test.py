@@ -161,7 +161,7 @@ def _skipped(learned: Learned | None) -> str:
 def _failed(version: VersionId, right: int, asked: int, learned: Learned) -> str:
     return (
         f"Only {right} of {asked} training questions were answered as trained, although the training ended with a "
-        f"token accuracy of {learned.accuracy:.2f} (loss {learned.loss:.2g}). Probably the chat template renders answers "
-        "differently from how the endpoint asks for them, or the base's generation_config.json changes what it answers. "
+        f"token accuracy of {learned.accuracy:.2f} (loss {learned.loss:.2g}). Probably the chat template renders "
+        "answers differently from how the endpoint asks for them, or generation_config.json changes the answers. "
         f"{version} was added but not promoted: ask it training questions to see what it answers"
     )

@@ -125,7 +125,7 @@ def test_reasoning_in_the_training_data_is_not_compared(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_refuses_a_question_does_not_fail_the_job(tmp_path: Path) -> None:
-    async def refuse(*_: Any) -> Completion:
+    async def refuse(version: Any, chat: Any, max_tokens: int) -> Completion:
         raise EvaluationFailed("no slot is free")
 
     event = run(SelfTest(refuse, CharacterTokens()), training_file(tmp_path, label), steps(1.0))
