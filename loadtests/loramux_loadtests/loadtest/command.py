@@ -12,16 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loramux_loadtests.loadtest.errors import LoadTestError, NoRequestError
-from loramux_loadtests.loadtest.goals import parse_goal
+from loramux_loadtests.loadtest.errors import LoadTestError
 from loramux_loadtests.loadtest.output import Invocation, print_report, stderr, write_report
 from loramux_loadtests.loadtest.prices import load_prices
 from loramux_loadtests.loadtest.progress import ProgressLine
 from loramux_loadtests.loadtest.report import RunReport, report_run
 from loramux_loadtests.loadtest.rows import read_rows
 from loramux_loadtests.loadtest.scenario import Scenario, builtin_scenarios, load_scenario
-from loramux_loadtests.loadtest.session import LoadRun, RunEnd, TargetServer, run_load
-from loramux_loadtests.loadtest.sweep import SweepResult, find_highest_rate
+from loramux_loadtests.loadtest.session import LoadRun, RunEnd, run_load
+from loramux_loadtests.loadtest.sweep_session import SweepOptions, sweep_server
 from loramux_loadtests.loadtest.targets import check_server, target_server
 from loramux_loadtests.servers import ServerFailedError
 
@@ -34,13 +33,15 @@ def run(scenario: str, changes: Mapping[str, Any], prices: Path | None, **option
     return _run_async(lambda: _run(_invocation(scenario, changes, prices, options)))
 
 
-def sweep(scenario: str, changes: Mapping[str, Any], prices: Path | None, precision: float, **options: Any) -> int:
-    """Find the highest rate at which each server meets the scenario's goal, and return the exit code."""
+def sweep(
+    scenario: str, changes: Mapping[str, Any], prices: Path | None, sweep_options: SweepOptions, **options: Any
+) -> int:
+    """Find the highest rate at which each server meets the scenario's goal and keeps up; return the exit code."""
 
     async def search() -> int:
         invocation = _invocation(scenario, changes, prices, options)
         # Under its own name, so that the report of a run of the same scenario is kept.
-        return await _sweep(replace(invocation, name=f"{invocation.name}-sweep"), precision)
+        return await _sweep(replace(invocation, name=f"{invocation.name}-sweep"), sweep_options)
 
     return _run_async(search)
 
@@ -101,54 +102,23 @@ async def _run(invocation: Invocation) -> int:
     return exit_code(reports)
 
 
-async def _sweep(invocation: Invocation, precision: float) -> int:
+async def _sweep(invocation: Invocation, options: SweepOptions) -> int:
     if invocation.scenario.goal is None:
         raise LoadTestError('a sweep needs a goal, such as --goal "ttft_p95<0.5,tpot_p95<0.1,errors<0.01"')
     reports: list[RunReport] = []
-    sweeps: list[SweepResult] = []
+    sweeps = []
     with ProgressLine(stderr) as progress:
         for server in invocation.servers:
             async with target_server(
                 server, invocation.scenario, invocation.api_key, invocation.base, progress
             ) as target:
-                sweeps.append(await _sweep_one(invocation, target, precision, reports, progress))
+                sweeps.append(await sweep_server(invocation, target, options, reports, progress))
             write_report(invocation, reports, sweeps)
             if reports[-1].run.ended_early:
                 break
     print_report(invocation, reports, sweeps)
     code = exit_code(reports)
     return code if code in (FAILED, INTERRUPTED) else OK if all(sweep.bracket.met for sweep in sweeps) else GOAL_MISSED
-
-
-async def _sweep_one(
-    invocation: Invocation, target: TargetServer, precision: float, reports: list[RunReport], progress: ProgressLine
-) -> SweepResult:
-    """Try rates on one server; each run's report is appended to `reports` and written at once."""
-    tried: list[float] = []
-
-    async def meets(rate: float) -> bool | None:
-        at_rate = invocation.scenario.with_changes(rate=rate)
-        named = replace(target, name=f"{target.name} at {rate:.3g}/s")
-        # Another seed each time: the previous prompts are in the prefix cache.
-        try:
-            run = await run_load(
-                at_rate, named, invocation.seed + len(tried), invocation.rows_path(named.name), progress
-            )
-        except NoRequestError as error:
-            if not tried:
-                raise
-            progress.print_line(f"{named.name}: {error}")
-            return None
-        tried.append(rate)
-        reports.append(report_run(run, invocation.prices))
-        write_report(invocation, reports)
-        progress.print_line("; ".join([named.name, *(reports[-1].missed or ["the goal is met"])]))
-        return None if run.ended_early else not reports[-1].missed
-
-    begin = invocation.scenario.arrivals.rate or 1.0
-    return SweepResult(
-        target.name, str(parse_goal(invocation.scenario.goal or "")), await find_highest_rate(meets, begin, precision)
-    )
 
 
 def exit_code(reports: Sequence[RunReport]) -> int:

@@ -1,8 +1,9 @@
 """One run of a scenario on one running server: model names, tokenizer, warm-up, load."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from loramux_loadtests.loadtest.errors import LoadTestError, NoRequestError, Ser
 from loramux_loadtests.loadtest.fine_tuning import TuningJob, job_during_load
 from loramux_loadtests.loadtest.mix import BASE
 from loramux_loadtests.loadtest.models import resolve_models
-from loramux_loadtests.loadtest.plan import RequestPlan
+from loramux_loadtests.loadtest.plan import PlannedRequest, RequestPlan
 from loramux_loadtests.loadtest.progress import ProgressLine
 from loramux_loadtests.loadtest.prompts import measure_tokens
 from loramux_loadtests.loadtest.rows import RequestRow, RowWriter
@@ -22,6 +23,9 @@ from loramux_loadtests.loadtest.runner import OpenLoop, repeated, short_gc_pause
 from loramux_loadtests.loadtest.scenario import Scenario
 
 REFRESH_INTERVAL_S = 0.25
+
+IsEnough = Callable[[float, Sequence[RequestRow]], bool]
+"""Whether to end the load before a request that is due at a time of the load, given the rows so far."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,15 @@ class RunEnd(BaseModel):
     job_ran: tuple[FiniteFloat, FiniteFloat] | None
 
 
-async def run_load(scenario: Scenario, target: TargetServer, seed: int, file: Path, progress: ProgressLine) -> LoadRun:
-    """Run the scenario on a server, and write its rows to `file`.
+async def run_load(
+    scenario: Scenario,
+    target: TargetServer,
+    seed: int,
+    file: Path,
+    progress: ProgressLine,
+    is_enough: IsEnough | None = None,
+) -> LoadRun:
+    """Run the scenario on a server, and write its rows to `file`; `is_enough` may end the load before its time.
 
     Once the load has started, an error or a cancellation of this task ends it, and `ended_early` of the result says so:
     the rows so far are reported.
@@ -91,7 +102,11 @@ async def run_load(scenario: Scenario, target: TargetServer, seed: int, file: Pa
             run.rows.append(row)
 
         loop = OpenLoop(client, models, sink, scenario.output, drain=scenario.drain)
-        await _run_phases(run, plan, loop, progress, _fine_tuning_job(scenario, target, models))
+        requests = plan.load()
+        if is_enough is not None:
+            requests = itertools.takewhile(lambda planned: not is_enough(planned.at, run.rows), requests)
+        job = _fine_tuning_job(scenario, target, models)
+        await _run_phases(run, plan.warm_up(), requests, loop, progress, job)
         rows.write_about({"end": RunEnd.model_validate(run).model_dump()})
     if not any(row.phase == "load" for row in run.rows):
         if run.ended_early:
@@ -102,7 +117,8 @@ async def run_load(scenario: Scenario, target: TargetServer, seed: int, file: Pa
 
 async def _run_phases(
     run: LoadRun,
-    plan: RequestPlan,
+    warm_up: Iterable[PlannedRequest],
+    requests: Iterable[PlannedRequest],
     loop: OpenLoop,
     progress: ProgressLine,
     job: AbstractAsyncContextManager[TuningJob | None],
@@ -113,12 +129,12 @@ async def _run_phases(
     try:
         async with repeated(progress.refresh, REFRESH_INTERVAL_S):
             progress.begin(f"{run.target}: warming up", lambda: loop.counts)
-            await loop.warm_up(plan.warm_up())
+            await loop.warm_up(warm_up)
             progress.begin(f"{run.target}: {run.scenario.title}", lambda: loop.counts)
             cpu_seconds, started = time.process_time(), time.monotonic()
             with short_gc_pauses():
                 async with job as tuning_job:
-                    await loop.run(plan.load())
+                    await loop.run(requests)
     except ServerGoneError as error:
         run.ended_early = str(error)
     except asyncio.CancelledError:

@@ -1,12 +1,20 @@
-"""Search for the highest rate at which a server meets a goal."""
+"""Search for the highest rate at which a server meets a goal and keeps up, and its confirmation by a longer run."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from loramux_loadtests.loadtest.rate_trial import RateTrial
+
 MAX_TRIES = 40
+MAX_CONFIRMATIONS = 5
 MIN_RATE, MAX_RATE = 1e-3, 1e5
 """Limits of the search, in requests per second."""
+_BELOW_CAPACITY = 0.98
+"""A rate that is confirmed is at most this share of the capacity: at its capacity itself, a server's queue grows."""
+
+Try = Callable[[float, float], Awaitable[RateTrial | None]]
+"""Runs a rate for at least so many seconds (0: as long as needed); None if no other rate can be tried."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +40,63 @@ class Bracket:
         """Return the bracket after trying one more rate."""
         return Bracket(rate, self.missed) if met else Bracket(self.met, rate)
 
+    def limited(self, capacity: float | None) -> "Bracket":
+        """Return the bracket if no rate above `capacity` can be met."""
+        if capacity is None or self.missed is None or not self.met < capacity < self.missed:
+            return self
+        return Bracket(self.met, capacity)
 
-async def find_highest_rate(
-    meets: Callable[[float], Awaitable[bool | None]], begin: float, precision: float
-) -> Bracket:
-    """Search for the highest rate that meets the goal, from `begin` on. Stops early if `meets` returns None."""
-    bracket, rate = Bracket(0.0, None), begin
-    for _ in range(MAX_TRIES):
-        met = await meets(rate)
-        if met is None:
-            break
-        bracket = bracket.narrowed(rate, met=met)
-        if bracket.is_narrow(precision):
-            break
-        rate = bracket.next_rate()
-    return bracket
+
+def measured_capacity(trials: Sequence[RateTrial]) -> float | None:
+    """Return the answers per second of the runs in which the server was overloaded; None if it never was."""
+    overloads = [trial.state for trial in trials if not trial.met and trial.state.is_overloaded]
+    seconds = sum(state.seconds for state in overloads)
+    return sum(state.answered for state in overloads) / seconds if seconds else None
+
+
+@dataclass
+class RateSearch:
+    """Searches with `run`, which runs one rate. `trials` are those that were run, in their order."""
+
+    run: Try
+    precision: float
+    trials: list[RateTrial]
+
+    async def highest_rate(self, begin: float) -> Bracket:
+        """Search for the highest rate that is met, from `begin` on. Stops early if no other rate can be tried."""
+        bracket, rate = Bracket(0.0, None), begin
+        for _ in range(MAX_TRIES):
+            trial = await self._try(rate, 0.0)
+            if trial is None:
+                break
+            bracket = bracket.narrowed(rate, met=trial.met).limited(measured_capacity(self.trials))
+            if bracket.is_narrow(self.precision) or not trial.is_conclusive:
+                break
+            rate = bracket.next_rate()
+        return bracket
+
+    async def confirm(self, bracket: Bracket, seconds: float) -> tuple[Bracket, RateTrial | None]:
+        """Run the highest rate again for at least `seconds`; if it does not hold, the next lower one, and so on.
+
+        Returns the bracket, narrowed by these runs, and the run that held; None if none did.
+        """
+        capacity = measured_capacity(self.trials)
+        rate = min(bracket.met, _BELOW_CAPACITY * capacity) if capacity else bracket.met
+        missed = bracket.missed
+        for _ in range(MAX_CONFIRMATIONS if rate else 0):
+            trial = await self._try(rate, seconds)
+            if trial is None:
+                break
+            if trial.met:
+                return Bracket(min(rate, capacity) if capacity else trial.held_rate, missed), trial
+            rate, missed = rate / (1 + self.precision / 2), rate
+        return Bracket(0.0, missed), None
+
+    async def _try(self, rate: float, seconds: float) -> RateTrial | None:
+        trial = await self.run(rate, seconds)
+        if trial is not None:
+            self.trials.append(trial)
+        return trial
 
 
 @dataclass(frozen=True)
@@ -56,12 +106,30 @@ class SweepResult:
     target: str
     goal: str
     bracket: Bracket
+    trials: Sequence[RateTrial] = ()
+    sustained: RateTrial | None = None
+    """The run that confirmed the rate."""
+    was_confirmed: bool = True
+    """Whether rates were run again; without, no rate is said to be sustained."""
 
     @property
     def description(self) -> str:
         """The result as a sentence."""
         met, missed = self.bracket.met, self.bracket.missed
+        if not met and self.was_confirmed and any(trial.met for trial in self.trials):
+            return f"{self.target}: {self.goal}: no rate held when it was run again for longer{self._reason}"
         if not met:
-            return f"{self.target}: {self.goal} is missed even at {missed or 0:.3g} requests/s"
-        upper = "" if missed is None else f", and missed at {missed:.3g}"
-        return f"{self.target}: {self.goal} is met up to {met:.3g} requests/s{upper}"
+            return f"{self.target}: {self.goal} is missed even at {missed or 0:.3g} requests/s{self._reason}"
+        text = f"{self.target}: {self.goal} is met up to {met:.3g} requests/s"
+        if self.sustained:
+            text += f", sustained for {self.sustained.state.seconds:.0f} s"
+        if missed is not None:
+            text += f", and missed at {missed:.3g}{self._reason}"
+        return text if self.sustained else f"{text}; not run again, so not known to be sustained"
+
+    @property
+    def _reason(self) -> str:
+        """Why the lowest rate that was missed was."""
+        missed = [trial for trial in self.trials if not trial.met]
+        lowest = min(missed, key=lambda trial: trial.rate, default=None)
+        return f" ({'; '.join(lowest.reasons)})" if lowest else ""

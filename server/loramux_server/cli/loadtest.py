@@ -97,6 +97,12 @@ def sweep(
     precision: Annotated[
         float, typer.Option(min=0.01, max=1, help="Relative precision of the rate: 0.1 for 10 %.")
     ] = 0.1,
+    max_duration: Annotated[
+        float, typer.Option(min=1, help="Longest time of one rate, in seconds: it runs until it can be judged.")
+    ] = 300.0,
+    confirm: Annotated[
+        float, typer.Option(min=0, help="Seconds for which the rate that was found is run again; 0 skips this.")
+    ] = 120.0,
     seed: Seed = 0,
     api_key: ApiKey = None,
     base: BaseName = None,
@@ -105,18 +111,22 @@ def sweep(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Find the highest rate at which a server meets a goal: double the rate until it misses, then bisect.
+    """Find the highest rate at which a server meets a goal and keeps up: double the rate until it fails, then bisect.
 
-    Starts at --rate, or the scenario's rate. Each rate runs for DURATION seconds with new prompts, and its results
-    are kept.
+    Starts at --rate, or the scenario's rate. Each rate runs with new prompts for at least DURATION seconds, and until
+    it can be judged: several times as long as its slow requests take, with enough requests for the goal's percentiles.
+    A server keeps up if it answers at least 95 % of the requests in the meantime and requests do not pile up. The rate
+    that is found is run again for two minutes; if it does not hold, lower ones are. All results are kept.
 
     Example: loramux loadtest sweep mixed --goal "ttft_p95<2,tpot_p95<0.2,errors<0.01" --server loramux --server stock
     """
     from loramux_loadtests.loadtest import command
+    from loramux_loadtests.loadtest.sweep_session import SweepOptions
 
     changes = {"rate": rate, "duration": duration, "requests": requests, "goal": goal}
     options = {"servers": server or [DEFAULT_URL], "seed": seed, "api_key": api_key, "base": base}
-    raise typer.Exit(command.sweep(scenario, changes, prices, precision, output=output, as_json=as_json, **options))
+    how = SweepOptions(precision, max_duration, confirm)
+    raise typer.Exit(command.sweep(scenario, changes, prices, how, output=output, as_json=as_json, **options))
 
 
 @commands.command()

@@ -15,16 +15,20 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from loramux_loadtests.loadtest import command, plots
+from loramux_loadtests.loadtest import command, plots, sweep_session
 from loramux_loadtests.loadtest.errors import NoRequestError
 from loramux_loadtests.loadtest.progress import ProgressLine
 from loramux_loadtests.loadtest.scenario import Scenario
-from loramux_loadtests.loadtest.session import LoadRun, TargetServer
+from loramux_loadtests.loadtest.session import IsEnough, LoadRun, TargetServer
+from loramux_loadtests.loadtest.sweep_session import SweepOptions
 from loramux_server.cli import loadtest
 from tests.helpers.load_rows import row, scenario
 from tests.helpers.scripted_server import FakeServer, serving
 
 pytestmark = pytest.mark.usefixtures("no_plots")
+
+QUICK = SweepOptions(precision=0.5, max_seconds=4, confirm_seconds=0)
+LONG_ENOUGH = SweepOptions(precision=0.5, max_seconds=8, confirm_seconds=0)
 
 PLAIN = scenario(mix={"names": ["base", "tone"]}, goal="ttft_p95<5,errors<0.5").model_dump(
     mode="json", exclude_unset=True
@@ -125,22 +129,26 @@ class FakeLoads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, min_rate: float = 0.0) -> None:
         self.min_rate = min_rate
         self.seeds: list[int] = []
-        monkeypatch.setattr(command, "run_load", self.run_load)
+        monkeypatch.setattr(sweep_session, "run_load", self.run_load)
 
     async def run_load(
-        self, scenario: Scenario, target: TargetServer, seed: int, file: Path, progress: ProgressLine
+        self, scenario: Scenario, target: TargetServer, seed: int, file: Path, _: ProgressLine, is_enough: IsEnough
     ) -> LoadRun:
         rate = scenario.arrivals.rate or 0.0
         if rate < self.min_rate:
             raise NoRequestError("the scenario sends no request within 0.3 s")
         self.seeds.append(seed)
-        return LoadRun(target.name, scenario, seed, [row(number=n, sent=1.0, first=1 + rate / 1000) for n in range(9)])
+        run = LoadRun(target.name, scenario, seed)
+        while not is_enough(at := len(run.rows) / rate, run.rows):
+            ttft = rate / 1000
+            run.rows.append(row(number=len(run.rows), scheduled=at, sent=at, first=at + ttft, last=at + ttft + 0.01))
+        return run
 
 
 def sweep_document(folder: Path, goal: str, code: int) -> Any:
     changes = {"goal": goal, "rate": 40.0}
     path = write_scenario(folder, requests=None, duration=0.3)
-    assert command.sweep(path, changes, None, 0.1, **options(folder, "http://127.0.0.1:9")) == code
+    assert command.sweep(path, changes, None, SweepOptions(), **options(folder, "http://127.0.0.1:9")) == code
     return json.loads((folder / "out" / "load-trial-sweep.json").read_text())
 
 
@@ -152,6 +160,8 @@ def test_a_sweep_finds_where_a_server_misses_its_goal(tmp_path: Path, monkeypatc
     assert found["bracket"]["met"] < 100 <= found["bracket"]["missed"] < 1.1 * found["bracket"]["met"]
     assert len(document["runs"]) == len(loads.seeds)
     assert loads.seeds == list(range(len(loads.seeds)))  # no prompt is repeated
+    assert found["sustained"]["state"]["end"] >= 120
+    assert "sustained for 1" in (tmp_path / "out" / "load-trial-sweep.md").read_text()
     assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
 
 
@@ -178,9 +188,9 @@ def test_a_sweep_of_a_real_load_finds_where_a_server_misses_its_goal(tmp_path: P
 
     fake.delay = slow_when_busy
     with in_a_thread(fake) as url:
-        changes = {"goal": "ttft_p50<0.1", "duration": 1.0, "rate": 20.0}
-        path = write_scenario(tmp_path, requests=None, duration=1.0, arrivals={"process": "constant", "rate": 20.0})
-        assert command.sweep(path, changes, None, 0.5, **options(tmp_path, url)) == command.OK
+        changes = {"goal": "ttft_p50<0.1", "duration": 1.0, "rate": 40.0}
+        path = write_scenario(tmp_path, requests=None, duration=1.0, arrivals={"process": "constant", "rate": 40.0})
+        assert command.sweep(path, changes, None, LONG_ENOUGH, **options(tmp_path, url)) == command.OK
     document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
     [found] = document["sweeps"]
     assert 20 <= found["bracket"]["met"] < found["bracket"]["missed"] <= 160
@@ -194,7 +204,7 @@ def test_a_sweep_of_a_real_load_ends_where_no_random_request_comes_in_time(tmp_p
     with in_a_thread(FakeServer()) as url:
         changes = {"goal": "ttft_p50<1e-6", "duration": 0.3, "rate": 40.0}
         path = write_scenario(tmp_path, requests=None, duration=0.3)
-        assert command.sweep(path, changes, None, 0.5, **options(tmp_path, url)) == command.GOAL_MISSED
+        assert command.sweep(path, changes, None, QUICK, **options(tmp_path, url)) == command.GOAL_MISSED
     document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
     [bracket] = [found["bracket"] for found in document["sweeps"]]
     assert bracket == {"met": 0.0, "missed": 40.0 / 2 ** (len(document["runs"]) - 1)}
@@ -206,13 +216,13 @@ def test_a_sweep_whose_first_rate_has_no_request_is_an_error(
 ) -> None:
     with in_a_thread(FakeServer()) as url:
         path = write_scenario(tmp_path, requests=None, duration=0.1)
-        assert command.sweep(path, {"rate": 0.001}, None, 0.5, **options(tmp_path, url)) == command.FAILED
-    assert "sends no request within 0.1 s" in capsys.readouterr().err.replace("\n", " ")
+        assert command.sweep(path, {"rate": 0.001}, None, QUICK, **options(tmp_path, url)) == command.FAILED
+    assert "sends no request within 4 s" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_sweep_without_a_goal_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_scenario(tmp_path, goal=None)
-    assert command.sweep(path, {}, None, 0.1, **options(tmp_path, "http://127.0.0.1:9")) == command.FAILED
+    assert command.sweep(path, {}, None, QUICK, **options(tmp_path, "http://127.0.0.1:9")) == command.FAILED
     assert "needs a goal" in capsys.readouterr().err
 
 
