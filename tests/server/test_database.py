@@ -148,3 +148,50 @@ def test_adapters_of_the_first_revision_stay_served(engine: sa.Engine, url: str)
         assert connection.execute(sa.text("SELECT name, pinned FROM adapters")).all() == [("tone", 0)]
         assert connection.execute(sa.text("SELECT digest, weight FROM aliases")).all() == [("bbbbbbbbbbbb", 1.0)]
         assert not connection.execute(sa.text("SELECT * FROM audit")).all()
+
+
+OLD_PRICES = {
+    "none": '{"base": {"input": "0", "cached": null, "output": "0"}, "gpu_hour": "0"}',
+    "some": '{"base": {"input": "1", "cached": null, "output": "2"}, "gpu_hour": "3"}',
+}
+OLD_RECORD = {
+    "ended_at": 1.0, "request_id": "req", "route": "base", "adapter": "", "version": "", "key_id": "", "operation": "chat",
+    "status": 200, "duration": 1.0, "queue": 0, "lease_wait": 0, "cached_tokens": 0, "output_tokens": 5, "cold": 0,
+    "sequences": 1, "preemptions": 0, "corrupted": 0,
+}  # fmt: skip
+_HOUR = "INSERT INTO usage_hours VALUES (?, 'writer', 'base', '', '', '', 'chat', ?, 7, ?, 0, 0, ?, ?, 0, x'')"
+
+
+def _insert_record(old: sqlite3.Connection, *values: object) -> None:
+    names = ("outcome", "input_tokens", "price_list_cost", "gpu_hour_cost", "price_version")
+    row = OLD_RECORD | dict(zip(names, values, strict=True))
+    old.execute(
+        f"INSERT INTO usage_records ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608
+        tuple(row.values()),
+    )
+
+
+def test_costs_of_zero_in_an_old_ledger_become_unknown_where_no_price_was_set(engine: sa.Engine, url: str) -> None:
+    """T5: requests before prices were set cost an unknown amount."""
+    upgrade_to(engine, "0006")
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as old:
+        prices = [(version, at, text) for at, (version, text) in enumerate(OLD_PRICES.items())]
+        old.executemany("INSERT INTO price_lists VALUES (?, ?, ?)", prices)
+        old.execute("INSERT INTO training_costs VALUES ('ftjob-1', 'tone', 5.0, 100, 1.0, 0, 0, 'none')")
+        _insert_record(old, "ok", 9, 0, 0, "none")
+        _insert_record(old, "refused", 0, 0, 0, "none")
+        _insert_record(old, "ok", 9, 30, 40, "some")
+        _insert_record(old, "ok", 9, 0, 0, "some")
+        old.executemany(_HOUR, [(1, "ok", 9, 0, 0), (2, "ok", 9, 5, 0), (3, "refused", 0, 0, 0)])
+    old.close()
+    db.upgrade(engine)
+    with engine.connect() as connection:
+        columns = "price_list_unpriced, gpu_hour_unpriced"
+        records = connection.execute(sa.text(f"SELECT {columns} FROM usage_records ORDER BY id")).all()  # noqa: S608
+        hours = connection.execute(sa.text(f"SELECT {columns} FROM usage_hours ORDER BY hour")).all()  # noqa: S608
+        training = connection.execute(sa.text(f"SELECT {columns} FROM training_costs")).all()  # noqa: S608
+        changes = connection.execute(sa.text("SELECT at, version, origin FROM price_changes ORDER BY id")).all()
+    assert records == [(1, 1), (0, 0), (0, 0), (0, 0)]
+    assert hours == [(7, 7), (0, 7), (0, 0)]
+    assert training == [(1, 1)]
+    assert changes == [(0.0, "none", "settings"), (1.0, "some", "settings")]
