@@ -1,11 +1,15 @@
 import json
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.errors import TrainerCrashed, TrainingError
 from loramux_adapters.finetuning.events import Finished, Paused, Started, Step, TrainerEvent
 from loramux_adapters.finetuning.recipes.recipe import Recipe
@@ -162,3 +166,35 @@ def test_a_paused_trainer_keeps_its_state_and_has_no_result(
     code, _, stderr = invoke(arguments, trainer, monkeypatch)
     assert (code, "run the same command again" in stderr, "to serve it" in stderr) == (130, True, False)
     assert Path(".out.training").exists()
+
+
+def test_the_trainer_learns_answers_to_end_as_the_generation_config_says(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    trainer = FakeTrainer()
+    assert invoke(arguments, trainer, monkeypatch)[0] == 0
+    assert trainer.run
+    assert trainer.run.rendering == ChatRendering(stop_token_ids=(2, 7))
+
+
+def test_the_trainer_renders_conversations_as_a_server_with_the_same_settings(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T7: without the served template's settings, an adapter is trained on other prompts than it is served."""
+    asked: list[dict[str, Any]] = []
+
+    async def render(_base: Path, name: str, options: dict[str, Any]) -> ChatRendering:
+        asked.append({"name": name} | options)
+        return ChatRendering(template="served")
+
+    module = SimpleNamespace(offline_rendering=render)
+    monkeypatch.setitem(sys.modules, "loramux_server.engine.offline_rendering", module)
+    monkeypatch.setenv("LORAMUX_ENGINE__DEFAULT_CHAT_TEMPLATE_KWARGS", '{"enable_thinking": false}')
+    trainer = FakeTrainer()
+    assert invoke(arguments, trainer, monkeypatch)[0] == 0
+    assert trainer.run
+    assert trainer.run.rendering == ChatRendering(template="served")
+    assert asked[0]["name"] == "Tiny-Base"
+    assert asked[0]["default_chat_template_kwargs"] == {"enable_thinking": False}

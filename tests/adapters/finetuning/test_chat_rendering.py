@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+
+from loramux_adapters.finetuning.chat_rendering import read_stop_token_ids
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ('{"eos_token_id": 2}', (2,)),
+        ('{"eos_token_id": [2, 7]}', (2, 7)),
+        ('{"eos_token_id": [2, "7", true, null, 3.5, [1]]}', (2,)),
+        ('{"eos_token_id": null}', ()),
+        ("{}", ()),
+        ("[2]", ()),
+        ("not JSON", ()),
+        ("\ud800", ()),
+    ],
+)
+def test_the_ends_of_answers_are_read_from_the_generation_config(
+    tmp_path: Path, text: str, tokens: tuple[int, ...]
+) -> None:
+    (tmp_path / "generation_config.json").write_bytes(text.encode(errors="surrogatepass"))
+    assert read_stop_token_ids(tmp_path) == tokens
+
+
+def test_a_base_without_a_generation_config_has_none(tmp_path: Path) -> None:
+    assert read_stop_token_ids(tmp_path) == ()
