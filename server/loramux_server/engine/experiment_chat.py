@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import Request, Response
@@ -40,7 +41,7 @@ def with_experiments(endpoint: ChatEndpoint, experiments: ChatExperiments, base_
         if assignment is None:
             return await endpoint(request, raw_request)
         context.experiment = assignment
-        response = await _answer(endpoint, request, raw_request, assignment, base_name)
+        response = await _Call(endpoint, request, raw_request, assignment, base_name).answer()
         return _observed(response, request, assignment, experiments)
 
     return chat
@@ -52,49 +53,73 @@ def as_asked_of(variant: Variant, request: ChatCompletionRequest, base_name: str
     return request.model_copy(update={"model": variant.version or base_name, "messages": messages})
 
 
-async def _answer(
-    endpoint: ChatEndpoint, request: ChatCompletionRequest, raw_request: Request, assignment: Assignment, base_name: str
-) -> Any:
-    """Answer by the assigned variant; if the sampled one fails before its first token, by the default one."""
-    default = assignment.experiment.config.default_variant
-    if assignment.variant is default:
-        return await endpoint(as_asked_of(default, request, base_name), raw_request)
-    try:
-        response = await endpoint(as_asked_of(assignment.variant, request, base_name), raw_request)
-        response, reason = await _failure(response)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other variant may be able to answer
-        reason = f"{type(error).__name__}: {error}"
-    if reason is None:
+@dataclass
+class _Call:
+    """A request of an experiment to vLLM's endpoint."""
+
+    endpoint: ChatEndpoint
+    request: ChatCompletionRequest
+    raw_request: Request
+    assignment: Assignment
+    base_name: str
+
+    async def answer(self) -> Any:
+        """Answer by the assigned variant; if the sampled one fails before its first token, by the default one."""
+        if self.assignment.variant is self.assignment.experiment.config.default_variant:
+            return await self._ask(self.assignment.variant)
+        try:
+            response = await self._ask(self.assignment.variant)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other variant may be able to answer
+            return await self._fall_back(f"{type(error).__name__}: {error}")
+        if isinstance(response, StreamingResponse):
+            response.body_iterator = self._events(response.body_iterator)
+        elif isinstance(response, Response) and response.status_code >= 400:
+            return await self._fall_back(_error_message(bytes(response.body)))
         return response
-    assignment.failure = reason[:MAX_REASON]
-    context = current_request.get()
-    context.refusal = None
-    context.versions.clear()  # else the version that failed would be checked again
-    return await endpoint(as_asked_of(default, request, base_name), raw_request)
+
+    async def _ask(self, variant: Variant) -> Any:
+        return await self.endpoint(as_asked_of(variant, self.request, self.base_name), self.raw_request)
+
+    async def _fall_back(self, reason: str) -> Any:
+        self.assignment.failure = reason[:MAX_REASON]
+        context = current_request.get()
+        context.refusal = None
+        context.versions.clear()  # else the version that failed would be checked again
+        return await self._ask(self.assignment.experiment.config.default_variant)
+
+    async def _events(self, events: Any) -> AsyncIterator[Any]:
+        """Yield the events of a stream, or of the default variant's, if the first event is an error.
+
+        The response has not started then, because the error envelope waits for the first event.
+        """
+        is_first = True
+        try:
+            async for event in events:
+                if is_first and _text(event).startswith(_ERROR_EVENT):
+                    response = await self._fall_back(_error_message(_text(event).removeprefix("data:").encode()))
+                    async for other in _events_of(response):
+                        yield other
+                    return
+                is_first = False
+                yield event
+        finally:
+            await _close(events)
 
 
-async def _failure(response: Any) -> tuple[Any, str | None]:
-    """Return the response, and why it is an error; of a stream, its first event says it."""
+async def _events_of(response: Any) -> AsyncIterator[Any]:
+    """Yield the events of a stream; of an error response, its body as an event."""
     if not isinstance(response, StreamingResponse):
-        failed = isinstance(response, Response) and response.status_code >= 400
-        return response, _error_message(bytes(response.body)) if failed else None
-    events = aiter(response.body_iterator)
-    first = await anext(events, None)
-    text = first if isinstance(first, str) else bytes(first or b"").decode(errors="replace")
-    if text.startswith(_ERROR_EVENT):
-        return response, _error_message(text.removeprefix("data:").encode())
-    response.body_iterator = _after(first, events)
-    return response, None
-
-
-async def _after(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        yield f"data: {bytes(response.body).decode()}\n\n"
+        return
     try:
-        if first is not None:
-            yield first
-        async for event in rest:
+        async for event in response.body_iterator:
             yield event
     finally:
-        await _close(rest)
+        await _close(response.body_iterator)
+
+
+def _text(event: str | bytes | memoryview) -> str:
+    return event if isinstance(event, str) else bytes(event).decode(errors="replace")
 
 
 def _observed(

@@ -120,10 +120,13 @@ async def test_a_candidate_that_fails_too_often_is_rolled_back(tiny: TinyServer)
     for number in range(4):
         header, _ = await chat(tiny, user_of(experiment, "candidate", number), canary.name)
         assert header.endswith("assigned=candidate")
-    await recorded(tiny, experiment, 4)
+        _, stream = await chat(tiny, user_of(experiment, "candidate", number), canary.name, stream=True)
+        chunks = [chunk async for chunk in stream]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks).startswith(f"[{canary.old}"[:20])
+    await recorded(tiny, experiment, 8)
     ended = (await tiny.http.get(f"/admin/experiments/{experiment['id']}")).json()
     assert ended["state"] == "rolled_back"
-    assert ended["reason"] == "The candidate failed on 100.0% of 4 requests, beyond the limit of 2.0%."
+    assert ended["reason"] == "The candidate failed on 100.0% of 8 requests, beyond the limit of 2.0%."
 
 
 async def test_a_change_of_what_the_name_points_at_ends_the_experiment(tiny: TinyServer) -> None:
