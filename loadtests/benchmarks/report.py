@@ -89,6 +89,8 @@ def metric_table(report: BenchmarkReport) -> str:
     rows = []
     for metric in report.metrics:
         numbers = [f"{value:.3f}" for value in metric.spread]
+        if metric.spread.minimum == metric.spread.maximum:
+            numbers[1:] = "", ""  # measured once: equal ends would claim that nothing varies
         met = ("yes" if metric.goal_met else "**no**") if metric.goal else ""
         rows.append([metric.name, metric.unit, *numbers, metric.goal, met])
     return "\n".join(markdown_table(["measured", "unit", "median", "minimum", "maximum", "goal", "met"], rows))

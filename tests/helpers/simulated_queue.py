@@ -30,7 +30,8 @@ class SimulatedQueue:
         """Return the requests of a load, in the order of their arrival."""
         rng = default_rng([self.seed, self._runs])
         self._runs += 1
-        free, at, found = [0.0] * self.slots, float(rng.exponential(1 / rate)), []
+        free, at = [0.0] * self.slots, float(rng.exponential(1 / rate))
+        found: list[RequestRow] = []
         while at < seconds:
             began = max(at, heapq.heappop(free))
             ended = began + self.service(rng)

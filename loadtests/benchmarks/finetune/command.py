@@ -11,11 +11,14 @@ from benchmarks.benchmark_parts import BenchmarkPart, run_parts, server_setup
 from benchmarks.bursts import BurstTraffic
 from benchmarks.command import RESULTS
 from benchmarks.finetune.during_training import measure_during_training
+from benchmarks.finetune.estimates import measure_estimates
 from benchmarks.finetune.finetune_quality import DataSet, measure_quality
 from loramux_loadtests.examples import EXAMPLES
 
 TRAFFIC = BurstTraffic(streams=4, tokens=256)
 """Bursts of several seconds, so that even a job with low priority finishes some steps during one."""
+ESTIMATED_EXAMPLES = (120, 400, 240)
+"""Examples of three jobs, one after another."""
 DATA = (EXAMPLES / "support-intent", EXAMPLES / "order-json")
 
 
@@ -41,12 +44,16 @@ def main(
 ) -> None:
     """Train with default settings and score the adapters; measure serving during training.
 
-    The parts are quality and beside (serving during training). Each writes finetune-PART.json and finetune-PART.md as
-    soon as it is done. Exit code: 0; 1 if a goal is missed, 2 if a part failed.
+    The parts are quality, estimates (of the durations of jobs) and beside (serving during training). Each writes
+    finetune-PART.json and finetune-PART.md as soon as it is done. Exit code: 0; 1 if a goal is missed, 2 if a part
+    failed.
     """
     data_sets = [DataSet(folder, _goals(goal or [], folder.name)) for folder in data or DATA]
     parts: Mapping[str, BenchmarkPart] = {
         "quality": partial(measure_quality, data_sets=data_sets, limit=limit),
+        "estimates": partial(
+            measure_estimates, data=data_sets[0].folder / "train.jsonl", examples=ESTIMATED_EXAMPLES, held_out=20
+        ),
         "beside": partial(
             measure_during_training, data=data_sets[0].folder / "train.jsonl", pairs=pairs, traffic=TRAFFIC
         ),

@@ -37,6 +37,11 @@ class JobsApi:
         body = {"model": self.base, "training_file": training_file, **options}
         return str((await self._request("POST", "/v1/fine_tuning/jobs", json=body))["id"])
 
+    async def estimate(self, training_file: str, **options: Any) -> JobDocument:
+        """Return the plan of a job that is not created: its work, and how long it takes."""
+        body = {"model": self.base, "training_file": training_file, **options}
+        return await self._request("POST", "/admin/fine_tuning/estimate", json=body)
+
     async def job(self, job: str) -> JobDocument:
         """Return the state of a job."""
         return await self._request("GET", f"/v1/fine_tuning/jobs/{job}")

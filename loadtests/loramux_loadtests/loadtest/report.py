@@ -36,8 +36,8 @@ MAX_ROUTES_SHOWN = 12
 DEFINITIONS = {
     "rate": "answers per second, from the start of the load until its last answer, or its last request if that was "
     "later: time spent waiting for failed requests does not count",
-    "keeping up": "the server answers at least 95 % of the requests of a time in the same time, and the number of requests "
-    "in flight does not grow by more than chance explains. The beginning does not count, as the server fills first",
+    "keeping up": "the server answers at least 95 % of the requests of a time in the same time, and the number of "
+    "requests in flight does not grow by more than chance explains. The beginning does not count: servers fill first",
     "sustained": "the goal is met and the server keeps up when the rate is run again, for two minutes or longer",
     "goodput": "answers per second that met every time limit of the goal",
     "TTFT": "time to first token: from sending a request until its first chunk with text",
