@@ -156,8 +156,8 @@ OLD_PRICES = {
 }
 OLD_RECORD = {
     "ended_at": 1.0, "request_id": "req", "route": "base", "adapter": "", "version": "", "key_id": "",
-    "operation": "chat", "status": 200, "duration": 1.0, "queue": 0, "lease_wait": 0, "cached_tokens": 0, "output_tokens": 5,
-    "cold": 0, "sequences": 1, "preemptions": 0, "corrupted": 0,
+    "operation": "chat", "status": 200, "duration": 1.0, "queue": 0, "lease_wait": 0, "cached_tokens": 0,
+    "output_tokens": 5, "cold": 0, "sequences": 1, "preemptions": 0, "corrupted": 0,
 }  # fmt: skip
 _HOUR = "INSERT INTO usage_hours VALUES (?, 'writer', 'base', '', '', '', 'chat', ?, 7, ?, 0, 0, ?, ?, 0, x'')"
 

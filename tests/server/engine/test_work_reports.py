@@ -35,12 +35,12 @@ def step(scheduler: Scheduler, scheduled: dict[str, int], sampled: dict[str, lis
     """Return all outputs of a step by client, as pairs of request id and tokens."""
     names = list(scheduled)
     outputs = scheduler.update_from_output(
-        SimpleNamespace(  # type: ignore[arg-type]
+        SimpleNamespace(
             num_scheduled_tokens=scheduled,
             total_num_scheduled_tokens=sum(scheduled.values()),
             scheduled_spec_decode_tokens=drafts,
         ),
-        SimpleNamespace(  # type: ignore[arg-type]
+        SimpleNamespace(
             req_id_to_index={name: index for index, name in enumerate(names)},
             sampled_token_ids=[sampled.get(name, []) for name in names],
         ),
