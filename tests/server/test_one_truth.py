@@ -192,3 +192,5 @@ async def test_a_stopped_jobs_cost_is_the_ledgers_and_not_that_of_present_prices
     training = (await usage(tiny))["training"]
     assert (training["price_list_usd"], training["gpu_hour_usd"]) == (7.0, 2.0)
     assert training["unpriced_jobs"] == {"price_list": 1, "gpu_hour": 1}
+    line = "fine-tuning, all adapters: 2 jobs, by price $7 (1 unpriced), by GPU $2 (1 unpriced)"
+    assert line in await printed(tiny, "usage")

@@ -68,7 +68,7 @@ def residency(residency: JsonObject) -> None:
         f"{resident} of {residency['host']} versions in host memory, {residency['slots']} slots, "
         f"{residency['waiting']} requests waiting"
     )
-    table = column_table("version", "where", "requests", "pinned")
+    table = column_table("version", "where", "runs in flight", "pinned")
     for one in residency["resident"]:
         where = "loading" if one["loading"] else one["tier"]
         table.add_row(one["version"], where, str(one["leases"]), "yes" if one["pinned"] else "")

@@ -11,6 +11,8 @@ from loramux_server.cli.console import JsonObject, column_table, print_result, s
 from loramux_server.cli.controlled_results import print_controlled
 from loramux_server.metering.ledger.labels import GroupBy
 
+_COST_COLUMNS = {"price_list": "by price", "gpu_hour": "by GPU"}
+
 
 def usage(
     group_by: Annotated[GroupBy, typer.Option(help="What each row of the report stands for.")] = GroupBy.ADAPTER,
@@ -69,12 +71,13 @@ def _print_report(report: JsonObject) -> None:
         stdout.print(f"{report['count'] - len(groups)} more are not listed: --limit {report['count']} shows all")
     _print_unpriced(total)
     _print_engine(report["engine"])
+    _print_training(report["training"])
     if report["group_by"] in (GroupBy.ADAPTER, GroupBy.VERSION):
         print_controlled(groups)
 
 
 def _print_unpriced(total: JsonObject) -> None:
-    for mode, column in (("price_list", "by price"), ("gpu_hour", "by GPU")):
+    for mode, column in _COST_COLUMNS.items():
         if count := total["cost"][mode]["unpriced_requests"]:
             stdout.print(f"{column}: {count:,} requests unpriced; their cost is unknown and in no sum")
 
@@ -82,7 +85,18 @@ def _print_unpriced(total: JsonObject) -> None:
 def _print_engine(engine: JsonObject) -> None:
     if engine["seconds"]:
         busy = f"busy {engine['busy_seconds'] / engine['seconds']:.0%} of {engine['seconds'] / 3600:,.1f} hours"
-        stdout.print(f"engine: {busy}, cost of idle time {_usd(engine['idle_usd'])}")
+        stdout.print(f"engine, all requests: {busy}, cost of idle time {_usd(engine['idle_usd'])}")
+
+
+def _print_training(training: JsonObject) -> None:
+    """Print the cost of fine-tuning, which is in no request's cost."""
+    if training["jobs"]:
+        unpriced = training["unpriced_jobs"]
+        costs = (
+            f"{column} {_usd(training[f'{mode}_usd'])}" + (f" ({unpriced[mode]} unpriced)" if unpriced[mode] else "")
+            for mode, column in _COST_COLUMNS.items()
+        )
+        stdout.print(f"fine-tuning, all adapters: {training['jobs']} jobs, {', '.join(costs)}")
 
 
 def _label(label: Mapping[str, str]) -> str:

@@ -97,7 +97,7 @@ class AuditEntry(BaseModel):
 
     at: Annotated[float, Field(description="Unix seconds.")]
     actor: Annotated[
-        str, Field(description="A key's id, `anonymous` on a server without keys, `configuration` or `server`.")
+        str, Field(description="A key's id, `anonymous` on a server without keys, `configuration`, `server` or `experiment`.")
     ]
     action: str
     adapter: str
@@ -122,7 +122,7 @@ class ResidentVersion(BaseModel):
 
     version: str
     tier: Annotated[Tier, Field(description="`slot` if the next batch can use it without a copy.")]
-    leases: Annotated[int, Field(description="Requests in flight.")]
+    leases: Annotated[int, Field(description="Runs in flight: a request has one for each of its prompts.")]
     loading: bool
     pinned: bool
 

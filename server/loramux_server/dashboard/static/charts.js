@@ -35,9 +35,10 @@ function load() {
 }
 
 function titles(by) {
-  find("requests-title").textContent = `Requests by ${by}`;
-  find("costs-title").textContent = `Cost by ${by}`;
-  find("latency-title").textContent = `Time to first token by ${by}`;
+  const period = by === "day" ? "day (UTC)" : by;
+  find("requests-title").textContent = `Requests by ${period}`;
+  find("costs-title").textContent = `Cost by ${period}`;
+  find("latency-title").textContent = `Time to first token by ${period}`;
 }
 
 function draw({ hours, by, mode }) {
