@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import socket
 import ssl
 from argparse import Namespace
@@ -168,3 +169,5 @@ async def tiny_server(
             finally:
                 life.stop()
                 await living
+                # The end of a server silences it, for the rest of the process: tests would depend on their order.
+                logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
