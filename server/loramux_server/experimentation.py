@@ -19,6 +19,7 @@ from loramux_server.engine.shadow import ShadowRequests
 from loramux_server.experiments.assignment import Assignment
 from loramux_server.experiments.feedback import FeedbackService
 from loramux_server.experiments.feedback_repository import FeedbackRepository
+from loramux_server.experiments.http_judge import HttpJudge
 from loramux_server.experiments.live import LiveExperiments
 from loramux_server.experiments.metrics import ExperimentMetrics
 from loramux_server.experiments.recorder import ExperimentRecorder
@@ -89,14 +90,15 @@ def build_experimentation(
 ) -> Experimentation:
     """Wire the experiments; `meter` charges the requests that no client asked for."""
     chat = BackgroundChat(meter)
-    judge = EngineJudge(chat)
+    is_elsewhere = settings.judge_url is not None
+    judge = HttpJudge(settings.judge_url, settings.judge_api_key) if settings.judge_url else EngineJudge(chat)
     service = ExperimentService(
         repository=parts.repository,
         adapters=adapter_service,
         live=parts.live,
         recorder=parts.recorder,
         ask_judge=judge,
-        is_model=lambda name: name == storage.base.name or storage.resolver.get(name) is not None,
+        is_model=lambda name: is_elsewhere or name == storage.base.name or storage.resolver.get(name) is not None,
         retention_seconds=parts.retention_seconds,
         is_metered=settings.metering,
     )

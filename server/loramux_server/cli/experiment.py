@@ -1,5 +1,6 @@
 """`loramux experiment`: compare an adapter with a baseline on live traffic."""
 
+import time
 from typing import Annotated
 from urllib.parse import quote
 
@@ -92,6 +93,22 @@ def stop(experiment: Id, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json
     """Stop an experiment: all requests are answered as before it. Its report stays."""
     client = ApiClient(url, api_key)
     print_result(client.call("DELETE", _path(client, experiment)), tables.experiment, as_json=as_json)
+
+
+@commands.command()
+def feedback(
+    days: Annotated[float, typer.Option(min=0.01, max=10_000, help="Only feedback of the last N days.")] = 1.0,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what users say with `POST /v1/feedback`, by route.
+
+    It is the mean of those who gave feedback: routes get different requests, so it compares nothing.
+    """
+    query: dict[str, str | int] = {"since": f"{time.time() - days * 86_400:.0f}"}
+    found = ApiClient(url, api_key).call("GET", "/admin/feedback", query=query)
+    print_result(found, lambda found: tables.feedback(found["data"]), as_json=as_json)
 
 
 def _query(adapter: str | None, limit: int) -> dict[str, str | int]:

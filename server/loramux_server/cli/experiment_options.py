@@ -18,7 +18,10 @@ ScorerFile = Annotated[
     Path | None,
     typer.Option("--scorer", help="YAML file of a scorer that needs no expected answer: type style or json."),
 ]
-Judge = Annotated[str | None, typer.Option(help="Model of this server that grades the answers, with --rubric.")]
+Judge = Annotated[
+    str | None,
+    typer.Option(help="Model that grades the answers, of this server or of its setting judge_url; needs --rubric."),
+]
 Rubric = Annotated[str | None, typer.Option(help="What the judge grades by: a text, or a file with it.")]
 Margin = Annotated[float, typer.Option(min=0.001, max=0.999, help="Smaller differences of mean scores don't matter.")]
 LIMITS = ("errors", "latency", "quality")

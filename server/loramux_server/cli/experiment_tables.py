@@ -50,6 +50,18 @@ def experiment(found: JsonObject) -> None:
         stdout.print(f"{count:,} requests {reason}", markup=False)
 
 
+def feedback(rows: Sequence[JsonObject]) -> None:
+    """Print the feedback on the requests of each route."""
+    if not rows:
+        stdout.print("no feedback; send it with POST /v1/feedback")
+        return
+    table = column_table("route", "requests", "mean score")
+    for row in rows:
+        route = f"{row['adapter']}@{row['version']}" if row["adapter"] else "base"
+        table.add_row(escape(route), f"{row['requests']:,}", f"{row['mean']:.2f}")
+    stdout.print(table)
+
+
 def _facts(found: JsonObject) -> Mapping[str, str]:
     promotion = found["promotion"]
     limits = ", ".join(f"{name} {value:g}" for name, value in (promotion or {}).get("limits", {}).items() if value)

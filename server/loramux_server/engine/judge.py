@@ -4,23 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
+from loramux_adapters.evaluation.grading import GRADE_FORMAT, MAX_TOKENS
 from loramux_adapters.evaluation.scorers.base import ScoringError
 from loramux_server.engine.background_chat import BackgroundChat
 
-MAX_TOKENS = 64
 ACCOUNT = "experiment:judge"
-_GRADE = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "grade",
-        "schema": {
-            "type": "object",
-            "properties": {"grade": {"type": "integer", "minimum": 1, "maximum": 5}},
-            "required": ["grade"],
-            "additionalProperties": False,
-        },
-    },
-}
 
 
 class EngineJudge:
@@ -40,7 +28,7 @@ class EngineJudge:
             messages=[dict(message) for message in messages],
             temperature=0.0,
             max_tokens=MAX_TOKENS,
-            response_format=_GRADE,
+            response_format=dict(GRADE_FORMAT),
         )
         try:
             texts = await self._chat.complete(request, charge_to=ACCOUNT)

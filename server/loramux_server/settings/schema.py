@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     """Where and how fine-tuning jobs train."""
     organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] = "local"
     """Part of the names of fine-tuned models: ft:BASE:ORGANIZATION:SUFFIX:ID."""
+    judge_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """OpenAI-compatible server of the judges of experiments; None if models of this server judge."""
+    judge_api_key: SecretStr | None = None
+    """API key for `judge_url`."""
     traces_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """OTLP/HTTP endpoint for OpenTelemetry traces, such as http://127.0.0.1:4318/v1/traces; None for no traces."""
     usage_flush_seconds: PositiveFloat = 1.0

@@ -99,6 +99,16 @@ async def test_a_version_is_promoted_when_it_is_shown_to_be_better(tiny: TinySer
     assert "when better; limits: errors 0.02" in shown
 
 
+async def test_feedback_is_shown_by_route(tiny: TinyServer, run: Run) -> None:
+    assert "no feedback" in (await run("experiment", "feedback")).stdout
+    body = {"model": "tone", "messages": [{"role": "user", "content": "x"}], "max_tokens": 3}
+    request_id = (await tiny.http.post("/v1/chat/completions", json=body)).headers["x-request-id"]
+    await tiny.http.post("/v1/feedback", json={"request_id": request_id, "score": 0.25})
+    shown = (await run("experiment", "feedback", "--days", "2")).stdout
+    assert "tone@" in shown
+    assert shown.split()[-2:] == ["1", "0.25"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

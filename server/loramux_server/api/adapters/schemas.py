@@ -97,7 +97,10 @@ class AuditEntry(BaseModel):
 
     at: Annotated[float, Field(description="Unix seconds.")]
     actor: Annotated[
-        str, Field(description="A key's id, `anonymous` on a server without keys, `configuration`, `server` or `experiment`.")
+        str,
+        Field(
+            description="A key's id, `anonymous` on a server without keys, `configuration`, `server` or `experiment`."
+        ),
     ]
     action: str
     adapter: str
