@@ -6,6 +6,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
+from loramux_server.experiments.metrics import ExperimentMetrics
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import FixedPrices, Prices
@@ -24,6 +25,7 @@ def test_the_guide_lists_every_metric_with_its_type_and_labels() -> None:
     all_metrics = (
         PrometheusMetrics(registry),
         JobMetrics(TrainingCosts(sa.create_engine("sqlite://"), FixedPrices(Prices())), registry),
+        ExperimentMetrics(registry),
     )
     collectors = [value for metrics in all_metrics for value in vars(metrics).values() if hasattr(value, "describe")]
     [*families] = (family for collector in collectors for family in collector.describe())
