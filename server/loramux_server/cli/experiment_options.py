@@ -20,7 +20,7 @@ ScorerFile = Annotated[
 ]
 Judge = Annotated[
     str | None,
-    typer.Option(help="Model that grades the answers, of this server or of its setting judge_url; needs --rubric."),
+    typer.Option(help="Model of this server (or of the one at its judge_url) that grades the answers."),
 ]
 Rubric = Annotated[str | None, typer.Option(help="What the judge grades by: a text, or a file with it.")]
 Margin = Annotated[float, typer.Option(min=0.001, max=0.999, help="Smaller differences of mean scores don't matter.")]
