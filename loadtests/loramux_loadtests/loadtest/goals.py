@@ -9,6 +9,7 @@ from loramux_adapters.evaluation.statistics import quantile
 from loramux_loadtests.loadtest.errors import LoadTestError
 from loramux_loadtests.loadtest.rows import MEASURES, RequestRow
 
+_TAIL = 0.025
 ERRORS = "errors"
 """Measure: the share of failed requests."""
 _TERM = re.compile(
@@ -51,11 +52,11 @@ class Goal:
         return ",".join(map(str, self.terms))
 
     def missed_terms(self, rows: Sequence[RequestRow]) -> list[str]:
-        """Describe each missed term with the measured value. Without a single answer, all terms are missed."""
+        """Describe each missed term with the measured value. What was not measured once is missed, not met."""
         if all(row.error is not None for row in rows):
             return [f"{term}: no answer" for term in self.terms]
         found = [(term, term.value(rows)) for term in self.terms]
-        return [f"{term}: {_format_value(value)}" for term, value in found if value is not None and value >= term.limit]
+        return [f"{term}: {_format_value(value)}" for term, value in found if value is None or value >= term.limit]
 
     def met_by(self, row: RequestRow) -> bool:
         """Whether a request was answered within every time limit."""
@@ -63,6 +64,12 @@ class Goal:
             return False
         timed = ((term, _seconds_or_infinity(row, term.measure)) for term in self.terms if term.q is not None)
         return all(value is None or value < term.limit for term, value in timed)
+
+
+def required_requests(goal: Goal) -> int:
+    """Return how many requests are needed until their slowest one bounds each quantile of the goal, at 97.5 %."""
+    quantiles = [term.q for term in goal.terms if term.q is not None and 0 < term.q < 1]
+    return max([1, *(math.ceil(math.log(_TAIL) / math.log(q)) for q in quantiles)])
 
 
 def parse_goal(text: str) -> Goal:
@@ -98,5 +105,5 @@ def _seconds_or_infinity(row: RequestRow, measure: str) -> float | None:
     return math.inf if value is None else value
 
 
-def _format_value(value: float) -> str:
-    return "not measured" if math.isinf(value) else f"{value:.4g}"
+def _format_value(value: float | None) -> str:
+    return "not measured" if value is None or math.isinf(value) else f"{value:.4g}"

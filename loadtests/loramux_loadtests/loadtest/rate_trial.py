@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, log, sqrt
+from math import sqrt
 
-from loramux_loadtests.loadtest.goals import Goal
+from loramux_loadtests.loadtest.goals import Goal, required_requests
 from loramux_loadtests.loadtest.rows import RequestRow
 from loramux_loadtests.loadtest.steady_state import SteadyState, measure_steady_state, usual_latency
 from loramux_loadtests.loadtest.summary import without_warm_up
@@ -16,13 +16,6 @@ _MAX_NOISE = 0.02
 """A rate runs until chance changes the share of answered requests by less than this."""
 _CHECKS_PER_RUN = 0.05
 """Between two checks a run gets longer by this share."""
-_TAIL = 0.025
-
-
-def required_requests(goal: Goal) -> int:
-    """Return how many requests are needed until their slowest one bounds each quantile of the goal, at 97.5 %."""
-    quantiles = [term.q for term in goal.terms if term.q is not None and 0 < term.q < 1]
-    return max([MIN_REQUESTS, *(ceil(log(_TAIL) / log(q)) for q in quantiles)])
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ def judge_rate(rate: float, goal: Goal, rows: Sequence[RequestRow], end: float) 
     state = measure_steady_state([row.scheduled for row in rows], rows, end)
     steady = [row for row in rows if row.scheduled >= state.begin]
     reasons = [*([state.problem] if state.problem else []), *goal.missed_terms(steady)]
-    needed = required_requests(goal)
+    needed = max(MIN_REQUESTS, required_requests(goal))
     is_conclusive = bool(reasons) or len(steady) >= needed
     if not is_conclusive:
         reasons.append(f"{len(steady)} requests are too few to judge {goal}: {needed} are needed")
@@ -92,7 +85,7 @@ class RateWatch:
             return state.is_overloaded or (self.capacity is not None and self.rate > 1.02 * self.capacity)
         in_flight = len(self.starts) - len(rows)
         return (
-            state.sent >= required_requests(self.goal)
+            state.sent >= max(MIN_REQUESTS, required_requests(self.goal)) * 1.05  # the window may still move
             and now >= MIN_LATENCIES * usual_latency(rows, now, 0.95)
             and sqrt(2 * in_flight) <= _MAX_NOISE * len(self.starts)
         )

@@ -9,9 +9,11 @@ from typing import Any
 
 from loramux_adapters.evaluation.statistics import Interval
 from loramux_adapters.evaluation.token_prices import PriceList
-from loramux_loadtests.loadtest.goals import parse_goal
+from loramux_loadtests.loadtest.goals import parse_goal, required_requests
+from loramux_loadtests.loadtest.rate_trial import MIN_REQUESTS
 from loramux_loadtests.loadtest.rows import RequestRow
 from loramux_loadtests.loadtest.session import LoadRun
+from loramux_loadtests.loadtest.steady_state import measure_steady_state
 from loramux_loadtests.loadtest.summary import (
     DURING_JOB,
     ClientHealth,
@@ -94,11 +96,27 @@ class RunReport:
     def warnings(self) -> list[str]:
         """Reasons to doubt the results."""
         warnings = [self.run.ended_early and f"the load ended early: {self.run.ended_early}", self.client.warning]
+        warnings += [_too_few(self.run.scenario.goal, self.rows), _not_kept_up(self.rows)]
         if shorter := self.total.shorter:
             warnings.append(f"{shorter} answers were shorter than requested: the server may not support ignore_eos")
         if self.total.completed and not self.total.output_tokens:
             warnings.append("the server does not count tokens (no usage in its streams)")
         return [warning for warning in warnings if warning]
+
+
+def _too_few(goal: str | None, rows: Sequence[RequestRow]) -> str | None:
+    """Warn of a goal whose percentiles rest on too few requests."""
+    needed = required_requests(parse_goal(goal)) if goal else 0
+    return f"{len(rows)} requests are too few to judge {goal}: {needed} are needed" if len(rows) < needed else None
+
+
+def _not_kept_up(rows: Sequence[RequestRow]) -> str | None:
+    """Warn of a server that fell behind: its latencies are those of a queue that grows, and depend on the duration."""
+    end = max((row.scheduled for row in rows), default=0.0)
+    if len(rows) < MIN_REQUESTS or end <= 0:
+        return None
+    state = measure_steady_state([row.scheduled for row in rows], rows, end)
+    return f"the server did not keep up: {state.problem}" if state.problem and state.is_overloaded else None
 
 
 def report_run(run: LoadRun, prices: PriceList | None = None) -> RunReport:
@@ -193,7 +211,7 @@ def brief_cells(name: str, summary: GroupSummary) -> list[str]:
 
     def both(measure: str, factor: float) -> str:
         times = summary.times.get(measure)
-        return " / ".join(_number(times[q].estimate * factor) for q in ("p50", "p95")) if times else ""
+        return " / ".join(_open_number(times[q], factor) for q in ("p50", "p95")) if times else ""
 
     return [
         name,
@@ -213,6 +231,11 @@ def _time(summary: GroupSummary, measure: str, quantile: str, factor: float) -> 
         return ""
     low, estimate, high = (_number(value * factor) for value in interval)
     return f"{estimate} [{low}, {high}]"
+
+
+def _open_number(interval: Interval, factor: float) -> str:
+    """A number of which too few requests tell how large it may be ends in an ellipsis."""
+    return _number(interval.estimate * factor) + ("" if math.isfinite(interval.high) else "…")
 
 
 def _number(value: float) -> str:
@@ -238,11 +261,9 @@ def fact_lines(report: RunReport) -> list[str]:
         length = report.run.scenario.window
         lines.append(f"{report.run.target}: p50 TTFT of the last {length:g} s relative to the first: {ratio:.2f}")
     if report.machine_usd:
-        tokens = report.total.output_tokens or 1
-        lines.append(
-            f"{report.run.target}: machine cost ${report.machine_usd:.3g} for this time, "
-            f"${report.machine_usd / tokens * 1e6:.3g} per million output tokens"
-        )
+        tokens = report.total.output_tokens
+        per_token = f", ${report.machine_usd / tokens * 1e6:.3g} per million output tokens" if tokens else ""
+        lines.append(f"{report.run.target}: machine cost ${report.machine_usd:.3g} for this time{per_token}")
     if report.run.scenario.goal:
         result = "missed: " + "; ".join(report.missed) if report.missed else "met"
         lines.append(f"{report.run.target}: goal {report.run.scenario.goal}: {result}")

@@ -22,10 +22,14 @@ MAX_CLIENT_CPU = 0.85
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """Summary of the rows of one or several routes. Rates are per second of the load."""
+    """Summary of the rows of one or several routes. Rates are per second of the load, or of a part of it."""
 
     requests: int
     completed: int
+    answered_in_time: int
+    """Answers that ended within `seconds`: in a part of a load, others end than those of its requests."""
+    output_tokens_in_time: int
+    """Output tokens of these answers."""
     errors: Mapping[str, int]
     seconds: float
     good: int | None
@@ -44,7 +48,7 @@ class GroupSummary:
     @property
     def rate(self) -> float:
         """Answers per second."""
-        return self.completed / self.seconds
+        return self.answered_in_time / self.seconds
 
     @property
     def goodput(self) -> float | None:
@@ -54,7 +58,7 @@ class GroupSummary:
     @property
     def output_rate(self) -> float:
         """Output tokens per second."""
-        return self.output_tokens / self.seconds
+        return self.output_tokens_in_time / self.seconds
 
     @property
     def failed(self) -> int:
@@ -116,14 +120,22 @@ def load_seconds(rows: Sequence[RequestRow]) -> float:
     return max(ends, default=0.0) or 1e-9
 
 
-def summarize_rows(rows: Sequence[RequestRow], seconds: float, options: SummaryOptions) -> GroupSummary:
-    """Summarize rows of a load that lasted `seconds`."""
+def summarize_rows(
+    rows: Sequence[RequestRow],
+    seconds: float,
+    options: SummaryOptions,
+    answered_in_time: Sequence[RequestRow] | None = None,
+) -> GroupSummary:
+    """Summarize rows of a load that lasted `seconds`; `answered_in_time` if other answers ended in this time."""
     answered = [row for row in rows if row.error is None]
+    in_time = answered if answered_in_time is None else answered_in_time
     goal, prices = options.goal, options.prices
     samples = {measure: values for measure in MEASURES if (values := measured_seconds(answered, measure))}
     return GroupSummary(
         requests=len(rows),
         completed=len(answered),
+        answered_in_time=len(in_time),
+        output_tokens_in_time=sum(row.output_tokens for row in in_time),
         errors=dict(Counter(row.error for row in rows if row.error is not None).most_common()),
         seconds=seconds,
         good=None if goal is None else sum(map(goal.met_by, answered)),
@@ -158,11 +170,16 @@ def summarize_groups(
     found = {name: summarize_rows(of_group, seconds, options) for name, of_group in groups.items()}
     if job_ran and 0 < job_ran[0] < seconds:
         since, until = job_ran[0], min(job_ran[1], seconds)
-        before = [row for row in rows if row.scheduled < since]
-        during = [row for row in rows if since <= row.scheduled < until]
-        found[BEFORE_JOB] = summarize_rows(before, since, options)
-        found[DURING_JOB] = summarize_rows(during, until - since, options)
+        found[BEFORE_JOB] = _summarize_part(rows, 0.0, since, options)
+        found[DURING_JOB] = _summarize_part(rows, since, until, options)
     return found
+
+
+def _summarize_part(rows: Sequence[RequestRow], begin: float, end: float, options: SummaryOptions) -> GroupSummary:
+    """Summarize the requests that were scheduled in a part of the load; the rate counts the answers in this time."""
+    scheduled = [row for row in rows if begin <= row.scheduled < end]
+    answered = [row for row in rows if row.error is None and begin <= row.last < end]
+    return summarize_rows(scheduled, end - begin, options, answered)
 
 
 def summarize_routes(rows: Sequence[RequestRow], options: SummaryOptions) -> dict[str, GroupSummary]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.loadtest.goals import parse_goal
+from loramux_loadtests.loadtest.goals import parse_goal, required_requests
 from tests.helpers.load_rows import failed, row
 
 
@@ -51,8 +51,17 @@ def test_nothing_is_met_without_an_answer() -> None:
     assert parse_goal("tpot_p50<1").missed_terms([failed()]) == ["tpot_p50<1: no answer"]
 
 
-def test_answers_of_one_token_have_no_time_per_token_to_miss() -> None:
-    assert parse_goal("tpot_p50<0.001").missed_terms([row(output_tokens=1)]) == []
+def test_a_goal_of_what_no_answer_has_is_not_met() -> None:
+    """Answers of one token have no time per token."""
+    assert parse_goal("tpot_p50<9").missed_terms([row(output_tokens=1)]) == ["tpot_p50<9: not measured"]
+    assert parse_goal("tpot_p50<9").missed_terms([row(output_tokens=1), row()]) == []
+
+
+@pytest.mark.parametrize(("goal", "count"), [("errors<1", 1), ("ttft_p50<1", 6), ("ttft_p50<1,tpot_p95<1", 72)])
+def test_a_percentile_needs_so_many_requests_that_the_slowest_bounds_it(goal: str, count: int) -> None:
+    assert required_requests(parse_goal(goal)) == count
+    q = max((term.q or 0 for term in parse_goal(goal).terms), default=0)
+    assert q**count <= 0.025 < q ** (count - 1) or q == 0
 
 
 def test_an_answer_without_text_has_missed_the_limit_of_its_first_token() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from loramux_loadtests.loadtest.goals import parse_goal
-from loramux_loadtests.loadtest.rate_trial import RateWatch, judge_rate, required_requests
+from loramux_loadtests.loadtest.rate_trial import RateWatch, judge_rate
 from loramux_loadtests.loadtest.rows import RequestRow
 from loramux_loadtests.loadtest.steady_state import measure_steady_state
 from tests.helpers.load_rows import failed, row
@@ -57,7 +57,6 @@ def test_a_percentile_of_few_requests_is_not_met() -> None:
     assert not trial.met
     assert not trial.is_conclusive
     assert "too few to judge ttft_p99<9: 368 are needed" in trial.reasons[0]
-    assert required_requests(parse_goal("ttft_p50<1,errors<0.1")) == 80
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
