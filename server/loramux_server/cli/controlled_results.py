@@ -22,7 +22,10 @@ def print_controlled(groups: Sequence[JsonObject]) -> None:
 
 
 def _print_result(adapter: str, result: JsonObject) -> None:
-    measured = f"{result['measured_at'][:10]}, {result['items']:,} items each, {result['version'] or 'version removed'}"
+    unit = "items" if result["kind"] == "job" else "users or requests"
+    measured = (
+        f"{result['measured_at'][:10]}, {result['items']:,} {unit} each, {result['version'] or 'version removed'}"
+    )
     elsewhere = "" if result["is_current"] else f"; {adapter} points at another version now"
     stdout.print()
     stdout.print(f"[bold]{escape(adapter)}[/]: {escape(result['sentence'])}", soft_wrap=True)

@@ -38,6 +38,8 @@ def break_even(result: ControlledResult, prices: Prices, fixed_cost: Decimal | N
 
     A saving counts only where the adapter is shown to be as good as the baseline or better.
     """
+    if not result.is_baseline_base:
+        return ControlledBreakEven("not shown: the baseline is another version, not the base")
     base, adapter = _token_costs(prices, None), _token_costs(prices, result.adapter)
     if not (prices.is_priced(None) and prices.is_priced(result.adapter)):
         return ControlledBreakEven("unknown: no prices set")

@@ -43,6 +43,7 @@ class ExperimentResults:
             sentence=report.sentence,
             items=min(report.challenger.scored_units, report.reference.scored_units),
             baseline=_description(config.reference),
+            is_baseline_base=config.reference.version is None,
             measure=config.quality.type,
             gain=Interval(difference.low, difference.estimate, difference.high),
             is_worth_it=report.verdict in NOT_WORSE,

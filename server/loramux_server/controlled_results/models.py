@@ -32,9 +32,11 @@ class ControlledResult:
     verdict: str
     sentence: str
     items: int
-    """The items (of a job) or requests (of an experiment) of each variant."""
+    """The items (of a job) or users and requests (of an experiment) of each variant."""
     baseline: str
     """The variant that the adapter was compared with, such as "base with 23 examples in its prompt"."""
+    is_baseline_base: bool = True
+    """Whether that is the base, without or with a prompt, and not another version of the adapter."""
     measure: str | None = None
     gain: Interval | None = None
     """The adapter's mean of `measure` minus the baseline's."""

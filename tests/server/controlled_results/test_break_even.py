@@ -56,6 +56,7 @@ def test_the_adapters_own_prices_are_those_of_its_arm() -> None:
         ({}, Prices(), TRAINING, "unknown: no prices set"),
         ({}, Prices.model_validate({"gpu_hour": 2}), TRAINING, "unknown: no prices set"),
         ({}, PRICES, None, "unknown: the training has no price"),
+        ({"is_baseline_base": False}, PRICES, TRAINING, "not shown: the baseline is another version, not the base"),
         ({"tokens": None}, PRICES, TRAINING, "unknown: the tokens of fewer than 10 compared requests are known"),
         ({"tokens": moments(9)}, PRICES, TRAINING, "unknown: the tokens of fewer than 10 compared requests are known"),
         ({"is_worth_it": False, "verdict": "worse"}, PRICES, TRAINING, "not shown: the verdict is “worse”"),

@@ -60,7 +60,7 @@ class Controlled(BaseModel):
     measured_at: Annotated[str, Field(description="ISO 8601, UTC.")]
     verdict: str
     sentence: str
-    items: Annotated[int, Field(description="Items, or requests of an experiment, of each variant.")]
+    items: Annotated[int, Field(description="Items, or users and requests of an experiment, of each variant.")]
     baseline: Annotated[str, Field(description="The variant that the adapter was compared with.")]
     measure: Annotated[str | None, Field(description="The measure of quality.")]
     gain: Annotated[MeanInterval | None, Field(description="The adapter's mean of `measure` minus the baseline's.")]

@@ -18,7 +18,8 @@ function verdict(row) {
 
 function details(row) {
   const found = controlled(row);
-  return found && `${found.sentence} ${found.items} items each, ${found.version ?? "version removed"}. ${found.command}`;
+  const unit = found?.kind === "job" ? "items" : "users or requests";
+  return found && `${found.sentence} ${found.items} ${unit} each, ${found.version ?? "version removed"}. ${found.command}`;
 }
 
 // Unpriced requests have no cost, and are in no sum.
