@@ -4,7 +4,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from loramux_adapters.evaluation.statistics import Interval
 from loramux_adapters.evaluation.token_moments import TokenCounts, TokenMoments
+from loramux_adapters.finetuning.jobs.evaluation_summary import EvaluationSummary
 from loramux_adapters.finetuning.jobs.job_source import JobSource
 from loramux_adapters.finetuning.jobs.models import JobProgress, NewJob
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
@@ -16,18 +18,18 @@ from tests.helpers.tiny_server import TinyServer
 MOMENTS = TokenMoments.of(
     [TokenCounts(40, 0, 4)] * 30, [TokenCounts(700 + 10 * (number % 2), 0, 4) for number in range(30)]
 )
-EVALUATION: dict[str, Any] = {
-    "questions": 30,
-    "left_out": 0,
-    "measure": "label",
-    "arms": {},
-    "rival": "base with 9 examples in its prompt",
-    "gain": {"low": 0.4, "mean": 0.6, "high": 0.75},
-    "verdict": "better",
-    "is_not_worse": True,
-    "sentence": "“the adapter” is better by 0.60 [+0.40, +0.75].",
-    "token_moments": MOMENTS.model_dump() if MOMENTS else None,
-}
+EVALUATION = EvaluationSummary(
+    questions=30,
+    left_out=0,
+    measure="label",
+    arms={},
+    rival="base with 9 examples in its prompt",
+    gain=Interval(0.4, 0.6, 0.75),
+    verdict="better",
+    is_not_worse=True,
+    sentence="“the adapter” is better by 0.60 [+0.40, +0.75].",
+    token_moments=MOMENTS,
+).model_dump(mode="json")
 
 
 def evaluated_job(

@@ -26,7 +26,7 @@ def _print_result(adapter: str, result: JsonObject) -> None:
     measured = (
         f"{result['measured_at'][:10]}, {result['items']:,} {unit} each, {result['version'] or 'version removed'}"
     )
-    elsewhere = "" if result["is_current"] else f"; {adapter} points at another version now"
+    elsewhere = "" if result["is_current"] else f"; {adapter} points at other versions now"
     stdout.print()
     stdout.print(f"[bold]{escape(adapter)}[/]: {escape(result['sentence'])}", soft_wrap=True)
     for line in (

@@ -293,4 +293,4 @@ async def test_the_command_shows_controlled_results_and_how_to_get_one(tiny: Tin
     assert "no controlled result yet: other. Live traffic is not an experiment" in text
     assert "loramux experiment start other" in text
     await tiny.add("tone", seed=9)
-    assert "tone points at another version now" in await printed(tiny)
+    assert "tone points at other versions now" in await printed(tiny)
