@@ -15,7 +15,7 @@ from loramux_server.metering.ledger.calibrations import Calibration, Calibration
 from loramux_server.metering.ledger.price_history import PriceHistory
 from loramux_server.metering.price_versions import CurrentPrices
 from loramux_server.metering.pricing import Prices
-from tests.helpers.tiny_server import small_engine
+from tests.helpers.tiny_server import small_engine, tiny_server
 from tests.helpers.usage_records import database
 
 MEASURED = Calibration(5.0, prefill_seconds=0.001, decode_seconds=0.009, lowest=8.0, highest=10.0)
@@ -180,3 +180,23 @@ async def test_the_measurement_compares_long_prompts_with_long_answers(tiny_base
     assert found.decode_weight == pytest.approx(2.5)
     assert found.at == 5.0
     assert (found.lowest, found.highest) == pytest.approx((2.5, 2.5))
+
+
+async def test_a_request_to_a_server_aborts_the_measurement_which_is_in_no_usage(
+    tiny_base: ResolvedBase, tmp_path: Path
+) -> None:
+    async with tiny_server(tmp_path, tiny_base, calibration_idle_seconds=0.001) as tiny:
+        tiny.engine.seconds_per_token = 0.01
+        await asyncio.sleep(0.002)
+        checking = asyncio.create_task(tiny.server.idle_calibration.check())
+        while tiny.engine.running < STREAMS:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0)
+        answer = await tiny.chat("tiny", max_tokens=2)
+        await checking
+        assert answer.usage.completion_tokens == 2
+        assert tiny.server.usage_recorder.prices.calibration is None
+        assert not tiny.engine.running
+        async with asyncio.timeout(10):
+            while (total := (await tiny.http.get("/admin/usage")).json()["total"]) is None:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+        assert (total["requests"], total["tokens"]["output"]) == (1, 2)
