@@ -22,7 +22,7 @@ class JobMetrics:
         self._running = Gauge(f"{_NAME}_jobs_running", "1 while a job is running, else 0.", registry=registry)
         self._progress = Gauge(f"{_NAME}_progress_ratio", "Progress of the running job, 0 to 1.", registry=registry)
         self._seconds_left = Gauge(
-            f"{_NAME}_left_seconds", "Estimated time left of the running job.", registry=registry
+            f"{_NAME}_left_seconds", "Estimated time until the end of the running job.", registry=registry
         )
         self._loss = Gauge(f"{_NAME}_loss", "Training loss of the last step, in nats per token.", registry=registry)
         self._last_progress = JobProgress()
