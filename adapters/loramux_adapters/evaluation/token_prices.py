@@ -41,8 +41,9 @@ class AdapterPrices(_Frozen):
 class PriceList(_Frozen):
     """The price list of a server in US dollars; a price that is not set counts as 0, but what it makes is unpriced.
 
-    A price of 0 that is set is a price. `gpu_hour` is the price of one of `gpus`. Requests share the cost of busy engine time by weighted tokens:
-    `prefill_weight` per uncached input token, `decode_weight` per output token (`loramux calibrate` measures both).
+    A price of 0 that is set is a price. `gpu_hour` is the price of one of `gpus`. Requests share the cost of busy
+    engine time by work: `prefill_weight` per prompt token that is computed, `decode_weight` per decoding step of a
+    sequence. If neither is set, the server measures them when it is idle (`loramux calibrate` does so at once).
     """
 
     base: TokenPrices = TokenPrices()
