@@ -105,8 +105,11 @@ def _print_weights(weights: dict[str, Any]) -> None:
     table.add_row("input", f"{weights['prefill_seconds_per_token'] * 1000:.3f}")
     table.add_row("output", f"{weights['decode_seconds_per_token'] * 1000:.3f}")
     stdout.print(table)
-    stdout.print(
-        f"an output token weighs {weights['decode_weight']} input tokens "
-        f"[{weights['lowest']}, {weights['highest']}]; use it by"
-    )
+    stdout.print(f"an output token weighs {weights['decode_weight']} input tokens{_spread(weights)}; use it by")
     stdout.print(f"loramux prices set decode_weight={weights['decode_weight']}", soft_wrap=True)
+
+
+def _spread(weights: dict[str, Any]) -> str:
+    """The extremes of the rounds, which are no confidence interval; a single round has none."""
+    low, high = weights["lowest"], weights["highest"]
+    return "" if low == high else f" (between {low} and {high} in every pair of rounds)"
