@@ -1,6 +1,6 @@
 """The newest evaluation of each adapter, as a controlled result of the version that the job made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from loramux_adapters.finetuning.jobs.models import JobRecord
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.models import AdapterName, VersionState
 from loramux_adapters.registry.registry import AdapterRecord, VersionRecord
 from loramux_adapters.resolver import AdapterResolver
-from loramux_server.controlled_results.job_results import JobResults
+from loramux_server.controlled_results.job_results import CLOCK_SLACK_SECONDS, JobResults
 from loramux_server.controlled_results.models import ControlledResult, ResultKind, latest_results
 from tests.helpers.adapter_files import BASE
 from tests.helpers.evaluated_jobs import MOMENTS, evaluated_job
@@ -55,6 +56,27 @@ def test_the_newest_evaluation_of_each_adapter_is_its_result(engine: sa.Engine, 
     assert tone.tokens == MOMENTS
     assert tone.command == f"loramux finetune show {newest}"
     assert found["other"].is_worth_it
+
+
+def test_a_job_that_ends_later_replaces_the_result_and_earlier_ones_are_not_read_again(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, asked = JobRegistry(engine), list[float]()
+    read = registry.succeeded
+
+    def succeeded(since: float) -> Sequence[JobRecord]:
+        asked.append(since)
+        return read(since)
+
+    monkeypatch.setattr(registry, "succeeded", succeeded)
+    source = JobResults(registry, AdapterResolver([], VersionStore(tmp_path / "store"), BASE))
+    evaluated_job(engine, "tone", 100_000.0)
+    newest = [source.latest()["tone"].id for _ in range(2)]
+    evaluated_job(engine, "tone", 99_000.0)  # by a clock that was set back
+    later = evaluated_job(engine, "tone", 200_000.0)
+    assert [*newest, later] == [newest[0], newest[0], source.latest()["tone"].id]
+    assert source.latest()["tone"].measured_at == 200_000.0
+    assert asked == [-CLOCK_SLACK_SECONDS, *(end - CLOCK_SLACK_SECONDS for end in (100_000.0, 100_000.0, 200_000.0))]
 
 
 def test_the_measured_version_is_the_one_of_the_jobs_last_step(engine: sa.Engine, tmp_path: Path) -> None:

@@ -106,9 +106,10 @@ class JobRegistry:
         with _translated_errors(), self._engine.connect() as connection:
             return dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in connection.execute(query)}
 
-    def succeeded(self) -> Sequence[JobRecord]:
-        """Return all jobs that succeeded, oldest first."""
-        query = select(jobs).where(jobs.c.state == JobState.SUCCEEDED).order_by(jobs.c.number)
+    def succeeded(self, since: float = 0.0) -> Sequence[JobRecord]:
+        """Return all jobs that succeeded at `since` or later, oldest first."""
+        done = (jobs.c.state == JobState.SUCCEEDED, jobs.c.finished_at >= since)
+        query = select(jobs).where(*done).order_by(jobs.c.number)
         with _translated_errors(), self._engine.connect() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
 
