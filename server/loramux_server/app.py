@@ -165,7 +165,7 @@ def _add_routes(
     app.include_router(models_router(ServedModels(storage.base.name, adapter_service)))
     fixed_costs = FixedCostSource(recorder.prices, storage.resolver, recorder.training_costs)
     jobs = JobResults(JobRegistry(storage.database), storage.resolver)
-    controlled = [jobs, ExperimentResults(ExperimentRepository(storage.database))]
+    controlled = (jobs, ExperimentResults(ExperimentRepository(storage.database)))
     sources = UsageSources(recorder.reader, recorder.training_costs, fixed_costs, storage.resolver.targets, controlled)
     for router in (
         aliases_router(adapter_service),
