@@ -124,7 +124,7 @@ COSTS = PanelRow(
         ),
         Panel(
             "Cost per request",
-            "Without refused requests.",
+            "Without refused requests; too low while others are unpriced (loramux_unpriced_requests_total).",
             [
                 Query(
                     ratio(
