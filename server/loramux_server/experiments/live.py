@@ -87,7 +87,7 @@ def unserved_reason(variant: Variant, resolver: AdapterResolver) -> str | None:
         return None
     version = resolver.version(variant.version)
     if version is None:
-        return f"{variant.version} was removed."
+        return f"{variant.version} does not exist."
     if version.state is not VersionState.READY:
         return f"{variant.version} is {version.state}: {version.reason or 'it is not served'}."
     return None

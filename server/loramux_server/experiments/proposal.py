@@ -93,12 +93,10 @@ def _only_target(adapter: AdapterName, resolver: AdapterResolver) -> str:
 
 
 def _own_version(version: VersionId, proposal: Proposal, resolver: AdapterResolver) -> str:
+    param = "candidate" if proposal.candidate else "baseline.model"
     if version.name != proposal.adapter:
-        raise ExperimentInvalid(
-            f"{str(version)[:_SHOWN]} is no version of {proposal.adapter}.",
-            "candidate" if proposal.candidate else "baseline.model",
-        )
+        raise ExperimentInvalid(f"{str(version)[:_SHOWN]} is no version of {proposal.adapter}.", param)
     reason = unserved_reason(Variant(name="candidate", version=str(version)), resolver)
     if reason:
-        raise ExperimentInvalid(reason.replace("was removed", "does not exist"), "candidate")
+        raise ExperimentInvalid(reason, param)
     return str(version)

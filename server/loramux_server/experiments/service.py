@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -19,14 +19,13 @@ from loramux_server.experiments.measures import AskJudge, build_measure
 from loramux_server.experiments.models import (
     Experiment,
     ExperimentConfig,
-    FeedbackQuality,
     JudgeQuality,
-    Observation,
     State,
 )
 from loramux_server.experiments.proposal import Proposal, configure
 from loramux_server.experiments.recorder import ExperimentRecorder
-from loramux_server.experiments.report import ExperimentReport, build_report
+from loramux_server.experiments.report import ExperimentReport
+from loramux_server.experiments.report_cache import ReportCache
 from loramux_server.experiments.repository import ExperimentRepository
 
 logger = logging.getLogger("loramux.experiments")
@@ -37,15 +36,6 @@ TICK_SECONDS = 1.0
 CLEANUP_SECONDS = 600.0
 MAX_REQUESTS = 100_000
 """Recorded requests at which an experiment ends by itself: each look computes with all of them."""
-_REST = 20.0
-"""A report is computed again after this many times the seconds that it took."""
-
-
-@dataclass
-class _CachedReport:
-    report: ExperimentReport
-    rows: Sequence[Observation]
-    valid_until: float
 
 
 @dataclass
@@ -64,8 +54,11 @@ class ExperimentService:
     is_metered: bool = True
     now: Callable[[], float] = time.time
     _cleaned_at: float = 0.0
-    _reports: dict[str, _CachedReport] = field(default_factory=dict)
+    _reports: ReportCache = field(init=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self._reports = ReportCache(self.repository)
 
     async def start(self, proposal: Proposal, *, actor: str) -> Experiment:
         """Start an experiment.
@@ -123,7 +116,7 @@ class ExperimentService:
         """Return the report at this moment, or that of the end."""
         if experiment.result is not None:
             return ExperimentReport.model_validate(experiment.result)
-        return (await self._look(experiment)).report
+        return (await self._reports.look(experiment)).report
 
     async def resume(self) -> None:
         """Continue the experiments that were running when the server stopped."""
@@ -177,26 +170,10 @@ class ExperimentService:
             if config.promotion is not None and _points_at(resolver.get(config.adapter), config.challenger.version):
                 return Decision(State.PROMOTED, "The candidate was promoted.")
             return Decision(State.ROLLED_BACK if is_candidate else State.INTERRUPTED, reason)
-        seen = await self._look(experiment)
+        seen = await self._reports.look(experiment)
         if len(seen.rows) >= MAX_REQUESTS:
             return Decision(State.COMPLETED, f"{MAX_REQUESTS:,} requests were recorded.")
         return decide(config, seen.report, seen.rows)
-
-    async def _look(self, experiment: Experiment, *, fresh: bool = False) -> _CachedReport:
-        cached = self._reports.get(experiment.id)
-        if cached is not None and not fresh and time.monotonic() < cached.valid_until:
-            return cached
-        started = time.monotonic()
-        rows, report = await asyncio.to_thread(self._compute, experiment)
-        ended = time.monotonic()
-        seen = _CachedReport(report, rows, ended + _REST * (ended - started))
-        self._reports[experiment.id] = seen
-        return seen
-
-    def _compute(self, experiment: Experiment) -> tuple[Sequence[Observation], ExperimentReport]:
-        with_feedback = isinstance(experiment.config.quality, FeedbackQuality)
-        rows = self.repository.observations(experiment.id, with_feedback=with_feedback)
-        return rows, build_report(experiment.config, rows)
 
     async def _end(self, experiment: Experiment, decision: Decision, actor: str) -> None:
         async with self._lock:
@@ -206,8 +183,8 @@ class ExperimentService:
                 decision = await self._promote(experiment, decision, actor)
             self.live.remove(experiment)
             await self.recorder.flush()
-            report = (await self._look(experiment, fresh=True)).report
-            self._reports.pop(experiment.id, None)
+            report = (await self._reports.look(experiment, fresh=True)).report
+            self._reports.forget(experiment.id)
             counters = dict(self.recorder.counters.pop(experiment.id, {}))
             await asyncio.to_thread(
                 self.repository.end, experiment.id, decision.state, decision.reason, self.now(), counters,
