@@ -1,5 +1,6 @@
 """How vLLM's chat handler renders conversations: what training and token counts have to do as well."""
 
+import logging
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -14,6 +15,7 @@ from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering
 from loramux_adapters.finetuning.errors import ChatTemplateError
 
+_log = logging.getLogger(__name__)
 _QUESTION = [{"role": "user", "content": "Which?"}]
 _ANSWER = "This one."
 _OTHER_RENDERER = "conversations of this base are not rendered by a chat template when served, so they can't be trained"
@@ -28,6 +30,14 @@ _NO_CONTENT = (
 
 def served_rendering(chat: Any) -> ChatRendering:
     """Return the rendering of an `OpenAIServingChat`; one with a `refusal` if training can't do the same."""
+    try:
+        return _find_rendering(chat)
+    except Exception as error:  # noqa: BLE001 - of many templates, tokenizers and parsers: the base is served all the same
+        _log.warning("fine-tuning is not possible: the rendering of conversations was not found", exc_info=error)
+        return ChatRendering(refusal=f"the chat template or a parser of the base can't be used in training: {error}")
+
+
+def _find_rendering(chat: Any) -> ChatRendering:
     config, renderer = chat.model_config, chat.engine_client.renderer
     if type(renderer) is not HfRenderer or renderer.tokenizer is None or config.hf_config.model_type == "gpt_oss":
         return ChatRendering(refusal=_OTHER_RENDERER)

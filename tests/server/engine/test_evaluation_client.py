@@ -12,7 +12,11 @@ import pytest_asyncio
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.models import VersionId
 from loramux_server.base_model import ResolvedBase
+from loramux_server.configured_adapters import FRONTEND_DEFAULTS
+from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.evaluation_client import EngineEvaluationClient
+from tests.helpers.chat_templates import DATED
+from tests.helpers.reasoning_base import write_reasoning_base
 from tests.helpers.tiny_server import MAX_MODEL_LEN, TinyServer, small_arguments, tiny_server, write_base
 
 CHAT = [{"role": "system", "content": "Intent?"}, {"role": "user", "content": "hello"}]
@@ -94,3 +98,26 @@ async def test_an_evaluation_samples_with_the_generation_config_as_the_endpoint_
             await server.client.chat.completions.create(model=base.name, messages=messages, temperature=0, max_tokens=9)
     assert used[0].repetition_penalty == 1.3
     assert str(used[0]) == str(used[1])
+
+
+async def test_an_evaluation_writes_a_fixed_date_and_sends_no_function_to_the_engine(tmp_path: Path) -> None:
+    """With a reasoning parser, the engine's process gets the template's values too."""
+    base = ResolvedBase(write_reasoning_base(tmp_path / "base", DATED), "Tiny-Base")
+    options = {"max_model_len": 256, "dtype": "float32", "max_cpu_loras": 4, "reasoning_parser": "deepseek_r1"}
+    arguments = engine_arguments(base.path, base.name, FRONTEND_DEFAULTS | options)
+    used: list[Any] = []
+    async with tiny_server(tmp_path, base, arguments=arguments) as server:
+        generate = server.engine.generate
+
+        def recording(prompt: Any, *rest: Any, **options: Any) -> Any:
+            used.append((server.engine.renderer.tokenizer.decode(prompt["prompt_token_ids"]), options))
+            return generate(prompt, *rest, **options)
+
+        with patch.object(server.engine, "generate", recording):
+            answer = await client_of(server)(None, CHAT, 9)
+            await server.chat(base.name)
+    (evaluated, options), (served, _) = used
+    assert evaluated.startswith("Today is 26 Jul 2024.")
+    assert not served.startswith("Today is 26 Jul 2024.")
+    assert "strftime_now" not in options["reasoning_parser_kwargs"]["chat_template_kwargs"]
+    assert (answer.text, answer.finish_reason) == ("", "length")  # all of it is reasoning

@@ -152,3 +152,12 @@ def test_the_rendering_is_the_same_without_an_engine(base: Path, handler: Handle
     options = {"chat_template": THINK_BLOCK, "default_chat_template_kwargs": {"enable_thinking": False}}
     offline = asyncio.run(offline_rendering(base, "tiny", OPTIONS | options))
     assert offline == served_rendering(handler(**options))
+
+
+def test_a_base_whose_parser_fails_is_served_but_not_trained(one_handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no think tokens")
+
+    set_template(one_handler, CHATML)
+    monkeypatch.setattr(one_handler, "_make_parser", fail)
+    assert "no think tokens" in (served_rendering(one_handler).refusal or "")
