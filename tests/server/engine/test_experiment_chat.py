@@ -7,7 +7,7 @@ import pytest
 from fastapi.responses import JSONResponse, StreamingResponse
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-from loramux_server.engine.experiment_chat import with_experiments
+from loramux_server.engine.experiment_chat import as_asked_of, with_experiments
 from loramux_server.experiments.assignment import Assignment
 from loramux_server.experiments.models import ScorerQuality
 from loramux_server.metering.usage_record import Operation
@@ -145,3 +145,29 @@ async def test_a_client_that_leaves_closes_the_run_and_nothing_is_scored() -> No
     await anext(events)
     await events.aclose()
     assert (stream.is_closed, experiments.assignment.texts, experiments.answered_requests) == (True, None, 0)
+
+
+async def test_everything_else_of_a_request_is_kept_and_its_messages_can_be_read_again() -> None:
+    """vLLM reads the messages for each variant: a one-time iterator would leave out tool calls the second time."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    request = ChatCompletionRequest.model_validate(
+        {
+            "model": "tone",
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "question"}]},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "1", "content": "42"},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            "n": 2,
+            "stream": True,
+            "max_tokens": 7,
+        }
+    )
+    for _ in range(2):
+        asked = as_asked_of(CONFIG.challenger, request, "base")
+        assert asked.messages[0]["content"] == [{"type": "text", "text": "question"}]
+        assert list(asked.messages[1]["tool_calls"]) == [call]
+        changed = {"model", "messages"}
+        assert asked.model_dump(exclude=changed) == request.model_dump(exclude=changed)
+    assert as_asked_of(CONFIG.reference, request, "base").model == "base"
