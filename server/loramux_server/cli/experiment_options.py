@@ -39,7 +39,10 @@ def baseline_body(client: ApiClient, name: str, text: str) -> dict[str, Any]:
     if _VERSION.fullmatch(text) and not Path(text).is_file():
         return {"model": f"{name}@{resolve_digest(client, name, text)}"}
     try:
-        return {"prompt": read_prompt(Path(text))}
+        prompt = read_prompt(Path(text))
+        if not prompt:
+            fail(f"--baseline {text}: the file is empty; for the base without a prompt, use `--baseline base`")
+        return {"prompt": prompt}
     except ComparisonError as error:
         fail(f"--baseline {text}: {error}; expected a prompt file (.txt or .json), `base`, or {name}@DIGEST")
 

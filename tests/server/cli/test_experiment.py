@@ -148,6 +148,13 @@ async def test_mistakes_of_promote_are_explained(run: Run, arguments: tuple[str,
     assert message in failed.output.replace("\n", " ")
 
 
+async def test_an_empty_prompt_file_is_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "empty.txt"
+    path.write_text(" \n", encoding="utf-8")
+    failed = await run("experiment", "start", "tone", "--baseline", str(path))
+    assert "the file is empty" in failed.output.replace("\n", " ")
+
+
 async def test_a_scorer_file_that_is_no_mapping_is_refused(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "list.yaml"
     path.write_text("- 1", encoding="utf-8")
