@@ -6,7 +6,7 @@ EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order
 .DEFAULT_GOAL := help
 # With this variable set, each process of every start would compile vLLM's sources again: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test test-fast lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-ledger bench-costs bench-page docs dashboards fuzz clean
+.PHONY: help runtime dev serve test test-fast lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page docs dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-client: dev ## measure the latency that the load test's client adds; ARGS=
 
 bench-crosscheck: dev ## compare the load test's results with those of vLLM's benchmark
 	$(BIN)/python -m benchmarks.crosscheck $(ARGS)
+
+bench-coverage: dev ## simulate how often confidence intervals contain the truth
+	$(BIN)/python -m benchmarks.coverage $(ARGS)
 
 bench-ledger: dev ## measure how fast the usage ledger is; ARGS="--hours 6" for less
 	$(BIN)/python -m benchmarks.ledger $(ARGS)

@@ -9,6 +9,8 @@ from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning, Wa
 _MIN_MEAN_SCORE = 0.5
 """Arms below this are too often wrong to vote on whether an expected answer is."""
 _MIN_VOTES = 2
+_MIN_AGREEMENT = 0.5
+"""Share of the items that all voters get wrong on which they must agree."""
 _MIN_SHARE = 0.05
 """Share of truncated or empty answers from which an arm gets a warning."""
 
@@ -54,17 +56,23 @@ def _same_scores(arms: ArmAnswers, measure: str) -> EvaluationWarning | None:
 
 
 def _wrong_labels(arms: ArmAnswers, measure: str) -> EvaluationWarning | None:
-    """Warn of items for which all arms that are mostly right agree on one answer that is not the expected one."""
+    """Warn of items for which all arms that are mostly right agree on one answer that is not the expected one.
+
+    Arms that err agree by chance, too: only if they agree on most items that all of them get wrong, they are believed.
+    """
     voters = [
         answers
         for answers in arms.values()
         if sum(answer.scores[measure] for answer in answers) >= _MIN_MEAN_SCORE * len(answers)
     ]
-    doubtful = [votes[0] for votes in zip(*voters, strict=True) if len(votes) >= _MIN_VOTES and _agree_against(votes)]
-    if not doubtful:
+    if len(voters) < _MIN_VOTES:
+        return None
+    missed = [votes for votes in zip(*voters, strict=True) if all(vote.scores[measure] < 1 for vote in votes)]
+    doubtful = [votes[0] for votes in missed if _agree_against(votes)]
+    if len(doubtful) <= _MIN_AGREEMENT * len(missed):
         return None
     message = (
-        f"{len(doubtful)} expected answers may be wrong, because all arms that are mostly right agree on another one: "
+        f"{len(doubtful)} expected answer(s) may be wrong: all arms that are mostly right agree on another one, "
         f"for example {_shortened(doubtful[0].answer)} where {_shortened(doubtful[0].expected)} is expected"
     )
     return EvaluationWarning(code="wrong_label", message=message, items=tuple(answer.item for answer in doubtful))

@@ -39,6 +39,8 @@ class ScoreComparison(NamedTuple):
     """Items that would decide at the present estimate and spread; None if decided, or if unknown."""
     confidence: float
     margin: float
+    beats_constant: bool = True
+    """Whether at least one of the two is shown to score higher than the best constant answer."""
 
 
 def compare_scores(
@@ -76,6 +78,7 @@ def compare_scores(
         difference=difference,
         verdict=verdict,
         reason=reason,
+        beats_constant=lead.low > 0,
         is_not_worse=items >= MIN_ITEMS and narrow.low > -margin,
         items_needed=needed,
         confidence=1 - alpha,

@@ -55,7 +55,9 @@ def verdict_sentence(
             difference = f"{challenger} relative to {reference} {gain.estimate:+.2f} {interval}"
             sentence = f"{compared.items} {items_name} are too few for a verdict: {difference}{needed}"
         case "not enough items":
-            shown = "no difference is shown" if gain.low <= 0 <= gain.high else compared.reason
+            shown = "no difference is shown" if gain.low <= 0 <= gain.high else "the difference is shown"
+            if not compared.beats_constant:
+                shown += f", but neither is shown to beat the {compared.constant:.2f} of one and the same answer to all"
             bound = f"; {challenger} is at most {compared.margin:g} worse" if compared.is_not_worse else ""
             sentence = (
                 f"{compared.items} {items_name} do not decide between {challenger} and {reference}{cost}: {shown}, "

@@ -27,6 +27,7 @@ class ArmComparison(BaseModel):
     items_needed: int | None
     confidence: float
     margin: float
+    beats_constant: bool = True
 
     def compared(self) -> ScoreComparison:
         """Return the same as a ScoreComparison."""

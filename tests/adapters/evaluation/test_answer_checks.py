@@ -25,12 +25,17 @@ def test_expected_answers_that_all_good_arms_contradict_are_named() -> None:
     answers = ["card", *EXPECTED[1:]]
     (warning,) = found(base=arm(answers), adapter=arm(answers), bare=arm(["?"] * 20))
     assert (warning.code, warning.items) == ("wrong_label", (0,))
-    assert "1 expected answers may be wrong" in warning.message
+    assert "1 expected answer(s) may be wrong" in warning.message
     assert "“card” where “refund” is expected" in warning.message
 
 
 def test_arms_that_are_mostly_wrong_do_not_outvote_an_expected_answer() -> None:
     assert found(base=arm(["card"] * 20), bare=arm(["card"] * 20)) == []
+
+
+def test_arms_that_agree_on_wrong_answers_only_now_and_then_do_not_outvote_the_expected_ones() -> None:
+    ours, theirs = ["card", "loan", "card", *EXPECTED[3:]], ["card", "refund", "refund", *EXPECTED[3:]]
+    assert found(base=arm(ours), adapter=arm(theirs)) == []
 
 
 def test_an_agreement_that_differs_only_in_case_is_no_wrong_label() -> None:

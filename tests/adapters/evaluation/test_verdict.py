@@ -53,8 +53,8 @@ def test_where_neither_works_the_sentence_asks_for_the_scorer_and_shows_answers(
     sentence = verdict_sentence(compared, "the adapter", "the base", items_name="questions", samples=samples)
     assert sentence == (
         "Neither the adapter nor the base works: on 10 questions, 0.00 and 0.00 are not above the 0.00 of one and the "
-        "same answer to all. Is the scorer right? For example, the adapter answered “Sure! It is a refund.” where “refund” "
-        "was expected, and the base answered “” where “refund” was expected."
+        "same answer to all. Is the scorer right? For example, the adapter answered “Sure! It is a refund.” where "
+        "“refund” was expected, and the base answered “” where “refund” was expected."
     )
     assert compared.difference.low < -0.1
     assert compared.difference.high > 0.1
@@ -74,7 +74,7 @@ def test_an_arm_that_may_be_better_than_the_commonest_answer_needs_more_items() 
     )
     assert 12 < (compared.items_needed or 0) < 30
     sentence = verdict_sentence(compared, "a", "b")
-    assert "do not decide between a and b: neither is shown to score higher than one" in sentence
+    assert "do not decide between a and b: the difference is shown, but neither is shown to beat the 0.50" in sentence
 
 
 def test_a_difference_below_the_margin_is_as_good_even_if_it_is_shown() -> None:

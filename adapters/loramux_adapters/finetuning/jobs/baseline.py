@@ -38,14 +38,20 @@ def choose_baseline(answers: Sequence[ScoredCompletion], plan: EvaluationPlan) -
 def _choose_measure(
     by_arm: Mapping[str, Sequence[ScoredCompletion]], scorer: AutomaticScorer
 ) -> tuple[AutomaticScorer, list[EvaluationWarning]]:
-    """Let the first measure decide that tells any two answers apart, and warn if it is not the one for such data."""
-    values = {name: {answer.scores[name] for answers in by_arm.values() for answer in answers} for name in scorer.names}
-    telling = [name for name in scorer.names if len(values[name]) > 1]
-    if scorer.measure in telling or not telling:
+    """Keep the measure unless it is the same for every answer: then the first that tells two arms apart decides."""
+    values = {answer.scores[scorer.measure] for answers in by_arm.values() for answer in answers}
+    if len(values) > 1:
+        return scorer, []
+    means = {
+        name: {round(fmean(answer.scores[name] for answer in answers), 9) for answers in by_arm.values()}
+        for name in scorer.names
+    }
+    telling = [name for name in scorer.names if len(means[name]) > 1]
+    if not telling:
         return scorer, []
     message = (
-        f"{telling[0]} decides, because {scorer.measure} was {min(values[scorer.measure]):.2f} for every answer to the "
-        f"examples by which the baseline was chosen, the {ADAPTER}'s too"
+        f"{telling[0]} decides, because {scorer.measure} was {values.pop():.2f} for every answer to the examples by "
+        f"which the baseline was chosen, the {ADAPTER}'s too"
     )
     return scorer.decide_by(telling[0]), [EvaluationWarning(code="changed_measure", message=message)]
 
