@@ -40,11 +40,11 @@ def baseline_body(client: ApiClient, name: str, text: str) -> dict[str, Any]:
         return {"model": f"{name}@{resolve_digest(client, name, text)}"}
     try:
         prompt = read_prompt(Path(text))
-        if not prompt:
-            fail(f"--baseline {text}: the file is empty; for the base without a prompt, use `--baseline base`")
-        return {"prompt": prompt}
     except ComparisonError as error:
         fail(f"--baseline {text}: {error}; expected a prompt file (.txt or .json), `base`, or {name}@DIGEST")
+    if not prompt:
+        fail(f"--baseline {text}: the file is empty; for the base without a prompt, use `--baseline base`")
+    return {"prompt": prompt}
 
 
 def quality_body(scorer: Path | None, judge: str | None, rubric: str | None) -> dict[str, Any]:
