@@ -6,7 +6,7 @@ from typing import NamedTuple
 from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.timings import PhaseStart
-from loramux_adapters.finetuning.recipes.estimate import PHASES, PhaseSpeeds
+from loramux_adapters.finetuning.recipes.estimate import PHASES, Phase, PhaseSpeeds
 
 _OVERDUE_SHARE = 0.1
 """What takes longer than expected is expected to last another tenth of its time so far."""
@@ -46,11 +46,15 @@ def forecast_jobs(unfinished: Sequence[JobRecord], speeds: PhaseSpeeds, now: flo
 
 
 def seconds_left(job: JobRecord, speeds: PhaseSpeeds, now: float) -> float | None:
-    """Return the seconds that a job needs from its start, or if it runs from now; None before it was planned."""
-    work, current = job.timings.work, job.timings.current
-    if work is None:
+    """Return the seconds that a job needs from its start, or if it runs from now.
+
+    None before it was planned, and on a base and machine without an earlier job before its first steps: assumed speeds
+    may be wrong by several times.
+    """
+    current = job.timings.current
+    expected = _expected_seconds(job, speeds)
+    if expected is None:
         return None
-    expected = speeds.expected_seconds(work)
     if job.state is not JobState.RUNNING or current is None or current.phase == "loading":
         expected["training"] *= 1 - (job.progress.share or 0.0)  # of a job that resumes, a part is done
     if job.state is not JobState.RUNNING or current is None:
@@ -61,6 +65,20 @@ def seconds_left(job: JobRecord, speeds: PhaseSpeeds, now: float) -> float | Non
     if left is None:
         left = _at_least_a_tenth(expected[current.phase], _elapsed(current, now))
     return left + sum(expected[phase] for phase in later)
+
+
+def _expected_seconds(job: JobRecord, speeds: PhaseSpeeds) -> dict[Phase, float] | None:
+    """Return the expected duration of each phase; assumed ones are scaled by how long the job's own steps took."""
+    work, progress = job.timings.work, job.progress
+    if work is None:
+        return None
+    expected = speeds.expected_seconds(work)
+    if speeds.measured:
+        return expected
+    if not progress.share or not expected["training"]:
+        return None
+    scale = progress.seconds / progress.share / expected["training"]
+    return {phase: scale * seconds for phase, seconds in expected.items()}
 
 
 def _training_left(progress: JobProgress, now: float) -> float | None:

@@ -9,6 +9,7 @@ from numpy.random import default_rng
 
 from loramux_adapters.finetuning.jobs.forecast import JobForecast, forecast_jobs, seconds_left
 from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord
+from loramux_adapters.finetuning.jobs.plans import queue_event
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.timings import JobTimings, PhaseStart, learn_speeds
 from loramux_adapters.finetuning.recipes.estimate import CPU_SPEEDS, PHASES, JobWork, PhaseSpeeds
@@ -58,6 +59,24 @@ def test_a_waiting_job_has_its_place_in_the_queue_and_when_it_starts() -> None:
 
 def test_the_first_of_the_queue_starts_now() -> None:
     assert forecast_jobs([job(1, JobState.QUEUED)], SPEEDS, 0.0) == {"ftjob-1": JobForecast(1, None, 0, TOTAL)}
+
+
+@pytest.mark.parametrize(
+    ("forecast", "message"),
+    [
+        (
+            JobForecast(2, "ftjob-7", 790.0, 900.0),
+            "Waiting at place 2 of the queue, behind ftjob-7, starts in about 13 min",
+        ),
+        (JobForecast(1, "ftjob-7", None, None), "Waiting at place 1 of the queue, behind ftjob-7"),
+        (JobForecast(1, None, 0.0, 60.0), None),
+    ],
+)
+def test_an_event_says_which_job_is_before_it_and_how_long_that_takes(
+    forecast: JobForecast, message: str | None
+) -> None:
+    event = queue_event(forecast)
+    assert (event.message if event else None) == message
 
 
 def test_the_time_left_of_a_resumed_job_counts_only_the_steps_that_are_left() -> None:
@@ -124,6 +143,17 @@ async def test_at_half_time_the_end_of_a_job_is_known_within_a_quarter(name: str
     assert abs(errors[0.5]) <= 0.25, errors
     assert max(map(abs, errors.values())) <= 0.35, errors
     assert all(left is not None and left >= 0 for _, left in played.samples)
+
+
+async def test_before_the_first_job_nothing_is_promised_until_its_own_steps_are_measured() -> None:
+    """T12: null where it is unknown rather than wrong."""
+    assert forecast_jobs([job(1, JobState.QUEUED), job(2, JobState.QUEUED)], CPU_SPEEDS, 0.0) == {
+        "ftjob-1": JobForecast(1, None, 0, None),
+        "ftjob-2": JobForecast(2, "ftjob-1", None, None),
+    }
+    played = await play_job(SCRIPTS["steady"], CPU_SPEEDS)
+    assert played.samples[0][1] is None
+    assert abs(played.error_at(0.5)) <= 0.25
 
 
 async def test_what_earlier_jobs_took_on_another_machine_is_not_used() -> None:
