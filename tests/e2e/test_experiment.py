@@ -47,7 +47,7 @@ async def test_an_experiment_of_40_users_with_feedback_reaches_a_verdict(real: R
         label = "good" if variant.endswith("/adapter") else "bad"
         given = await real.http.post("/v1/feedback", json={"request_id": request_id, "label": label})
         assert given.json()["experiment"] == experiment, given.text
-    shown = await recorded(real, experiment)
+    shown = await recorded(real, experiment, USERS + 1)
     report = shown["report"]
     assert report["challenger"]["scored_units"] + report["reference"]["scored_units"] == USERS
     assert report["verdict"] == "better", report["sentence"]
@@ -57,14 +57,31 @@ async def test_an_experiment_of_40_users_with_feedback_reaches_a_verdict(real: R
     assert (stopped["state"], stopped["report"]["verdict"]) == ("stopped", "better")
 
 
-async def recorded(real: RealServer, experiment: str) -> dict[str, Any]:
-    """Return the experiment once all its requests are recorded, which takes a second or two."""
+async def test_a_shadow_experiment_with_a_judge_compares_pairs(real: RealServer) -> None:
+    """The judge is the base itself: its grades mean nothing, but structured output makes it give some."""
+    quality = {"type": "judge", "model": real.base.name, "rubric": "Is the answer friendly?"}
+    body = {"adapter": "house-tone", "baseline": {"prompt": PROMPT}, "share": 1, "shadow": True, "quality": quality}
+    experiment = (await real.http.post("/admin/experiments", json=body)).json()["id"]
+    for number in range(4):
+        assert (await ask(real, f"user-{number}", stream=number % 2 == 0))[0] == f"{experiment}/adapter"
+        while real.engine.output_processor.get_num_unfinished_requests():  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+        await real.server.experimentation.shadows.ask_next()
+    shown = await recorded(real, experiment, 8)
+    report = shown["report"]
+    assert (report["pairs"], shown["left_out"]) == (4, {})
+    assert report["verdict"] == "undecided"
+    await real.http.delete(f"/admin/experiments/{experiment}")
+
+
+async def recorded(real: RealServer, experiment: str, count: int) -> dict[str, Any]:
+    """Return the experiment once `count` requests are recorded, which takes a second or two."""
     async with asyncio.timeout(60):
         while True:
             await real.server.experimentation.service.tick()
             real.server.experimentation.service._reports.clear()
             shown = (await real.http.get(f"/admin/experiments/{experiment}")).json()
             report = shown["report"]
-            if report["challenger"]["requests"] + report["reference"]["requests"] > USERS:
+            if report["challenger"]["requests"] + report["reference"]["requests"] >= count:
                 return dict(shown)
             await asyncio.sleep(0.1)
