@@ -1,0 +1,45 @@
+import pytest
+
+from loramux_adapters.finetuning.datasets.report import DatasetReport
+from loramux_adapters.finetuning.jobs.timings import learn_speeds
+from loramux_adapters.finetuning.recipes.estimate import CPU_SPEEDS, estimate_job, job_work
+from loramux_adapters.finetuning.recipes.recipe import Recipe
+from tests.helpers.adapter_files import BASE
+from tests.helpers.simulated_job import MACHINE, JobScript, play_job
+
+
+def report(examples: int, tokens: int) -> DatasetReport:
+    return DatasetReport(
+        conversations=examples, examples=examples, tokens=tokens, trained_tokens=tokens // 2, shortest=1, median=2,
+        p95=3, longest=4, duplicates=0, contradictions=0, distinct_answers=None, commonest_answer_share=None,
+        warnings=(),
+    )  # fmt: skip
+
+
+def test_the_work_of_a_job_follows_its_files_and_its_recipe() -> None:
+    recipe = Recipe(epochs=3, batch_size=8)
+    work = job_work(report(20, 1000), report(50, 400), recipe, BASE, max_questions=30)
+    assert (work.steps, work.tokens, work.questions) == (9, 3000, 30)
+    assert work.flops == BASE.parameters * (3000 * 4 + 3 * 400 * 2)  # a validation pass has no backward pass
+    half = recipe.model_copy(update={"last_layers": 1})
+    shallow = job_work(report(20, 1000), None, half, BASE, max_questions=30)
+    assert shallow.flops == pytest.approx(BASE.parameters * 3000 * (2 + 2 / BASE.num_hidden_layers))
+    assert shallow.questions == 0
+
+
+def test_without_an_earlier_job_an_estimate_says_that_it_is_assumed() -> None:
+    found = estimate_job(job_work(report(20, 1000), None, Recipe(), BASE, 0), CPU_SPEEDS)
+    assert "assumed, may be wrong by several times" in found.assumption
+    assert found.total_seconds == pytest.approx(sum(found.phases.values()))
+    assert found.seconds == found.phases["training"]
+
+
+async def test_the_estimate_before_a_job_is_right_once_another_was_trained() -> None:
+    """T12: it covers loading, publishing and evaluation, and learns from what happened."""
+    earlier = JobScript([(2.0, 100)] * 20, loading=30, evaluating=40, questions=20, validation=5, validation_tokens=500)
+    later = JobScript([(2.0, 100)] * 90, loading=30, evaluating=60, questions=30, validation=5, validation_tokens=500)
+    learned = learn_speeds([(await play_job(earlier, CPU_SPEEDS)).record], MACHINE, CPU_SPEEDS)
+    played = await play_job(later, learned)
+    estimate = estimate_job(later.work, learned)
+    assert "as fast as the last jobs" in estimate.assumption
+    assert estimate.total_seconds == pytest.approx((played.record.finished_at or 0) - played.began, rel=0.15)
