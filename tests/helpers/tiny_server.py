@@ -162,7 +162,10 @@ async def tiny_server(
             server.job_supervisor.running(),
             httpx.AsyncClient(base_url=url, timeout=30, verify=_tls_context()) as http,
             openai.DefaultAsyncHttpxClient(verify=_tls_context()) as transport,
-            openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=transport) as client,
+            # Its own timeout gives a connection 5 s, which is too little on a busy machine.
+            openai.AsyncOpenAI(
+                base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60, http_client=transport
+            ) as client,
         ):
             try:
                 yield TinyServer(url, server, fake, configured, http, client, living)
