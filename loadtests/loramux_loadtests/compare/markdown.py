@@ -90,9 +90,14 @@ def sample_cells(summary: ComparisonSummary) -> tuple[list[str], list[list[str]]
     return ["question", "expected", *arms], [[shorten(cell, _MAX_SAMPLE_CHARS) for cell in row] for row in rows]
 
 
+def printable(text: str) -> str:
+    """The text on one line, without control characters, which a terminal would obey."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+
+
 def shorten(text: str, length: int) -> str:
     """The text on one line of at most `length` characters."""
-    line = " ".join(text.split())
+    line = printable(text)
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 

@@ -12,7 +12,15 @@ from loramux_adapters.evaluation.scorers.texts import ExactScorer
 from loramux_loadtests.compare.answer_log import Batch
 from loramux_loadtests.compare.costs import ComparisonPrices
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.markdown import BEGIN, END, summary_table, terminal_table, write_tables
+from loramux_loadtests.compare.markdown import (
+    BEGIN,
+    END,
+    printable,
+    summary_table,
+    terminal_samples,
+    terminal_table,
+    write_tables,
+)
 from loramux_loadtests.compare.page import disagreements, render_html, write_report
 from loramux_loadtests.compare.summary import summarize
 from tests.helpers.comparisons import PROMPTED, TUNED, chat, comparison, scored_answer, scored_answers
@@ -51,6 +59,15 @@ def test_text_of_models_and_users_is_escaped_on_the_page() -> None:
     printed = io.StringIO()
     Console(file=printed, width=2000).print(terminal_table(summary, summary.passes[-1]))
     assert "[/b]" in printed.getvalue()
+
+
+def test_no_answer_sends_control_characters_to_a_terminal() -> None:
+    assert printable("a\x1b[2J\n\u202eb\x00") == "a\ufffd[2J \ufffdb\ufffd"
+    answers = [one.model_copy(update={"text": "\x1b]0;owned\x07"}) for one in scored_answers([0] * 12, [0] * 12)]
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(terminal_samples(summarize(comparison(), answers, {})))
+    assert "\x1b" not in printed.getvalue()
+    assert "owned" in printed.getvalue()
 
 
 def test_the_page_is_self_contained() -> None:
