@@ -65,8 +65,9 @@ def compare_scores(
     floor = constant or [0.0] * items
     difference = difference_interval(challenger, reference, confidence=1 - alpha)
     narrow = difference_interval(challenger, reference, confidence=1 - 2 * alpha)
-    lead = max(difference_interval(arm, floor, confidence=1 - alpha) for arm in (challenger, reference))
-    verdict, reason = _decide(items, lead, difference, narrow, margin)
+    leads = [difference_interval(arm, floor, confidence=1 - alpha) for arm in (challenger, reference)]
+    lead, best = max(leads), max(lead.estimate for lead in leads)
+    verdict, reason = _decide(items, lead.low, best, difference, narrow, margin)
     needed = None
     if verdict == "not enough items":
         needed = _items_needed(items, difference if lead.low > 0 else lead, margin if lead.low > 0 else 0, alpha)
@@ -91,13 +92,18 @@ def score_intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, Interval
     return {name: mean_interval([each[name] for each in scores]) for name in scores[0]}
 
 
-def _decide(items: int, lead: Interval, wide: Interval, narrow: Interval, margin: float) -> tuple[Verdict, str]:
-    """Return the verdict and its reason; `lead` is the best arm's difference to the best constant answer."""
+def _decide(
+    items: int, shown: float, observed: float, wide: Interval, narrow: Interval, margin: float
+) -> tuple[Verdict, str]:
+    """Return the verdict and its reason.
+
+    The better arm's difference to the best constant answer is at least `shown`, and `observed` in these items.
+    """
     if items < MIN_ITEMS:
         return "not enough items", f"fewer than {MIN_ITEMS} items allow no verdict"
-    if lead.low <= 0 and lead.estimate <= margin:
+    if shown <= 0 and observed <= margin:
         return "neither works", "neither scores noticeably higher than one and the same answer to every item"
-    if lead.low <= 0:
+    if shown <= 0:
         return "not enough items", "neither is shown to score higher than one and the same answer to every item"
     if -margin < narrow.low and narrow.high < margin:
         side = "better, but by " if wide.low > 0 else "worse, but by " if wide.high < 0 else ""

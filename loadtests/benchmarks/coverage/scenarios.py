@@ -77,6 +77,9 @@ def _graded_differences() -> Iterator[Scenario]:
     for rare, up in product((0.005, 0.02, 0.05, 0.2), (0.5, 1.0)):
         name = f"equal but for {rare:.1%}, of which {up:.0%} are better"
         yield Scenario(name, "differences of graded scores", rare * (2 * up - 1) * 0.6, _mostly_equal(rare, up))
+    for rare in (0.01, 0.03, 0.1):
+        name = f"nearly equal but for {rare:.0%}, which only ours has right"
+        yield Scenario(name, "differences of graded scores", rare, _nearly_equal(rare))
 
 
 _SHARE_PAIRS = (
@@ -143,6 +146,16 @@ def _paired_fields(ours: float, theirs: float) -> Draw:
     def draw(rng: Generator, experiments: int, items: int) -> tuple[Array, ...]:
         one, other = _tied(rng, 0.5, experiments, items, 5)
         return (one < ours).mean(axis=2), (other < theirs).mean(axis=2)
+
+    return draw
+
+
+def _nearly_equal(rare: float) -> Draw:
+    """Scores that differ by little, and in rare items by 1: what the items before that do not announce."""
+
+    def draw(rng: Generator, *shape: int) -> tuple[Array, ...]:
+        differs, noise = rng.random(shape) < rare, rng.uniform(-0.03, 0.03, shape)
+        return np.where(differs, 1.0, 0.5 + noise), np.where(differs, 0.0, 0.5)
 
     return draw
 
