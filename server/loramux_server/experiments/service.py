@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ logger = logging.getLogger("loramux.experiments")
 ACTOR = "experiment"
 """The actor of automatic changes in the audit log."""
 TICK_SECONDS = 1.0
+RETRY_SECONDS = 30.0
 CLEANUP_SECONDS = 600.0
 MAX_REQUESTS = 100_000
 """Recorded requests at which an experiment ends by itself: each look computes with all of them."""
@@ -121,7 +123,7 @@ class ExperimentService:
     async def resume(self) -> None:
         """Continue the experiments that were running when the server stopped."""
         for experiment in await asyncio.to_thread(self.repository.running):
-            self.recorder.counters[experiment.id].update(experiment.counters)
+            self.recorder.counters[experiment.id] = Counter(experiment.counters)
             try:
                 measure = build_measure(experiment.config.quality, self.ask_judge)
             except ExperimentInvalid as error:
@@ -144,8 +146,9 @@ class ExperimentService:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await self.tick()
-            except Exception:  # the next tick tries again
+            except Exception:  # such as a database that can't be reached: a later tick tries again
                 logger.exception("The experiments could not be looked at.")
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def tick(self) -> None:
         """Store what was recorded, and end the experiments that are decided or can't go on."""
@@ -181,17 +184,24 @@ class ExperimentService:
                 return
             if decision.state is State.PROMOTED:
                 decision = await self._promote(experiment, decision, actor)
+            running = self.live.of(experiment.config.adapter)
             self.live.remove(experiment)
-            await self.recorder.flush()
-            report = (await self._reports.look(experiment, fresh=True)).report
-            self._reports.forget(experiment.id)
-            counters = dict(self.recorder.counters.pop(experiment.id, {}))
-            await asyncio.to_thread(
-                self.repository.end, experiment.id, decision.state, decision.reason, self.now(), counters,
-                report.model_dump(mode="json"),
-            )  # fmt: skip
+            try:
+                await self._store_end(experiment, decision)
+            except AdapterError:  # the database failed: the experiment goes on, and can be ended again
+                if running is not None:
+                    self.live.add(running)
+                raise
         after = {"id": experiment.id, "state": decision.state, "reason": decision.reason}
         await self._audit(experiment, "experiment_end", {"state": State.RUNNING}, after, actor)
+
+    async def _store_end(self, experiment: Experiment, decision: Decision) -> None:
+        await self.recorder.flush()
+        report = (await self._reports.look(experiment, fresh=True)).report
+        result, counters = report.model_dump(mode="json"), dict(self.recorder.counters[experiment.id])
+        end = self.repository.end
+        await asyncio.to_thread(end, experiment.id, decision.state, decision.reason, self.now(), counters, result)
+        self._reports.forget(experiment.id)
 
     async def _promote(self, experiment: Experiment, decision: Decision, actor: str) -> Decision:
         """Point the name at the candidate; if that fails, the experiment is rolled back with the reason."""

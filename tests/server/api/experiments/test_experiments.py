@@ -8,6 +8,7 @@ import openai
 import pytest
 import pytest_asyncio
 
+from loramux_adapters.errors import StoreError
 from loramux_server.base_model import ResolvedBase
 from tests.helpers.experiment_traffic import STYLE, chat, recorded, start, stored, user_of
 from tests.helpers.tiny_server import TinyServer, tiny_server
@@ -160,6 +161,32 @@ async def test_it_continues_after_a_restart_and_its_report_stays_when_it_was_sto
     assert (again.status_code, again.json()["error"]["code"]) == (409, "experiment_ended")
     changes = (await tiny.http.get("/admin/audit?adapter=tone&limit=2")).json()["data"]
     assert [change["action"] for change in changes] == ["experiment_end", "experiment_start"]
+
+
+async def test_an_experiment_whose_end_can_not_be_stored_goes_on(
+    tiny: TinyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise StoreError("The experiments can't be read or written.")
+
+    experiment = await start(tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.server.experimentation.service.repository, "end", fail)
+        assert (await tiny.http.delete(f"/admin/experiments/{experiment['id']}")).status_code == 500
+    assert (await chat(tiny))[0].startswith(experiment["id"])
+    assert (await tiny.http.delete(f"/admin/experiments/{experiment['id']}")).json()["state"] == "stopped"
+
+
+async def test_requests_that_are_recorded_after_the_end_do_not_change_what_was_left_out(tiny: TinyServer) -> None:
+    experiment = await start(tiny)
+    with pytest.raises(openai.BadRequestError):
+        await chat(tiny, "user", messages=[{"role": "user", "content": "x" * 400}])
+    await chat(tiny, "user")
+    await recorded(tiny, experiment, 1)
+    await chat(tiny, "user")
+    await tiny.http.delete(f"/admin/experiments/{experiment['id']}")
+    await recorded(tiny, experiment, 2)
+    assert (await stored(tiny, experiment["id"])).counters == {"not counted: the request itself was refused": 1}
 
 
 async def test_an_adapter_has_at_most_one_experiment_and_its_name_stays(tiny: TinyServer) -> None:
