@@ -36,11 +36,16 @@ def judge(units: int, interval_at: Callable[[float], Interval], margin: float) -
 
 
 def verdict_of(difference: Interval, margin: float) -> SequentialVerdict:
-    """Return what an interval shows: each of the statements holds for all values in it."""
+    """Return what an interval shows: the statement holds for all values in it.
+
+    As in other comparisons, a difference that is shown, but lies within the margin, is "as good".
+    """
+    if -margin < difference.low and difference.high < margin:
+        return "as good"
     if difference.low > 0:
         return "better"
     if difference.low > -margin:
-        return "as good" if difference.high < margin else "not worse"
+        return "not worse"
     return "worse" if difference.high < 0 else "undecided"
 
 

@@ -9,6 +9,8 @@ from loramux_server.experiments.verdict import Quality, judge, sentence, verdict
     [
         (0.01, 0.2, "better"),
         (-0.04, 0.04, "as good"),
+        (0.01, 0.04, "as good"),
+        (0.01, 0.05, "better"),
         (-0.04, 0.2, "not worse"),
         (-0.04, -0.01, "as good"),
         (-0.2, -0.01, "worse"),
