@@ -108,7 +108,7 @@ class ExperimentRecorder:
         if outcome is Outcome.CANCELLED or measure is None:
             return None
         if not assignment.texts:
-            self.count(assignment, "not scored: no text, such as a tool call")
+            self.count(assignment, "not scored: only a tool call")
             return None
         try:
             scores = [await measure.score(assignment.question, text) for text in assignment.texts]

@@ -105,7 +105,7 @@ async def test_requests_are_scored_and_stored_and_other_requests_are_ignored() -
 @pytest.mark.parametrize(
     ("values", "score", "reason"),
     [
-        ({"texts": []}, None, "not scored: no text, such as a tool call"),
+        ({"texts": []}, None, "not scored: only a tool call"),
         ({"measure": Measure(ScoringError("no"))}, None, "not scored: the judge gave no grade"),
         ({"measure": Measure(RecursionError())}, None, "not scored: the scorer failed"),
         ({"measure": None}, None, None),
