@@ -109,6 +109,8 @@ async def test_the_charts_show_the_hours_of_the_api(looking: Looking) -> None:
             costs = await look.page.evaluate(f"document.getElementById('costs-chart').data[{number}].y")
             assert costs == pytest.approx([hour["cost"]["gpu_hour"]["usd"] for hour in hours])
         await expect(look.page.locator("#requests-summary")).to_contain_text("Total: base ")
+        peak = max(hour["requests"] for hour in (await look.usage(group_by="hour", since=0))["groups"])
+        await expect(look.page.locator("#requests-summary")).to_contain_text(f"Peak in one hour: {peak} ")
         await nothing_was_wrong(look)
 
 

@@ -45,14 +45,16 @@ def _row(rng: random.Random, ended_at: float, adapter: str, *, priced: bool) -> 
     tokens = max(4, int(rng.gauss(60 if adapter else 700, 12)))
     output = 1 + int(rng.expovariate(1 / 30))
     first_token, gap = rng.lognormvariate(-2.4, 0.4), rng.lognormvariate(-4.2, 0.2)
+    outcome = rng.choices(["ok", "cancelled", "refused", "failed"], [960, 20, 15, 5])[0]
+    unpriced = int(not priced and outcome != "refused")
     return {
         "ended_at": ended_at, "request_id": "req_1", "route": "adapter" if adapter else "base", "adapter": adapter,
         "version": "3f9c2ab01d44" if adapter else "", "key_id": "key_1", "operation": "chat",
-        "outcome": rng.choices(["ok", "cancelled", "refused", "failed"], [960, 20, 15, 5])[0], "status": 200,
+        "outcome": outcome, "status": 200,
         "error": None, "finish_reason": "stop", "duration": first_token + gap * output, "first_token": first_token,
         "time_per_output_token": gap, "queue": 0.01, "lease_wait": 0.0, "input_tokens": tokens,
         "cached_tokens": tokens // 2, "output_tokens": output, "sequences": 1, "preemptions": 0, "cold": False,
         "corrupted": False, "price_list_cost": priced * int((tokens * 50 + output * 400) * price_factor),
         "gpu_hour_cost": priced * int((tokens * 100 + gap * output * 4e5) * price_factor),
-        "price_list_unpriced": int(not priced), "gpu_hour_unpriced": int(not priced), "price_version": "0123456789ab",
+        "price_list_unpriced": unpriced, "gpu_hour_unpriced": unpriced, "price_version": "0123456789ab",
     }  # fmt: skip

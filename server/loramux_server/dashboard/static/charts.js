@@ -96,14 +96,17 @@ function summarize({ hours, by, mode }) {
     const { p50, p95 } = groups.at(-1)?.latency.first_token ?? { p50: null, p95: null };
     return `${name} p50 ${seconds(p50)}, p95 ${seconds(p95)}`;
   };
-  find("latency-summary").textContent = `In the last ${by}: ${last(hours.base, "base")}; ${last(hours.adapters, "adapters")}.`;
+  find("latency-summary").textContent = `Newest ${by} of each: ${last(hours.base, "base")}; ${last(hours.adapters, "adapters")}.`;
 }
 
 function peak(hours, by) {
-  const groups = [...hours.base, ...hours.adapters];
-  if (!groups.length) return "";
-  const busiest = groups.reduce((a, b) => (b.requests > a.requests ? b : a));
-  return `Peak in one ${by}: ${count(busiest.requests)} at ${moment(new Date(start(busiest, by)))}.`;
+  const sums = new Map();
+  for (const group of [...hours.base, ...hours.adapters]) {
+    sums.set(start(group, by), (sums.get(start(group, by)) ?? 0) + group.requests);
+  }
+  if (!sums.size) return "";
+  const [at, requests] = [...sums].reduce((a, b) => (b[1] > a[1] ? b : a));
+  return `Peak in one ${by}: ${count(requests)} at ${moment(new Date(at))}.`;
 }
 
 // The style sheet's present colours, light or dark.
