@@ -88,7 +88,7 @@ def test_a_job_on_a_reasoning_base_learns_the_answers_that_the_endpoint_returns(
 ) -> None:
     """T7, T8, T9: answered `<think>...label`; 1 of 12 right at loss 1e-4; compared without generation_config.json."""
     base = write_reasoning_base(tmp_path / "tiny", template)
-    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "repetition_penalty": 1.1}))
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "repetition_penalty": 1.02}))
     options = {"LORAMUX_ENGINE__REASONING_PARSER": parser} if parser else {}
     with served(base, tmp_path / "server", **options) as client:
         job = run_job(client, "tiny")

@@ -39,7 +39,8 @@ class ExampleTokenizer:
         """Return the tokens of a prompt and of its answer.
 
         Raises:
-            ChatTemplateError: the template refuses the messages, does not write the answer, or does not end it.
+            ChatTemplateError: the template refuses the messages, does not write the answer, or does not end it; or a
+                token within the answer would end it.
         """
         prompt_text = self._renderer.render(prompt, add_generation_prompt=True)
         before, after = self._around_answer(prompt)
@@ -47,7 +48,9 @@ class ExampleTokenizer:
         space = _between(prompt_text, before)
         text = (space if space.isspace() else "") + self._opening(prompt_text, content) + self._ending(after)
         prompt_tokens = self._renderer.encode(prompt_text)
-        return ExampleTokens(prompt_tokens, self._continuation(prompt_text, prompt_tokens, text))
+        answer_tokens = self._continuation(prompt_text, prompt_tokens, text)
+        self._check_end(answer_tokens)
+        return ExampleTokens(prompt_tokens, answer_tokens)
 
     def answer_prefix(self, prompt: Messages) -> str:
         """Return what the template writes between the prompt, as served, and the answer: such as a think block.
@@ -103,7 +106,7 @@ class ExampleTokenizer:
 
     def _find_ending(self, after: str) -> str:
         tokens = self._renderer.encode(after)
-        stop = next((position for position, token in enumerate(tokens) if token in self._stop_tokens), None)
+        stop = self._find_stop(tokens)
         if stop is None:
             if eos := self._renderer.tokenizer.eos_token:
                 return str(eos)
@@ -113,6 +116,20 @@ class ExampleTokenizer:
             )
         rest = self._renderer.decode(tokens[stop + 1 :])
         return self._renderer.decode(tokens[: stop + 1]) if rest.strip() else after
+
+    def _check_end(self, answer: Sequence[int]) -> None:
+        """Check that no token ends the answer before the end of the turn: nothing after it could ever be served.
+
+        Raises:
+            ChatTemplateError: one does.
+        """
+        stop = self._find_stop(answer)
+        if stop is not None and self._renderer.decode(answer[stop + 1 :]).strip():
+            token = self._renderer.decode(answer[stop : stop + 1])
+            raise ChatTemplateError(f"the answer contains {token!r}, which ends an answer when served: remove it")
+
+    def _find_stop(self, tokens: Sequence[int]) -> int | None:
+        return next((position for position, token in enumerate(tokens) if token in self._stop_tokens), None)
 
     def _continuation(self, prompt_text: str, prompt: Sequence[int], text: str) -> list[int]:
         """Return the tokens of `text` after the prompt's.

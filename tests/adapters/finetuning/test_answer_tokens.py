@@ -158,6 +158,12 @@ def test_a_token_across_the_border_is_not_learned_but_those_after_the_prompts_la
     assert used.decode(example.prompt + example.answer) == "Which?: label<|im_end|>"
 
 
+@pytest.mark.parametrize("answer", ["label<|im_end|>", "<|im_end|>label", "one<|im_end|>\ntwo"])
+def test_an_answer_with_a_token_that_ends_answers_is_refused(renderer: Renderer, answer: str) -> None:
+    with pytest.raises(ChatTemplateError, match=r"the answer contains '<\|im_end\|>'.*: remove it"):
+        texts(renderer(CHATML), answer)
+
+
 def test_a_template_that_does_not_write_answers_is_refused_with_a_way_out(renderer: Renderer) -> None:
     used = renderer("{% for message in messages %}{{ message.content | upper }}{% endfor %}")
     with pytest.raises(ChatTemplateError, match=r"does not write the assistant's .*LORAMUX_ENGINE__CHAT_TEMPLATE"):
