@@ -112,6 +112,8 @@ class ResultPublisher:
         found = evaluation.summary.model_dump() if evaluation else None
         progress = job.progress.model_copy(update={"evaluation": found})
         await self._add_event(job, event, progress=progress.model_dump())
+        for warning in evaluation.summary.warnings if evaluation else ():
+            await self._add_event(job, JobEvent(f"Comparison: {warning.message}", "warn"))
         return evaluation
 
     async def _add_event(self, job: JobRecord, event: JobEvent, **values: Any) -> None:

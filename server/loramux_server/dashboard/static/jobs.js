@@ -51,8 +51,10 @@ function verdict(job) {
   const evaluation = job.loramux?.evaluation;
   if (!evaluation) return cell("td", DASH);
   const { low, mean, high } = evaluation.gain;
-  const found = cell("td", `${evaluation.verdict}: ${signed(mean)} [${signed(low)}, ${signed(high)}]`);
-  found.title = evaluation.sentence;
+  const warnings = evaluation.warnings ?? [];
+  const doubt = warnings.length ? `, warnings: ${warnings.length}` : "";
+  const found = cell("td", `${evaluation.verdict}: ${signed(mean)} [${signed(low)}, ${signed(high)}]${doubt}`);
+  found.title = [evaluation.sentence, ...warnings.map((warning) => `Warning: ${warning.message}`)].join("\n");
   return found;
 }
 

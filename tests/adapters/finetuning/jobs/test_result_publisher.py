@@ -82,6 +82,15 @@ async def test_a_job_ends_with_a_comparison_on_examples_that_it_was_not_trained_
     assert {row["answer"] for row in written["answers"] if row["arm"] == "base"} == {"what?"}
 
 
+async def test_what_makes_a_comparison_doubtful_is_an_event(bed: JobTestBed) -> None:
+    enable_evaluation(bed, answer_correctly)
+    job = await run_job(bed, validation_file=validation_file(bed, 6, 18))
+    (leak,) = [message for message in messages(bed, job) if message.startswith("Comparison: ")]
+    assert leak == "Comparison: 6 of 18 held-out prompts are in the training data too, and were left out"
+    (stored,) = (job.progress.evaluation or {})["warnings"]
+    assert (stored["code"], f"Comparison: {stored['message']}") == ("leak", leak)
+
+
 async def test_a_job_without_a_validation_file_reports_that_nothing_was_compared(bed: JobTestBed) -> None:
     enable_evaluation(bed, answer_correctly)
     job = await run_job(bed)
