@@ -116,10 +116,12 @@ class SweepResult:
     def description(self) -> str:
         """The result as a sentence."""
         met, missed = self.bracket.met, self.bracket.missed
+        if not met and missed is None:
+            return f"{self.target}: {self.goal}: the sweep ended before a rate was judged"
         if not met and self.was_confirmed and any(trial.met for trial in self.trials):
             return f"{self.target}: {self.goal}: no rate held when it was run again for longer{self._reason}"
         if not met:
-            return f"{self.target}: {self.goal} is missed even at {missed or 0:.3g} requests/s{self._reason}"
+            return f"{self.target}: {self.goal} is missed even at {missed:.3g} requests/s{self._reason}"
         text = f"{self.target}: {self.goal} is met up to {met:.3g} requests/s"
         if self.sustained:
             text += f", sustained for {self.sustained.state.seconds:.0f} s"

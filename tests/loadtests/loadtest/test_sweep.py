@@ -68,6 +68,7 @@ async def test_a_rate_is_only_called_sustained_if_it_held_when_it_was_run_again(
     assert held.description == "server: ttft_p95<1 is met up to 4 requests/s, sustained for 100 s, and missed at 5"
     skipped = SweepResult("server", goal, Bracket(4.0, 5.0), [met], None, was_confirmed=False)
     assert "not known to be sustained" in skipped.description
+    assert "ended before a rate was judged" in SweepResult("server", goal, Bracket(0.0, None)).description
     assert "no rate held" in SweepResult("server", goal, Bracket(0.0, 4.0), [met, *never.trials], None).description
 
 
