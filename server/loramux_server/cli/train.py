@@ -1,6 +1,7 @@
 """`loramux train`: train an adapter on this machine, without a server."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -35,6 +36,8 @@ RENDERING_OPTIONS = {
     "trust_remote_code",
 }
 """Engine options that change how conversations are rendered, or where answers end."""
+TEMPLATE_FILES = {"tokenizer_config.json", "chat_template.json"}
+CONTENT_LOOP = re.compile(r"\bin\s+\w+(\.content\b|\[\\?['\"]content)")
 INTERRUPTED = "interrupted; run the same command again to continue"
 ShowEvents = Callable[[AsyncIterator[TrainerEvent]], Awaitable[TrainerEvent | None]]
 
@@ -106,13 +109,19 @@ def _resolve(settings: Settings) -> ResolvedBase:
 
 def _rendering(settings: Settings, base: ResolvedBase) -> ChatRendering:
     """Return how the base's conversations are rendered when it is served with these settings."""
-    if not RENDERING_OPTIONS & settings.engine.keys():
+    if not RENDERING_OPTIONS & settings.engine.keys() and not _may_read_content_parts(base.path):
         return ChatRendering(stop_token_ids=read_stop_token_ids(base.path))
-    # Importing vLLM takes seconds, which a base that is served as it is does not need.
+    # Importing vLLM takes seconds, which a base with an ordinary template that is served as it is does not need.
     from loramux_server.engine.offline_rendering import offline_rendering
 
     _log("reading the chat template and the parsers of the settings")
     return asyncio.run(offline_rendering(base.path, base.name, FRONTEND_DEFAULTS | settings.engine))
+
+
+def _may_read_content_parts(base: Path) -> bool:
+    """Whether a chat template of the base loops over the parts of a content: vLLM then decides how it is rendered."""
+    files = [path for path in base.glob("*") if path.name in TEMPLATE_FILES or path.suffix == ".jinja"]
+    return any(CONTENT_LOOP.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
 
 
 async def _run_trainer(run: TrainingRun, folder: Path, show: ShowEvents) -> TrainerEvent | None:

@@ -173,16 +173,32 @@ def test_the_trainer_learns_answers_to_end_as_the_generation_config_says(
 ) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    (tmp_path / "tiny" / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}")
     trainer = FakeTrainer()
     assert invoke(arguments, trainer, monkeypatch)[0] == 0
     assert trainer.run
     assert trainer.run.rendering == ChatRendering(stop_token_ids=(2, 7))
 
 
+@pytest.mark.parametrize(
+    ("settings", "files"),
+    [
+        ({"LORAMUX_ENGINE__DEFAULT_CHAT_TEMPLATE_KWARGS": '{"enable_thinking": false}'}, {}),
+        ({}, {"chat_template.jinja": "{% for message in messages %}{% for part in message['content'] %}"}),
+        ({}, {"tokenizer_config.json": json.dumps({"chat_template": '{% for part in message["content"] %}'})}),
+    ],
+)
 def test_the_trainer_renders_conversations_as_a_server_with_the_same_settings(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    settings: dict[str, str],
+    files: dict[str, str],
 ) -> None:
     """T7: without the served template's settings, an adapter is trained on other prompts than it is served."""
+    (tmp_path / "tiny").mkdir()
+    for name, text in files.items():
+        (tmp_path / "tiny" / name).write_text(text)
     asked: list[dict[str, Any]] = []
 
     async def render(_base: Path, name: str, options: dict[str, Any]) -> ChatRendering:
@@ -191,10 +207,11 @@ def test_the_trainer_renders_conversations_as_a_server_with_the_same_settings(
 
     module = SimpleNamespace(offline_rendering=render)
     monkeypatch.setitem(sys.modules, "loramux_server.engine.offline_rendering", module)
-    monkeypatch.setenv("LORAMUX_ENGINE__DEFAULT_CHAT_TEMPLATE_KWARGS", '{"enable_thinking": false}')
+    for name, text in settings.items():
+        monkeypatch.setenv(name, text)
     trainer = FakeTrainer()
     assert invoke(arguments, trainer, monkeypatch)[0] == 0
     assert trainer.run
     assert trainer.run.rendering == ChatRendering(template="served")
     assert asked[0]["name"] == "Tiny-Base"
-    assert asked[0]["default_chat_template_kwargs"] == {"enable_thinking": False}
+    assert asked[0].get("default_chat_template_kwargs") == ({"enable_thinking": False} if settings else None)
