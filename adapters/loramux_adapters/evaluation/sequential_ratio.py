@@ -36,6 +36,8 @@ def ratio_interval(
     above, below = (float(side.mean()) for side in values)
     # The delta method: var(log mean) = var(mean) / mean^2.
     variance = sum(float(side.var(ddof=1)) / len(side) / float(side.mean()) ** 2 for side in values)
+    if not variance:  # equal values in all units say nothing about how much others differ
+        return None
     half = np.sqrt(variance) * _boundary(sum(map(len, values)), 1 - confidence)
     ratio = above / below
     return Interval(float(ratio * np.exp(-half)), ratio, float(ratio * np.exp(half)))

@@ -111,7 +111,7 @@ def _print_ratios(report: JsonObject) -> None:
     table = column_table("mean per request", challenger, reference, "ratio")
     for ratio in report["ratios"]:
         means = (f"{ratio[side]:.4g}" for side in ("challenger", "reference"))
-        table.add_row(_NAMES[ratio["measure"]], *means, _interval(ratio["ratio"]) or "too few users")
+        table.add_row(_NAMES[ratio["measure"]], *means, _interval(ratio["ratio"]) or "unknown")
     stdout.print()
     stdout.print(table)
 

@@ -54,7 +54,7 @@ class Ratio(BaseModel):
     measure: Measured
     challenger: Annotated[float, Field(description="Mean: seconds, tokens or US dollars per request.")]
     reference: float
-    ratio: Annotated[Estimate | None, Field(description="Asymptotic; null from too few units.")]
+    ratio: Annotated[Estimate | None, Field(description="Asymptotic; null from too few or equal units.")]
 
 
 class ExperimentReport(BaseModel):

@@ -67,7 +67,7 @@ def test_failures_of_the_current_version_do_not_roll_the_candidate_back() -> Non
 
 def test_latency_rolls_back_beyond_its_limit() -> None:
     slow = observations("candidate", 30, None, duration=2.0)
-    slow[0] = observation("candidate", "first", None, duration=2.1)
+    slow[0] = observation("candidate", "first", None, duration=2.1)  # equal times have no interval
     rows = [*slow, *observations("current", 30, None, duration=1.0)]
     beyond = decision(rows, latency=1.5)
     assert beyond is not None
