@@ -16,6 +16,7 @@ from loramux_adapters.evaluation.statistics import Interval
 
 MIN_UNITS = 20
 """Units of each variant below which there is no interval."""
+_ROUNDING = 1e-20
 TUNED_FOR_UNITS = 500
 """The intervals are narrowest at about this number of units."""
 
@@ -36,7 +37,7 @@ def ratio_interval(
     above, below = (float(side.mean()) for side in values)
     # The delta method: var(log mean) = var(mean) / mean^2.
     variance = sum(float(side.var(ddof=1)) / len(side) / float(side.mean()) ** 2 for side in values)
-    if not variance:  # equal values in all units say nothing about how much others differ
+    if variance < _ROUNDING:  # equal values in all units say nothing about how much others differ
         return None
     half = np.sqrt(variance) * _boundary(sum(map(len, values)), 1 - confidence)
     ratio = above / below

@@ -11,7 +11,7 @@ def test_there_is_no_interval_from_few_units_or_from_zeros() -> None:
     some = [1.0] * MIN_UNITS
     assert ratio_interval(some[1:], some) is None
     assert ratio_interval(some, [0.0] * MIN_UNITS) is None
-    assert ratio_interval(some, [2.0] * MIN_UNITS) is None  # an interval of zero width
+    assert ratio_interval(some, [0.1 + 0.2] * MIN_UNITS) is None  # an interval of zero width
 
 
 def test_a_ratio_is_that_of_the_means() -> None:
