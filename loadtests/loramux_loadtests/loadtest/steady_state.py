@@ -18,6 +18,7 @@ _CHANCE = 1.5
 """In standard deviations: by so much the requests in flight may differ between the thirds of a steady load."""
 _CERTAIN = 3.0
 """In standard deviations: by so much they differ only if the server is overloaded."""
+_MIN_ANSWERS = 30
 
 Times = NDArray[np.float64]
 
@@ -66,8 +67,11 @@ class SteadyState:
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether more requests piled up than chance explains: the answered rate is then the server's capacity."""
-        return self._growth > _CERTAIN * self._deviation + 2
+        """Whether more requests piled up than chance explains: the answered rate is then the server's capacity.
+
+        Few answers do not tell: requests that began together end together.
+        """
+        return self.answered >= _MIN_ANSWERS and self._growth > _CERTAIN * self._deviation + 2
 
     @property
     def _growth(self) -> float:
