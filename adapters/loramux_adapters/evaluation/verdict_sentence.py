@@ -45,7 +45,8 @@ def verdict_sentence(
         case "worse":
             sentence = f"Keep {reference}: {challenger} is worse by {-gain.estimate:.2f} {interval}{cost}"
         case "neither works":
-            means = f"{compared.challenger:.2f} and {compared.reference:.2f} are not above"
+            is_above = max(compared.challenger, compared.reference) > compared.constant
+            means = f"{compared.challenger:.2f} and {compared.reference:.2f} are not {'shown to be ' * is_above}above"
             end += f" Is the scorer right?{_examples(samples)}"
             sentence = (
                 f"neither {challenger} nor {reference} works: on {compared.items} {items_name}, {means} the "

@@ -101,7 +101,7 @@ def _solve(falling: Callable[[Array], Array], value: float, size: int) -> Array:
         middle = (low + high) / 2
         is_above = falling(middle) > value
         low, high = np.where(is_above, middle, low), np.where(is_above, high, middle)
-    return (low + high) / 2
+    return np.asarray((low + high) / 2)
 
 
 def newcombe(ours: Array, theirs: Array) -> Ends:

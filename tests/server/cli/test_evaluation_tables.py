@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from loramux_server.cli import evaluation_tables
+from loramux_server.cli.console import stdout
 
 SCORES = {"exact match": {"low": 0.1, "mean": 0.2, "high": 0.3}, "chrF": {"low": 0.4, "mean": 0.5, "high": 0.6}}
 SAMPLE = {
@@ -17,7 +18,7 @@ ARM: dict[str, Any] = {"scores": SCORES, "input_tokens": 1234.5, "output_tokens"
 
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_tables.stdout, "_width", 200)
+    monkeypatch.setattr(stdout, "_width", 200)
 
 
 def printed(capsys: pytest.CaptureFixture[str], **found: Any) -> str:

@@ -45,6 +45,7 @@ def summarize(
     our_scores, their_scores = ([answer.scores[measure] for answer in answers] for answers in (ours, theirs))
     compared = compare_scores(our_scores, their_scores, constant=plan.constant_scores(measure), margin=margin)
     sample = _telling_question(our_scores, their_scores)
+    missed = _missed_question(our_scores, their_scores)
     prompts = {prompt.name: prompt for prompt in plan.prompts} | {ADAPTER: plan.prompts[0]}
     return EvaluationSummary(
         questions=compared.items,
@@ -54,7 +55,7 @@ def summarize(
         rival=baseline.name,
         gain=compared.difference,
         verdict=compared.verdict,
-        sentence=_sentence(compared, baseline, by_arm, sample),
+        sentence=_sentence(compared, baseline, by_arm, missed),
         reason=compared.reason,
         confidence=compared.confidence,
         margin=margin,
@@ -74,11 +75,17 @@ def _telling_question(ours: Sequence[float], theirs: Sequence[float]) -> int:
     return differences.index(max(differences))
 
 
-def _sentence(compared: ScoreComparison, baseline: Baseline, by_arm: ArmAnswers, sample: int) -> str:
+def _missed_question(ours: Sequence[float], theirs: Sequence[float]) -> int:
+    """Return the first question that both answered worst."""
+    sums = [our + their for our, their in zip(ours, theirs, strict=True)]
+    return sums.index(min(sums))
+
+
+def _sentence(compared: ScoreComparison, baseline: Baseline, by_arm: ArmAnswers, missed: int) -> str:
     tokens = {name: fmean(answer.input_tokens for answer in answers) for name, answers in by_arm.items()}
     estimates = f"{compared.challenger:.2f} against {compared.reference:.2f}"
     rival = f"the {baseline.name}"
-    quoted = [(f"the {ADAPTER}", by_arm[ADAPTER][sample]), (rival, by_arm[baseline.name][sample])]
+    quoted = [(f"the {ADAPTER}", by_arm[ADAPTER][missed]), (rival, by_arm[baseline.name][missed])]
     return verdict_sentence(
         compared,
         f"the {ADAPTER}",

@@ -110,6 +110,8 @@ def test_the_best_constant_answer_must_be_beaten() -> None:
     found = summary([1] * 2 + [0] * 28, [0] * 30, [1] + [0] * 29, constant="answer 0")
     assert found.constant == pytest.approx(1 / 30)
     assert found.constant_answer == "answer 0"
+    assert "0.07 and 0.03 are not shown to be above the 0.03 of one and the same answer to all" in found.sentence
+    assert "the adapter answered “no” where “answer 2” was expected" in found.sentence
     assert found.verdict == "neither works"
 
 
