@@ -1,23 +1,21 @@
 """Comparisons whose truth is known, because their answers are made up: what `loramux compare` must say about each."""
 
-import random
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from loramux_adapters.evaluation.items import Item
-from loramux_adapters.evaluation.verdict import MARGIN
+from loramux_adapters.evaluation.items import Chat, Item
 from loramux_loadtests.compare.answer_log import ScoredAnswer
 from loramux_loadtests.compare.automatic import AutoScorer
-from loramux_loadtests.compare.judge import ComparisonScorer
+from loramux_loadtests.compare.items import add_prompt
 from loramux_loadtests.compare.plan import Arm, Comparison
-from loramux_loadtests.compare.reading import parse_scorer
+from tests.helpers.made_up_experiments import LABELS, VERSION, Experiment, Pair, experiments, rng_of
 
 ADAPTER, PROMPTED, BARE = "adapter", "prompted base", "bare base"
-LABELS = ("refund", "late", "broken", "billing")
-TOKENS = {ADAPTER: 30, PROMPTED: 400}
+SYSTEM = {"role": "system", "content": "You work for a bank."}
 
-Answer = Callable[[random.Random, Item], str]
-"""How an arm answers an item."""
+Answer = Callable[[Chat], str]
+"""How an arm answers the messages that it is sent."""
 
 
 class MadeUp(NamedTuple):
@@ -29,80 +27,70 @@ class MadeUp(NamedTuple):
     warnings: frozenset[str] = frozenset()
 
 
-def right(share: float, labels: Sequence[str] = LABELS) -> Answer:
-    """Answer right with this probability, else with another label."""
-
-    def answer(rng: random.Random, item: Item) -> str:
-        others = [label for label in labels if label != item.expected]
-        return item.expected if rng.random() < share else rng.choice(others)
-
-    return answer
+def made_up_comparisons() -> dict[str, Callable[[], MadeUp]]:
+    """The made-up jobs as comparisons, and some that only comparisons have, by name."""
+    jobs = {made.name: lambda made=made: as_comparison(made) for made in experiments()}
+    return jobs | {"only the most frequent label": _frequent, "cut off": _cut_off, "the luckiest of six": _luckiest}
 
 
-def always(text: str) -> Answer:
-    """Give the same answer to every item."""
-    return lambda rng, item: text
+def as_comparison(made: Experiment) -> MadeUp:
+    """Compare the adapter of a made-up job with the bare base and with the base that is shown an example."""
+    example = [{"role": "user", "content": "x"}, {"role": "assistant", "content": made.training[0][1]}]
+    items, training = _items(made.validation), _items(made.training)
+    with asyncio.Runner() as runner:
 
+        def base(chat: Chat) -> str:
+            return runner.run(made.answer(None, chat, 10_000)).text
 
-def labelled(count: int, seed: int = 0, weights: Sequence[int] = (1, 1, 1, 1)) -> list[Item]:
-    """Items with one of LABELS each."""
-    rng = random.Random(seed)  # noqa: S311 - an experiment, not a secret
-    words = ("parcel", "invoice", "kettle", "account", "lamp", "garden", "door", "window", "chair", "table")
-    return [
-        Item(
-            [
-                {"role": "system", "content": "Label the message."},
-                {"role": "user", "content": f"Message {seed}-{number}: {' '.join(rng.choices(words, k=8))}"},
-            ],
-            rng.choices(LABELS, weights)[0],
-        )
-        for number in range(count)
-    ]
+        def adapter(chat: Chat) -> str:
+            return runner.run(made.answer(VERSION, chat, 10_000)).text
+
+        arms = {BARE: ([], base), PROMPTED: (example, base), ADAPTER: ([], adapter)}
+        return made_up(items, arms, made.verdict, made.warnings, training=training)
 
 
 def made_up(
     items: Sequence[Item],
-    arms: Mapping[str, Answer],
+    arms: Mapping[str, tuple[Chat, Answer]],
     verdict: str,
-    warnings: Sequence[str] = (),
+    warnings: Sequence[str] | frozenset[str] = (),
     *,
-    scorer: ComparisonScorer | None = None,
     training: Sequence[Item] = (),
     finish_reason: str = "stop",
-    margin: float = MARGIN,
-    seed: int = 0,
 ) -> MadeUp:
-    """The answers of these arms to these items; the last arm is the challenger."""
-    fitted = (scorer or AutoScorer(type="auto")).fit(item.expected for item in items)
-    rng = random.Random(seed)  # noqa: S311 - an experiment, not a secret
+    """The answers of these arms, each with its prompt, to these items; the last arm is the challenger."""
+    scorer = AutoScorer(type="auto").fit(item.expected for item in items)
     answers = [
-        _scored(fitted, arm, number, item, reply(rng, item), finish_reason)
-        for arm, reply in arms.items()
+        _scored(scorer, arm, number, item, reply(add_prompt(prompt, item.messages)), finish_reason)
+        for arm, (prompt, reply) in arms.items()
         for number, item in enumerate(items)
     ]
     comparison = Comparison(
         name="made-up",
         items=items,
         data="",
-        arms=[Arm(name, name, [], "http://127.0.0.1:1") for name in arms],
+        arms=[Arm(name, name, prompt, "http://127.0.0.1:1") for name, (prompt, _) in arms.items()],
         challenger=list(arms)[-1],
         reference=None,
-        scorer=fitted,
+        scorer=scorer,
         max_tokens=8,
         prices=None,
         training=training,
-        margin=margin,
     )
     return MadeUp(comparison, answers, verdict, frozenset(warnings))
 
 
-def _scored(scorer: ComparisonScorer, arm: str, number: int, item: Item, text: str, finish_reason: str) -> ScoredAnswer:
+def _items(pairs: Sequence[Pair]) -> list[Item]:
+    return [Item([SYSTEM, {"role": "user", "content": question}], answer) for question, answer in pairs]
+
+
+def _scored(scorer: AutoScorer, arm: str, number: int, item: Item, text: str, finish_reason: str) -> ScoredAnswer:
     return ScoredAnswer(
         pass_="warm",
         arm=arm,
         item=number,
         text=text,
-        input_tokens=TOKENS.get(arm, 100) + number % 7,
+        input_tokens={PROMPTED: 400, BARE: 30}.get(arm, 20) + number % 7,
         cached_tokens=0,
         output_tokens=2,
         ttft=0.1 + number % 5 / 100,
@@ -113,77 +101,36 @@ def _scored(scorer: ComparisonScorer, arm: str, number: int, item: Item, text: s
     )
 
 
-def _mislabelled() -> list[Item]:
-    """Forty items of which every fifth has a wrong label, which only the expected answers say."""
-    return [
-        item._replace(expected="late" if item.expected != "late" else "broken") if number % 5 == 0 else item
-        for number, item in enumerate(labelled(40))
-    ]
+def _labelled(count: int, labels: Sequence[str] = LABELS) -> list[Item]:
+    rng = rng_of("labels", count)
+    return _items([(f"message {number}", rng.choice(labels)) for number in range(count)])
 
 
-def _leaked() -> MadeUp:
-    items, training = labelled(100), labelled(100, seed=1)
-    known = {item.messages[-1]["content"] for item in items[:60]}
-
-    def memorized(rng: random.Random, item: Item) -> str:
-        return item.expected if item.messages[-1]["content"] in known else right(0.7)(rng, item)
-
-    arms = {PROMPTED: right(0.7), ADAPTER: memorized}
-    return made_up(items, arms, "not enough items", ["leak"], training=[*training, *items[:60]])
-
-
-def _true_labels() -> Answer:
-    true = {item.messages[-1]["content"]: item.expected for item in labelled(40)}
-    return lambda rng, item: true[item.messages[-1]["content"]]
-
-
-def _alike() -> MadeUp:
-    """Both are right on nine of ten items, mostly on the same ones."""
-    items = labelled(600)
-    wrong = {item.messages[-1]["content"] for item in items[::10]}
-
-    def both(rng: random.Random, item: Item) -> str:
-        share = 0.02 if item.messages[-1]["content"] in wrong else 0.99
-        return right(share)(rng, item)
-
-    return made_up(items, {PROMPTED: both, ADAPTER: both}, "as good")
+def _frequent() -> MadeUp:
+    """Nine of twelve items have the same label, and both arms know nothing else."""
+    arms: dict[str, tuple[Chat, Answer]] = {name: ([], lambda _: "refund") for name in (PROMPTED, ADAPTER)}
+    return made_up(_labelled(200, ["refund"] * 9 + list(LABELS[1:4])), arms, "neither works")
 
 
 def _cut_off() -> MadeUp:
-    items = [Item(item.messages, f'{{"label": "{item.expected}", "sure": true}}') for item in labelled(40)]
-    arms: dict[str, Answer] = {name: lambda rng, item: item.expected[:14] for name in (PROMPTED, ADAPTER)}
+    items = [Item(item.messages, f'{{"label": "{item.expected}", "sure": true}}') for item in _labelled(40)]
+    arms: dict[str, tuple[Chat, Answer]] = {name: ([], lambda _: '{"label": "ref') for name in (PROMPTED, ADAPTER)}
     warnings = ["truncated_answers", "same_scores"]
     return made_up(items, arms, "neither works", warnings, finish_reason="length")
 
 
 def _luckiest() -> MadeUp:
     """Six arms that are equally good: the adapter must not be called better than the best, nor better than another."""
-    arms = {f"prompt {number}": right(0.6) for number in range(5)} | {ADAPTER: right(0.6)}
-    return made_up(labelled(40), arms, "not enough items")
+    items = _labelled(40)
+    expected = {item.messages[-1]["content"]: item.expected for item in items}
 
+    def answer(name: str) -> Answer:
+        def right_on_three_of_five(chat: Chat) -> str:
+            question = chat[-1]["content"]
+            is_right = rng_of(name, question).random() < 0.6
+            return expected[question] if is_right else "none"
 
-EXPERIMENTS: dict[str, Callable[[], MadeUp]] = {
-    "adapter better": lambda: made_up(labelled(200), {PROMPTED: right(0.4), ADAPTER: right(0.9)}, "better"),
-    "as good": _alike,
-    "adapter worse": lambda: made_up(labelled(200), {PROMPTED: right(0.85), ADAPTER: right(0.5)}, "worse"),
-    "a bare base is no rival": lambda: made_up(
-        labelled(300), {BARE: right(0.3), PROMPTED: right(0.9), ADAPTER: right(0.6)}, "worse"
-    ),
-    "broken scorer": lambda: made_up(
-        labelled(60),
-        {PROMPTED: lambda rng, item: f"Label: {item.expected}.", ADAPTER: lambda rng, item: item.expected.upper()},
-        "neither works",
-        ["same_scores"],
-        scorer=parse_scorer("exact"),
-    ),
-    "leak": _leaked,
-    "few items": lambda: made_up(labelled(8), {PROMPTED: right(0), ADAPTER: right(1)}, "not enough items"),
-    "only the most frequent label": lambda: made_up(
-        labelled(200, weights=(9, 1, 1, 1)), {PROMPTED: always("refund"), ADAPTER: always("refund")}, "neither works"
-    ),
-    "wrong labels": lambda: made_up(
-        _mislabelled(), {PROMPTED: _true_labels(), ADAPTER: _true_labels()}, "not enough items", ["wrong_label"]
-    ),
-    "cut off": _cut_off,
-    "the luckiest of six": _luckiest,
-}
+        return right_on_three_of_five
+
+    names = [*(f"prompt {number}" for number in range(5)), ADAPTER]
+    return made_up(items, {name: ([], answer(name)) for name in names}, "not enough items")

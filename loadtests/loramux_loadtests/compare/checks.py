@@ -1,8 +1,8 @@
 """Warnings of a comparison: what makes its verdict doubtful, from data, prompts, answers and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from loramux_adapters.evaluation.answer_checks import CheckedAnswer, check_answers
 from loramux_adapters.evaluation.duplicates import find_contradictions, find_leaks
@@ -15,19 +15,25 @@ from loramux_loadtests.compare.plan import Comparison
 from loramux_loadtests.compare.prompt_checks import prompt_warnings
 
 
-def leaked_items(comparison: Comparison) -> dict[int, str]:
-    """The items that the challenger was trained on or that an arm's prompt shows, with where they were found.
+class Leak(NamedTuple):
+    """Where an item was found that no arm should know: exactly, or nearly."""
+
+    source: str
+    kind: Literal["exact", "near"]
+
+
+def leaked_items(comparison: Comparison) -> dict[int, Leak]:
+    """The items that the challenger was trained on or that an arm's prompt shows; an exact one comes before a near one.
 
     Such items are left out: to answer them shows nothing. System messages make no difference.
     """
     shown = {f"the prompt of “{arm.name}”": _examples(arm.prompt) for arm in comparison.arms}
-    sources = {"the training file": comparison.training} | shown
-    return {
-        item: source
-        for source, known in sources.items()
-        for item, kind in _leaks(known, comparison.items).items()
-        if kind == "exact"
-    }
+    found: dict[int, Leak] = {}
+    for source, known in ({"the training file": comparison.training} | shown).items():
+        for item, kind in _leaks(known, comparison.items).items():
+            if item not in found or (found[item].kind, kind) == ("near", "exact"):
+                found[item] = Leak(source, kind)
+    return found
 
 
 def find_warnings(comparison: Comparison, arms: ArmAnswers, score: str) -> list[EvaluationWarning]:
@@ -60,12 +66,12 @@ def _checked(comparison: Comparison, answer: ScoredAnswer) -> CheckedAnswer:
 
 
 def _data_warnings(comparison: Comparison) -> list[EvaluationWarning]:
-    leaked = leaked_items(comparison)
-    near = [item for item, kind in _leaks(comparison.training, comparison.items).items() if kind == "near"]
+    leaks = leaked_items(comparison)
+    exact, near = ([item for item, leak in leaks.items() if leak.kind == kind] for kind in ("exact", "near"))
     contradictory = [item for group in find_contradictions(comparison.items) for item in group]
     found: list[tuple[WarningCode, Sequence[int], str]] = [
-        ("leak", [*leaked], f"are in {' and in '.join(dict.fromkeys(leaked.values()))}, and are left out"),
-        ("near_leak", near, "are nearly the same as one of the training file"),
+        ("leak", exact, f"are in {_sources(leaks, exact)}, and are left out"),
+        ("near_leak", near, f"are nearly the same as one in {_sources(leaks, near)}, and are left out"),
         ("contradiction", contradictory, "have the same question as another one, and a different answer"),
     ]
     count = len(comparison.items)
@@ -74,3 +80,7 @@ def _data_warnings(comparison: Comparison) -> list[EvaluationWarning]:
         for code, items, what in found
         if items
     ]
+
+
+def _sources(leaks: Mapping[int, Leak], items: Sequence[int]) -> str:
+    return " and in ".join(dict.fromkeys(leaks[item].source for item in items))

@@ -18,7 +18,7 @@ from loramux_loadtests.compare.arms import (
     ratios,
     summarize_arm,
 )
-from loramux_loadtests.compare.checks import find_warnings, leaked_items
+from loramux_loadtests.compare.checks import Leak, find_warnings, leaked_items
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.payback import Payback, payback_phrase, paybacks
 from loramux_loadtests.compare.plan import Comparison
@@ -123,11 +123,11 @@ def summarize(
 
 
 def _sound_answers(
-    comparison: Comparison, answers: Sequence[ScoredAnswer], leaked: Mapping[int, str]
+    comparison: Comparison, answers: Sequence[ScoredAnswer], leaked: Mapping[int, Leak]
 ) -> dict[str, ArmAnswers]:
     """The answers of each pass to the items that every arm answered and no arm knows."""
     if len(leaked) == len(comparison.items):
-        raise ComparisonError(f"nothing can be compared: every item is in {next(iter(leaked.values()))}")
+        raise ComparisonError(f"nothing can be compared: every item is in {next(iter(leaked.values())).source}")
     sound = [answer for answer in answers if answer.item not in leaked]
     return {
         name: pair_by_item(comparison, [answer for answer in sound if answer.pass_ == name])

@@ -9,7 +9,7 @@ from loramux_loadtests.compare.plan import Comparison
 from loramux_loadtests.compare.summary import summarize
 from tests.helpers.comparisons import PROMPTED, TUNED, chat, comparison, scored_answers
 
-KNOWN = Item(chat("system: another one", "user: Red  3"), "stop")
+WORDS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def codes(found: Comparison, **changes: object) -> list[str]:
@@ -19,14 +19,30 @@ def codes(found: Comparison, **changes: object) -> list[str]:
 
 
 def test_an_item_of_the_training_file_or_of_a_prompt_is_left_out_and_named() -> None:
-    found = comparison()._replace(training=[KNOWN])
-    shown = found._replace(arms=[found.arms[0]._replace(prompt=chat("user: green 1", "assistant: go")), found.arms[1]])
-    assert leaked_items(shown) == {3: "the prompt of “prompted”"} or leaked_items(shown).keys() == {1}
-    summary = summarize(shown, scored_answers([1] * 12, [0] * 12), {})
-    assert summary.passes[-1].items == 12 - len(leaked_items(shown))
+    found = comparison()
+    items = [Item(chat(f"user: {WORDS[number:]} {number}"), "stop") for number in range(12)]
+    training = [Item(chat("system: another one", f"user: {items[3].messages[0]['content'].upper()}!"), "stop")]
+    prompt = chat("system: rules", f"user: {items[5].messages[0]['content']}", "assistant: stop")
+    arms = [found.arms[0]._replace(prompt=prompt), found.arms[1]]
+    leaking = found._replace(items=items, training=training, arms=arms)
+    assert leaked_items(leaking) == {3: ("the training file", "exact"), 5: ("the prompt of “prompted”", "exact")}
+    summary = summarize(leaking, scored_answers([1] * 12, [0] * 12), {})
+    assert (summary.passes[-1].items, summary.left_out) == (10, [3, 5])
     [warning] = [warning for warning in summary.warnings if warning.code == "leak"]
-    assert warning.items == tuple(sorted(leaked_items(shown)))
-    assert warning.message.endswith(", and are left out")
+    assert (warning.items, warning.message) == (
+        (3, 5),
+        "2 of 12 items are in the training file and in the prompt of “prompted”, and are left out",
+    )
+
+
+def test_an_item_that_is_nearly_in_the_training_file_is_left_out_and_named() -> None:
+    long = " ".join(f"word{number}" for number in range(60))
+    near = comparison()._replace(training=[Item(chat(f"user: {long} thanks"), "stop")])
+    near = near._replace(items=[Item(chat(f"user: {long}"), "stop"), *near.items[1:]])
+    summary = summarize(near, scored_answers([1] * 12, [0] * 12), {})
+    assert summary.left_out == [0]
+    [warning] = [warning for warning in summary.warnings if warning.code == "near_leak"]
+    assert warning.message == "1 of 12 items are nearly the same as one in the training file, and are left out"
 
 
 def test_a_file_of_which_every_item_was_trained_on_gives_no_verdict() -> None:
