@@ -1,7 +1,7 @@
-"""Statistics for reports: quantiles, bootstrap intervals, and ratios of paired measurements."""
+"""Statistics for reports: quantiles with their intervals, and ratios of paired measurements."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
-RESAMPLES = 2000
 MIN_ITEMS = 10
 """With fewer, quantities without bounds have no interval, and scores no verdict."""
 
@@ -65,38 +64,6 @@ def _binomial_distribution(count: int, probability: float) -> Samples:
     steps = np.log((count - k + 1) / k) + np.log(probability / (1 - probability))
     logs = count * np.log1p(-probability) + np.concatenate([[0.0], np.cumsum(steps)])
     return np.asarray(np.minimum(np.cumsum(np.exp(logs)), 1.0), dtype=np.float64)
-
-
-def bootstrap_interval(
-    values: Sequence[float],
-    statistic: Callable[..., Samples] = np.mean,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """The percentile interval of `statistic`, a numpy reduction that takes `axis`.
-
-    For paired variants, pass the differences of the pairs.
-
-    Raises:
-        ValueError: there are no values, or one is not finite.
-    """
-    samples = finite_samples(values)
-    resampled = statistic(samples[resample_indices(len(samples), resamples=resamples, seed=seed)], axis=1)
-    return percentile_interval(resampled, float(statistic(samples, axis=0)), confidence=confidence)
-
-
-def resample_indices(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
-    """Indices of bootstrap resamples, shape (resamples, count), drawn with replacement; equal for an equal count."""
-    return np.random.default_rng(seed).integers(count, size=(resamples, count))
-
-
-def percentile_interval(resampled: Samples, estimate: float, *, confidence: float = 0.95) -> Interval:
-    """The interval of an estimate, from its values in the bootstrap resamples."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(float(low), estimate, float(high))
 
 
 def ratio_of_means(above: Sequence[float], below: Sequence[float]) -> Interval | None:

@@ -13,8 +13,9 @@ import aiohttp
 from benchmarks.finetune.jobs_api import JobDocument, JobsApi
 from benchmarks.progress import StepProgress
 from benchmarks.report import BenchmarkReport, Metric
+from loramux_adapters.evaluation.intervals import mean_interval
 from loramux_adapters.evaluation.json_objects import parse_json_object
-from loramux_adapters.evaluation.statistics import Interval, Spread, bootstrap_interval
+from loramux_adapters.evaluation.statistics import Interval, Spread
 from loramux_loadtests.client import ChatClient
 from loramux_loadtests.servers import ServerFailedError, ServerSetup, loramux_spec, running
 
@@ -63,13 +64,13 @@ async def measure_quality(
             seconds = time.monotonic() - began
             progress.begin(f"scoring {data.folder.name}")
             scores = await _score_adapter(client, job["fine_tuned_model"], data.folder / "test.jsonl", limit)
-            intervals = {name: bootstrap_interval(values) for name, values in scores.items()}
+            intervals = {name: mean_interval(values) for name, values in scores.items()}
             results[data.folder.name] = TrainingResult(job, seconds, len(next(iter(scores.values()))), intervals)
     return BenchmarkReport(
         "Fine-tuning with default settings",
         "Each data set was uploaded and trained through the OpenAI fine-tuning API of a server whose engine kept "
         "running, without hyperparameters; then its adapter answered each test item once, with greedy decoding. For "
-        "shares, the columns are the mean and the ends of its 95 % bootstrap interval.",
+        "shares, the columns are the mean and the ends of its 95 % interval.",
         [metric for data in data_sets for metric in _metrics(data, results[data.folder.name])],
         {"limit": limit, **setup.engine, **setup.environment},
         [

@@ -85,3 +85,11 @@ def test_intervals_of_shares_contain_the_truth_in_at_least_93_percent(share: flo
         weights = [math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in hits]
         held = sum(weight for weight, (low, _, high) in zip(weights, ends, strict=True) if low <= share <= high)
         assert held >= 0.93
+
+
+def test_an_interval_narrows_with_the_root_of_the_items_and_holds_the_truth() -> None:
+    samples = np.random.default_rng(1).beta(2, 2, size=400).tolist()
+    few, many = mean_interval(samples[:25]), mean_interval(samples)
+    assert many.low < 0.5 < many.high
+    assert many.high - many.low == pytest.approx(4 * 0.2236 / 20, rel=0.1)  # about four standard errors
+    assert 4 * (many.high - many.low) < few.high - few.low < 6 * (many.high - many.low)
