@@ -10,7 +10,7 @@ MAX_TRIES = 40
 MAX_CONFIRMATIONS = 5
 MIN_RATE, MAX_RATE = 1e-3, 1e5
 """Limits of the search, in requests per second."""
-_BELOW_CAPACITY = 0.98
+_BELOW_CAPACITY = 0.97
 """A rate that is confirmed is at most this share of the capacity: at its capacity itself, a server's queue grows."""
 
 Try = Callable[[float, float], Awaitable[RateTrial | None]]
