@@ -97,8 +97,7 @@ def simulate(writer: LedgerWriter, clock: ManualClock, seconds: int, progress: S
         for record, _ in zip(records, range(PER_SECOND), strict=False):
             run = meter.start_run(record.cost_share)
             clock.now += 0.9 / PER_SECOND
-            run.prefill, run.decode = 36, record.stats.output_tokens
-            meter.count_step()
+            meter.count_step([(run, 36, record.stats.output_tokens)], clock.now)
             meter.end_run(run)
             meter.record(record)
         clock.now = second + 1.0

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.step_observer import RunProgress, StepObserver
 from loramux_server.metering.charging import ChargingMeter
-from loramux_server.metering.cost_allocation import ActiveRun, CostShare
+from loramux_server.metering.cost_allocation import ActiveRun, CostShare, StepWork
 from loramux_server.metering.pricing import FixedPrices, Prices
 from tests.conftest import RealServer
 from tests.helpers.tiny_server import small_engine
@@ -25,18 +25,42 @@ PRICES = FixedPrices(Prices.model_validate({"gpu_hour": 3600}))
 PLAIN, STREAM = RequestOutputKind.FINAL_ONLY, RequestOutputKind.DELTA
 
 
+@dataclass
+class RunWork:
+    """The work of a run in all steps."""
+
+    prefill: int = 0
+    decode: int = 0
+
+
 class CountingMeter(ChargingMeter):
-    """A meter that keeps all runs, and allocates nothing by itself."""
+    """A meter that keeps all runs and their work, and allocates nothing by itself."""
 
     def __init__(self) -> None:
         super().__init__(PRICES, [])
         self.runs: list[ActiveRun] = []
+        self.works: dict[ActiveRun, RunWork] = {}
         self.ended: list[ActiveRun] = []
 
     def start_run(self, cost_share: CostShare) -> ActiveRun:
         """Keep the run."""
-        self.runs.append(super().start_run(cost_share))
-        return self.runs[-1]
+        run = super().start_run(cost_share)
+        self.runs.append(run)
+        self.works[run] = RunWork()
+        return run
+
+    def count_step(self, works: Iterable[StepWork], timestamp: float) -> None:
+        """Add up the work of each run."""
+        works = list(works)
+        for run, prefill, decode in works:
+            self.works[run].prefill += prefill
+            self.works[run].decode += decode
+        super().count_step(works, timestamp)
+
+    @property
+    def all_works(self) -> "list[RunWork]":
+        """The work of all runs."""
+        return [self.works[run] for run in self.runs]
 
     def end_run(self, run: ActiveRun) -> None:
         """Keep the order of ends."""
@@ -88,8 +112,7 @@ def bench(request: pytest.FixtureRequest, tiny_base: ResolvedBase) -> Iterator[B
 async def test_a_run_has_the_work_of_its_prompt_and_of_each_token(bench: Bench, kind: RequestOutputKind) -> None:
     """T10: what a request costs does not depend on how it is answered."""
     progress = await bench.run(kind)
-    (run,) = bench.meter.runs
-    assert (run.prefill, run.decode) == (8, 6)
+    assert bench.meter.all_works == [RunWork(8, 6)]
     assert (progress.output_tokens, progress.cached_tokens, progress.sequences) == (6, 0, 0)
 
 
@@ -98,7 +121,7 @@ async def test_each_choice_of_a_request_has_its_work_and_its_prompt_is_computed_
     bench: Bench, kind: RequestOutputKind
 ) -> None:
     progress = await bench.run(kind, n=3, temperature=1.0)
-    (run,) = bench.meter.runs
+    (run,) = bench.meter.all_works
     assert run.decode == progress.output_tokens == 18
     assert run.prefill in (8, 24)  # the fake and vLLM compute short prompts for each
     assert progress.cached_tokens == 0
@@ -107,20 +130,20 @@ async def test_each_choice_of_a_request_has_its_work_and_its_prompt_is_computed_
 @pytest.mark.parametrize("kind", [PLAIN, STREAM])
 async def test_a_cancelled_run_keeps_its_work_until_then(bench: Bench, kind: RequestOutputKind) -> None:
     task = asyncio.create_task(bench.run(kind, tokens=100))
-    while not (bench.meter.runs and bench.meter.runs[0].decode >= 3):  # noqa: ASYNC110 - nothing announces it
+    while not (bench.meter.runs and bench.meter.all_works[0].decode >= 3):  # noqa: ASYNC110 - nothing announces it
         await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    (run,) = bench.meter.runs
+    (run,) = bench.meter.all_works
     assert run.prefill == 8
     assert 3 <= run.decode < 100
-    assert bench.meter.ended == [run]
+    assert bench.meter.ended == bench.meter.runs
 
 
 async def test_runs_that_clients_gave_the_same_id_are_counted_apart(bench: Bench) -> None:
     await asyncio.gather(*(bench.run(PLAIN, tokens) for tokens in (4, 7, 10)))
-    assert [run.decode for run in bench.meter.runs] == [4, 7, 10]
+    assert [run.decode for run in bench.meter.all_works] == [4, 7, 10]
 
 
 async def test_a_run_ends_with_its_last_token_and_not_when_a_slow_client_has_read_it(bench: Bench) -> None:
@@ -133,20 +156,24 @@ async def test_a_run_ends_with_its_last_token_and_not_when_a_slow_client_has_rea
             async for output in outputs:
                 if output.finished:
                     assert bench.meter.ended == bench.meter.runs
-    assert bench.meter.runs[0].decode == 4
+    assert bench.meter.all_works[0].decode == 4
 
 
 async def test_an_error_while_counting_fails_no_request(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.meter.count_step = lambda: 1 / 0  # type: ignore[method-assign, assignment]
+    bench.meter.count_step = lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
     assert (await bench.run(PLAIN)).has_started
     assert "could not be counted" in caplog.text
 
 
-async def test_streamed_and_plain_runs_of_equal_work_have_equal_shares(bench: Bench) -> None:
+@pytest.mark.engine
+async def test_streamed_and_plain_runs_of_equal_work_have_equal_shares(real: RealServer) -> None:
     """T10: 4 streamed and 4 plain runs that are answered at once cost the same, within 5 %."""
+    meter = CountingMeter()
+    bench = Bench(real.engine, meter, StepObserver(real.engine.output_processor, meter))
     kinds = [STREAM, PLAIN] * 4
     await asyncio.gather(*(bench.run(kind, tokens=60) for kind in kinds))
-    bench.meter.charge_ended()
+    bench.observer.close()
+    meter.charge_ended()
     costs = [share.nanodollars for share in bench.shares]
     assert all(share.nanodollars > 0 and not share.unpriced for share in bench.shares)
     mean = sum(costs) / len(costs)
@@ -167,15 +194,15 @@ async def test_a_prompt_that_is_computed_in_chunks_has_the_work_of_each_when_it_
     partial: set[int] = set()
     count_step = meter.count_step
 
-    def note_step() -> None:
-        partial.update(run.prefill for run in meter.runs if not run.decode and 0 < run.prefill < length)
-        count_step()
+    def note_step(works: Iterable[StepWork], timestamp: float) -> None:
+        count_step(works, timestamp)
+        partial.update(work.prefill for work in meter.all_works if not work.decode and 0 < work.prefill < length)
 
     meter.count_step = note_step  # type: ignore[method-assign]
     await asyncio.gather(*(bench.run(PLAIN, tokens=2, prompt=new_prompt(length)) for _ in range(count)))
     observer.close()
     assert partial
-    assert [run.prefill for run in meter.runs] == [length] * count
+    assert [work.prefill for work in meter.all_works] == [length] * count
 
 
 @pytest.mark.engine

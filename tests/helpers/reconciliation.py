@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from numpy.random import Generator, default_rng
 
 from loramux_server.metering.charging import ChargingMeter
-from loramux_server.metering.cost_allocation import ActiveRun, CostShare, EngineTime
+from loramux_server.metering.cost_allocation import ActiveRun, CostShare, EngineTime, StepWork
 from loramux_server.metering.ledger.calibrations import Calibrations
 from loramux_server.metering.ledger.price_history import PriceHistory
 from loramux_server.metering.ledger.repository import LedgerRepository
@@ -165,14 +165,10 @@ class _Life:
         """Serve concurrent requests, some of them across a change of prices, which the next requests see."""
         runs = [self._start() for _ in range(count)]
         works = self.rng.integers(1, 300, (2, count))
-        for prefill, (run, _) in zip(works[0].tolist(), runs, strict=True):
-            run.prefill += prefill
-        self._step()
+        self._step([(run, prefill, 0) for (run, _), prefill in zip(runs, works[0].tolist(), strict=True)])
         if self.rng.random() < 0.001:
             self._change_under_way()
-        for decode, (run, _) in zip(works[1].tolist(), runs, strict=True):
-            run.decode += decode
-        self._step()
+        self._step([(run, 0, decode) for (run, _), decode in zip(runs, works[1].tolist(), strict=True)])
         for (run, share), prefill, decode in zip(runs, *works.tolist(), strict=True):
             self._pass(int(self.rng.integers(0, 10**5)))
             self.meter.end_run(run)
@@ -193,9 +189,9 @@ class _Life:
         share = CostShare()
         return self.meter.start_run(share), share
 
-    def _step(self) -> None:
+    def _step(self, works: list[StepWork]) -> None:
         self._pass(int(self.rng.integers(10**6, 10**9)))
-        self.meter.count_step()
+        self.meter.count_step(works, self.simulation._unix())
         if self.rng.random() < 0.3:
             self.meter.charge_ended()
 

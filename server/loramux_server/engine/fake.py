@@ -184,7 +184,8 @@ class FakeEngine:
                 stats.is_corrupted = name in self.corrupt
                 finished = len(generated[0]) == sampling_params.max_tokens
                 ended = FinishReason.LENGTH if finished else None
-                self.process_outputs([EngineCoreOutput(each, [token], finish_reason=ended) for each in states])
+                outputs = [EngineCoreOutput(each, [token], finish_reason=ended) for each in states]
+                self.process_outputs(outputs, self._step_time())
                 if finished or sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
                     yield self._output(request_id, prompt, generated, sampling_params, stats, lora_request)
         finally:
@@ -192,7 +193,12 @@ class FakeEngine:
             for each in states:
                 self.request_states.pop(each, None)
 
-    def process_outputs(self, outputs: Sequence[EngineCoreOutput]) -> None:
+    def _step_time(self) -> float:
+        """Return the time of the present step, which is the same for all requests that run at once."""
+        step = self.seconds_per_token or 1e-9
+        return time.monotonic() // step * step
+
+    def process_outputs(self, outputs: Sequence[EngineCoreOutput], _timestamp: float) -> None:
         """Do what vLLM's output processor does with the states of requests, for each step."""
         for output in outputs:
             state = self.request_states.get(output.request_id)

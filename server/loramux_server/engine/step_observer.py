@@ -5,15 +5,16 @@ gets them later than the engine made them. All steps pass `OutputProcessor.proce
 """
 
 import logging
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loramux_server.engine.work_reports import WORK_REPORT
 from loramux_server.metering.charging import ChargingMeter
-from loramux_server.metering.cost_allocation import ActiveRun, CostShare
+from loramux_server.metering.cost_allocation import ActiveRun, CostShare, StepWork
 
 logger = logging.getLogger("loramux.metering")
 
@@ -35,9 +36,9 @@ class RunProgress:
 @dataclass(eq=False, slots=True)
 class _ObservedRun:
     progress: RunProgress
-    work: ActiveRun
-    reported_prefill: int = 0
-    """Tokens of prompt chunks, of sequences without a token."""
+    active: ActiveRun
+    reported_prefill: dict[str, int] = field(default_factory=dict)
+    """Tokens of the prompt chunks of each sequence that has no token yet, by its id."""
 
 
 class StepObserver:
@@ -46,6 +47,8 @@ class StepObserver:
     def __init__(self, output_processor: Any, meter: ChargingMeter) -> None:
         self._processor, self._meter = output_processor, meter
         self._runs: dict[str, _ObservedRun] = {}
+        self._works: list[StepWork] = []
+        """The work of the present step."""
         self._has_failed = False
         self._process = output_processor.process_outputs
         output_processor.process_outputs = self._process_outputs
@@ -67,12 +70,12 @@ class StepObserver:
             yield request_id
         finally:
             del self._runs[request_id]
-            self._meter.end_run(run.work)
+            self._meter.end_run(run.active)
 
     def _process_outputs(self, outputs: Sequence[Any], *args: Any, **options: Any) -> Any:
         try:
             observed = [(output.request_id, run) for output in outputs if (run := self._count(output))]
-            self._meter.count_step()
+            self._count_step(args[0] if args else None)
         except Exception:  # it runs in vLLM's output handler, whose failure would fail all requests
             if not self._has_failed:
                 logger.exception("The work of a step could not be counted; shares of the engine's cost may be wrong.")
@@ -83,6 +86,10 @@ class StepObserver:
                 self._end_sequence(run)
         return result
 
+    def _count_step(self, timestamp: float | None) -> None:
+        works, self._works = self._works, []
+        self._meter.count_step(works, time.monotonic() if timestamp is None else timestamp)
+
     def _count(self, output: Any) -> _ObservedRun | None:
         """Count an output; returns its run, None if it is a report or of a run that is not observed."""
         state = self._processor.request_states.get(output.request_id)
@@ -92,11 +99,13 @@ class StepObserver:
         run = self._runs.get(state.external_req_id)
         if run is None:
             return None
-        if state.is_prefilling:
-            _count_prompt(run, state.prompt_len, _cached_tokens(output))
-        if output.new_token_ids:
-            run.work.decode += 1
-            run.progress.output_tokens += len(output.new_token_ids)
+        prefill, tokens = 0, len(output.new_token_ids)
+        if tokens and state.is_prefilling:
+            reported = run.reported_prefill.pop(output.request_id, 0)
+            computed = _count_prompt(run.progress, state.prompt_len, _cached_tokens(output))
+            prefill = max(0, computed - reported)  # more was reported if it was preempted and computed again
+        self._works.append((run.active, prefill, 1 if tokens else 0))
+        run.progress.output_tokens += tokens
         return run
 
     def _count_report(self, output: Any) -> None:
@@ -106,27 +115,23 @@ class StepObserver:
         if state is None or run is None:
             return
         tokens = output.new_token_ids[0]
-        run.work.prefill += tokens
+        self._works.append((run.active, tokens, 0))
         run.progress.has_started = True
         if state.is_prefilling:
-            run.reported_prefill += tokens
+            run.reported_prefill[request_id] = run.reported_prefill.get(request_id, 0) + tokens
 
     def _end_sequence(self, run: _ObservedRun) -> None:
         run.progress.sequences -= 1
         if not run.progress.sequences:
-            self._meter.end_run(run.work)
+            self._meter.end_run(run.active)
 
 
-def _count_prompt(run: _ObservedRun, prompt_tokens: int, cached_tokens: int) -> None:
-    """Count the prompt of a sequence with its first token, apart from the chunks that were reported."""
-    computed = prompt_tokens - cached_tokens
-    reported = min(computed, run.reported_prefill)
-    run.reported_prefill -= reported
-    run.work.prefill += computed - reported
-    progress = run.progress
+def _count_prompt(progress: RunProgress, prompt_tokens: int, cached_tokens: int) -> int:
+    """Count the prompt of a sequence with its first token; returns its computed tokens."""
     progress.has_started = True
     known = progress.cached_tokens
     progress.cached_tokens = cached_tokens if known is None else min(known, cached_tokens)
+    return prompt_tokens - cached_tokens
 
 
 def _cached_tokens(output: Any) -> int:

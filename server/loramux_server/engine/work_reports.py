@@ -28,7 +28,8 @@ class ReportingScheduler:
             if tokens := _unseen_tokens(request_id, scheduler_output, model_runner_output):
                 report = EngineCoreOutput(request_id=WORK_REPORT + request_id, new_token_ids=[tokens])
                 own = outputs.setdefault(client, EngineCoreOutputs(outputs=[]))
-                own.outputs = [*own.outputs, report]  # the default is one list for all
+                # First, because the API process may forget a request that has ended before it reads the rest of a step.
+                own.outputs = [report, *own.outputs]
         return outputs
 
 

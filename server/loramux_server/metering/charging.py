@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from loramux_adapters.background_tasks import running_task
-from loramux_server.metering.cost_allocation import ActiveRun, CostShare, EngineCostAllocator, EngineTime
+from loramux_server.metering.cost_allocation import ActiveRun, CostShare, EngineCostAllocator, EngineTime, StepWork
 from loramux_server.metering.pricing import PriceSource
 from loramux_server.metering.usage_record import Charge, Outcome, Route, UsageRecord
 
@@ -44,12 +44,12 @@ class ChargingMeter:
         self._ended: list[UsageRecord] = []
 
     def start_run(self, cost_share: CostShare) -> ActiveRun:
-        """Start to allocate engine time to `cost_share`, by the work that is added to the result."""
+        """Start to allocate engine time to `cost_share`."""
         return self._allocator.start_run(cost_share, self._clock())
 
-    def count_step(self) -> None:
-        """Note that the work of a step of the engine was added to its runs."""
-        self._allocator.step(self._clock())
+    def count_step(self, works: Iterable[StepWork], timestamp: float) -> None:
+        """Note the work of a step of the engine; see EngineCostAllocator.step."""
+        self._allocator.step(works, timestamp, self._clock())
 
     def end_run(self, run: ActiveRun) -> None:
         """Stop to allocate engine time to a run; calling it again has no effect."""

@@ -1,8 +1,9 @@
 """Allocates the cost of the engine's time to the requests that used it; pure, time is an argument."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from math import ceil
 
 NANODOLLARS = 10**9
 WEIGHT_UNITS = 1000
@@ -32,13 +33,15 @@ class CostShare:
 
 @dataclass(eq=False, slots=True)
 class ActiveRun:
-    """A run in the engine, the share that it adds to, and its work since the last allocation."""
+    """A run in the engine, and the share that it adds to."""
 
     cost_share: CostShare
-    prefill: int = 0
-    """Prompt and draft tokens that the engine computed."""
-    decode: int = 0
-    """Decoding steps, summed over the run's sequences."""
+    nanoseconds: float = 0.0
+    """Its part of the time of the steps since the last allocation."""
+
+
+StepWork = tuple[ActiveRun, int, int]
+"""A run, the prompt and draft tokens that a step computed for it, and the number of its sequences that were decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,13 @@ class EngineTime:
 
 @dataclass
 class EngineCostAllocator:
-    """Splits the cost of busy engine time among the runs, by their weighted work since the last allocation.
+    """Splits the cost of busy engine time among the runs: the time of each step by the weighted work in it.
 
     Times are nanoseconds of a monotonic clock. The engine is busy while at least one run is active. An allocation
     covers the time up to the engine's last step, because the time since then belongs to work that is not reported yet.
     All amounts are whole nano-dollars and none is lost: the shares of the requests, `unallocated` and the idle cost add
-    up to the cost of the time, with a total error of at most two nano-dollars. Starting and ending a run take O(1); an
-    allocation takes O(runs that were active since the last one).
+    up to the cost of the time, with a total error of at most two nano-dollars. Starting and ending a run take O(1); a
+    step takes O(runs with work in it), an allocation O(runs that were active since the last one).
     """
 
     nanodollars_per_hour: int | None
@@ -87,21 +90,36 @@ class EngineCostAllocator:
     _allocated_busy: int = field(init=False, default=0)
     _allocated_idle: int = field(init=False, default=0)
     _has_unpriced_time: bool = field(init=False, default=False)
+    _step_work: dict[ActiveRun, int] = field(init=False, default_factory=dict)
+    """Weighted work of the newest step."""
+    _step_timestamp: float = field(init=False, default=0.0)
+    _step_ns: int = field(init=False, default=0)
+    _accounted_ns: int = field(init=False, default=0)
+    """Busy time that steps have been given."""
 
     def __post_init__(self) -> None:
         self._advanced_to = self._allocated_to = self.started_at
 
     def start_run(self, cost_share: CostShare, now: int) -> ActiveRun:
-        """Add a run that starts to use the engine at `now`; its work is added to the result."""
+        """Add a run that starts to use the engine at `now`."""
         self._advance(now)
         run = ActiveRun(cost_share)
         self._active.add(run)
         return run
 
-    def step(self, now: int) -> None:
-        """Note that the engine reported the work of a step at `now`."""
-        self._advance(now)
-        self._busy_cost_at_step = self._busy_cost
+    def step(self, works: Iterable[StepWork], timestamp: float, now: int) -> None:
+        """Note that the engine reported at `now` the work of a step.
+
+        `timestamp` is the time of the step in seconds of the engine's clock. It is the same if a step is reported in
+        several parts, and more exact than `now` if the API process was late.
+        """
+        if timestamp != self._step_timestamp:
+            self._settle_step()
+            self._advance(now)
+            self._begin_step(timestamp)
+        for run, prefill, decode in works:
+            work = prefill * self.weights.prefill + decode * self.weights.decode
+            self._step_work[run] = self._step_work.get(run, 0) + work
 
     def end_run(self, run: ActiveRun, now: int) -> None:
         """End a run at `now`, unless it has ended; its share is complete after the next allocation."""
@@ -113,6 +131,7 @@ class EngineCostAllocator:
     def allocate(self, now: int) -> EngineTime:
         """Allocate the cost of busy time since the last allocation; returns the period since then."""
         self._advance(now)
+        self._settle_step()
         idle = self._idle_cost // _NANOSECONDS_PER_HOUR - self._allocated_idle
         self._allocated_idle += idle
         seconds, self._allocated_to = (now - self._allocated_to) / 1e9, now
@@ -139,17 +158,36 @@ class EngineCostAllocator:
         else:
             self._idle_cost += cost
 
+    def _begin_step(self, timestamp: float) -> None:
+        """Give the step the time since the last one: by the engine's clock, but not more than the engine was busy."""
+        elapsed, busy = round((timestamp - self._step_timestamp) * 1e9), self._busy_ns - self._accounted_ns
+        nanoseconds = min(elapsed, busy) if elapsed > 0 else busy  # several engines may report out of order
+        self._step_ns += nanoseconds
+        self._accounted_ns += nanoseconds
+        self._step_timestamp = timestamp
+        self._busy_cost_at_step = self._busy_cost
+
+    def _settle_step(self) -> None:
+        """Split the time of the newest step by the work in it; without any, it is added to the next step."""
+        total = sum(self._step_work.values())
+        if total:
+            per_work = max(self._step_ns, 1) / total
+            for run, work in self._step_work.items():
+                run.nanoseconds += work * per_work
+            self._step_ns = 0
+        self._step_work.clear()
+
     def _allocate_busy_time(self) -> int:
-        """Allocate busy time to the runs with new work; returns the allocated nano-dollars."""
+        """Allocate the cost of busy time to the runs with parts of it; returns the allocated nano-dollars."""
         runs = [*self._active, *self._ended]
         self._ended.clear()
-        new_work = [self._take_work(run) for run in runs]
+        new_work = [_take_nanoseconds(run) for run in runs]
         if not any(new_work):
             if self._active or not runs:
                 return 0  # allocated when an active run works or ends
             new_work = [1] * len(runs)  # all ended without any work: equal shares
         if not self._active:
-            self._busy_cost_at_step = self._busy_cost
+            self._busy_cost_at_step, self._accounted_ns = self._busy_cost, self._busy_ns
         amount = self._busy_cost_at_step // _NANOSECONDS_PER_HOUR - self._allocated_busy
         for run, part, work in zip(runs, split_proportionally(amount, new_work), new_work, strict=True):
             run.cost_share.nanodollars += part
@@ -158,10 +196,11 @@ class EngineCostAllocator:
         self._allocated_busy += amount
         return amount
 
-    def _take_work(self, run: ActiveRun) -> int:
-        work = run.prefill * self.weights.prefill + run.decode * self.weights.decode
-        run.prefill = run.decode = 0
-        return work
+
+def _take_nanoseconds(run: ActiveRun) -> int:
+    """Return the run's time since the last allocation, in units fine enough for the smallest part of a step."""
+    taken, run.nanoseconds = run.nanoseconds, 0.0
+    return ceil(taken * 1000)
 
 
 def split_proportionally(amount: int, weights: Sequence[int]) -> list[int]:

@@ -57,7 +57,7 @@ def test_a_step_of_decoding_has_no_reports() -> None:
 def test_a_chunk_of_a_prompt_is_reported_with_its_tokens_and_its_last_chunk_is_not() -> None:
     scheduler = Scheduler({"long": 0, "done": 0, "other": 1})
     assert step(scheduler, {"long": 64, "done": 30, "other": 8}, {"done": [7]}) == {
-        0: [("done", [7]), (f"{WORK_REPORT}long", [64])],
+        0: [(f"{WORK_REPORT}long", [64]), ("done", [7])],
         1: [(f"{WORK_REPORT}other", [8])],
     }
 
@@ -65,13 +65,13 @@ def test_a_chunk_of_a_prompt_is_reported_with_its_tokens_and_its_last_chunk_is_n
 def test_drafts_are_reported_whether_they_are_accepted_or_not() -> None:
     scheduler = Scheduler({"a": 0, "b": 0})
     found = step(scheduler, {"a": 4, "b": 4}, {"a": [5], "b": [6, 7, 8]}, a=[1, 2, 3], b=[6, 7, 9])
-    assert found == {0: [("a", [5]), ("b", [6, 7, 8]), (f"{WORK_REPORT}a", [3]), (f"{WORK_REPORT}b", [3])]}
+    assert found == {0: [(f"{WORK_REPORT}b", [3]), (f"{WORK_REPORT}a", [3]), ("a", [5]), ("b", [6, 7, 8])]}
 
 
 def test_requests_that_ended_in_the_step_or_before_it_do_no_harm() -> None:
     scheduler = Scheduler({"a": 0, "b": 0}, ended=("a",))
     found = step(scheduler, {"gone": 9, "a": 3, "b": 9}, {"a": [5]}, a=[1, 2])
-    assert found == {0: [("a", [5]), (f"{WORK_REPORT}a", [2]), (f"{WORK_REPORT}b", [9])]}
+    assert found == {0: [(f"{WORK_REPORT}b", [9]), (f"{WORK_REPORT}a", [2]), ("a", [5])]}
 
 
 def test_steps_do_not_share_their_reports() -> None:

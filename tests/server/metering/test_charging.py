@@ -38,7 +38,6 @@ def test_a_request_is_charged_once_with_the_cost_of_all_its_runs() -> None:
     runs = [meter.start_run(share) for _ in range(2)]
     now[0] = SECOND
     for run in runs:
-        run.prefill, run.decode = 6, 11
         meter.end_run(run)
     ended = record(cost_share=share, route=Route())
     meter.record(ended)
@@ -106,8 +105,8 @@ def test_a_request_that_began_on_unpriced_engine_time_has_an_unknown_share() -> 
     now, sink, share, source = [0], RecordingSink(), CostShare(), ChangingPrices(Prices())
     meter = ChargingMeter(source, [sink], lambda: now[0])
     run = meter.start_run(share)
-    now[0], run.decode = SECOND, 1
-    meter.count_step()
+    now[0] = SECOND
+    meter.count_step([(run, 0, 1)], 1.0)
     meter.charge_ended()
     source.current = PRICES
     meter.charge_ended()
