@@ -12,6 +12,10 @@ _OVERDUE_SHARE = 0.1
 """What takes longer than expected is expected to last another tenth of its time so far."""
 
 
+_MAX_SCALE = 4.0
+"""Assumed times are at most so many times longer or shorter: publishing and evaluation depend on the engine too."""
+
+
 class JobForecast(NamedTuple):
     """The forecast of one job. What can't be known yet is None; it may depend on the jobs before it."""
 
@@ -77,7 +81,7 @@ def _expected_seconds(job: JobRecord, speeds: PhaseSpeeds) -> dict[Phase, float]
         return expected
     if not progress.share or not expected["training"]:
         return None
-    scale = progress.seconds / progress.share / expected["training"]
+    scale = min(max(progress.seconds / progress.share / expected["training"], 1 / _MAX_SCALE), _MAX_SCALE)
     return {phase: scale * seconds for phase, seconds in expected.items()}
 
 
