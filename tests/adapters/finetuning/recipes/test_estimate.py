@@ -7,6 +7,18 @@ from loramux_adapters.finetuning.recipes.recipe import Recipe
 from tests.helpers.adapter_files import BASE
 from tests.helpers.simulated_job import MACHINE, JobScript, play_job
 
+DEMO_BASE = BASE.model_copy(
+    update={
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "num_hidden_layers": 30,
+        "vocab_size": 49152,
+    }
+)
+
 
 def report(examples: int, tokens: int) -> DatasetReport:
     return DatasetReport(
@@ -43,3 +55,17 @@ async def test_the_estimate_before_a_job_is_right_once_another_was_trained() -> 
     estimate = estimate_job(later.work, learned)
     assert "as fast as the last jobs" in estimate.assumption
     assert estimate.total_seconds == pytest.approx((played.record.finished_at or 0) - played.began, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("examples", "tokens", "batch", "trained", "served"),
+    [(1287, 49_943, 8, 81.9, 95.2), (4000, 263_912, 8, 571.4, 589.5)],
+)
+def test_assumed_speeds_are_near_what_a_cpu_of_two_cores_did(
+    examples: int, tokens: int, batch: int, trained: float, served: float
+) -> None:
+    """Two jobs of `make bench-finetune` on the demo's base, alone on their machine; seconds of training and in all."""
+    recipe = Recipe(last_layers=12, batch_size=batch)
+    estimate = estimate_job(job_work(report(examples, tokens), None, recipe, DEMO_BASE, 0), CPU_SPEEDS)
+    assert 1 / 1.3 < estimate.seconds / trained < 1.3
+    assert 1 / 1.3 < estimate.total_seconds / served < 1.3
