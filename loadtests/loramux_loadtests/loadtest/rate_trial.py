@@ -37,8 +37,8 @@ class RateTrial:
 
     @property
     def held_rate(self) -> float:
-        """The rate, less what was not answered in the meantime."""
-        return self.rate * self.state.answered_share
+        """The rate, or less if by chance fewer requests were sent, or if not all were answered in the meantime."""
+        return min(self.rate, self.state.sent / self.state.seconds) * self.state.answered_share
 
 
 def judge_rate(rate: float, goal: Goal, rows: Sequence[RequestRow], end: float) -> RateTrial:

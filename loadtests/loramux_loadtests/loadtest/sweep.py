@@ -88,7 +88,7 @@ class RateSearch:
             if trial is None:
                 break
             if trial.met:
-                return Bracket(min(rate, capacity) if capacity else trial.held_rate, missed), trial
+                return Bracket(trial.held_rate, missed), trial
             rate, missed = rate / (1 + self.precision / 2), rate
         return Bracket(0.0, missed), None
 

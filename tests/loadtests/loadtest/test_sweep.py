@@ -11,7 +11,7 @@ from loramux_loadtests.loadtest.steady_state import SteadyState
 from loramux_loadtests.loadtest.sweep import MAX_RATE, MIN_RATE, Bracket, RateSearch, SweepResult
 from tests.helpers.simulated_queue import SimulatedQueue, SimulatedTrials
 
-STEADY = SteadyState(begin=0, end=100, sent=100, answered=100, in_flight_first=1, in_flight_last=1)
+STEADY = SteadyState(begin=0, end=100, sent=10**7, answered=10**7, in_flight_first=1, in_flight_last=1)
 
 
 async def searched(truth: float, begin: float, precision: float = 0.1) -> tuple[list[float], float, float | None]:
