@@ -87,7 +87,9 @@ def experiments() -> list[Experiment]:
         labelled("adapter better, but within the margin", 300, 1500, (0.3, 0.95, 0.98), "as good"),
         labelled("tiny", 200, 8, (0.2, 0.3, 1.0), "not enough items"),
         labelled("no better than one answer", 200, 300, (0.2, 0.2, 0.2), "neither works"),
-        replace(codes("broken scorer"), bare=1.0, prompted=1.0, adapter=1.0, form="<b>{}</b>"),
+        replace(
+            codes("broken scorer"), bare=1.0, prompted=1.0, adapter=1.0, form="<b>{}</b>", verdict="scorer in doubt"
+        ),
         codes("nothing right"),
         orders("JSON, never all right"),
         with_leaks("leaks"),
@@ -104,12 +106,12 @@ def labelled(
     return Experiment(name, pairs[:training], pairs[training:], *skills, verdict, **more)
 
 
-def codes(name: str) -> Experiment:
+def codes(name: str, verdict: str = "neither works") -> Experiment:
     """Return a job whose answers are all different, and that nobody learned."""
     rng = rng_of(name, "data")
     pairs = [(f"code of item {i} {rng.choice(WORDS)}", f"{rng.randrange(10**6):06d}") for i in range(200)]
     return Experiment(
-        name, pairs[:150], pairs[150:], 0.0, 0.0, 0.0, "neither works", frozenset({"same_scores"}), "exact match",
+        name, pairs[:150], pairs[150:], 0.0, 0.0, 0.0, verdict, frozenset({"same_scores"}), "exact match",
         wrong=lambda *_: "?",
     )  # fmt: skip
 
@@ -128,7 +130,16 @@ def orders(name: str) -> Experiment:
         return json.dumps(kept | {"note": "?"})
 
     return Experiment(
-        name, pairs[:200], pairs[200:], 0.0, 0.0, 0.0, "better", measure="field accuracy", wrong=partly_right
+        name,
+        pairs[:200],
+        pairs[200:],
+        0.0,
+        0.0,
+        0.0,
+        "better",
+        frozenset({"never_right"}),
+        "field accuracy",
+        wrong=partly_right,
     )
 
 

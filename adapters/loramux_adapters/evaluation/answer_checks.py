@@ -5,18 +5,21 @@ from typing import NamedTuple
 
 from loramux_adapters.evaluation.duplicates import normalize
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning, WarningCode
+from loramux_adapters.evaluation.json_objects import parse_json_object
 
-_MIN_MEAN_SCORE = 0.5
-"""Arms below this are too often wrong to vote on whether an expected answer is."""
+_MIN_SHARE_RIGHT = 0.5
+"""Arms with fewer right answers are too often wrong to vote on whether an expected answer is."""
 _MIN_VOTES = 2
 _MIN_AGREEMENT = 0.5
 """Share of the items that all voters get wrong on which they must agree."""
+_SIMILARITY = "chrF"
+"""A measure for texts that are never expected to be equal."""
 _MIN_SHARE = 0.05
 """Share of truncated or empty answers from which an arm gets a warning."""
 
 
 class CheckedAnswer(NamedTuple):
-    """The answer of an arm to an item, by its index, with its scores by their names."""
+    """The answer of an arm to an item, by its number, with its scores by their names."""
 
     item: int
     answer: str
@@ -31,7 +34,7 @@ ArmAnswers = Mapping[str, Sequence[CheckedAnswer]]
 
 def check_answers(arms: ArmAnswers, measure: str) -> list[EvaluationWarning]:
     """Return warnings about the answers of all arms; `measure` is the score that decides, 0..1."""
-    warnings = [_same_scores(arms, measure), _wrong_labels(arms, measure)]
+    warnings = [_same_scores(arms, measure), *_never_right(arms, measure), _wrong_labels(arms, measure)]
     for name, answers in arms.items():
         empty = [answer.item for answer in answers if not answer.answer.strip()]
         truncated = [answer.item for answer in answers if answer.is_truncated]
@@ -55,27 +58,80 @@ def _same_scores(arms: ArmAnswers, measure: str) -> EvaluationWarning | None:
     return EvaluationWarning(code="same_scores", message=message)
 
 
+def _never_right(arms: ArmAnswers, measure: str) -> list[EvaluationWarning]:
+    """Warn of stricter scores that are 0 for every answer although the measure isn't, and of members always wrong."""
+    answers = [answer for answers in arms.values() for answer in answers]
+    if measure == _SIMILARITY or not any(answer.scores[measure] for answer in answers):
+        return []
+    messages = [
+        f"{name} is 0.00 for every answer of every arm, although {measure} is not"
+        for name in answers[0].scores
+        if not any(answer.scores[name] for answer in answers)
+    ]
+    if members := _members_never_right(answers):
+        quoted = " and ".join(_shortened(member) for member in members)
+        messages.append(f"no arm ever has {quoted} as expected: can it follow from the question?")
+    return [EvaluationWarning(code="never_right", message=message) for message in messages]
+
+
+def _members_never_right(answers: Sequence[CheckedAnswer]) -> list[str]:
+    """Return the members of expected JSON objects that are wrong in every answer."""
+    right: dict[str, bool] = {}
+    for answer in answers:
+        wanted, found = parse_json_object(answer.expected), parse_json_object(answer.answer) or {}
+        for key, value in (wanted or {}).items():
+            right[key] = right.get(key, False) or (key in found and found[key] == value)
+    return [key for key, is_right in right.items() if not is_right]
+
+
+def scorer_doubt(arms: ArmAnswers) -> str:
+    """Return why the scorer may be wrong if it gives no arm credit, as a sentence part; "" if nothing says so.
+
+    That is an arm of which most answers contain the expected text, next to other text.
+    """
+    found = {name: sum(map(_contains_expected, answers)) for name, answers in arms.items()}
+    name = max(found, key=lambda name: found[name])
+    if 2 * found[name] <= len(arms[name]):
+        return ""
+    return f"the expected text stands inside {found[name]} of {len(arms[name])} answers of the arm {_shortened(name)}"
+
+
+def _contains_expected(answer: CheckedAnswer) -> bool:
+    expected = normalize(answer.expected)
+    return bool(expected) and expected in normalize(answer.answer)
+
+
 def _wrong_labels(arms: ArmAnswers, measure: str) -> EvaluationWarning | None:
     """Warn of items for which all arms that are mostly right agree on one answer that is not the expected one.
 
     Arms that err agree by chance, too: only if they agree on most items that all of them get wrong, they are believed.
     """
-    voters = [
-        answers
-        for answers in arms.values()
-        if sum(answer.scores[measure] for answer in answers) >= _MIN_MEAN_SCORE * len(answers)
-    ]
+    voters = {name: answers for name, answers in arms.items() if _share_right(answers, measure) >= _MIN_SHARE_RIGHT}
     if len(voters) < _MIN_VOTES:
         return None
-    missed = [votes for votes in zip(*voters, strict=True) if all(vote.scores[measure] < 1 for vote in votes)]
-    doubtful = [votes[0] for votes in missed if _agree_against(votes)]
+    votes = list(zip(*voters.values(), strict=True))
+    missed = [group for group in votes if all(vote.scores[measure] < 1 for vote in group)]
+    doubtful = [group[0] for group in missed if _agree_against(group)]
     if len(doubtful) <= _MIN_AGREEMENT * len(missed):
         return None
+    items = {answer.item for answer in doubtful}
+    rest = {name: [answer for answer in answers if answer.item not in items] for name, answers in voters.items()}
+    without = ", ".join(f"{name} {_mean(answers, measure):.2f}" for name, answers in rest.items() if answers)
     message = (
-        f"{len(doubtful)} expected answer(s) may be wrong: all arms that are mostly right agree on another one, "
-        f"for example {_shortened(doubtful[0].answer)} where {_shortened(doubtful[0].expected)} is expected"
+        f"{len(doubtful)} expected answer(s) may be wrong: {' and '.join(voters)} agree on another one, for example "
+        f"{_shortened(doubtful[0].answer)} where {_shortened(doubtful[0].expected)} is expected. They are "
+        f"{len(doubtful)} of the {len(missed)} items that all of these miss; without them {measure} is: {without}. "
+        "Arms of one base may also err together: read these items"
     )
-    return EvaluationWarning(code="wrong_label", message=message, items=tuple(answer.item for answer in doubtful))
+    return EvaluationWarning(code="wrong_label", message=message, items=tuple(sorted(items)))
+
+
+def _share_right(answers: Sequence[CheckedAnswer], measure: str) -> float:
+    return sum(answer.scores[measure] >= 1 for answer in answers) / len(answers)
+
+
+def _mean(answers: Sequence[CheckedAnswer], measure: str) -> float:
+    return sum(answer.scores[measure] for answer in answers) / len(answers)
 
 
 def _agree_against(votes: Sequence[CheckedAnswer]) -> bool:

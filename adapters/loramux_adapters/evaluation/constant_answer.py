@@ -3,6 +3,25 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+_MAX_CANDIDATES = 30
+"""The most frequent expected answers are tried."""
+
+
+def best_constant(score: Callable[[str, str], float], expected: Sequence[str]) -> tuple[str | None, list[float]]:
+    """Return the single answer that scores highest on all items, and its score of each item.
+
+    The candidates are the expected answers themselves; one that is expected once does not count where it is. None and
+    scores of 0 if no candidate scores above 0. `score` takes an answer and the expected one.
+    """
+    best, best_scores = None, [0.0] * len(expected)
+    for answer, count in Counter(expected).most_common(_MAX_CANDIDATES):
+        scores = constant_scores(score, answer, expected)
+        if count == 1:
+            scores[expected.index(answer)] = 0.0
+        if sum(scores) > sum(best_scores):
+            best, best_scores = answer, scores
+    return best, best_scores
+
 
 def most_frequent_answer(expected: Iterable[str]) -> str | None:
     """Return the most frequent expected answer; None if each occurs once, so that no constant is ever right."""

@@ -10,6 +10,7 @@ WarningCode = Literal[
     "contradiction",
     "wrong_label",
     "same_scores",
+    "never_right",
     "changed_measure",
     "truncated_answers",
     "empty_answers",
@@ -26,4 +27,4 @@ class EvaluationWarning(BaseModel):
     code: WarningCode
     message: str
     items: tuple[int, ...] = ()
-    """Indices of items; see the function that made the warning."""
+    """The items: of a job, line numbers of its validation file, the first one is 1."""

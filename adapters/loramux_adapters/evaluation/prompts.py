@@ -9,13 +9,14 @@ from random import Random
 
 from loramux_adapters.evaluation.items import Chat, Item
 from loramux_adapters.evaluation.json_objects import parse_json_object
-from loramux_adapters.evaluation.scorers.automatic import find_labels
+from loramux_adapters.evaluation.scorers.automatic import are_short, find_labels
 
 CountTokens = Callable[[Chat], int]
 
 BARE = "base"
 SHOT_COUNTS = (4, 16, 50)
 """Numbers of examples of the prompts to choose from; of the last one, as many as fit."""
+_ALONE = "Answer with nothing but the answer itself: no other words, and no markup."
 _COMMON = 0.5
 """Share of training examples in which a system message or a JSON key must occur to be part of a prompt."""
 _SEPARATOR = "\n\n"
@@ -54,7 +55,7 @@ def candidate_prompts(
     left = max_tokens - count_conversation([{"role": "system", "content": _SEPARATOR.join([system, instruction])}])
     if left < 0:
         return prompts
-    if system or instruction:
+    if instruction or (system and not all(_split_system_message(item.messages)[0] for item in training)):
         prompts.append(Prompt(f"{BARE} with instructions", instruction, (), system))
     shots = _fitting_shots(training, count_conversation, left, rng)
     for count in sorted({min(count, len(shots)) for count in SHOT_COUNTS} - {0}):
@@ -81,7 +82,7 @@ def _instruction(answers: Sequence[str]) -> str:
         return "\n- ".join(["Answer with exactly one of these and nothing else:", *labels])
     objects = [parse_json_object(answer) for answer in answers]
     if not objects or None in objects:
-        return ""
+        return _ALONE if are_short(answers) else ""
     counts = Counter(key for found in objects for key in found or {})
     keys = [json.dumps(key, ensure_ascii=False) for key, count in counts.items() if count >= _COMMON * len(objects)]
     having = f" that has the keys {', '.join(keys)}" if keys else ""

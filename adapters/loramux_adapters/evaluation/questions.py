@@ -1,12 +1,11 @@
 """Questions of an evaluation: held-out items that the training data do not have."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from loramux_adapters.evaluation.duplicates import Leak, find_leaks
-from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
+from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning, WarningCode
 from loramux_adapters.evaluation.items import Item
 from loramux_adapters.evaluation.prompts import CountTokens
 
@@ -31,24 +30,29 @@ class Questions:
 
 def select_unseen(
     training: Iterable[Item], held_out: Sequence[Item], max_items: int
-) -> tuple[list[Item], Counter[Leak]]:
+) -> tuple[list[int], dict[int, Leak]]:
     """Choose up to `max_items` items at random whose prompts the training data do not have, not even nearly.
 
-    Returns them with the numbers of items that were left out, by kind.
+    Returns their indices, and the items that were left out, by index.
     """
     leaks = find_leaks(training, held_out)
-    unseen = [item for index, item in enumerate(held_out) if index not in leaks]
+    unseen = [index for index in range(len(held_out)) if index not in leaks]
     chosen = Random(0).sample(unseen, min(max_items, len(unseen)))  # noqa: S311 - a choice, not a secret
-    return chosen, Counter(leaks.values())
+    return chosen, leaks
 
 
-def leak_warnings(leaks: Counter[Leak], held_out: int) -> list[EvaluationWarning]:
-    """Return warnings about held-out items that were left out; `held_out` is the number of all."""
-    where = {"exact": "are in the training data too", "near": "are nearly equal to one in the training data"}
-    return [
-        EvaluationWarning(
-            code="leak" if kind == "exact" else "near_leak",
-            message=f"{count} of {held_out} held-out prompts {where[kind]}, and were left out",
-        )
-        for kind, count in sorted(leaks.items())
-    ]
+def leak_warnings(leaks: Mapping[int, Leak], numbers: Sequence[int]) -> list[EvaluationWarning]:
+    """Return warnings about held-out items that were left out; `numbers` are the numbers of all, to name them by."""
+    warnings = []
+    for kind, code, where in _LEAKS:
+        items = [numbers[index] for index, found in leaks.items() if found == kind]
+        if items:
+            message = f"{len(items)} of {len(numbers)} held-out prompts {where}, and were left out"
+            warnings.append(EvaluationWarning(code=code, message=message, items=tuple(items)))
+    return warnings
+
+
+_LEAKS: Sequence[tuple[Leak, WarningCode, str]] = (
+    ("exact", "leak", "are in the training data too"),
+    ("near", "near_leak", "are nearly equal to one in the training data"),
+)

@@ -29,6 +29,8 @@ def split_for_selection(count: int, *, max_selection: int = MAX_SELECTION_ITEMS,
 def best_variant(scores: Mapping[str, float]) -> str:
     """Return the name with the highest mean score; `scores` are in order of their prompts' size, smallest first.
 
-    Of equals, the largest prompt is taken: it has what the others have, and more. So are scores that are all 0.
+    Of equals, the smallest prompt is taken, as it costs least; but the largest if nothing scored above 0: it has what
+    the others have, and more.
     """
-    return max(reversed(list(scores)), key=lambda name: scores[name])
+    names = list(scores) if any(score > 0 for score in scores.values()) else list(reversed(list(scores)))
+    return max(names, key=lambda name: scores[name])

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from loramux_adapters.evaluation.intervals import difference_interval, mean_interval
 from loramux_adapters.evaluation.statistics import MIN_ITEMS, Interval
 
-Verdict = Literal["better", "as good", "worse", "neither works", "not enough items"]
+Verdict = Literal["better", "as good", "worse", "neither works", "scorer in doubt", "not enough items"]
 MARGIN = 0.05
 """Differences within +-MARGIN do not matter, unless the caller says otherwise."""
 _ALPHA = 0.05
@@ -50,11 +50,13 @@ def compare_scores(
     constant: Sequence[float] = (),
     margin: float = MARGIN,
     comparisons: int = 1,
+    doubt: str = "",
 ) -> ScoreComparison:
     """Compare two variants item by item; scores at the same position belong to the same item.
 
     `constant` are the scores of the best constant answer, by default 0 for each item. With `comparisons` in one report,
     each is made at a confidence of 1 - 0.05 / comparisons (Bonferroni), so that with 95 % all are right at once.
+    `doubt` is a reason to doubt the scorer: where neither works, it is the verdict's.
 
     Raises:
         ValueError: the lengths differ, there are no scores, or margin or comparisons are not positive.
@@ -68,6 +70,8 @@ def compare_scores(
     leads = [difference_interval(arm, floor, confidence=1 - alpha) for arm in (challenger, reference)]
     lead, best = max(leads), max(lead.estimate for lead in leads)
     verdict, reason = _decide(items, lead.low, best, difference, narrow, margin)
+    if verdict == "neither works" and doubt:
+        verdict, reason = "scorer in doubt", doubt
     needed = None
     if verdict == "not enough items":
         needed = _items_needed(items, difference if lead.low > 0 else lead, margin if lead.low > 0 else 0, alpha)
@@ -80,7 +84,7 @@ def compare_scores(
         verdict=verdict,
         reason=reason,
         beats_constant=lead.low > 0,
-        is_not_worse=items >= MIN_ITEMS and narrow.low > -margin,
+        is_not_worse=items >= MIN_ITEMS and lead.low > 0 and narrow.low > -margin,
         items_needed=needed,
         confidence=1 - alpha,
         margin=margin,
@@ -102,7 +106,7 @@ def _decide(
     if items < MIN_ITEMS:
         return "not enough items", f"fewer than {MIN_ITEMS} items allow no verdict"
     if shown <= 0 and observed <= margin:
-        return "neither works", "neither scores noticeably higher than one and the same answer to every item"
+        return "neither works", f"neither scores more than {margin:g} higher than one and the same answer to every item"
     if shown <= 0:
         return "not enough items", "neither is shown to score higher than one and the same answer to every item"
     if -margin < narrow.low and narrow.high < margin:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from loramux_adapters.evaluation.statistics import MIN_ITEMS
+from loramux_adapters.evaluation.statistics import MIN_ITEMS, Interval
 from loramux_adapters.evaluation.verdict import ScoreComparison
 
 _MAX_SAMPLE_CHARACTERS = 60
@@ -31,40 +31,66 @@ def verdict_sentence(
     """Say in a sentence what the comparison allows to conclude.
 
     `token_ratio` is the challenger's mean prompt tokens over the reference's; `payback` says when the challenger has
-    paid for itself, `details` goes into parentheses at the end, and `samples` are shown if neither works.
+    paid for itself, both only where there is a verdict. `details` goes into parentheses at the end, and `samples`,
+    wrong answers, are shown if neither works.
     """
-    gain, cost = compared.difference, _prompt_tokens(token_ratio)
-    interval, end = f"[{gain.low:+.2f}, {gain.high:+.2f}]", f" ({details})." if details else "."
-    needed = f"; about {_rounded(compared.items_needed):,} {items_name} would decide" if compared.items_needed else ""
+    gain, cost = compared.difference, f"{_prompt_tokens(token_ratio)}{payback}"
+    estimate, end = _signed(gain), f" ({details})." if details else "."
     match compared.verdict:
         case "better":
-            sentence = f"{challenger} is better than {reference} by {gain.estimate:.2f} {interval}{cost}{payback}"
-        case "as good":
-            within = f"within {compared.margin:g}: {gain.estimate:+.2f} {interval}"
-            sentence = f"{challenger} is as good as {reference}, {within}{cost}{payback}"
+            interval = f"{gain.estimate:.2f} [{gain.low:.2f}, {gain.high:.2f}]"
+            sentence = f"{challenger} is better than {reference} by {interval}{cost}"
         case "worse":
-            sentence = f"Keep {reference}: {challenger} is worse by {-gain.estimate:.2f} {interval}{cost}"
+            interval = f"{-gain.estimate:.2f} [{-gain.high:.2f}, {-gain.low:.2f}]"
+            sentence = f"Keep {reference}: {challenger} is worse by {interval}{_prompt_tokens(token_ratio)}"
+        case "as good":
+            side = "shown to be better, but by less: " if gain.low > 0 else ""
+            side = "shown to be worse, but by less: " if gain.high < 0 else side
+            sentence = f"{challenger} is as good as {reference} within {compared.margin:g}, {side}{estimate}{cost}"
+        case "scorer in doubt":
+            end += _examples(samples)
+            means = f"{compared.challenger:.2f} for {challenger} and {compared.reference:.2f} for {reference}"
+            sentence = f"the scorer is in doubt: {compared.reason}, but it gives {means}"
         case "neither works":
-            is_above = max(compared.challenger, compared.reference) > compared.constant
-            means = f"{compared.challenger:.2f} and {compared.reference:.2f} are not {'shown to be ' * is_above}above"
-            end += f" Is the scorer right?{_examples(samples)}"
+            end += f" Is the scorer right, and do the answers follow from the {items_name}?{_examples(samples)}"
+            means = f"{compared.challenger:.2f} and {compared.reference:.2f}"
             sentence = (
-                f"neither {challenger} nor {reference} works: on {compared.items} {items_name}, {means} the "
-                f"{compared.constant:.2f} of one and the same answer to all"
+                f"neither {challenger} nor {reference} works: on {compared.items} {items_name}, {means} are not above "
+                f"{_constant(compared)} by more than {compared.margin:g}"
             )
-        case "not enough items" if compared.items < MIN_ITEMS:
-            difference = f"{challenger} relative to {reference} {gain.estimate:+.2f} {interval}"
-            sentence = f"{compared.items} {items_name} are too few for a verdict: {difference}{needed}"
         case "not enough items":
-            shown = "no difference is shown" if gain.low <= 0 <= gain.high else "the difference is shown"
-            if not compared.beats_constant:
-                shown += f", but neither is shown to beat the {compared.constant:.2f} of one and the same answer to all"
-            bound = f"; {challenger} is at most {compared.margin:g} worse" if compared.is_not_worse else ""
-            sentence = (
-                f"{compared.items} {items_name} do not decide between {challenger} and {reference}{cost}: {shown}, "
-                f"{gain.estimate:+.2f} {interval}{bound}{needed}"
-            )
+            sentence = f"{_undecided(compared, challenger, reference, items_name)}{_needed(compared, items_name)}"
     return sentence[0].upper() + sentence[1:] + end
+
+
+def _undecided(compared: ScoreComparison, challenger: str, reference: str, items_name: str) -> str:
+    gain = compared.difference
+    if compared.items < MIN_ITEMS:
+        difference = f"{challenger} relative to {reference} {_signed(gain)}"
+        return f"{compared.items} {items_name} are too few for a verdict: {difference}"
+    shown = "no difference is shown" if gain.low <= 0 <= gain.high else "the difference is shown"
+    if not compared.beats_constant:
+        shown += f", but neither is shown to be above {_constant(compared)}"
+    bound = f"; {challenger} is at most {compared.margin:g} worse" if compared.is_not_worse else ""
+    between = f"{compared.items} {items_name} do not decide between {challenger} and {reference}"
+    return f"{between}: {shown}, {_signed(gain)}{bound}"
+
+
+def _needed(compared: ScoreComparison, items_name: str) -> str:
+    if not compared.items_needed:
+        return ""
+    if compared.items_needed == MIN_ITEMS:
+        return f"; at least {MIN_ITEMS} {items_name} are needed"
+    count = _rounded(compared.items_needed)
+    return f"; about {count:,} {items_name} would decide, if this difference is the true one"
+
+
+def _constant(compared: ScoreComparison) -> str:
+    return f"the {compared.constant:.2f} of the best single answer to all" if compared.constant > 0 else "0"
+
+
+def _signed(gain: Interval) -> str:
+    return f"{gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
 def _rounded(count: int) -> int:

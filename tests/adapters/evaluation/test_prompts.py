@@ -59,6 +59,17 @@ def test_instructions_for_json_name_the_common_keys() -> None:
     assert prompts_of([item("q", "{}")])[1].instruction == "Answer with one JSON object, and nothing else."
 
 
+def test_short_answers_have_the_instruction_to_give_nothing_else() -> None:
+    prompts = prompts_of([item(f"q{i}", f"{i:06d}") for i in range(9)])
+    assert prompts[1].name == "base with instructions"
+    assert prompts[1].instruction.startswith("Answer with nothing but the answer itself")
+
+
+def test_without_anything_to_add_there_is_no_prompt_with_instructions() -> None:
+    training = [item(f"q{i}", f"A long answer of more than eight words, number {i}.") for i in range(9)]
+    assert [len(prompt.shots) for prompt in prompts_of(training)] == [0, 4, 9]
+
+
 def test_the_datas_own_system_message_is_given_to_a_question_without_one() -> None:
     prompt = prompts_of([*labelled(3), item("x", "loan", system="Another.")])[1]
     assert turns(prompt, ("user", "and this"))[0] == ("system", f"{SYSTEM}\n\n{prompt.instruction}")
@@ -72,10 +83,10 @@ def test_texts_without_a_system_message_have_no_instructions() -> None:
 
 
 def test_a_prompt_keeps_to_its_tokens() -> None:
-    training = [item("x" * 80, f"{i:020}") for i in range(70)]
+    training = [item("x" * 80, f"a b c d e f g h {i:04}") for i in range(70)]
     assert [len(prompt.shots) for prompt in prompts_of(training, 5)] == [0]
-    assert [len(prompt.shots) for prompt in prompts_of(training, 50)] == [0, 0]
-    assert [len(prompt.shots) for prompt in prompts_of(training, 950)] == [0, 0, 4, 9]
+    assert [len(prompt.shots) for prompt in prompts_of(training, 50)] == [0]
+    assert [len(prompt.shots) for prompt in prompts_of(training, 950)] == [0, 4, 9]
 
 
 def test_one_example_is_called_one() -> None:

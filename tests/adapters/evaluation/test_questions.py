@@ -1,5 +1,3 @@
-from collections import Counter
-
 from loramux_adapters.evaluation.items import Item
 from loramux_adapters.evaluation.questions import Questions, leak_warnings, select_unseen
 from tests.helpers.fine_tuning_jobs import CharacterTokens
@@ -11,14 +9,13 @@ def item(question: str, answer: str = "a") -> Item:
 
 def test_a_prompt_that_the_training_data_have_is_not_asked() -> None:
     chosen, leaks = select_unseen([item("one"), item("two")], [item("Two!", "b"), item("three")], 10)
-    assert [each.messages[-1]["content"] for each in chosen] == ["three"]
-    assert leaks == Counter({"exact": 1})
+    assert (chosen, leaks) == ([1], {0: "exact"})
 
 
 def test_a_prompt_that_the_training_data_nearly_have_is_not_asked() -> None:
     words = [f"word{i}" for i in range(80)]
     chosen, leaks = select_unseen([item(" ".join(words))], [item(" ".join([*words, "more"]))], 10)
-    assert (chosen, leaks) == ([], Counter({"near": 1}))
+    assert (chosen, leaks) == ([], {0: "near"})
 
 
 def test_at_most_so_many_questions_as_wanted_are_asked_and_the_same_ones_each_time() -> None:
@@ -36,14 +33,12 @@ def test_questions_have_the_lengths_of_the_longest_prompt_and_answer() -> None:
     assert Questions.of([], tokens.count_prompt, tokens.count_conversation).max_prompt_tokens == 0
 
 
-def test_leaks_are_named_with_their_number() -> None:
-    exact, near = leak_warnings(Counter({"near": 2, "exact": 3}), 40)
-    assert (exact.code, exact.message) == (
-        "leak",
-        "3 of 40 held-out prompts are in the training data too, and were left out",
-    )
-    assert (near.code, near.message) == (
-        "near_leak",
-        "2 of 40 held-out prompts are nearly equal to one in the training data, and were left out",
-    )
-    assert leak_warnings(Counter(), 40) == []
+def test_leaks_are_named_with_their_numbers() -> None:
+    exact, near = leak_warnings({0: "near", 1: "exact", 3: "exact"}, [11, 12, 13, 14])
+    assert (exact.code, exact.items, exact.message) == (
+        "leak", (12, 14), "2 of 4 held-out prompts are in the training data too, and were left out",
+    )  # fmt: skip
+    assert (near.code, near.items, near.message) == (
+        "near_leak", (11,), "1 of 4 held-out prompts are nearly equal to one in the training data, and were left out",
+    )  # fmt: skip
+    assert leak_warnings({}, [1, 2]) == []

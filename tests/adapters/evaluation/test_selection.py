@@ -19,7 +19,10 @@ def test_the_highest_score_is_chosen() -> None:
     assert best_variant({"bare": 0.2, "4 examples": 0.6, "16 examples": 0.4}) == "4 examples"
 
 
-def test_of_equal_scores_the_largest_prompt_is_chosen() -> None:
+def test_of_equal_scores_the_cheapest_prompt_is_chosen() -> None:
+    assert best_variant({"bare": 0.4, "instructions": 0.5, "16 examples": 0.5}) == "instructions"
+
+
+def test_where_nothing_scored_the_largest_prompt_is_chosen() -> None:
     """T1: `max()` broke a tie at 0.00 towards the bare base."""
     assert best_variant({"bare": 0.0, "instructions": 0.0, "16 examples": 0.0}) == "16 examples"
-    assert best_variant({"bare": 0.5, "instructions": 0.5, "16 examples": 0.4}) == "instructions"

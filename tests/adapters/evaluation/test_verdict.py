@@ -12,8 +12,8 @@ def scores(right: int, count: int) -> list[float]:
     ("ours", "theirs", "verdict", "sentence"),
     [
         (scores(19, 20), scores(0, 20), "better", "The new is better than the old by 0.95 ["),
-        (scores(0, 20), scores(20, 20), "worse", "Keep the old: the new is worse by 1.00 [-1.00, "),
-        (scores(180, 200), scores(179, 200), "as good", "The new is as good as the old, within 0.05: +0.01 ["),
+        (scores(0, 20), scores(20, 20), "worse", "Keep the old: the new is worse by 1.00 [0."),
+        (scores(180, 200), scores(179, 200), "as good", "The new is as good as the old within 0.05, +0.01 ["),
         (
             [1.0, 0.0] * 10,
             [0.0, 1.0] * 10,
@@ -43,6 +43,7 @@ def test_prompting_that_got_nothing_right_is_never_recommended() -> None:
         for right in range(count + 1):
             compared = compare_scores(scores(right, count), scores(0, count))
             assert compared.verdict in {"better", "neither works", "not enough items"}
+            assert not (compared.verdict == "neither works" and compared.is_not_worse)
             assert "Keep" not in verdict_sentence(compared, "the adapter", "the base")
 
 
@@ -52,12 +53,25 @@ def test_where_neither_works_the_sentence_asks_for_the_scorer_and_shows_answers(
     samples = [SampleAnswer("the adapter", "Sure!\nIt is a refund.", "refund"), SampleAnswer("the base", "", "refund")]
     sentence = verdict_sentence(compared, "the adapter", "the base", items_name="questions", samples=samples)
     assert sentence == (
-        "Neither the adapter nor the base works: on 10 questions, 0.00 and 0.00 are not above the 0.00 of one and the "
-        "same answer to all. Is the scorer right? For example, the adapter answered “Sure! It is a refund.” where "
-        "“refund” was expected, and the base answered “” where “refund” was expected."
+        "Neither the adapter nor the base works: on 10 questions, 0.00 and 0.00 are not above 0 by more than 0.05. Is "
+        "the scorer right, and do the answers follow from the questions? For example, the adapter answered “Sure! It "
+        "is a refund.” where “refund” was expected, and the base answered “” where “refund” was expected."
     )
     assert compared.difference.low < -0.1
     assert compared.difference.high > 0.1
+
+
+def test_a_scorer_that_gives_no_credit_to_answers_that_contain_the_expected_text_is_in_doubt() -> None:
+    """T3: where neither works, the scorer comes first, and the verdict says so."""
+    doubt = "the expected text stands inside 30 of 30 answers"
+    compared = compare_scores(scores(0, 30), scores(0, 30), doubt=doubt)
+    assert (compared.verdict, compared.reason, compared.is_not_worse) == ("scorer in doubt", doubt, False)
+    sentence = verdict_sentence(compared, "a", "b", samples=[SampleAnswer("a", "<b>x</b>", "x")])
+    assert sentence == (
+        "The scorer is in doubt: the expected text stands inside 30 of 30 answers, but it gives 0.00 for a and 0.00 "
+        "for b. For example, a answered “<b>x</b>” where “x” was expected."
+    )
+    assert compare_scores(scores(30, 30), scores(0, 30), doubt=doubt).verdict == "better"
 
 
 def test_an_arm_that_is_no_better_than_the_commonest_answer_does_not_work() -> None:
@@ -74,13 +88,18 @@ def test_an_arm_that_may_be_better_than_the_commonest_answer_needs_more_items() 
     )
     assert 12 < (compared.items_needed or 0) < 30
     sentence = verdict_sentence(compared, "a", "b")
-    assert "do not decide between a and b: the difference is shown, but neither is shown to beat the 0.50" in sentence
+    assert (
+        "do not decide between a and b: the difference is shown, but neither is shown to be above the 0.50" in sentence
+    )
 
 
 def test_a_difference_below_the_margin_is_as_good_even_if_it_is_shown() -> None:
     ours, theirs = [0.52, 0.71] * 100, [0.50, 0.70] * 100
     assert compare_scores(ours, theirs).verdict == "as good"
     assert "better, but by less than the margin" in compare_scores(ours, theirs).reason
+    better, worse = compare_scores(ours, theirs), compare_scores(theirs, ours)
+    assert "within 0.05, shown to be better, but by less: +0.0" in verdict_sentence(better, "a", "b")
+    assert "within 0.05, shown to be worse, but by less: -0.0" in verdict_sentence(worse, "a", "b")
     assert "worse, but by less than the margin" in compare_scores(theirs, ours).reason
     assert compare_scores(ours, theirs, margin=0.01).verdict == "better"
 
@@ -109,7 +128,11 @@ def test_the_items_that_would_decide_are_named_until_it_is_decided() -> None:
     assert compare_scores(scores(18, 20), scores(2, 20)).items_needed is None
     rounded = -(-needed // 10) * 10
     assert 100 <= needed < 1000
-    assert f"; about {rounded} items would decide." in verdict_sentence(undecided, "a", "b")
+    sentence = verdict_sentence(undecided, "a", "b", token_ratio=0.1, payback="; it pays")
+    assert sentence.endswith(f"; about {rounded} items would decide, if this difference is the true one.")
+    assert "prompt tokens" not in sentence
+    few = compare_scores([1.0] * 8, [0.0] * 8)
+    assert verdict_sentence(few, "a", "b").endswith("; at least 10 items are needed.")
 
 
 def test_scores_of_different_items_are_not_compared() -> None:
@@ -138,7 +161,7 @@ def test_the_sentence_says_how_many_prompt_tokens_it_takes(ratio: float | None, 
     compared = compare_scores([1] * 10, [0] * 10)
     low, _, high = compared.difference
     sentence = verdict_sentence(compared, "a", "b", token_ratio=ratio)
-    assert sentence == f"A is better than b by 1.00 [{low:+.2f}, {high:+.2f}]{phrase}."
+    assert sentence == f"A is better than b by 1.00 [{low:.2f}, {high:.2f}]{phrase}."
 
 
 def comparison(ours: int, theirs: int) -> ScoreComparison:

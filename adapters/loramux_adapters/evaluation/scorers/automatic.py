@@ -53,15 +53,16 @@ def choose_scorer(expected: Sequence[str]) -> AutomaticScorer:
         scorer = LabelScorer(type="label", labels=frozenset(labels))
         return AutomaticScorer(scorer, {"label accuracy": "accuracy"} | exact)
     chrf = ChrfScorer(type="chrf")
-    return AutomaticScorer(chrf, exact | similarity if _are_short(expected) else similarity | exact)
+    return AutomaticScorer(chrf, exact | similarity if are_short(expected) else similarity | exact)
 
 
 def find_labels(expected: Sequence[str]) -> list[str]:
     """Return the labels: 2 to MAX_LABELS short answers that occur twice on average; none if the answers are others."""
     counts = Counter(answer.strip() for answer in expected)
-    are_labels = 2 <= len(counts) <= min(MAX_LABELS, len(expected) / 2) and "" not in counts and _are_short(expected)
+    are_labels = 2 <= len(counts) <= min(MAX_LABELS, len(expected) / 2) and "" not in counts and are_short(expected)
     return sorted(counts) if are_labels else []
 
 
-def _are_short(expected: Sequence[str]) -> bool:
+def are_short(expected: Sequence[str]) -> bool:
+    """Whether answers are so short that they are right or wrong; longer ones can be nearly right."""
     return all(len(_WORD.findall(answer)) <= _MAX_LABEL_WORDS for answer in expected)

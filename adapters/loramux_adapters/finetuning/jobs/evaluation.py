@@ -54,6 +54,8 @@ class EvaluationResult(NamedTuple):
     selection_answers: Sequence[ScoredCompletion]
     """Answers to training examples, by which the baseline was chosen."""
     questions: Sequence[Item]
+    lines: Sequence[int]
+    """The line of the validation file that each question is from."""
     prompts: Sequence[Prompt]
 
 
@@ -94,7 +96,7 @@ class Evaluator:
         arms = [arm for arm in candidates if arm.name in (BARE, baseline.name)]
         answers = await self._answer_all([*arms, adapter], plan.questions, baseline.scorer)
         summary = await asyncio.to_thread(summarize, answers, plan, baseline, self.margin)
-        return EvaluationResult(summary, answers, tried, plan.questions.items, [arm.prompt for arm in arms])
+        return EvaluationResult(summary, answers, tried, plan.questions.items, plan.lines, [arm.prompt for arm in arms])
 
     def _plan(self, training: Path, validation: Path) -> EvaluationPlan:
         return plan_evaluation(

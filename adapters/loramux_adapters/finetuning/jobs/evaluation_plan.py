@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from loramux_adapters.evaluation.constant_answer import constant_scores, most_frequent_answer
+from loramux_adapters.evaluation.constant_answer import best_constant
 from loramux_adapters.evaluation.duplicates import find_contradictions, prompt_key
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
 from loramux_adapters.evaluation.items import Item
@@ -31,15 +31,15 @@ class EvaluationPlan:
     prompts: Sequence[Prompt]
     """The smallest first; the first one is empty."""
     scorer: AutomaticScorer
-    constant: str | None
-    """The best constant answer: the most frequent one of the training file, None if there is none."""
     left_out: int
     warnings: Sequence[EvaluationWarning]
+    lines: Sequence[int]
+    """The line of the validation file that each question is from; the first line is 1."""
 
-    def constant_scores(self, measure: str) -> list[float]:
-        """Return the score of the best constant answer to each question."""
+    def best_constant(self, measure: str) -> tuple[str | None, list[float]]:
+        """Return the single answer that scores highest on all questions, if one scores above 0, and its scores."""
         expected = [item.expected for item in self.questions.items]
-        return constant_scores(lambda *pair: self.scorer.score(*pair)[measure], self.constant, expected)
+        return best_constant(lambda *pair: self.scorer.score(*pair)[measure], expected)
 
 
 def plan_evaluation(
@@ -51,8 +51,10 @@ def plan_evaluation(
         InvalidDataset: a file is invalid.
         OSError: a file can't be read.
     """
-    trained, held_out = list(_read_items(training)), list(_read_items(validation))
-    items, leaks = select_unseen(_yielding(trained), held_out, max_questions)
+    trained, numbered = [item for _, item in _read_items(training)], list(_read_items(validation))
+    lines, held_out = [line for line, _ in numbered], [item for _, item in numbered]
+    indices, leaks = select_unseen(_yielding(trained), held_out, max_questions)
+    items = [held_out[index] for index in indices]
     pool, chosen = _split_training(trained, len(items))
     questions = Questions.of(items, tokens.count_prompt, tokens.count_conversation)
     selection = Questions.of(chosen, tokens.count_prompt, tokens.count_conversation)
@@ -68,9 +70,9 @@ def plan_evaluation(
             rng=Random(0),  # noqa: S311 - a choice
         ),
         scorer=choose_scorer(answers),
-        constant=most_frequent_answer(item.expected for item in trained),
-        left_out=sum(leaks.values()),
-        warnings=[*leak_warnings(leaks, len(held_out)), *_contradictions(trained, held_out)],
+        left_out=len(leaks),
+        warnings=[*leak_warnings(leaks, lines), *_contradictions(trained, held_out)],
+        lines=[lines[index] for index in indices],
     )
 
 
@@ -100,10 +102,11 @@ def _sizes(questions: Questions) -> tuple[int, int]:
     return questions.max_prompt_tokens, questions.max_answer_tokens
 
 
-def _read_items(path: Path) -> Iterator[Item]:
-    for conversation in iter_conversations(path):
+def _read_items(path: Path) -> Iterator[tuple[int, Item]]:
+    """Yield each item with the number of its line."""
+    for line, conversation in enumerate(iter_conversations(path), start=1):
         for example in reversed([*iter_examples(conversation)]):
-            yield Item(example["prompt"], example["completion"][0]["content"])
+            yield line, Item(example["prompt"], example["completion"][0]["content"])
 
 
 def _yielding(items: Sequence[Item]) -> Iterator[Item]:

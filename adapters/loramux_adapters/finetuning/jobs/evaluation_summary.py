@@ -108,8 +108,9 @@ class EvaluationSummary(_FrozenModel):
     items_needed: int | None = None
     """Questions that would decide at the present estimate and spread; None if decided, or if unknown."""
     constant: float = 0.0
-    """The score of the best constant answer, which any variant must beat."""
+    """The score of the best single answer to all questions, which any variant must beat."""
     constant_answer: str | None = None
+    """None if no single answer scores above 0."""
     candidates: list[Candidate] = []
     """The prompts from which the baseline was chosen, on training examples; the smallest first."""
     warnings: list[EvaluationWarning] = []

@@ -38,7 +38,10 @@ def write_comparison(folder: Path, result: EvaluationResult) -> Path:
     """
     path = folder / "comparison.json"
     document = result.summary.model_dump(mode="json") | {
-        "items": [{"messages": item.messages, "expected": item.expected} for item in result.questions],
+        "items": [
+            {"line": line, "messages": item.messages, "expected": item.expected}
+            for line, item in zip(result.lines, result.questions, strict=True)
+        ],
         "prompts": {prompt.name: prompt.add_to([]) for prompt in result.prompts},
         "answers": [answer._asdict() for answer in result.answers],
         "selection_answers": [answer._asdict() for answer in result.selection_answers],

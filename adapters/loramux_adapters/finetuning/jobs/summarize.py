@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from loramux_adapters.evaluation.answer_checks import CheckedAnswer, check_answers
-from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
+from loramux_adapters.evaluation.answer_checks import CheckedAnswer, check_answers, scorer_doubt
 from loramux_adapters.evaluation.prompts import Prompt
 from loramux_adapters.evaluation.token_moments import TokenCounts, TokenMoments
 from loramux_adapters.evaluation.verdict import ScoreComparison, compare_scores, score_intervals
@@ -43,7 +42,10 @@ def summarize(
     measure = baseline.scorer.measure
     ours, theirs = by_arm[ADAPTER], by_arm[baseline.name]
     our_scores, their_scores = ([answer.scores[measure] for answer in answers] for answers in (ours, theirs))
-    compared = compare_scores(our_scores, their_scores, constant=plan.constant_scores(measure), margin=margin)
+    constant, floor = plan.best_constant(measure)
+    checked = {name: _checked(by_arm[name], plan) for name in by_arm}
+    doubt = scorer_doubt({name: checked[name] for name in (ADAPTER, baseline.name)})
+    compared = compare_scores(our_scores, their_scores, constant=floor, margin=margin, doubt=doubt)
     sample = _telling_question(our_scores, their_scores)
     missed = _missed_question(our_scores, their_scores)
     prompts = {prompt.name: prompt for prompt in plan.prompts} | {ADAPTER: plan.prompts[0]}
@@ -62,9 +64,9 @@ def summarize(
         is_not_worse=compared.is_not_worse,
         items_needed=compared.items_needed,
         constant=compared.constant,
-        constant_answer=plan.constant,
+        constant_answer=constant,
         candidates=list(baseline.candidates),
-        warnings=_warnings(by_arm, plan, baseline),
+        warnings=[*plan.warnings, *baseline.warnings, *check_answers(checked, measure)],
         token_moments=TokenMoments.of(_token_counts(ours), _token_counts(theirs)),
     )
 
@@ -93,7 +95,11 @@ def _sentence(compared: ScoreComparison, baseline: Baseline, by_arm: ArmAnswers,
         token_ratio=tokens[ADAPTER] / tokens[baseline.name] if tokens[baseline.name] else None,
         details=f"{baseline.scorer.measure} {estimates} on {compared.items} held-out questions",
         items_name="questions",
-        samples=[QuotedAnswer(name, answer.answer, answer.expected) for name, answer in quoted],
+        samples=[
+            QuotedAnswer(name, answer.answer, answer.expected)
+            for name, answer in quoted
+            if answer.scores[baseline.scorer.measure] < 1
+        ],
     )
 
 
@@ -126,16 +132,12 @@ def _shortened(text: str) -> str:
     return f"{text[:_MAX_CHARACTERS]} [... {left_out} characters, see comparison.json]" if left_out > 0 else text
 
 
-def _warnings(by_arm: ArmAnswers, plan: EvaluationPlan, baseline: Baseline) -> list[EvaluationWarning]:
+def _checked(answers: Sequence[ScoredCompletion], plan: EvaluationPlan) -> list[CheckedAnswer]:
     limit = plan.questions.max_answer_tokens
-    checked = {
-        name: [
-            CheckedAnswer(each.question, each.answer, each.expected, each.scores, _is_truncated(each, limit))
-            for each in answers
-        ]
-        for name, answers in by_arm.items()
-    }
-    return [*plan.warnings, *baseline.warnings, *check_answers(checked, baseline.scorer.measure)]
+    return [
+        CheckedAnswer(plan.lines[each.question], each.answer, each.expected, each.scores, _is_truncated(each, limit))
+        for each in answers
+    ]
 
 
 def _is_truncated(answer: ScoredCompletion, max_tokens: int) -> bool:

@@ -29,9 +29,9 @@ def tried(*means: float, adapter: float = 1.0, chrf: tuple[float, ...] = CHRF) -
 
 @pytest.mark.parametrize(
     ("means", "name"),
-    [((0.1, 0.5, 0.3), 1), ((0.6, 0.5, 0.3), 0), ((0.1, 0.5, 0.5), 2), ((0.0, 0.0, 0.0), 2)],
+    [((0.1, 0.5, 0.3), 1), ((0.6, 0.5, 0.3), 0), ((0.1, 0.5, 0.5), 1), ((0.0, 0.0, 0.0), 2)],
 )
-def test_the_prompt_with_the_highest_score_is_chosen_and_of_equals_the_largest(
+def test_the_prompt_with_the_highest_score_is_chosen_and_of_equals_the_cheapest(
     means: tuple[float, ...], name: int
 ) -> None:
     """T1: of three prompts with 0.00, the bare base was taken."""

@@ -47,24 +47,29 @@ def test_a_prompt_that_occurs_twice_is_not_an_example_and_a_selection_item(tmp_p
     assert not selection & {shot[0]["content"].strip("!") for prompt in plan.prompts for shot in prompt.shots}
 
 
-def test_the_constant_is_the_commonest_training_answer_scored_on_the_questions(tmp_path: Path) -> None:
-    plan = planned(tmp_path, TRAINING, VALIDATION)
-    assert (plan.constant, plan.scorer.measure) == ("yes", "label accuracy")
-    expected = [float(item.expected == "yes") for item in plan.questions.items]
-    assert plan.constant_scores("label accuracy") == expected
+def test_the_constant_is_the_answer_that_scores_best_on_the_questions(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path, TRAINING, [(question, "no" if i % 3 else "yes") for i, (question, _) in enumerate(VALIDATION)]
+    )
+    assert plan.scorer.measure == "label accuracy"
+    constant, scores = plan.best_constant("label accuracy")
+    assert constant == "no"  # most training answers are "yes"
+    assert scores == [float(item.expected == "no") for item in plan.questions.items]
 
 
 def test_labels_that_only_the_validation_file_has_are_labels_too(tmp_path: Path) -> None:
     plan = planned(tmp_path, TRAINING, [*VALIDATION[:10], ("unlike", "maybe")])
     assert plan.scorer.score("Maybe.", "maybe")["label accuracy"] == 1
-    assert plan.constant_scores("label accuracy").count(0.0) == 6
+    assert plan.best_constant("label accuracy")[1].count(0.0) == 6
 
 
 def test_leaks_and_contradictions_are_named(tmp_path: Path) -> None:
     contradicting = [*TRAINING, ("QUESTION 1", "no"), ("question 2.", "no")]
     plan = planned(tmp_path, contradicting, [*VALIDATION, ("Question 5", "yes")])
     leak, contradiction = plan.warnings
-    assert (leak.code, plan.left_out) == ("leak", 1)
+    assert (leak.code, leak.items, plan.left_out) == ("leak", (31,), 1)  # its line
+    questions = [item.messages[-1]["content"] for item in plan.questions.items]
+    assert [f"other {line - 1}" for line in plan.lines] == questions
     assert contradiction.message == (
         "2 prompts have different answers in the data, such as 'yes' and 'no': at most one can be right"
     )
@@ -91,7 +96,7 @@ def test_text_in_any_script_is_planned(tmp_path: Path) -> None:
     odd = [(f"{text} {i}", text or "x") for i in range(8) for text in texts]
     plan = planned(tmp_path, odd, [(f"{question} new", answer) for question, answer in odd])
     assert len(plan.questions.items) == 20
-    assert all(score >= 0 for score in plan.constant_scores(plan.scorer.measure))
+    assert all(score >= 0 for score in plan.best_constant(plan.scorer.measure)[1])
 
 
 def test_an_invalid_file_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ async def evaluated(experiment: Experiment, folder: Path) -> EvaluationResult:
 
 @pytest.mark.parametrize("experiment", experiments(), ids=lambda experiment: experiment.name)
 async def test_verdict_measure_and_warnings_are_what_the_truth_demands(experiment: Experiment, tmp_path: Path) -> None:
-    summary, answers, tried, questions, _ = await evaluated(experiment, tmp_path)
+    summary, answers, tried, questions, *_ = await evaluated(experiment, tmp_path)
     assert (summary.verdict, summary.measure) == (experiment.verdict, experiment.measure), summary.sentence
     assert {warning.code for warning in summary.warnings} == experiment.warnings
     assert len(answers) == len(summary.arms) * len(questions)
@@ -57,10 +57,10 @@ async def test_a_difference_within_the_margin_is_as_good_and_the_reason_says_whi
 
 async def test_wrong_labels_are_those_that_are_wrong(tmp_path: Path) -> None:
     made = named("wrong labels")
-    result = await evaluated(made, tmp_path)
+    result = await evaluate(made, tmp_path)
     (warning,) = result.summary.warnings
-    found = {result.questions[index].messages[-1]["content"] for index in warning.items}
-    assert found == set(made.truth)
+    lines = (tmp_path / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(lines[line - 1])["messages"][1]["content"] for line in warning.items} == set(made.truth)
 
 
 @pytest.mark.slow

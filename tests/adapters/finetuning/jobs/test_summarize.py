@@ -23,9 +23,9 @@ def plan(count: int, **changes: Any) -> EvaluationPlan:
         "selection": Questions([], 0, 0),
         "prompts": [Prompt("base"), Prompt(SHOTS, "Answer.", [EXAMPLE] * 9)],
         "scorer": choose_scorer([item.expected for item in items]),
-        "constant": None,
         "left_out": 3,
         "warnings": [],
+        "lines": range(1, count + 1),
     }
     return EvaluationPlan(**values | changes)
 
@@ -59,7 +59,7 @@ def test_an_adapter_is_better_only_if_the_whole_interval_says_so() -> None:
     assert found.gain.estimate == pytest.approx(0.65)
     assert found.gain.low > 0
     assert found.sentence == (
-        f"The adapter is better than the {SHOTS} by 0.65 [{found.gain.low:+.2f}, {found.gain.high:+.2f}] at 1/25 of "
+        f"The adapter is better than the {SHOTS} by 0.65 [{found.gain.low:.2f}, {found.gain.high:.2f}] at 1/25 of "
         "the prompt tokens (exact match 0.90 against 0.25 on 20 held-out questions)."
     )
     assert found.reason == "the whole interval of the difference is above 0"
@@ -68,7 +68,7 @@ def test_an_adapter_is_better_only_if_the_whole_interval_says_so() -> None:
 def test_no_gain_is_claimed_where_the_interval_contains_0() -> None:
     found = summary([1] * 11 + [0] * 9, [0] * 20, [0] * 10 + [1] * 10)
     assert found.verdict == "not enough items"
-    assert found.sentence.startswith(f"20 questions do not decide between the adapter and the {SHOTS} at 1/25 of the")
+    assert found.sentence.startswith(f"20 questions do not decide between the adapter and the {SHOTS}: no diff")
     assert found.items_needed
     assert not found.is_not_worse
 
@@ -76,7 +76,7 @@ def test_no_gain_is_claimed_where_the_interval_contains_0() -> None:
 def test_as_good_is_said_only_within_the_margin() -> None:
     found = summary([1] * 150 + [0] * 50, [0] * 200, [1] * 150 + [0] * 50)
     assert (found.verdict, found.margin, found.is_not_worse) == ("as good", 0.05, True)
-    assert found.sentence.startswith(f"The adapter is as good as the {SHOTS}, within 0.05: +0.00 [-0.")
+    assert found.sentence.startswith(f"The adapter is as good as the {SHOTS} within 0.05, +0.00 [-0.")
 
 
 def test_a_few_questions_give_no_verdict_however_clear() -> None:
@@ -97,21 +97,23 @@ def test_where_neither_works_the_scorer_is_asked_for_and_answers_are_shown() -> 
     found = summary([0] * 30, [0] * 30, [0] * 30)
     assert found.verdict == "neither works"
     assert found.sentence == (
-        f"Neither the adapter nor the {SHOTS} works: on 30 questions, 0.00 and 0.00 are not above the 0.00 of one and "
-        "the same answer to all (exact match 0.00 against 0.00 on 30 held-out questions). Is the scorer right? For "
-        f"example, the adapter answered “no” where “answer 0” was expected, and the {SHOTS} answered “no” where "
-        "“answer 0” was expected."
+        f"Neither the adapter nor the {SHOTS} works: on 30 questions, 0.00 and 0.00 are not above 0 by more than 0.05 "
+        "(exact match 0.00 against 0.00 on 30 held-out questions). Is the scorer right, and do the answers follow from "
+        f"the questions? For example, the adapter answered “no” where “answer 0” was expected, and the "
+        f"{SHOTS} answered “no” where “answer 0” was expected."
     )
     assert found.gain.low < 0 < found.gain.high
     assert [warning.code for warning in found.warnings] == ["same_scores"]
 
 
 def test_the_best_constant_answer_must_be_beaten() -> None:
-    found = summary([1] * 2 + [0] * 28, [0] * 30, [1] + [0] * 29, constant="answer 0")
-    assert found.constant == pytest.approx(1 / 30)
-    assert found.constant_answer == "answer 0"
-    assert "0.07 and 0.03 are not shown to be above the 0.03 of one and the same answer to all" in found.sentence
-    assert "the adapter answered “no” where “answer 2” was expected" in found.sentence
+    items = [Item([{"role": "user", "content": f"question {i}"}], f"answer {min(i, 25)}") for i in range(30)]
+    found = summary([1] * 5 + [0] * 25, [0] * 30, [1] * 4 + [0] * 26, questions=Questions(items, 20, 10))
+    assert found.constant == pytest.approx(5 / 30)
+    assert found.constant_answer == "answer 25"
+    assert found.verdict == "neither works"
+    assert "0.17 and 0.13 are not above the 0.17 of the best single answer to all by more than 0.05" in found.sentence
+    assert "the adapter answered “no” where “answer 5” was expected" in found.sentence
     assert found.verdict == "neither works"
 
 
