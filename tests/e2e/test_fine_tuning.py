@@ -91,7 +91,12 @@ async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real
     assert table.startswith(b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
     assert len(table.splitlines()) == 1 + len(losses)
     assert picture.startswith(b"\x89PNG")
-    assert len(json.loads(comparison)["answers"]) == 3 * 12
+    assert len(json.loads(comparison)["answers"]) == 12 * len(evaluation["arms"])
+    assert evaluation["measure"] == "field accuracy"
+    assert sum(candidate["is_chosen"] for candidate in evaluation["candidates"]) == 1
+    sample = evaluation["arms"]["adapter"]["sample"]
+    assert sample["messages"][-1]["role"] == "user"
+    assert json.loads(sample["expected"])
 
     assert (await real.client.models.delete(name)).deleted
     with pytest.raises(openai.NotFoundError):

@@ -84,21 +84,25 @@ def _members_never_right(answers: Sequence[CheckedAnswer]) -> list[str]:
     return [key for key, is_right in right.items() if not is_right]
 
 
-def scorer_doubt(arms: ArmAnswers) -> str:
+def scorer_doubt(arms: ArmAnswers, measure: str) -> str:
     """Return why the scorer may be wrong if it gives no arm credit, as a sentence part; "" if nothing says so.
 
-    That is an arm of which most answers contain the expected text, next to other text.
+    That is an arm of which most answers contain the expected text and get no full credit.
     """
-    found = {name: sum(map(_contains_expected, answers)) for name, answers in arms.items()}
+    found = {
+        name: sum(_contains_expected(answer) and answer.scores[measure] < 1 for answer in answers)
+        for name, answers in arms.items()
+    }
     name = max(found, key=lambda name: found[name])
     if 2 * found[name] <= len(arms[name]):
         return ""
-    return f"the expected text stands inside {found[name]} of {len(arms[name])} answers of the arm {_shortened(name)}"
+    where = f"{found[name]} of {len(arms[name])} answers of the arm {_shortened(name)}"
+    return f"the expected text stands inside {where} without full credit"
 
 
 def _contains_expected(answer: CheckedAnswer) -> bool:
-    expected = normalize(answer.expected)
-    return bool(expected) and expected in normalize(answer.answer)
+    expected, given = normalize(answer.expected), normalize(answer.answer)
+    return bool(expected) and expected in given and expected != given
 
 
 def _wrong_labels(arms: ArmAnswers, measure: str) -> EvaluationWarning | None:

@@ -50,7 +50,7 @@ def verdict_sentence(
         case "scorer in doubt":
             end += _examples(samples)
             means = f"{compared.challenger:.2f} for {challenger} and {compared.reference:.2f} for {reference}"
-            sentence = f"the scorer is in doubt: {compared.reason}, but it gives {means}"
+            sentence = f"the scorer is in doubt: {compared.reason}; the scores are {means}"
         case "neither works":
             end += f" Is the scorer right, and do the answers follow from the {items_name}?{_examples(samples)}"
             means = f"{compared.challenger:.2f} and {compared.reference:.2f}"

@@ -77,10 +77,14 @@ def test_members_of_json_that_no_arm_ever_has_right_are_named() -> None:
 
 def test_an_answer_with_the_expected_text_inside_puts_the_scorer_in_doubt() -> None:
     wrapped = arm([f"<b>{answer}</b>" for answer in EXPECTED])
-    assert scorer_doubt({"base": arm(["?"] * 20), "adapter": wrapped}) == (
-        "the expected text stands inside 20 of 20 answers of the arm “adapter”"
+    assert scorer_doubt({"base": arm(["?"] * 20), "adapter": wrapped}, "exact") == (
+        "the expected text stands inside 20 of 20 answers of the arm “adapter” without full credit"
     )
-    assert scorer_doubt({"base": arm(["?"] * 20), "adapter": arm(["card"] * 20)}) == ""
+    assert scorer_doubt({"base": arm(["?"] * 20), "adapter": arm(["card"] * 20)}, "exact") == ""
+
+
+def test_answers_that_are_right_put_the_scorer_in_no_doubt() -> None:
+    assert scorer_doubt({"base": arm(EXPECTED), "adapter": arm(EXPECTED)}, "exact") == ""
 
 
 def test_empty_and_truncated_answers_are_counted_from_a_share_on() -> None:

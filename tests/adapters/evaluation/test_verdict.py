@@ -68,8 +68,8 @@ def test_a_scorer_that_gives_no_credit_to_answers_that_contain_the_expected_text
     assert (compared.verdict, compared.reason, compared.is_not_worse) == ("scorer in doubt", doubt, False)
     sentence = verdict_sentence(compared, "a", "b", samples=[SampleAnswer("a", "<b>x</b>", "x")])
     assert sentence == (
-        "The scorer is in doubt: the expected text stands inside 30 of 30 answers, but it gives 0.00 for a and 0.00 "
-        "for b. For example, a answered “<b>x</b>” where “x” was expected."
+        "The scorer is in doubt: the expected text stands inside 30 of 30 answers; the scores are 0.00 for a and "
+        "0.00 for b. For example, a answered “<b>x</b>” where “x” was expected."
     )
     assert compare_scores(scores(30, 30), scores(0, 30), doubt=doubt).verdict == "better"
 

@@ -44,7 +44,7 @@ def summarize(
     our_scores, their_scores = ([answer.scores[measure] for answer in answers] for answers in (ours, theirs))
     constant, floor = plan.best_constant(measure)
     checked = {name: _checked(by_arm[name], plan) for name in by_arm}
-    doubt = scorer_doubt({name: checked[name] for name in (ADAPTER, baseline.name)})
+    doubt = scorer_doubt({name: checked[name] for name in (ADAPTER, baseline.name)}, measure)
     compared = compare_scores(our_scores, their_scores, constant=floor, margin=margin, doubt=doubt)
     sample = _telling_question(our_scores, their_scores)
     missed = _missed_question(our_scores, their_scores)
