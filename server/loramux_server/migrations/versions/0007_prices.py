@@ -69,7 +69,8 @@ def _fill() -> None:
 
 
 def _parsed(prices: Any) -> Mapping[str, Any]:
-    return json.loads(prices) if isinstance(prices, str) else prices  # SQLite returns JSON as text
+    parsed: Mapping[str, Any] = json.loads(prices) if isinstance(prices, str) else prices  # SQLite returns JSON as text
+    return parsed
 
 
 def _unpriced_modes(prices: Mapping[str, Any], price: str) -> Iterator[str]:
