@@ -101,8 +101,8 @@ def scorer_doubt(arms: ArmAnswers, measure: str) -> str:
 
 
 def _contains_expected(answer: CheckedAnswer) -> bool:
-    expected, given = normalize(answer.expected), normalize(answer.answer)
-    return bool(expected) and expected in given and expected != given
+    expected = normalize(answer.expected)
+    return bool(expected) and expected in normalize(answer.answer)
 
 
 def _wrong_labels(arms: ArmAnswers, measure: str) -> EvaluationWarning | None:

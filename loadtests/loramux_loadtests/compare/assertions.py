@@ -25,6 +25,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
 }
 _UNARY: dict[type[ast.unaryop], Callable[[float], float]] = {ast.Not: operator.not_, ast.USub: operator.neg}
 _MAX_CONDITION_CHARS = 1000
+_UNDECIDED = {"not enough items", "scorer in doubt"}
 _RATIOS = {
     "prompt_token_ratio": "input_tokens",
     "output_token_ratio": "output_tokens",
@@ -35,7 +36,8 @@ _RATIOS = {
 VARIABLES = (
     "quality", "reference_quality", "quality_gain", "quality_gain_low", "quality_gain_high", *_RATIOS,
     "cost_ratio", "cost_ratio_high", "break_even_requests", "break_even_requests_high", "unscored", "items",
-    "is_better", "is_as_good", "is_worse", "is_not_worse", "neither_works", "is_decided", "items_needed", "warnings",
+    "is_better", "is_as_good", "is_worse", "is_not_worse", "neither_works", "scorer_in_doubt", "is_decided",
+    "items_needed", "warnings",
 )  # fmt: skip
 """The variables of conditions; a variable that was not measured is unknown."""
 
@@ -59,7 +61,8 @@ def assertion_variables(summary: ComparisonSummary) -> dict[str, float]:
         "is_worse": float(summary.verdict == "worse"),
         "is_not_worse": float(summary.is_not_worse),
         "neither_works": float(summary.verdict == "neither works"),
-        "is_decided": float(summary.verdict != "not enough items"),
+        "scorer_in_doubt": float(summary.verdict == "scorer in doubt"),
+        "is_decided": float(summary.verdict not in _UNDECIDED),
         "items_needed": _items_needed(summary),
         "warnings": float(len(summary.warnings)),
     }
@@ -75,7 +78,7 @@ def assertion_variables(summary: ComparisonSummary) -> dict[str, float]:
 
 def _items_needed(summary: ComparisonSummary) -> float:
     """The items that would decide: those that there are if they do, infinite if it is not known."""
-    if summary.verdict != "not enough items":
+    if summary.verdict not in _UNDECIDED:
         return float(summary.passes[-1].items)
     return inf if summary.items_needed is None else float(summary.items_needed)
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from loramux_adapters.evaluation.answer_checks import CheckedAnswer, check_answers
+from loramux_adapters.evaluation.answer_checks import check_answers
 from loramux_adapters.evaluation.duplicates import find_contradictions, find_leaks
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning, WarningCode
 from loramux_adapters.evaluation.items import Chat, Item
-from loramux_loadtests.compare.answer_log import ScoredAnswer
 from loramux_loadtests.compare.arms import ArmAnswers
 from loramux_loadtests.compare.items import system_messages
 from loramux_loadtests.compare.plan import Comparison
 from loramux_loadtests.compare.prompt_checks import prompt_warnings
+from loramux_loadtests.compare.relative import checked_answers
 
 
 class Leak(NamedTuple):
@@ -38,8 +38,11 @@ def leaked_items(comparison: Comparison) -> dict[int, Leak]:
 
 def find_warnings(comparison: Comparison, arms: ArmAnswers, score: str) -> list[EvaluationWarning]:
     """Return the warnings about the items that `arms` answered; `score` is the one that decides."""
-    checked = {name: [_checked(comparison, answer) for answer in answers] for name, answers in arms.items()}
-    return [*_data_warnings(comparison), *prompt_warnings(comparison), *check_answers(checked, score)]
+    return [
+        *_data_warnings(comparison),
+        *prompt_warnings(comparison),
+        *check_answers(checked_answers(comparison, arms), score),
+    ]
 
 
 def _examples(prompt: Chat) -> list[Item]:
@@ -57,12 +60,6 @@ def _leaks(known: Sequence[Item], items: Sequence[Item]) -> dict[int, Literal["e
 
 def _without_system(item: Item) -> Item:
     return Item(item.messages[len(system_messages(item.messages)) :], item.expected)
-
-
-def _checked(comparison: Comparison, answer: ScoredAnswer) -> CheckedAnswer:
-    expected = comparison.items[answer.item].expected
-    is_truncated = answer.finish_reason == "length"
-    return CheckedAnswer(answer.item, answer.text, expected, answer.scores, is_truncated)
 
 
 def _data_warnings(comparison: Comparison) -> list[EvaluationWarning]:

@@ -9,12 +9,15 @@ from rich.table import Table
 
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
 from loramux_adapters.evaluation.statistics import Interval
+from loramux_adapters.evaluation.verdict import Verdict
 from loramux_loadtests.compare.arms import ArmSummary
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.summary import ComparisonSummary, PassSummary
 from loramux_loadtests.report_tables import escape_markdown, markdown_table
 
 BEGIN, END = "<!-- results: written by loramux compare -->", "<!-- end of results -->"
+DOUBTFUL: frozenset[Verdict] = frozenset({"neither works", "scorer in doubt"})
+"""Verdicts that a reader can only judge with answers to look at."""
 _MAX_SAMPLE_CHARS, _MAX_ITEM_NUMBERS = 80, 10
 _COLUMNS = {
     "prompt tokens": "input_tokens",
@@ -47,7 +50,7 @@ def _details(summary: ComparisonSummary) -> list[str]:
     lines = ["", *relative]
     if summary.warnings:
         lines += ["", *(f"- Warning: {escape_markdown(warning_text(warning))}" for warning in summary.warnings)]
-    if summary.verdict == "neither works":
+    if summary.verdict in DOUBTFUL:
         lines += ["", "Sample answers:", "", *_escaped_table(*sample_cells(summary))]
     return lines
 
@@ -63,7 +66,8 @@ def basis_sentence(summary: ComparisonSummary) -> str:
     chosen = ""
     if choice:
         scores = ", ".join(f"“{name}” {mean:.2f}" for name, mean in choice.scores.items())
-        chosen = f"{len(choice.items)} other items, which count for nothing else, chose the reference: {scores}. "
+        few = f"{len(choice.items)} other items, which count for nothing else, chose the reference"
+        chosen = f"{few}, so few that another may be as good: {scores}. "
     several = len(summary.passes[-1].relative) > 1
     at_once = ", so that with 95 % all of them are right at once" if several else ""
     return (

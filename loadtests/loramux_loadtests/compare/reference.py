@@ -26,7 +26,8 @@ def choose_reference(
     """Return the arm to compare the challenger with; `arms` are answers to the same items in the same order.
 
     A reference that nobody named is the best of the arms on the challenger's server, which share its base. Of arms
-    that score the same, and if the items are too few for a choice, it is the one with the most prompt tokens.
+    that score the same, it is the one with the fewest prompt tokens; if nothing scored above 0, or the items are too
+    few for a choice, the one with the most.
     """
     if comparison.reference is not None:
         return comparison.reference, None

