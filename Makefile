@@ -53,7 +53,7 @@ bench-overhead: dev ## compare loramux with stock vLLM on this machine; ARGS="--
 bench-churn: dev ## compare with stock vLLM while many adapters load and unload; ARGS="--only gaps" for one part
 	$(BIN)/python -m benchmarks.churn $(ARGS)
 
-bench-finetune: dev ## measure fine-tuning quality, and serving during training; ARGS="--data FOLDER"
+bench-finetune: dev ## measure fine-tuning quality, estimated durations, and serving during training; ARGS="--data FOLDER"
 	$(BIN)/python -m benchmarks.finetune $(ARGS)
 
 loadtest: dev ## load-test loramux and stock vLLM, into loadtest-reports; SCENARIO=mixed, or ARGS="--url URL" for a running server
