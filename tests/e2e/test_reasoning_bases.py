@@ -60,6 +60,7 @@ def run_job(client: openai.OpenAI, base: str) -> Any:
     job = client.fine_tuning.jobs.create(
         model=base,
         training_file=training,
+        seed=0,
         validation_file=validation,
         method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
         extra_body={"lora": {"rank": RECIPE["rank"], "last_layers": 2}},
