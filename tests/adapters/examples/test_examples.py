@@ -14,6 +14,7 @@ from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.recipes.recipe import load_recipe
 from loramux_adapters.models import parse_adapter_name
 from loramux_loadtests.compare.plan import read_plan
+from loramux_loadtests.compare.summary import ComparisonSummary
 
 EXAMPLES = Path(__file__).parents[3] / "adapters" / "loramux_adapters" / "examples"
 NAMES = ("support-intent", "order-json", "house-tone")
@@ -113,11 +114,14 @@ def test_the_weights_are_small_and_of_the_recipe(name: str) -> None:
 
 
 @example
-def test_the_adapter_was_measured_better_than_the_prompted_base(name: str) -> None:
-    results = loads(name, "results.json")
-    *_, last = results["passes"]
-    assert last["items"] >= 200
-    arms = {role: last["arms"][results[role]]["scores"][results["score"]] for role in ("challenger", "reference")}
-    assert arms["challenger"][0] > arms["reference"][2]
-    assert last["difference"][0] > 0
-    assert f"{last['items']} held-out items" in (EXAMPLES / name / "README.md").read_text()
+def test_the_readmes_say_what_was_measured_of_the_best_prompt_and_the_adapter(name: str) -> None:
+    results = ComparisonSummary.model_validate_json((EXAMPLES / name / "results.json").read_text())
+    last = results.passes[-1]
+    assert last.items >= 60
+    assert (results.verdict, last.difference.low > 0) == ("better", True)
+    assert results.reference_choice
+    assert len(results.reference_choice.scores) == 4
+    for page in (EXAMPLES / name / "README.md", EXAMPLES / "README.md", EXAMPLES.parents[2] / "README.md"):
+        text = page.read_text().replace("\\", "")
+        assert f"{name}, {last.items} held-out items" in text
+        assert f"**{results.sentence}**" in text
