@@ -194,11 +194,10 @@ def test_a_sweep_of_a_real_load_finds_where_a_server_misses_its_goal(tmp_path: P
     document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
     [found] = document["sweeps"]
     assert 20 <= found["bracket"]["met"] < found["bracket"]["missed"] <= 160
-    assert len(document["runs"]) >= 3
+    assert len(document["runs"]) >= 2
     assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_sweep_of_a_real_load_ends_where_no_random_request_comes_in_time(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url:
@@ -207,7 +206,7 @@ def test_a_sweep_of_a_real_load_ends_where_no_random_request_comes_in_time(tmp_p
         assert command.sweep(path, changes, None, QUICK, **options(tmp_path, url)) == command.GOAL_MISSED
     document = json.loads((tmp_path / "out" / "load-trial-sweep.json").read_text())
     [bracket] = [found["bracket"] for found in document["sweeps"]]
-    assert bracket == {"met": 0.0, "missed": 40.0 / 2 ** (len(document["runs"]) - 1)}
+    assert bracket == {"met": 0.0, "missed": min(run["scenario"]["arrivals"]["rate"] for run in document["runs"])}
     assert "is missed even at" in (tmp_path / "out" / "load-trial-sweep.md").read_text()
 
 
