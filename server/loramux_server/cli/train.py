@@ -20,7 +20,6 @@ from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_server.base_model import BaseError, ResolvedBase, resolve_base
 from loramux_server.cli.console import fail, stderr, step_progress
-from loramux_server.configured_adapters import FRONTEND_DEFAULTS
 from loramux_server.settings import Settings, SettingsError, load_settings
 
 RENDERING_OPTIONS = {
@@ -112,6 +111,7 @@ def _rendering(settings: Settings, base: ResolvedBase) -> ChatRendering:
     if not RENDERING_OPTIONS & settings.engine.keys() and not _may_read_content_parts(base.path):
         return ChatRendering(stop_token_ids=read_stop_token_ids(base.path))
     # Importing vLLM takes seconds, which a base with an ordinary template that is served as it is does not need.
+    from loramux_server.configured_adapters import FRONTEND_DEFAULTS
     from loramux_server.engine.offline_rendering import offline_rendering
 
     _log("reading the chat template and the parsers of the settings")

@@ -1,5 +1,7 @@
 """`loramux` without a subcommand."""
 
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -38,6 +40,11 @@ def test_version_prints_the_release_and_the_engine(
 
 def test_version_is_that_of_the_installed_package() -> None:
     assert CliRunner().invoke(command.main, ["--version"]).stdout.startswith(f"loramux {version('loramux')}")
+
+
+def test_a_command_starts_without_the_seconds_that_vllm_takes_to_import() -> None:
+    code = "import loramux_server.cli.main, sys; print({'torch', 'transformers', 'vllm'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
 def test_without_arguments_the_commands_are_listed() -> None:
