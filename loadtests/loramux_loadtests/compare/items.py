@@ -105,7 +105,7 @@ def _notes(line: _ConversationLine) -> set[str]:
 def read_prompt(path: Path, examples: int | None = None) -> Chat:
     """Read the messages to put before each question: a JSON list of messages, or a text as the system message.
 
-    With `examples`, only the first so many pairs of a user's and an assistant's message are kept.
+    With `examples`, at most that many pairs of a user's and an assistant's message are kept.
 
     Raises:
         ComparisonError: the file can't be read, is not a list of messages, or has fewer examples.

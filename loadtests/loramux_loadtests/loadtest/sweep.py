@@ -14,7 +14,7 @@ _BELOW_CAPACITY = 0.97
 """A rate that is confirmed is at most this share of the capacity: at its capacity itself, a server's queue grows."""
 
 Try = Callable[[float, float], Awaitable[RateTrial | None]]
-"""Runs a rate for at least so many seconds (0: as long as needed); None if no other rate can be tried."""
+"""Runs a rate for at least the given seconds (0: as long as needed); None if no other rate can be tried."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ _OVERDUE_SHARE = 0.1
 
 
 _MAX_SCALE = 4.0
-"""Assumed times are at most so many times longer or shorter: publishing and evaluation depend on the engine too."""
+"""Limit of the factor by which assumed times are scaled: publishing and evaluation depend on the engine too."""
 
 
 class JobForecast(NamedTuple):

@@ -86,12 +86,12 @@ def _missed_question(ours: Sequence[float], theirs: Sequence[float]) -> int:
 def _sentence(compared: ScoreComparison, baseline: Baseline, by_arm: ArmAnswers, missed: int) -> str:
     tokens = {name: fmean(answer.input_tokens for answer in answers) for name, answers in by_arm.items()}
     estimates = f"{compared.challenger:.2f} against {compared.reference:.2f}"
-    rival = f"the {baseline.name}"
-    quoted = [(f"the {ADAPTER}", by_arm[ADAPTER][missed]), (rival, by_arm[baseline.name][missed])]
+    reference = f"the {baseline.name}"
+    quoted = [(f"the {ADAPTER}", by_arm[ADAPTER][missed]), (reference, by_arm[baseline.name][missed])]
     return verdict_sentence(
         compared,
         f"the {ADAPTER}",
-        rival,
+        reference,
         token_ratio=tokens[ADAPTER] / tokens[baseline.name] if tokens[baseline.name] else None,
         details=f"{baseline.scorer.measure} {estimates} on {compared.items} held-out questions",
         items_name="questions",
