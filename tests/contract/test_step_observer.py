@@ -170,8 +170,13 @@ async def test_streamed_and_plain_runs_of_equal_work_have_equal_shares(real: Rea
     """T10: 4 streamed and 4 plain runs that are answered at once cost the same, within 5 %."""
     meter = CountingMeter()
     bench = Bench(real.engine, meter, StepObserver(real.engine.output_processor, meter))
-    kinds = [STREAM, PLAIN] * 4
-    await asyncio.gather(*(bench.run(kind, tokens=60) for kind in kinds))
+    await real.engine.pause_generation(mode="keep", clear_cache=False)  # all wait, and are computed together
+    runs = [asyncio.create_task(bench.run(kind, tokens=60)) for kind in [STREAM, PLAIN] * 4]
+    while len(bench.meter.runs) < len(runs):  # noqa: ASYNC110 - nothing announces it
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)  # until the scheduler, in the engine's process, has them
+    await real.engine.resume_generation()
+    await asyncio.gather(*runs)
     bench.observer.close()
     meter.charge_ended()
     costs = [share.nanodollars for share in bench.shares]
