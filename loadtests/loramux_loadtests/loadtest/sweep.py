@@ -11,7 +11,7 @@ MAX_CONFIRMATIONS = 5
 MIN_RATE, MAX_RATE = 1e-3, 1e5
 """Limits of the search, in requests per second."""
 _BELOW_CAPACITY = 0.97
-"""A rate that is confirmed is at most this share of the capacity: at its capacity itself, a server's queue grows."""
+"""A rate is tried and confirmed at this share of the capacity at most: at the capacity itself, a queue grows."""
 
 Try = Callable[[float, float], Awaitable[RateTrial | None]]
 """Runs a rate for at least the given seconds (0: as long as needed); None if no other rate can be tried."""
@@ -30,11 +30,16 @@ class Bracket:
             return self.met >= MAX_RATE
         return self.missed <= MIN_RATE or 0 < self.missed / (1 + precision) <= self.met
 
-    def next_rate(self) -> float:
-        """Return the rate to try next: double or half until both limits are known, then their geometric mean."""
+    def next_rate(self, capacity: float | None = None) -> float:
+        """Return the rate to try next: double or half until both limits are known, then their geometric mean.
+
+        Only just below a measured capacity, if that is all that is known: a server often holds such a rate.
+        """
         if self.missed is None:
             return min(self.met * 2, MAX_RATE)
-        return sqrt(self.met * self.missed) if self.met else max(self.missed / 2, MIN_RATE)
+        if self.met:
+            return sqrt(self.met * self.missed)
+        return _BELOW_CAPACITY * self.missed if self.missed == capacity else max(self.missed / 2, MIN_RATE)
 
     def narrowed(self, rate: float, *, met: bool) -> "Bracket":
         """Return the bracket after trying one more rate."""
@@ -69,10 +74,11 @@ class RateSearch:
             trial = await self._try(rate, 0.0)
             if trial is None:
                 break
-            bracket = bracket.narrowed(rate, met=trial.met).limited(measured_capacity(self.trials))
+            capacity = measured_capacity(self.trials)
+            bracket = bracket.narrowed(rate, met=trial.met).limited(capacity)
             if bracket.is_narrow(self.precision) or not trial.is_conclusive:
                 break
-            rate = bracket.next_rate()
+            rate = bracket.next_rate(capacity)
         return bracket
 
     async def confirm(self, bracket: Bracket, seconds: float) -> tuple[Bracket, RateTrial | None]:
@@ -89,7 +95,7 @@ class RateSearch:
                 break
             if trial.met:
                 return Bracket(trial.held_rate, missed), trial
-            rate, missed = rate / (1 + self.precision / 2), rate
+            rate, missed = rate / (1 + self.precision), rate
         return Bracket(0.0, missed), None
 
     async def _try(self, rate: float, seconds: float) -> RateTrial | None:
