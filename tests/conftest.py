@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
-from loramux_adapters.models import BaseSpec
+from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import ResolvedBase
 from tests.helpers.leftover_threads import describe_thread, leftover_threads
 
@@ -97,7 +97,7 @@ class RealServer:
     """A server on the real engine in this process, with room for three adapters in host memory and two in a batch."""
 
     url: str
-    base: BaseSpec
+    base: BaseDescription
     engine: Any
     server: Any
     client: openai.AsyncOpenAI
@@ -121,6 +121,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     from loramux_server.app import build_server
     from loramux_server.base_model import resolve_base
     from loramux_server.configured_adapters import FRONTEND_DEFAULTS, add_configured
+    from loramux_server.described_base import describe_base
     from loramux_server.engine.arguments import engine_arguments
     from loramux_server.engine.startup import vllm_engine
     from loramux_server.lifecycle import Lifecycle, bind
@@ -138,7 +139,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     base = resolve_base("demo", REPOSITORY / ".loramux", progress=print)
     suited = engine_defaults(machine, backend, demo=True) | FRONTEND_DEFAULTS
     arguments = engine_arguments(base.path, base.name, suited | {"max_loras": 2, "max_cpu_loras": 3})
-    storage = open_storage(settings, base)
+    storage = open_storage(settings, describe_base(base, settings), base.path)
     async with vllm_engine(arguments) as engine:
         server = await build_server(settings, storage, engine, arguments)
         await add_configured(server.adapter_service, settings, report_progress=print)

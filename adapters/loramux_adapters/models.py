@@ -1,10 +1,8 @@
-"""The value types of this package: adapter names, versions, the base's shapes, and manifests of accepted files."""
+"""The value types of this package: adapter names, versions, the base's identity, and manifests of accepted files."""
 
-import json
 import re
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NewType, Self
+from typing import Annotated, NamedTuple, NewType, Self
 
 from pydantic import (
     BaseModel,
@@ -12,10 +10,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     StringConstraints,
-    ValidationError,
 )
 
-from loramux_adapters.errors import InvalidAdapterName, InvalidVersion, UnsupportedBase
+from loramux_adapters.errors import InvalidAdapterName, InvalidVersion
 
 AdapterName = NewType("AdapterName", str)
 """A name that `parse_adapter_name` accepted. It may be shown and compared; it is never made into a path."""
@@ -30,7 +27,6 @@ DIGEST_LENGTH = 12
 # Upper case, ":" and "/" are in because OpenAI's fine-tunes are called `ft:BASE:ORG:SUFFIX:ID`, and bases `ORG/MODEL`.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*")
 _DIGEST = re.compile(rf"[0-9a-f]{{{DIGEST_LENGTH}}}")
-_MAX_CONFIG_BYTES = 1 << 20
 
 
 def parse_adapter_name(text: str) -> AdapterName:
@@ -138,103 +134,23 @@ class Tier(StrEnum):
     SLOT = "slot"
 
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""The supported architectures: those whose layers have exactly LINEAR_MODULES."""
-
-LINEAR_MODULES = {
-    "q_proj": "self_attn",
-    "k_proj": "self_attn",
-    "v_proj": "self_attn",
-    "o_proj": "self_attn",
-    "gate_proj": "mlp",
-    "up_proj": "mlp",
-    "down_proj": "mlp",
-}
-"""The linear modules of a layer that an adapter may change, by name, with the block that contains each."""
-
-
 class BaseSpec(BaseModel):
-    """The sizes in the base model's config.json on which the shapes of adapters depend."""
+    """What identifies a base: its name, and sizes that another base of this name would hardly share."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     name: str
     architecture: str
     hidden_size: PositiveInt
-    intermediate_size: PositiveInt
-    num_attention_heads: PositiveInt
-    num_key_value_heads: PositiveInt
-    head_dim: PositiveInt
     num_hidden_layers: PositiveInt
     vocab_size: PositiveInt
+    modules_digest: Sha256 | None = None
+    """The SHA-256 of the modules' paths and shapes; None in manifests of release 0.2 and older."""
 
-    @classmethod
-    def from_config(cls, config: object, name: str) -> Self:
-        """Read the sizes from a parsed config.json.
-
-        Raises:
-            UnsupportedBase: the architecture is not supported, or a size is missing or invalid.
-        """
-        architectures = config.get("architectures") if isinstance(config, dict) else None
-        architecture = architectures[0] if isinstance(architectures, list) and architectures else None
-        if not isinstance(config, dict) or architecture not in ARCHITECTURES:
-            raise UnsupportedBase(
-                f"The base's architecture {str(architecture)[:80]!r} is not supported; "
-                f"expected one of {', '.join(ARCHITECTURES)}."
-            )
-        try:
-            return cls.model_validate(_with_derived_sizes(config) | {"name": name, "architecture": architecture})
-        except ValidationError as error:
-            keys = sorted({str(key) for problem in error.errors() for key in problem["loc"]})
-            raise UnsupportedBase(
-                f"The base's config.json has missing or invalid values for: {', '.join(keys)}."
-            ) from error
-
-    @classmethod
-    def from_folder(cls, path: Path, name: str) -> Self:
-        """Read the sizes from the config.json in the folder `path`.
-
-        Raises:
-            UnsupportedBase: the file can't be read, or `from_config` refuses it.
-        """
-        try:
-            with (path / "config.json").open("rb") as file:
-                config = json.loads(file.read(_MAX_CONFIG_BYTES))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UnsupportedBase(f"The base's config.json can't be read: {type(error).__name__}.") from error
-        return cls.from_config(config, name)
-
-    @property
-    def parameters(self) -> int:
-        """The approximate number of parameters: the linear modules and the embedding."""
-        layer = sum(inputs * outputs for inputs, outputs in map(self.module_shape, LINEAR_MODULES))
-        return self.vocab_size * self.hidden_size + self.num_hidden_layers * layer
-
-    def module_shape(self, module: str) -> tuple[int, int]:
-        """Return (inputs, outputs) of a linear module.
-
-        Raises:
-            KeyError: `module` is not in LINEAR_MODULES.
-        """
-        query, key_value = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        return {
-            "q_proj": (self.hidden_size, query),
-            "k_proj": (self.hidden_size, key_value),
-            "v_proj": (self.hidden_size, key_value),
-            "o_proj": (query, self.hidden_size),
-            "gate_proj": (self.hidden_size, self.intermediate_size),
-            "up_proj": (self.hidden_size, self.intermediate_size),
-            "down_proj": (self.intermediate_size, self.hidden_size),
-        }[module]
-
-
-def _with_derived_sizes(config: dict[str, Any]) -> dict[str, Any]:
-    """Add the sizes that older configs omit or set to null, derived as in transformers."""
-    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-    derived = {"num_key_value_heads": heads}
-    if isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
-        derived["head_dim"] = hidden // heads
-    return derived | {key: value for key, value in config.items() if value is not None}
+    def matches(self, other: Self) -> bool:
+        """Whether both are the same base, as far as both know."""
+        known = {"modules_digest": None} if None in (self.modules_digest, other.modules_digest) else {}
+        return self.model_copy(update=known) == other.model_copy(update=known)
 
 
 class FileInfo(BaseModel):

@@ -62,7 +62,7 @@ class AdapterResolver:
 
     def put(self, record: AdapterRecord) -> None:
         """Add or replace an adapter; a request sees either its old record or its new one, never a mixture."""
-        versions = tuple(version for version in record.versions if version.manifest.base == self._base)
+        versions = tuple(version for version in record.versions if version.manifest.base.matches(self._base))
         if not versions:
             self.remove(record.name)
             return

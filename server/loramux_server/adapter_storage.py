@@ -5,12 +5,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.intake.store import VersionStore
-from loramux_adapters.models import BaseSpec
 from loramux_adapters.registry.registry import Registry
 from loramux_adapters.resolver import AdapterResolver
 from loramux_server import database as db
-from loramux_server.base_model import ResolvedBase
 from loramux_server.settings import Settings
 
 
@@ -18,7 +17,7 @@ from loramux_server.settings import Settings
 class AdapterStorage:
     """The adapters of one base on disk, in the database, and as a resolver in memory."""
 
-    base: BaseSpec
+    base: BaseDescription
     base_folder: Path
     database: sa.Engine
     store: VersionStore
@@ -26,8 +25,8 @@ class AdapterStorage:
     resolver: AdapterResolver
 
 
-def open_storage(settings: Settings, base: ResolvedBase) -> AdapterStorage:
-    """Open the store and the database, migrate it, and load the registered adapters.
+def open_storage(settings: Settings, base: BaseDescription, folder: Path) -> AdapterStorage:
+    """Open the store and the database, migrate it, and load the registered adapters of `base`, which is in `folder`.
 
     Raises:
         DatabaseTooNew: a newer release has migrated the database.
@@ -38,5 +37,5 @@ def open_storage(settings: Settings, base: ResolvedBase) -> AdapterStorage:
     db.upgrade(database)
     store, registry = VersionStore(settings.data_dir / "adapters"), Registry(database)
     store.clean_staging()
-    spec = BaseSpec.from_folder(base.path, base.name)
-    return AdapterStorage(spec, base.path, database, store, registry, AdapterResolver(registry.snapshot(), store, spec))
+    resolver = AdapterResolver(registry.snapshot(), store, base.spec)
+    return AdapterStorage(base, folder, database, store, registry, resolver)

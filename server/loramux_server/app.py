@@ -34,6 +34,7 @@ from loramux_server.configured_adapters import add_configured, engine_options
 from loramux_server.controlled_results.experiment_results import ExperimentResults
 from loramux_server.controlled_results.job_results import JobResults
 from loramux_server.dashboard import dashboard_router
+from loramux_server.described_base import describe_base
 from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.calibration import EngineCalibration
@@ -91,7 +92,7 @@ async def serve(
 
     `machine_defaults` are vLLM arguments for this machine, which the settings override.
     """
-    storage = open_storage(settings, base)
+    storage = open_storage(settings, describe_base(base, settings, report_progress), base.path)
     arguments = engine_arguments(base.path, base.name, engine_options(machine_defaults, storage.resolver, settings))
     report_progress(f"starting vLLM with {base.name}")
     async with vllm_engine(arguments) as engine:

@@ -7,17 +7,16 @@ from typing import Any
 from hypothesis import strategies as st
 
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
-from tests.helpers.adapter_files import BASE, PEFT_CONFIGS, as_bfloat16, lora_config, lora_tensors, split_weights
+from tests.helpers.adapter_files import PEFT_CONFIGS, as_bfloat16, lora_config, lora_tensors, split_weights
+from tests.helpers.llama_bases import LlamaSizes, llama_base
 
-SMALL = BASE.model_copy(
-    update={
-        "hidden_size": 2, "intermediate_size": 2, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 2,
-        "num_hidden_layers": 2,
-    }
-)  # fmt: skip
+SMALL_SIZES = LlamaSizes(
+    hidden_size=2, intermediate_size=2, num_attention_heads=1, num_key_value_heads=1, head_dim=2, num_hidden_layers=2
+)
+SMALL = llama_base(SMALL_SIZES)
 """A base whose adapters are a few hundred bytes."""
 
-_TENSORS = lora_tensors(("q_proj", "v_proj"), (0, 1), rank=1, base=SMALL)
+_TENSORS = lora_tensors(("q_proj", "v_proj"), (0, 1), rank=1, sizes=SMALL_SIZES)
 _CONFIGS = [
     *(config | {"r": 1} for config in PEFT_CONFIGS.values()),
     lora_config(r=1, target_modules=".*(q|v)_proj"),

@@ -9,19 +9,10 @@ import numpy.typing as npt
 from safetensors.numpy import save, save_file
 
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
-from loramux_adapters.models import LINEAR_MODULES, BaseSpec
+from tests.helpers.llama_bases import LlamaSizes, llama_base
 
-BASE = BaseSpec(
-    name="tiny",
-    architecture="LlamaForCausalLM",
-    hidden_size=16,
-    intermediate_size=24,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=4,
-    num_hidden_layers=3,
-    vocab_size=64,
-)
+SIZES = LlamaSizes()
+BASE = llama_base(SIZES)
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -108,7 +99,8 @@ PEFT_CONFIGS = _peft_configs()
 
 
 def tensor_name(layer: int, module: str, part: str) -> str:
-    return f"base_model.model.model.layers.{layer}.{LINEAR_MODULES[module]}.{module}.lora_{part}.weight"
+    path = next(path for path in SIZES.linear_modules if path.endswith(f".{module}"))
+    return f"base_model.model.model.layers.{layer}.{path}.lora_{part}.weight"
 
 
 def lora_tensors(
@@ -116,14 +108,14 @@ def lora_tensors(
     layers: tuple[int, ...] = (0, 1, 2),
     rank: int = 4,
     dtype: npt.DTypeLike = np.float32,
-    base: BaseSpec = BASE,
+    sizes: LlamaSizes = SIZES,
     seed: int = 0,
 ) -> Tensors:
     rng = np.random.default_rng(seed)
     tensors: Tensors = {}
     for layer in layers:
         for module in modules:
-            inputs, outputs = base.module_shape(module)
+            inputs, outputs = next(s for path, s in sizes.linear_modules.items() if path.endswith(f".{module}"))
             tensors[tensor_name(layer, module, "A")] = (rng.standard_normal((rank, inputs)) / 10).astype(dtype)
             tensors[tensor_name(layer, module, "B")] = (rng.standard_normal((outputs, rank)) / 10).astype(dtype)
     return tensors

@@ -95,7 +95,7 @@ class ServiceFactory:
         """Return a service in the state that a new process finds, with its engine; needs a running event loop."""
         engine, registry, store = FakeEngine(), Registry(self.database), VersionStore(self.root / "store")
         pool = AdapterPool(engine, self.capacity, NullObserver(), slots=self.capacity)
-        resolver = AdapterResolver(registry.snapshot(), store, BASE)
+        resolver = AdapterResolver(registry.snapshot(), store, BASE.spec)
         ingest = AdapterIngest(store, registry, BASE, max_rank=8)
         return AdapterService(ingest, registry, resolver, pool, engine if check_effects else None), engine
 

@@ -103,7 +103,7 @@ def check(factory: ServiceFactory, acknowledged: int) -> int:
     records, audit = registry.snapshot(), registry.audit(None, 1_000_000)
     assert len(audit) >= acknowledged
     assert summary(records) == replay(audit[::-1])
-    resolver = AdapterResolver(records, store, BASE)
+    resolver = AdapterResolver(records, store, BASE.spec)
     for version in (version for record in records for version in record.versions):
         store.verify(version.manifest.digest)
         resolver.verify(version.id)

@@ -27,7 +27,7 @@ def at(now: float, actor: str = "key_1") -> ChangedBy:
     return ChangedBy(actor, now)
 
 
-def manifest(digest: str, base: BaseSpec = BASE) -> Manifest:
+def manifest(digest: str, base: BaseSpec = BASE.spec) -> Manifest:
     facts = {"rank": 4, "alpha": 8.0, "use_rslora": False, "scaling": 2.0, "parameters": 10, "weights_bytes": 40}
     return Manifest(
         digest=digest.ljust(64, "0"),
@@ -46,7 +46,7 @@ def ready(registry: Registry, name: AdapterName, digest: str, now: float = 1.0, 
     return version
 
 
-def fill(registry: Registry, count: int, base: BaseSpec = BASE) -> None:
+def fill(registry: Registry, count: int, base: BaseSpec = BASE.spec) -> None:
     """Insert `count` adapters of one version each directly into the tables."""
     rows: dict[str, list[dict[str, Any]]] = {"adapters": [], "versions": [], "aliases": []}
     facts = {"source": SOURCE, "state": "ready", "created_at": 1.0}

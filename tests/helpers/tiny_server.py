@@ -9,7 +9,7 @@ import socket
 import ssl
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,7 +30,7 @@ from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.fake import FakeEngine
 from loramux_server.lifecycle import Lifecycle, bind
 from loramux_server.settings import Settings
-from tests.helpers.adapter_files import BASE, lora_tensors, write_adapter
+from tests.helpers.adapter_files import BASE, SIZES, lora_tensors, write_adapter
 from tests.helpers.migrated_database import migrated_database
 
 TEMPLATE = (
@@ -52,7 +52,7 @@ def write_base(folder: Path) -> ResolvedBase:
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
-    shapes = BASE.model_dump(exclude={"name", "architecture", "vocab_size"}) | {"vocab_size": len(vocabulary)}
+    shapes = asdict(SIZES) | {"vocab_size": len(vocabulary)}
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": MAX_MODEL_LEN}
     (folder / "config.json").write_text(json.dumps(shapes | config | {"eos_token_id": 0, "torch_dtype": "float32"}))
     return ResolvedBase(folder, BASE.name)
@@ -146,7 +146,9 @@ async def tiny_server(
     fake = FakeEngine(arguments)
     configured.data_dir.mkdir(parents=True, exist_ok=True)
     migrated_database(configured.data_dir / "loramux.sqlite3").dispose()
-    server = await build_server(configured, open_storage(configured, base), fake, arguments, CollectorRegistry())
+    server = await build_server(
+        configured, open_storage(configured, BASE, base.path), fake, arguments, CollectorRegistry()
+    )
     listener = bind("127.0.0.1", 0)
     # Connections inherit it. asyncio, unlike uvloop, leaves it unset there, and each response would take 0.04 s more.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import WEIGHTS_FILE
 from loramux_adapters.intake.validation import validate
-from loramux_adapters.models import BaseSpec, Manifest
+from loramux_adapters.models import Manifest
 from tests.helpers.adapter_files import BASE
 
 MAX_RANK = 8
@@ -20,7 +21,7 @@ MAX_CPU_SECONDS = 5.0
 MAX_MESSAGE = 1000
 
 
-def accepted(folder: Path, base: BaseSpec = BASE) -> bool:
+def accepted(folder: Path, base: BaseDescription = BASE) -> bool:
     """Whether the validator accepts the adapter in `folder`.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
@@ -17,8 +18,8 @@ class TrainingRun(BaseModel):
 
     base: Path
     """Folder of the base model."""
-    base_name: str
-    """Name of the base to record in the adapter."""
+    description: BaseDescription
+    """The base's name, which is recorded in the adapter, and its modules."""
     data: Path
     """Training file: OpenAI chat conversations (JSONL)."""
     output: Path

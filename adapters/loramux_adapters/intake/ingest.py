@@ -7,6 +7,7 @@ from pathlib import Path
 from sys import maxsize
 from tempfile import TemporaryDirectory
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import AdapterError, AdapterExists
 from loramux_adapters.intake.content import CONFIG_FILE
 from loramux_adapters.intake.sources import ReportProgress, Source
@@ -14,7 +15,7 @@ from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.intake.validation import max_file_sizes, validate
 from loramux_adapters.intake.validation.config import read_config
 from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
-from loramux_adapters.models import AdapterName, BaseSpec, Manifest, VersionId
+from loramux_adapters.models import AdapterName, Manifest, VersionId
 from loramux_adapters.registry.registry import Registry
 from loramux_adapters.registry.transaction import ChangedBy
 
@@ -39,7 +40,7 @@ class AdapterIngest:
 
     store: VersionStore
     registry: Registry
-    base: BaseSpec
+    base: BaseDescription
     max_rank: int
     refuse_other_base: bool = False
 

@@ -20,6 +20,7 @@ from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_server.base_model import BaseError, ResolvedBase, resolve_base
 from loramux_server.cli.console import fail, stderr, step_progress
+from loramux_server.described_base import describe_base
 from loramux_server.settings import Settings, SettingsError, load_settings
 
 RENDERING_OPTIONS = {
@@ -80,7 +81,7 @@ def train(
         work_folder.mkdir(parents=True, exist_ok=True)
         run = TrainingRun(
             base=resolved.path,
-            base_name=resolved.name,
+            description=describe_base(resolved, settings, _log),
             data=data,
             recipe=chosen,
             output=output,

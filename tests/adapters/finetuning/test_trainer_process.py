@@ -14,12 +14,13 @@ from loramux_adapters.finetuning.errors import InsufficientMemory, TrainerCrashe
 from loramux_adapters.finetuning.events import Saved, Started, TrainerEvent
 from loramux_adapters.finetuning.trainer_process import Priority, TrainerLauncher
 from loramux_adapters.finetuning.training_run import TrainingRun
+from tests.helpers.adapter_files import BASE
 from tests.helpers.fine_tuning_jobs import scripted_launcher
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> TrainingRun:
-    return TrainingRun(base=tmp_path, base_name="base", data=tmp_path / "data", output=tmp_path / "output")
+    return TrainingRun(base=tmp_path, description=BASE, data=tmp_path / "data", output=tmp_path / "output")
 
 
 async def events(launcher: TrainerLauncher, run: TrainingRun, folder: Path) -> list[TrainerEvent]:

@@ -5,8 +5,9 @@ import pytest
 
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.training_run import TrainingRun
+from tests.helpers.adapter_files import BASE
 
-RUN = TrainingRun(base=Path("base"), base_name="Tiny-Base", data=Path("train.jsonl"), output=Path("out"))
+RUN = TrainingRun(base=Path("base"), description=BASE, data=Path("train.jsonl"), output=Path("out"))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ def test_a_run_survives_its_file(tmp_path: Path, changes: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"base": "b", "base_name": "b", "data": "d", "output": "o", "x": 1}']
+    "text", ["", "[]", "{}", '{"base": "b", "description": {}, "data": "d", "output": "o", "x": 1}']
 )
 def test_a_file_that_is_not_a_run_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)

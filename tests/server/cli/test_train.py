@@ -57,6 +57,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "recipe.yaml").write_text("rank: 4\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "resolve_base", lambda base, *_, **__: ResolvedBase(tmp_path / base, "Tiny-Base"))
+    monkeypatch.setattr(command, "describe_base", lambda *_: BASE)
     return ["train", "--data", "train.jsonl", "--recipe", "recipe.yaml", "--output", "out", "--base", "tiny"]
 
 
@@ -73,7 +74,7 @@ def test_the_trainer_gets_the_users_options(
     assert invoke(arguments, trainer, monkeypatch)[0] == 0
     assert trainer.run == TrainingRun(
         base=tmp_path / "tiny",
-        base_name="Tiny-Base",
+        description=BASE,
         data=Path("train.jsonl"),
         recipe=Recipe(rank=4),
         output=Path("out"),

@@ -34,7 +34,7 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
 
 def results(engine: sa.Engine, tmp_path: Path, *versions: VersionRecord) -> dict[str, ControlledResult]:
     records = [AdapterRecord(TONE, 1.0, False, versions)] if versions else []
-    resolver = AdapterResolver(records, VersionStore(tmp_path / "store"), BASE)
+    resolver = AdapterResolver(records, VersionStore(tmp_path / "store"), BASE.spec)
     return latest_results([JobResults(JobRegistry(engine), resolver)])
 
 
@@ -69,7 +69,7 @@ def test_a_job_that_ends_later_replaces_the_result_and_earlier_ones_are_not_read
         return read(since)
 
     monkeypatch.setattr(registry, "succeeded", succeeded)
-    source = JobResults(registry, AdapterResolver([], VersionStore(tmp_path / "store"), BASE))
+    source = JobResults(registry, AdapterResolver([], VersionStore(tmp_path / "store"), BASE.spec))
     evaluated_job(engine, "tone", 100_000.0)
     newest = [source.latest()["tone"].id for _ in range(2)]
     evaluated_job(engine, "tone", 99_000.0)  # by a clock that was set back

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.datasets.report import DatasetReport, count_overlap
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, InvalidJob
@@ -32,7 +33,6 @@ from loramux_adapters.finetuning.recipes.hyperparameters import (
 from loramux_adapters.finetuning.recipes.recipe import MAX_LEARNING_RATE, Recipe, parse_recipe
 from loramux_adapters.finetuning.trainer_process import LOG_FILE
 from loramux_adapters.finetuning.training_run import TrainingRun
-from loramux_adapters.models import BaseSpec
 
 _JOBS_TO_LEARN_FROM = 5
 
@@ -43,7 +43,7 @@ class JobPlanner:
 
     files: TrainingFiles
     registry: JobRegistry
-    base: BaseSpec
+    base: BaseDescription
     base_folder: Path
     folder: Path
     max_rank: int
@@ -127,7 +127,7 @@ class JobPlanner:
         folder.mkdir(parents=True, exist_ok=True)
         return TrainingRun(
             base=self.base_folder,
-            base_name=self.base.name,
+            description=self.base,
             data=self.files.path(job.training_file),
             recipe=parse_recipe(dict(job.recipe or {}), "the job's recipe"),
             output=folder / "output",
@@ -205,7 +205,7 @@ class JobPlanner:
         return recipe
 
 
-def _invalid_recipe(error: ValidationError, base: BaseSpec) -> InvalidJob:
+def _invalid_recipe(error: ValidationError, base: BaseDescription) -> InvalidJob:
     """Explain what is wrong with a recipe in terms of the request that it was chosen from."""
     first = error.errors(include_input=False, include_url=False)[0]
     if "learning_rate" not in first["loc"]:

@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.models import BaseSpec
 
 Phase = Literal["loading", "training", "publishing", "evaluating"]
 PHASES: tuple[Phase, ...] = ("loading", "training", "publishing", "evaluating")
@@ -86,12 +86,12 @@ class Estimate(BaseModel):
 
 
 def job_work(
-    report: DatasetReport, validation: DatasetReport | None, recipe: Recipe, base: BaseSpec, max_questions: int
+    report: DatasetReport, validation: DatasetReport | None, recipe: Recipe, base: BaseDescription, max_questions: int
 ) -> JobWork:
     """Return the work of a job on these files, whose evaluation has at most `max_questions` items."""
     tokens = report.tokens * recipe.epochs
     forward = _FORWARD_FLOPS * base.parameters
-    backward = _BACKWARD_FLOPS * base.parameters * trained_layer_share(recipe, base.num_hidden_layers)
+    backward = _BACKWARD_FLOPS * base.parameters * trained_layer_share(recipe, base.spec.num_hidden_layers)
     validation_tokens = VALIDATION_PASSES * validation.tokens if validation else 0
     return JobWork(
         steps=ceil(report.examples / recipe.batch_size) * recipe.epochs,

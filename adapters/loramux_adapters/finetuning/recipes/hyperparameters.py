@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramux_adapters.finetuning.recipes.recipe import ALL_LINEAR, Module, Recipe
-from loramux_adapters.models import BaseSpec
+from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.finetuning.recipes.recipe import AllLinear, Module, Recipe
+from loramux_adapters.finetuning.recipes.trained_modules import module_names, trained_modules
 
 Auto = Literal["auto"]
 
@@ -39,7 +40,7 @@ class LoraOptions(_RequestModel):
 
     rank: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] | Auto = "auto"
-    target_modules: Annotated[tuple[Module, ...], Field(min_length=1)] | Auto = "auto"
+    target_modules: Annotated[tuple[Module, ...], Field(min_length=1, max_length=256)] | AllLinear | Auto = "auto"
     last_layers: Annotated[int, Field(ge=1)] | Auto = "auto"
 
 
@@ -47,7 +48,7 @@ def choose_recipe(
     requested: Hyperparameters,
     lora: LoraOptions,
     examples: int,
-    base: BaseSpec,
+    base: BaseDescription,
     *,
     max_length: int,
     seed: int,
@@ -58,18 +59,16 @@ def choose_recipe(
     On a CPU only the last layers get an adapter: the others then need no backward pass, and serving is cheaper.
 
     Raises:
-        ValueError: the base has fewer layers than requested, or a chosen value is out of range.
+        ValueError: the base does not have the requested modules or layers, or a chosen value is out of range.
     """
-    layers = base.num_hidden_layers
+    layers = base.spec.num_hidden_layers
     last = _value_or(lora.last_layers, layers if on_gpu else ceil(layers * _CPU_LAYER_SHARE))
-    if last > layers:
-        raise ValueError(f"last_layers is {last}, but the base has only {layers} layers")
     epochs = _value_or(requested.n_epochs, min(MAX_EPOCHS, max(1, ceil(_MIN_EXAMPLES_SEEN / examples))))
     rank = _value_or(lora.rank, 8)
-    return Recipe(
+    recipe = Recipe(
         rank=rank,
         alpha=_value_or(lora.alpha, 2.0 * rank),
-        target_modules=_value_or(lora.target_modules, ALL_LINEAR),
+        target_modules=_value_or(lora.target_modules, module_names(base) or "all-linear"),
         last_layers=None if last == layers else last,
         learning_rate=default_learning_rate(base) * _value_or(requested.learning_rate_multiplier, 1.0),
         epochs=epochs,
@@ -77,11 +76,13 @@ def choose_recipe(
         max_length=max_length,
         seed=seed,
     )
+    trained_modules(base, recipe)
+    return recipe
 
 
-def default_learning_rate(base: BaseSpec) -> float:
+def default_learning_rate(base: BaseDescription) -> float:
     """Return the learning rate that the multiplier applies to, rounded to two digits."""
-    return float(f"{_REFERENCE_RATE * (_REFERENCE_HIDDEN_SIZE / base.hidden_size) ** _RATE_EXPONENT:.1e}")
+    return float(f"{_REFERENCE_RATE * (_REFERENCE_HIDDEN_SIZE / base.spec.hidden_size) ** _RATE_EXPONENT:.1e}")
 
 
 def _value_or(requested: Any, default: Any) -> Any:

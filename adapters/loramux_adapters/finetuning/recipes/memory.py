@@ -5,9 +5,10 @@ from pathlib import Path
 
 import psutil
 
+from loramux_adapters.base_description import BaseDescription, layer_of
 from loramux_adapters.finetuning.errors import InsufficientMemory
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.models import BaseSpec
+from loramux_adapters.finetuning.recipes.trained_modules import trained_modules
 
 LOGITS_CHUNK_TOKENS = 1024
 """Tokens whose logits over the whole vocabulary the trainer holds at a time."""
@@ -32,26 +33,28 @@ class TrainingSize:
     max_answer_tokens: int
 
 
-def required_bytes(base: BaseSpec, recipe: Recipe, size: TrainingSize) -> int:
+def required_bytes(base: BaseDescription, recipe: Recipe, size: TrainingSize) -> int:
     """Return an upper estimate of the bytes that training needs at its peak.
 
-    Layers below the first one with an adapter store nothing for the backward pass, the others the inputs of their
-    modules: counted on Llama's layers with adapters on all modules, in float32 and in mixed precision.
+    Layers below the first one with an adapter store nothing for the backward pass, the others about two values per
+    output of a module and two per token's state: counted on Llama's layers with adapters on all modules, in float32
+    and in mixed precision.
     """
-    layers = recipe.last_layers or base.num_hidden_layers
+    layers = recipe.last_layers or base.spec.num_hidden_layers
+    first = base.spec.num_hidden_layers - layers
+    outputs = sum(module.outputs for path, module in base.linear.items() if (layer_of(path) or 0) >= first)
     tokens, answer_tokens = recipe.batch_size * size.max_example_tokens, recipe.batch_size * size.max_answer_tokens
-    stored = 8 * base.hidden_size + 4 * base.num_key_value_heads * base.head_dim + 4 * base.intermediate_size
-    activations = tokens * layers * stored * (size.bytes_per_parameter + 4) // 2
-    logits = min(answer_tokens, LOGITS_CHUNK_TOKENS) * base.vocab_size * _LOGIT_BYTES
+    stored = 2 * (outputs + layers * base.spec.hidden_size)
+    activations = tokens * stored * (size.bytes_per_parameter + 4) // 2
+    logits = min(answer_tokens, LOGITS_CHUNK_TOKENS) * base.spec.vocab_size * _LOGIT_BYTES
     weights = size.parameters * size.bytes_per_parameter
     optimizer = count_adapter_parameters(base, recipe) * _OPTIMIZER_BYTES
     return int(_MARGIN * (weights + activations + logits + optimizer)) + _WORKSPACE
 
 
-def count_adapter_parameters(base: BaseSpec, recipe: Recipe) -> int:
+def count_adapter_parameters(base: BaseDescription, recipe: Recipe) -> int:
     """Return the number of trained parameters."""
-    layer = sum(sum(base.module_shape(module)) for module in recipe.target_modules)
-    return (recipe.last_layers or base.num_hidden_layers) * layer * recipe.rank
+    return recipe.rank * sum(module.inputs + module.outputs for module in trained_modules(base, recipe).values())
 
 
 def check_memory(required: int, free: int, recipe: Recipe, device: str) -> None:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from loramux_adapters.finetuning.errors import InvalidRecipe
 
-Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ALL_LINEAR: tuple[Module, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Module = Annotated[str, Field(pattern=r"\A\w[\w.]{0,127}\z")]
+"""The last parts of the paths of some of the base's linear modules, such as `q_proj`."""
+AllLinear = Literal["all-linear"]
 
 MAX_LEARNING_RATE = 1.0
 
@@ -21,7 +22,7 @@ class Recipe(BaseModel):
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8
     alpha: Annotated[float, Field(gt=0, le=4096)] = 16
-    target_modules: Annotated[tuple[Module, ...], Field(min_length=1)] = ALL_LINEAR
+    target_modules: AllLinear | Annotated[tuple[Module, ...], Field(min_length=1, max_length=256)] = "all-linear"
     # Number of layers with an adapter, counted from the last; None: all. Fewer are cheaper to train and to serve.
     last_layers: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)] = 1e-3

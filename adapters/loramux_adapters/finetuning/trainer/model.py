@@ -1,22 +1,21 @@
 """Loads the base and its tokenizer, and adds the adapter."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from loramux_adapters.errors import UnsupportedBase
+from loramux_adapters.base_description import BaseDescription, layer_of
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.errors import TrainingError, UnusableBase
 from loramux_adapters.finetuning.recipes.memory import free_cpu_memory
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.models import BaseSpec
+from loramux_adapters.finetuning.recipes.trained_modules import trained_modules
 
 
 def select_device(requested: str) -> str:
@@ -73,7 +72,10 @@ def load_model(base: Path, device: str) -> Any:
         UnusableBase: it can't be loaded.
     """
     with _translated_errors(base):
-        model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=select_dtype(device))
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        # The class that the base's description is of; the automatic one may leave out the parts for images.
+        model_class = getattr(transformers, config.architectures[0], AutoModelForCausalLM)
+        model = model_class.from_pretrained(base, local_files_only=True, dtype=select_dtype(device))
     return model.to(device)
 
 
@@ -81,52 +83,33 @@ def load_model(base: Path, device: str) -> Any:
 def _translated_errors(base: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, UnsupportedBase) as error:
+    except (OSError, ValueError) as error:
         raise UnusableBase(f"{base.name} can't be loaded as a base model: {error}") from error
 
 
-def load_base_spec(base: Path) -> BaseSpec:
-    """Return the shapes of the base.
-
-    Raises:
-        UnusableBase: its config can't be read or is not supported.
-    """
-    with _translated_errors(base):
-        return BaseSpec.from_folder(base, base.name)
-
-
-def count_parameters(base: Path) -> int:
-    """Return the number of parameters of the base, from the headers of its files.
-
-    Raises:
-        UnusableBase: a file can't be read.
-    """
-    count = 0
-    with _translated_errors(base):
-        for path in base.glob("*.safetensors"):
-            with safe_open(path, "pt") as file:
-                count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return count
-
-
-def add_adapter(model: Any, recipe: Recipe) -> PeftModel:
+def add_adapter(model: Any, base: BaseDescription, recipe: Recipe) -> PeftModel:
     """Return the base with a new adapter.
 
     Raises:
         UnusableBase: the base does not have the layers or modules of the recipe.
     """
-    layers = model.config.num_hidden_layers
-    if recipe.last_layers is not None and recipe.last_layers > layers:
-        raise UnusableBase(f"the recipe asks for the last {recipe.last_layers} layers, but the base has {layers}")
-    layers_to_transform = None if recipe.last_layers is None else list(range(layers - recipe.last_layers, layers))
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        target_modules=list(recipe.target_modules),
-        layers_to_transform=layers_to_transform,
-        task_type="CAUSAL_LM",
-    )
     try:
-        return get_peft_model(model, config)
+        paths = trained_modules(base, recipe)
+        return get_peft_model(
+            model,
+            LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, task_type="CAUSAL_LM", **_targets(base, paths)),
+        )
     except ValueError as error:
         raise UnusableBase(f"the recipe's adapter does not fit the base: {error}") from error
+
+
+def _targets(base: BaseDescription, paths: Collection[str]) -> dict[str, Any]:
+    """Return the options of PEFT that select exactly the modules in `paths`, as short as possible."""
+    names = sorted({path.rpartition(".")[2] for path in paths})
+    layers = sorted({layer for path in paths if (layer := layer_of(path)) is not None})
+    selected = {path for path in base.modules if path.rpartition(".")[2] in names}
+    if selected == set(paths):
+        return {"target_modules": names}
+    if {path for path in selected if layer_of(path) in layers} == set(paths):
+        return {"target_modules": names, "layers_to_transform": layers}
+    return {"target_modules": sorted(paths)}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer
 from loramux_adapters.finetuning.datasets.examples import examples_of
@@ -12,9 +13,7 @@ from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters,
 from loramux_adapters.finetuning.recipes.memory import TrainingSize, check_memory, required_bytes
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.trainer.model import (
-    count_parameters,
     free_memory,
-    load_base_spec,
     load_tokenizer,
     select_device,
     select_dtype,
@@ -25,7 +24,6 @@ from loramux_adapters.finetuning.trainer.tokenized_examples import (
     tokenize_examples,
 )
 from loramux_adapters.finetuning.training_run import TrainingRun
-from loramux_adapters.models import BaseSpec
 
 
 @dataclass(frozen=True)
@@ -49,30 +47,26 @@ def prepare_data(run: TrainingRun) -> PreparedData:
     """
     data = examples_of(read_dataset(run.data))
     validation_data = examples_of(read_dataset(run.validation)) if run.validation else []
-    device, tokenizer, base = (
-        select_device(run.device),
-        load_tokenizer(run.base, run.rendering),
-        load_base_spec(run.base),
-    )
+    device, tokenizer, base = select_device(run.device), load_tokenizer(run.base, run.rendering), run.description
     renderer = ExampleTokenizer(ChatRenderer(tokenizer, run.rendering))
     examples, validation = tokenize_examples(data, renderer), tokenize_examples(validation_data, renderer)
     recipe = run.recipe or _choose_recipe(base, examples + validation, len(examples), on_gpu=device != "cpu")
     check_lengths(examples, recipe.max_length)
     check_lengths(validation, recipe.max_length)
-    size = _training_size(run, examples + validation, device)
+    size = _training_size(base, examples + validation, device)
     check_memory(required_bytes(base, recipe, size), free_memory(device), recipe, device)
     validation.sort(key=lambda example: len(example.tokens))
     return PreparedData(examples, validation, recipe, tokenizer, device)
 
 
-def _choose_recipe(base: BaseSpec, examples: Sequence[TokenizedExample], count: int, *, on_gpu: bool) -> Recipe:
+def _choose_recipe(base: BaseDescription, examples: Sequence[TokenizedExample], count: int, *, on_gpu: bool) -> Recipe:
     longest = max(8, *(len(example.tokens) for example in examples))
     return choose_recipe(Hyperparameters(), LoraOptions(), count, base, max_length=longest, seed=0, on_gpu=on_gpu)
 
 
-def _training_size(run: TrainingRun, examples: Sequence[TokenizedExample], device: str) -> TrainingSize:
+def _training_size(base: BaseDescription, examples: Sequence[TokenizedExample], device: str) -> TrainingSize:
     return TrainingSize(
-        parameters=count_parameters(run.base),
+        parameters=base.parameters,
         bytes_per_parameter=select_dtype(device).itemsize,
         max_example_tokens=max(len(example.tokens) for example in examples),
         max_answer_tokens=max(example.answer_length for example in examples),

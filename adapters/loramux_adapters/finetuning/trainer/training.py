@@ -46,14 +46,14 @@ def train(run: TrainingRun, reporter: ProgressReporter) -> None:
     data = prepare_data(run)
     model = load_model(run.base, data.device)
     torch.manual_seed(data.recipe.seed)  # the adapter's initial weights are random
-    model = add_adapter(model, data.recipe)
+    model = add_adapter(model, run.description, data.recipe)
     run.output.mkdir(parents=True, exist_ok=True)
     with _open_states(run, data.recipe) as states:
         trainer = _create_trainer(model, data, states, reporter)
         started = _started_event(model, data)
         reporter.planned = _planned_steps(started, data, model.config.num_hidden_layers)
         _train_to_end(trainer, run, states, reporter, started)
-    size = write_adapter(model, run.base_name, run.output)
+    size = write_adapter(model, run.description.name, run.output)
     reporter.report(Finished(size=size, seconds=reporter.seconds, tokens=reporter.tokens))
 
 
@@ -75,7 +75,7 @@ def _train_to_end(
     def publish(step: int) -> bool:
         if step in reporter.planned.checkpoint_steps:
             folder = f"checkpoints/step-{step}"
-            write_adapter(trainer.model, run.base_name, run.output / folder)
+            write_adapter(trainer.model, run.description.name, run.output / folder)
             reporter.report(Checkpointed(step=step, folder=folder))
         if run.state:
             states.publish(states.unfinished / f"checkpoint-{step}", step, reporter.tokens, reporter.seconds)

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, content_digest, hash_files, open_regular
 from loramux_adapters.intake.validation.config import LoraConfig, read_config
@@ -11,12 +12,12 @@ from loramux_adapters.intake.validation.layout import check_layout, expected_pai
 from loramux_adapters.intake.validation.limits import max_file_sizes
 from loramux_adapters.intake.validation.tensors import read_tensors
 from loramux_adapters.intake.validation.values import check_values
-from loramux_adapters.models import BaseSpec, Manifest
+from loramux_adapters.models import Manifest
 
 __all__ = ["max_file_sizes", "validate"]
 
 
-def validate(folder: Path, base: BaseSpec, max_rank: int, *, refuse_other_base: bool = False) -> Manifest:
+def validate(folder: Path, base: BaseDescription, max_rank: int, *, refuse_other_base: bool = False) -> Manifest:
     """Check the adapter in `folder` against `base`, and return its manifest.
 
     A config that names another base leads to a warning in the manifest, or to an error with `refuse_other_base`. Only
@@ -40,13 +41,13 @@ def validate(folder: Path, base: BaseSpec, max_rank: int, *, refuse_other_base: 
     files = hash_files(folder)
     return Manifest(
         digest=content_digest(files),
-        base=base,
+        base=base.spec,
         rank=config.largest_rank,
         alpha=config.lora_alpha,
         use_rslora=config.use_rslora,
         scaling=config.scaling,
         target_modules=tuple(sorted({pair.name for pair in pairs})),
-        layers=tuple(sorted({pair.layer for pair in pairs})),
+        layers=tuple(sorted({pair.layer for pair in pairs if pair.layer is not None})),
         dtypes=tuple(sorted({tensor.dtype for tensor in tensors.values()})),
         parameters=sum(tensor.elements for tensor in tensors.values()),
         weights_bytes=sum(tensor.bytes for tensor in tensors.values()),
@@ -55,7 +56,7 @@ def validate(folder: Path, base: BaseSpec, max_rank: int, *, refuse_other_base: 
     )
 
 
-def _other_base(config: LoraConfig, base: BaseSpec) -> InvalidAdapter | None:
+def _other_base(config: LoraConfig, base: BaseDescription) -> InvalidAdapter | None:
     """Return the error if the config names another base: folders get moved and renamed, so it need not be fatal."""
     found = config.base_model_name_or_path
     if not found or _last_part(found) == _last_part(base.name):

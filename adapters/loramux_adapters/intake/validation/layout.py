@@ -1,47 +1,56 @@
 """The names and shapes of the tensors that an adapter must have, given its config and the base."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
+from loramux_adapters.base_description import BaseDescription, TargetModule, layer_of
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE
 from loramux_adapters.intake.validation.config import LoraConfig, ends_with
 from loramux_adapters.intake.validation.tensors import TensorInfo
-from loramux_adapters.models import LINEAR_MODULES, BaseSpec
 
 
 class LoraPair(NamedTuple):
-    """The tensors A of shape (rank, inputs) and B of shape (outputs, rank) of the linear module `name` in `layer`."""
+    """The tensors A and B of the module at `path`, see TargetModule."""
 
-    layer: int
-    name: str
+    path: str
+    target: TargetModule
     rank: int
     scaling: float
-    inputs: int
-    outputs: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the module's path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def layer(self) -> int | None:
+        """The number of its layer; None if it is in no layer."""
+        return layer_of(self.path)
 
     @property
     def module(self) -> str:
         """The module's full name in PEFT's files."""
-        return f"base_model.model.{_path(self.layer, self.name)}"
+        return f"base_model.model.{self.path}"
 
     @property
     def a(self) -> str:
         """The name of the tensor A."""
-        return f"{self.module}.lora_A.weight"
+        return f"{self.module}.lora_embedding_A" if self.target.kind == "embedding" else f"{self.module}.lora_A.weight"
 
     @property
     def b(self) -> str:
         """The name of the tensor B."""
-        return f"{self.module}.lora_B.weight"
+        return f"{self.module}.lora_embedding_B" if self.target.kind == "embedding" else f"{self.module}.lora_B.weight"
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """The shapes of both tensors by name."""
-        return {self.a: (self.rank, self.inputs), self.b: (self.outputs, self.rank)}
+        a, b = self.target.shapes(self.rank)
+        return {self.a: a, self.b: b}
 
 
-def expected_pairs(config: LoraConfig, base: BaseSpec, present: Set[str]) -> list[LoraPair]:
+def expected_pairs(config: LoraConfig, base: BaseDescription, present: Set[str]) -> list[LoraPair]:
     """Return the tensor pairs that PEFT saves for `config` on `base`.
 
     If a regular expression selects the modules, those with a tensor in `present` are taken instead: evaluating an
@@ -52,9 +61,9 @@ def expected_pairs(config: LoraConfig, base: BaseSpec, present: Set[str]) -> lis
     """
     _check_names(config, base)
     pairs = []
-    for layer, module, path in _modules(base):
-        if config.targets(layer, path):
-            pair = LoraPair(layer, module, config.rank_of(path), config.scaling_of(path), *base.module_shape(module))
+    for path, target in sorted(base.served.items(), key=lambda item: (layer_of(item[0]) or 0, item[0])):
+        if config.targets(layer_of(path), path):
+            pair = LoraPair(path, target, config.rank_of(path), config.scaling_of(path))
             if not config.has_expressions or pair.shapes.keys() & present:
                 pairs.append(pair)
     if not pairs:
@@ -79,25 +88,14 @@ def check_layout(tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair]) -
             raise InvalidAdapter("the shape is wrong", where=name, expected=shape, found=tensors[name].shape)
 
 
-def _modules(base: BaseSpec) -> Iterator[tuple[int, str, str]]:
-    """Yield layer, name and full name of each linear module of the base."""
-    for layer in range(base.num_hidden_layers):
-        for module in LINEAR_MODULES:
-            yield layer, module, _path(layer, module)
-
-
-def _path(layer: int, module: str) -> str:
-    return f"model.layers.{layer}.{LINEAR_MODULES[module]}.{module}"
-
-
-def _check_names(config: LoraConfig, base: BaseSpec) -> None:
+def _check_names(config: LoraConfig, base: BaseDescription) -> None:
     """Refuse names that match no module of the base: the adapter was made for another one."""
-    paths = [path for _, _, path in _modules(base)]
     for key, names in config.module_names.items():
         for name in names:
-            if not any(ends_with(path, name) for path in paths):
+            if not any(ends_with(path, name) for path in base.served):
                 raise InvalidAdapter(f"{key}: the base has no such linear module", where=CONFIG_FILE, found=name)
+    layers = base.spec.num_hidden_layers
     for layer in config.layer_indices:
-        if layer >= base.num_hidden_layers:
+        if layer >= layers:
             raise InvalidAdapter("layers_to_transform: the base has no such layer", where=CONFIG_FILE,
-                                 expected=f"0 to {base.num_hidden_layers - 1}", found=layer)  # fmt: skip
+                                 expected=f"0 to {layers - 1}", found=layer)  # fmt: skip

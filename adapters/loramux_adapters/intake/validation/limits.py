@@ -1,7 +1,9 @@
 """Size limits of valid adapter files, which are enforced before a file is copied or read."""
 
+from math import prod
+
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
-from loramux_adapters.models import LINEAR_MODULES, BaseSpec
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 20  # all modules of 126 layers, more than any open model has, need a third
@@ -9,8 +11,8 @@ HEADER_SIZE_BYTES = 8
 _LARGEST_ITEM_BYTES = 4
 
 
-def max_file_sizes(base: BaseSpec, max_rank: int) -> dict[str, int]:
-    """Return the maximum size of each adapter file in bytes: float32 weights for all modules of all layers."""
-    per_layer = sum(sum(base.module_shape(module)) for module in LINEAR_MODULES)
-    weights = base.num_hidden_layers * per_layer * max_rank * _LARGEST_ITEM_BYTES
+def max_file_sizes(base: BaseDescription, max_rank: int) -> dict[str, int]:
+    """Return the maximum size of each adapter file in bytes: float32 weights for all modules."""
+    elements = sum(prod(shape) for module in base.modules.values() for shape in module.shapes(max_rank))
+    weights = elements * _LARGEST_ITEM_BYTES
     return {CONFIG_FILE: MAX_CONFIG_BYTES, WEIGHTS_FILE: HEADER_SIZE_BYTES + MAX_HEADER_BYTES + weights}

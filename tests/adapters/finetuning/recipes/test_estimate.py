@@ -5,19 +5,8 @@ from loramux_adapters.finetuning.jobs.timings import learn_speeds
 from loramux_adapters.finetuning.recipes.estimate import CPU_SPEEDS, estimate_job, job_work
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from tests.helpers.adapter_files import BASE
+from tests.helpers.llama_bases import SMOL
 from tests.helpers.simulated_job import MACHINE, JobScript, play_job
-
-DEMO_BASE = BASE.model_copy(
-    update={
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "head_dim": 64,
-        "num_hidden_layers": 30,
-        "vocab_size": 49152,
-    }
-)
 
 
 def report(examples: int, tokens: int) -> DatasetReport:
@@ -35,7 +24,7 @@ def test_the_work_of_a_job_follows_its_files_and_its_recipe() -> None:
     assert work.flops == BASE.parameters * (3000 * 4 + 3 * 400 * 2)  # a validation pass has no backward pass
     half = recipe.model_copy(update={"last_layers": 1})
     shallow = job_work(report(20, 1000), None, half, BASE, max_questions=30)
-    assert shallow.flops == pytest.approx(BASE.parameters * 3000 * (2 + 2 / BASE.num_hidden_layers))
+    assert shallow.flops == pytest.approx(BASE.parameters * 3000 * (2 + 2 / BASE.spec.num_hidden_layers))
     assert shallow.questions == 0
 
 
@@ -66,6 +55,6 @@ def test_assumed_speeds_are_near_what_a_cpu_of_two_cores_did(
 ) -> None:
     """Two jobs of `make bench-finetune` on the demo's base, alone on their machine; seconds of training and in all."""
     recipe = Recipe(last_layers=12, batch_size=batch)
-    estimate = estimate_job(job_work(report(examples, tokens), None, recipe, DEMO_BASE, 0), CPU_SPEEDS)
+    estimate = estimate_job(job_work(report(examples, tokens), None, recipe, SMOL, 0), CPU_SPEEDS)
     assert 1 / 1.3 < estimate.seconds / trained < 1.3
     assert 1 / 1.3 < estimate.total_seconds / served < 1.3

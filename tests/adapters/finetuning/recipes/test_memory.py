@@ -14,19 +14,8 @@ from loramux_adapters.finetuning.recipes.memory import (
     required_bytes,
 )
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from tests.helpers.adapter_files import BASE
+from tests.helpers.llama_bases import SMOL
 
-SMOL = BASE.model_copy(
-    update={
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "head_dim": 64,
-        "num_hidden_layers": 30,
-        "vocab_size": 49152,
-    }
-)
 SIZE = TrainingSize(parameters=134_515_008, bytes_per_parameter=4, max_example_tokens=248, max_answer_tokens=47)
 RECIPE = Recipe(last_layers=12, batch_size=1)
 

@@ -1,19 +1,22 @@
 """Valid adapters, and every invalid one that vLLM itself accepts or fails at with internals in its response."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.validation import max_file_sizes, validate
-from loramux_adapters.models import LINEAR_MODULES, BaseSpec, Manifest
+from loramux_adapters.models import Manifest
 from tests.helpers.adapter_files import (
     BASE,
     PEFT_CONFIGS,
+    SIZES,
     Tensors,
     as_bfloat16,
     lora_config,
@@ -22,16 +25,17 @@ from tests.helpers.adapter_files import (
     write_adapter,
     write_raw,
 )
+from tests.helpers.llama_bases import llama_base
 
-ALL = tuple(LINEAR_MODULES)
+ALL = tuple(path.rpartition(".")[2] for path in SIZES.linear_modules)
 FIRST_A, FIRST_B = tensor_name(0, "q_proj", "A"), tensor_name(0, "q_proj", "B")
 
 
-def accept(folder: Path, base: BaseSpec = BASE) -> Manifest:
+def accept(folder: Path, base: BaseDescription = BASE) -> Manifest:
     return validate(folder, base, max_rank=8)
 
 
-def refusal(folder: Path, base: BaseSpec = BASE) -> InvalidAdapter:
+def refusal(folder: Path, base: BaseDescription = BASE) -> InvalidAdapter:
     with pytest.raises(InvalidAdapter) as caught:
         accept(folder, base)
     return caught.value
@@ -51,7 +55,7 @@ def test_the_manifest_describes_an_accepted_adapter(tmp_path: Path) -> None:
         "weights_bytes": 4 * 3 * (4 * 16 + 16 * 4 + 4 * 16 + 8 * 4),
         "warnings": (),
     }
-    assert manifest.base == BASE
+    assert manifest.base == BASE.spec
     assert manifest.files[WEIGHTS_FILE].bytes == (tmp_path / WEIGHTS_FILE).stat().st_size
 
 
@@ -285,18 +289,18 @@ def only_largest(a: float, b: float) -> Tensors:
     return {name: np.full_like(tensor, a if "lora_A" in name else b) for name, tensor in lora_tensors().items()}
 
 
-SMALLER = BASE.model_copy(update={"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2})
-LARGER = BASE.model_copy(update={"hidden_size": 32, "num_attention_heads": 8})
-DEEPER = BASE.model_copy(update={"num_hidden_layers": 4})
+SMALLER = replace(SIZES, hidden_size=8, intermediate_size=12, num_attention_heads=2)
+LARGER = replace(SIZES, hidden_size=32, num_attention_heads=8)
+DEEPER = replace(SIZES, num_hidden_layers=4)
 
 
 @pytest.mark.parametrize(
     ("tensors", "where", "expected_text"),
     [
         (lora_tensors(rank=8), FIRST_A, "shape"),
-        (lora_tensors(base=SMALLER), FIRST_A, "shape"),
-        (lora_tensors(base=LARGER), FIRST_A, "shape"),
-        (lora_tensors(layers=(0, 1, 2, 3), base=DEEPER), tensor_name(3, "q_proj", "A"), "unexpected tensor"),
+        (lora_tensors(sizes=SMALLER), FIRST_A, "shape"),
+        (lora_tensors(sizes=LARGER), FIRST_A, "shape"),
+        (lora_tensors(layers=(0, 1, 2, 3), sizes=DEEPER), tensor_name(3, "q_proj", "A"), "unexpected tensor"),
         (lora_tensors(layers=(0,)), tensor_name(1, "q_proj", "A"), "missing"),
         (without(FIRST_A), FIRST_A, "missing"),
         (without(FIRST_B), FIRST_B, "missing"),
@@ -344,10 +348,10 @@ def test_a_bfloat16_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_nan_after_the_first_mebibyte_is_found(tmp_path: Path) -> None:
-    wide = BASE.model_copy(update={"hidden_size": 1 << 17, "num_hidden_layers": 1})
-    tensors = lora_tensors(layers=(0,), base=wide)
+    wide = replace(SIZES, hidden_size=1 << 17, num_hidden_layers=1)
+    tensors = lora_tensors(layers=(0,), sizes=wide)
     tensors[FIRST_A][-1, -1] = np.nan
-    assert refusal(write_adapter(tmp_path, tensors=tensors), wide).where == FIRST_A
+    assert refusal(write_adapter(tmp_path, tensors=tensors), llama_base(wide)).where == FIRST_A
 
 
 def test_the_expected_shape_is_reported_with_the_found_one(tmp_path: Path) -> None:

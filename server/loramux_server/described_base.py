@@ -1,0 +1,71 @@
+"""The base's description, computed by a child process once per base and set of libraries, and kept in the data folder.
+
+The child imports transformers, PEFT and vLLM, which takes seconds; reading the description takes milliseconds.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.intake.sources import ReportProgress
+from loramux_server.base_model import BaseError, ResolvedBase
+from loramux_server.settings import Settings
+
+CHILD = "loramux_server.engine.describing"
+LIBRARIES = ("transformers", "peft", "vllm")
+_MAX_SECONDS = 600
+
+
+def describe_base(base: ResolvedBase, settings: Settings, progress: ReportProgress = lambda _: None) -> BaseDescription:
+    """Return the description of `base` as it is served with `settings`, from the data folder if it is there.
+
+    Raises:
+        BaseError: vLLM does not serve this base.
+    """
+    question = [base.name, json.dumps(settings.engine), json.dumps({name: _version(name) for name in LIBRARIES})]
+    path = settings.data_dir / "bases" / "descriptions" / f"{_key(base, question)}.json"
+    try:
+        return BaseDescription.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        progress(f"reading the modules of {base.name} (once per base)")
+    description = _described(base.path, question)
+    _write(path, description)
+    return description
+
+
+def _version(library: str) -> str:
+    """Return the version of an installed library, an empty text without one. vLLM's builds have several names."""
+    found = importlib.metadata.packages_distributions().get(library, [library])
+    return importlib.metadata.version(found[0])
+
+
+def _key(base: ResolvedBase, question: list[str]) -> str:
+    content = [(base.path / "config.json").read_bytes(), *(text.encode() for text in question)]
+    return hashlib.sha256(b"\0".join(content)).hexdigest()
+
+
+def _described(folder: Path, question: list[str]) -> BaseDescription:
+    with tempfile.TemporaryDirectory() as work:
+        output = Path(work, "description.json")
+        command = [sys.executable, "-m", CHILD, str(folder), *question, str(output)]
+        child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_MAX_SECONDS)
+        if child.returncode:
+            reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+            raise BaseError(f"vLLM can't serve {question[0]}: {reason}")
+        return BaseDescription.model_validate_json(output.read_bytes())
+
+
+def _write(path: Path, description: BaseDescription) -> None:
+    """Write the file in one step: another process may read it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(description.model_dump_json())
+    partial.rename(path)

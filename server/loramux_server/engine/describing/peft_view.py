@@ -1,0 +1,79 @@
+"""The modules of a base that PEFT can adapt, with the names and shapes of the files that PEFT writes.
+
+PEFT itself is asked: it adds adapters of rank 1 to the model of transformers, on the meta device, without weights.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer, ParamWrapper
+from torch import nn
+
+from loramux_adapters.base_description import TargetModule
+from loramux_adapters.errors import UnsupportedBase
+
+PREFIX = "base_model.model."
+
+
+def build_model(folder: Path) -> Any:
+    """Return the model in `folder` on the meta device.
+
+    Raises:
+        UnsupportedBase: transformers does not have its architecture.
+    """
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    architecture = (config.architectures or [""])[0]
+    model_class = getattr(transformers, architecture, None)
+    if model_class is None:
+        raise UnsupportedBase(f"transformers {transformers.__version__} does not have {architecture}")
+    with torch.device("meta"):
+        return model_class(config)
+
+
+def peft_modules(folder: Path) -> dict[str, TargetModule]:
+    """Return the modules that PEFT can adapt, by path: linear layers, the embedding, the head, and experts.
+
+    Raises:
+        UnsupportedBase: transformers does not have the architecture.
+    """
+    model = build_model(folder)
+    names = {module: name for name, module in model.named_modules()}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    others = [names[module] for module in ends if module is not None and module in names]
+    experts = list(_expert_parameters(model))
+    modules = _adapted(model, target_modules="all-linear")
+    modules |= _adapted(build_model(folder), target_modules=others)
+    if experts:
+        modules |= _adapted(build_model(folder), target_modules=[], target_parameters=experts)
+    return modules
+
+
+def _adapted(model: Any, **targets: Any) -> dict[str, TargetModule]:
+    adapted = get_peft_model(model, LoraConfig(r=1, **targets), low_cpu_mem_usage=True)
+    return {
+        name.removeprefix(PREFIX): _describe(layer)
+        for name, layer in adapted.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+
+
+def _describe(layer: LoraLayer) -> TargetModule:
+    if layer.lora_embedding_A:
+        a, b = layer.lora_embedding_A["default"], layer.lora_embedding_B["default"]
+        return TargetModule(inputs=a.shape[1], outputs=b.shape[0], kind="embedding")
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    parameter = layer.parameter_name if isinstance(layer, ParamWrapper) else None
+    return TargetModule(inputs=a.shape[1], outputs=b.shape[0], experts=a.shape[0], parameter=parameter)
+
+
+def _expert_parameters(model: nn.Module) -> Iterator[str]:
+    """Yield the parameters that hold the matrices of all experts; convolutions have three dimensions, too."""
+    for path, module in model.named_modules():
+        if not type(module).__module__.startswith("torch.nn"):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 3:
+                    yield f"{path}.{name}"

@@ -1,0 +1,78 @@
+"""The modules to which vLLM applies adapters: its own model and LoRA manager are asked, on the meta device."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.distributed import ensure_model_parallel_initialized, init_distributed_environment
+from vllm.engine.arg_utils import EngineArgs
+from vllm.lora.model_manager import LoRAModelManager
+from vllm.model_executor.model_loader import get_model_architecture
+from vllm.model_executor.model_loader.utils import initialize_model
+from vllm.model_executor.models import supports_lora
+from vllm.utils.torch_utils import set_default_torch_dtype
+
+Rename = Callable[[str], str | None]
+_FIXED = {"load_format": "dummy", "enforce_eager": True}
+_OF_THE_MACHINE = {
+    "load_format", "enforce_eager", "enable_lora", "tensor_parallel_size", "pipeline_parallel_size", "max_loras",
+    "max_cpu_loras", "max_lora_rank", "worker_extension_cls",
+}  # fmt: skip
+"""Arguments that change how a base is served, but not which of its modules can have adapters."""
+
+
+@dataclass(frozen=True)
+class VllmView:
+    """What vLLM does with adapters of a base."""
+
+    architecture: str
+    refusal: str | None
+    """Why it serves none."""
+    applied: frozenset[str] = frozenset()
+    """The modules that it adapts, by vLLM's names; those that it packs, by the names of the parts."""
+    rename: Rename = str
+    """Returns vLLM's name of a module in PEFT's files."""
+
+
+def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
+    """Ask vLLM about the base in `folder`, if it is started with `options`; those that it does not know are ignored.
+
+    Raises:
+        ValueError: vLLM does not serve this base.
+    """
+    known = {field.name for field in fields(EngineArgs)}
+    chosen = {name: value for name, value in options.items() if name in known and name not in _OF_THE_MACHINE}
+    config = EngineArgs(**chosen, model=str(folder), **_FIXED).create_engine_config()
+    model_class, architecture = get_model_architecture(config.model_config)
+    if not supports_lora(model_class):
+        return VllmView(architecture, f"vLLM {vllm.__version__} serves {architecture} without adapters")
+    config = EngineArgs(**chosen, model=str(folder), **_FIXED, enable_lora=True).create_engine_config()
+    with _single_process(config):
+        return _with_adapters(config, architecture)
+
+
+def _with_adapters(config: VllmConfig, architecture: str) -> VllmView:
+    with torch.device("meta"), set_default_torch_dtype(config.model_config.dtype):
+        model = initialize_model(config)
+    manager = LoRAModelManager(
+        model, 1, 8, config.model_config.get_vocab_size(), config.lora_config, torch.device("cpu"), config
+    )
+    applied = {part for name in manager.modules for part in manager.packed_modules.get(name, [name])}
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    rename = mapper.get_rename_mapper()._map_name if mapper else str
+    return VllmView(architecture, None, frozenset(applied), rename)
+
+
+@contextmanager
+def _single_process(config: VllmConfig) -> Iterator[None]:
+    """Let vLLM build its layers in this process: they ask for the configuration and for the process groups."""
+    with tempfile.TemporaryDirectory() as folder, set_current_vllm_config(config):
+        init_distributed_environment(1, 0, f"file://{folder}/rendezvous", 0, backend="gloo")
+        ensure_model_parallel_initialized(1, 1)
+        yield
