@@ -75,13 +75,13 @@ class InvalidAdapter(AdapterError):
     code = "adapter_invalid"
 
     def __init__(self, problem: str, *, where: str, expected: object = None, found: object = None) -> None:
-        self.problem, self.where, self.expected, self.found = _printable(problem), where, expected, found
+        self.problem, self.where, self.expected, self.found = printable(problem), where, expected, found
         details = [
-            f"{label} {_printable(value)}"
+            f"{label} {printable(value)}"
             for label, value in (("expected", expected), ("found", found))
             if value is not None
         ]
-        super().__init__(f"{_printable(where)}: {self.problem}" + (f" ({', '.join(details)})" if details else ""))
+        super().__init__(f"{printable(where)}: {self.problem}" + (f" ({', '.join(details)})" if details else ""))
 
 
 class AdapterRejected(AdapterError):
@@ -176,7 +176,7 @@ class NoAdapterCapacity(TransientError):
     code = "no_adapter_capacity"
 
 
-def _printable(value: object) -> str:
+def printable(value: object) -> str:
     """Format `value` on one line of bounded length: it may come from a hostile file, and goes to logs and clients."""
     text = value if isinstance(value, str) else reprlib.repr(value)
     line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:201])

@@ -1,10 +1,10 @@
-"""The two files of an adapter: opening, copying and hashing them."""
+"""The files of an adapter: opening, copying and hashing them."""
 
 import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +15,15 @@ from loramux_adapters.models import FileInfo
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+"""The files that every version has."""
+TEMPLATE_FILE = "chat_template.jinja"
+"""A version has this file if its adapter has a chat template of its own."""
+VERSION_FILES = (*ADAPTER_FILES, TEMPLATE_FILE)
+"""All files that a version can have."""
+INDEX_FILE = "adapter_model.safetensors.index.json"
+"""The list of the files of weights that are saved in several."""
+MLX_WEIGHTS_FILE = "adapters.safetensors"
+_WEIGHTS_FILES = (WEIGHTS_FILE, INDEX_FILE, MLX_WEIGHTS_FILE)
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _COPY_BYTES = 1 << 20
 
@@ -68,31 +77,45 @@ def file_too_large(name: str, max_bytes: int, size: int) -> InvalidAdapter:
     return InvalidAdapter("the file is too large", where=name, expected=f"at most {max_bytes} bytes", found=size)
 
 
-def check_listing(names: Iterable[str]) -> None:
-    """Check that the file names of a folder include the two files of an adapter; other files are ignored.
+def check_listing(names: Iterable[str], folders: Iterable[str] = ()) -> None:
+    """Check that the file names of a folder include a config and weights; other files are ignored.
+
+    Args:
+        names: the names of the files.
+        folders: the names of those folders inside it that contain an adapter.
 
     Raises:
         InvalidAdapter: a file is missing, or the weights are a pickle.
     """
     present = set(names)
-    missing = [name for name in ADAPTER_FILES if name not in present]
-    if not missing:
+    has_config, has_weights = CONFIG_FILE in present, not present.isdisjoint(_WEIGHTS_FILES)
+    if has_config and has_weights:
         return
     pickles = sorted(name for name in present if name.endswith(_PICKLE_SUFFIXES))
-    if missing == [WEIGHTS_FILE] and pickles:
-        raise InvalidAdapter("can run code when it is read; save the weights as safetensors", where=pickles[0])
-    raise InvalidAdapter("the file is missing", where=missing[0])
+    if has_config and pickles:
+        raise InvalidAdapter(
+            "can run code when it is read; convert the adapter with `loramux adapter convert FOLDER NEW_FOLDER`, and "
+            "add NEW_FOLDER", where=pickles[0])  # fmt: skip
+    below = sorted(folders, key=lambda name: (len(name), name))
+    hint = f"; add one of the adapters in the folders inside: {_listed(below)}" if below else ""
+    raise InvalidAdapter(f"the file is missing{hint}", where=WEIGHTS_FILE if has_config else CONFIG_FILE)
 
 
-def hash_files(folder: Path) -> dict[str, FileInfo]:
-    """Return size and SHA-256 of the adapter's files in `folder`, by name.
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def hash_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, FileInfo]:
+    """Return size and SHA-256 of the files `names` of the version in `folder`, by name; by default of all it has.
 
     Raises:
         InvalidAdapter: a file does not exist or is not a regular file.
         OSError: a file can't be read.
     """
+    if names is None:
+        names = [name for name in VERSION_FILES if name in ADAPTER_FILES or os.path.lexists(folder / name)]
     files = {}
-    for name in ADAPTER_FILES:
+    for name in names:
         with open_regular(folder / name) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             files[name] = FileInfo(bytes=file.tell(), sha256=sha256)

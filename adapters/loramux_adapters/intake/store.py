@@ -1,6 +1,7 @@
 """The store of accepted versions on disk, content-addressed and never changed in place.
 
-    ROOT/versions/SHA256/    adapter_config.json, adapter_model.safetensors, manifest.json (read-only)
+    ROOT/versions/SHA256/    manifest.json and the files it lists: adapter_config.json, adapter_model.safetensors and,
+                             if the adapter has one, chat_template.jinja (read-only)
     ROOT/staging/RANDOM/     files that are being fetched and checked, or removed
 
 A version is added by one rename of a complete, flushed folder, and removed by one rename: after a crash it is complete
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from loramux_adapters.errors import InvalidAdapter, StoreError
 from loramux_adapters.file_lock import FileLock
 from loramux_adapters.fsync import fsync_path
-from loramux_adapters.intake.content import ADAPTER_FILES, OUT_OF_RESOURCES, content_digest, hash_files, open_regular
+from loramux_adapters.intake.content import OUT_OF_RESOURCES, VERSION_FILES, content_digest, hash_files, open_regular
 from loramux_adapters.models import Manifest
 
 MANIFEST_FILE = "manifest.json"
@@ -65,7 +66,7 @@ class VersionStore:
         target = self.path(manifest.digest)
         with _store_errors("written"):
             (staged / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
-            for name in (*ADAPTER_FILES, MANIFEST_FILE):
+            for name in (*manifest.files, MANIFEST_FILE):
                 (staged / name).chmod(0o444)
                 fsync_path(staged / name, follow_links=False)
             fsync_path(staged, follow_links=False)
@@ -105,7 +106,7 @@ class VersionStore:
         try:
             with open_regular(folder / MANIFEST_FILE) as file:
                 manifest = Manifest.model_validate_json(file.read(_MAX_MANIFEST_BYTES))
-            found = content_digest(hash_files(folder))
+            found = content_digest(hash_files(folder, [name for name in VERSION_FILES if name in manifest.files]))
         except (OSError, ValidationError, InvalidAdapter) as error:
             if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
                 raise

@@ -9,6 +9,7 @@ import pytest
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import (
     ADAPTER_FILES,
+    TEMPLATE_FILE,
     check_listing,
     content_digest,
     copy_bounded,
@@ -52,6 +53,26 @@ def test_a_missing_file_or_a_pickle_instead_of_it_is_named(names: list[str], whe
     with pytest.raises(InvalidAdapter) as caught:
         check_listing(names)
     assert caught.value.where == where
+
+
+def test_the_refusal_of_a_pickle_names_the_command_that_converts_it() -> None:
+    """A12: a `.bin` of older PEFT releases."""
+    with pytest.raises(InvalidAdapter, match="`loramux adapter convert FOLDER NEW_FOLDER`"):
+        check_listing(["adapter_config.json", "adapter_model.bin"])
+
+
+def test_many_adapters_below_are_named_in_part() -> None:
+    """A12: `checkpoint-500/` below the folder that was given."""
+    with pytest.raises(InvalidAdapter, match=r"inside: checkpoint-0, checkpoint-1, .*-4 and 95 more"):
+        check_listing([], [f"checkpoint-{step}" for step in range(100)])
+
+
+def test_the_digest_has_a_template_if_there_is_one(tmp_path: Path) -> None:
+    """A10: an adapter's own chat template is part of its version."""
+    before = content_digest(hash_files(write_adapter(tmp_path)))
+    (tmp_path / TEMPLATE_FILE).write_text("template")
+    assert hash_files(tmp_path).keys() == {*ADAPTER_FILES, TEMPLATE_FILE}
+    assert content_digest(hash_files(tmp_path)) != before
 
 
 def test_a_link_a_pipe_and_a_folder_are_not_opened(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from loramux_adapters.errors import StoreError
-from loramux_adapters.intake.content import ADAPTER_FILES, WEIGHTS_FILE
+from loramux_adapters.intake.content import ADAPTER_FILES, TEMPLATE_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.store import MANIFEST_FILE, VersionStore
 from loramux_adapters.intake.validation import validate
 from loramux_adapters.models import Manifest
@@ -54,6 +54,32 @@ def test_a_version_is_stored_under_its_digest_as_it_was_accepted(store: VersionS
     assert store.verify(manifest.digest) == manifest
     assert validate(folder, BASE, max_rank=8) == manifest
     assert not staged_folders(tmp_path)
+
+
+def put_with_template(store: VersionStore) -> Manifest:
+    with store.staging() as staged:
+        (write_adapter(staged) / TEMPLATE_FILE).write_text("template")
+        manifest = validate(staged, BASE, max_rank=8)
+        store.put(staged, manifest)
+    return manifest
+
+
+def test_a_template_is_stored_and_verified_with_its_version(store: VersionStore) -> None:
+    """A10: an adapter's own chat template is part of its version."""
+    manifest = put_with_template(store)
+    template = store.path(manifest.digest) / TEMPLATE_FILE
+    assert store.verify(manifest.digest) == manifest
+    assert stat.S_IMODE(template.stat().st_mode) == 0o444
+    template.chmod(0o644)
+    template.write_text("other")
+    with pytest.raises(StoreError, match="changed"):
+        store.verify(manifest.digest)
+
+
+def test_a_template_that_is_added_later_is_no_part_of_a_version(store: VersionStore) -> None:
+    manifest = put(store)
+    (store.path(manifest.digest) / TEMPLATE_FILE).write_text("template")
+    assert store.verify(manifest.digest) == manifest
 
 
 def test_a_version_s_files_are_read_only(store: VersionStore) -> None:

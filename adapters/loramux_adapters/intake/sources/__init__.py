@@ -16,9 +16,10 @@ class Source(Protocol):
         """The origin to record in the registry, complete after `fetch`; it contains no secrets."""
 
     def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
-        """Copy the files named in `max_bytes` to the folder `into`; `max_bytes` maps each to its size limit.
+        """Copy the adapter's files to the folder `into`, which stays free of others; see `selection.copy_adapter`.
 
-        It blocks, and is called in a thread.
+        `max_bytes` maps the name of each file to its size limit. The config is copied before the weights. It blocks,
+        and is called in a thread.
 
         Raises:
             AdapterError: the source is unavailable or not allowed, or a file is missing or too large.

@@ -26,11 +26,13 @@ from huggingface_hub.errors import (
 )
 
 from loramux_adapters.errors import SourceUnavailable
-from loramux_adapters.intake.content import check_listing
+from loramux_adapters.intake.content import CONFIG_FILE, check_listing
 from loramux_adapters.intake.sources import ReportProgress
-from loramux_adapters.intake.sources.progress import progress_bar_class, size_check
+from loramux_adapters.intake.sources.progress import SizeCheck, progress_bar_class, size_check
+from loramux_adapters.intake.sources.selection import copy_adapter
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+# A repository, and perhaps a folder in it. No part begins with a dot.
+_ADDRESS = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(/[\w=+,-][\w.=+,-]{0,95}){0,8}", re.ASCII)
 _REVISION = re.compile(r"[\w./+-]{1,250}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # The last four are raised for responses that don't follow the Hub's API, from another server at HF_ENDPOINT.
@@ -75,9 +77,10 @@ def download(
 
 @dataclass(slots=True)
 class HubSource:
-    """An adapter in the repository `repo` (`org/name`) at `revision`: a branch (the main one if None), tag or commit.
+    """An adapter in a repository, or in a folder of it, at `revision`: a branch (the main one if None), tag or commit.
 
-    The commit that the revision resolved to is recorded as part of the origin.
+    `repo` is `org/name` or `org/name/folder`. The commit that the revision resolved to is recorded as part of the
+    origin.
     """
 
     repo: str
@@ -88,40 +91,58 @@ class HubSource:
     def origin(self) -> dict[str, str]:
         """The origin to record in the registry."""
         revision = self.revision or constants.DEFAULT_REVISION
-        return {"type": "hub", "repo": self.repo, "revision": revision, "commit": self._commit}
+        name, folder = self._parts
+        where = {"folder": folder} if folder else {}
+        return {"type": "hub", "repo": name, **where, "revision": revision, "commit": self._commit}
 
     def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
-        """Download the files named in `max_bytes` to `into`, all from the same commit.
+        """Download the adapter's files to `into`, all from the same commit.
 
-        Sizes are checked before the download, and again while bytes arrive.
+        The size of each file is checked before its download, and again while bytes arrive.
 
         Raises:
             SourceUnavailable: the files can't be downloaded.
             InvalidAdapter: a file is missing or too large.
             OSError: the disk failed.
         """
-        with _translated_errors(self.repo, self.revision):
+        with _translated_errors(self._parts[0], self.revision):
             self._commit, sizes = self._repository_files()
-        check_listing(sizes)
-        for name, limit in max_bytes.items():
-            size_check(name, limit)(sizes[name])
+        prefix = f"{self._parts[1]}/" if self._parts[1] else ""
+        sizes = {path.removeprefix(prefix): size for path, size in sizes.items() if path.startswith(prefix)}
+        check_listing(sizes, (path.rpartition("/")[0] for path in sizes if path.endswith(f"/{CONFIG_FILE}")))
         # Not the Hub cache, which would keep a second copy.
-        with TemporaryDirectory(dir=into) as folder, _translated_errors(self.repo, self.revision):
-            for name, limit in max_bytes.items():
-                check = size_check(name, limit)
-                bar = progress_bar_class(f"downloading {self.repo}", report_progress, check)
-                hf_hub_download(self.repo, name, revision=self._commit, local_dir=folder, tqdm_class=bar)
-                check((Path(folder) / name).stat().st_size)
-                (Path(folder) / name).rename(into / name)
+        with TemporaryDirectory(dir=into) as folder, _translated_errors(self._parts[0], self.revision):
+
+            def copy(name: str, limit: int) -> bool:
+                if name in sizes:
+                    check = size_check(name, limit)
+                    check(sizes[name])
+                    path = self._download(prefix + name, Path(folder), report_progress, check)
+                    check(path.stat().st_size)
+                    path.rename(into / name)
+                return name in sizes
+
+            copy_adapter(copy, into, max_bytes)
+
+    def _download(self, path: str, folder: Path, report_progress: ReportProgress, check: SizeCheck) -> Path:
+        bar = progress_bar_class(f"downloading {self.repo}", report_progress, check)
+        return Path(hf_hub_download(self._parts[0], path, revision=self._commit, local_dir=str(folder), tqdm_class=bar))
+
+    @property
+    def _parts(self) -> tuple[str, str]:
+        """The repository's name, and the folder inside it or an empty text."""
+        organisation, _, rest = self.repo.partition("/")
+        name, _, folder = rest.partition("/")
+        return f"{organisation}/{name}", folder
 
     def _repository_files(self) -> tuple[str, dict[str, int]]:
         """Return the commit that the revision resolves to, and the sizes of its files by path, 0 if unknown."""
-        if not _REPOSITORY.fullmatch(self.repo):
-            raise SourceUnavailable("the repository's name is invalid: expected org/name")
+        if not _ADDRESS.fullmatch(self.repo):
+            raise SourceUnavailable("the repository's name is invalid: expected org/name, or org/name/folder")
         if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
             raise SourceUnavailable("the revision is invalid: expected a branch, a tag or a commit")
         info = HfApi().model_info(
-            self.repo, revision=self.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            self._parts[0], revision=self.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
         if not _COMMIT.fullmatch(info.sha or ""):
             raise SourceUnavailable(f"the Hub did not return the commit of {self.repo}: check HF_ENDPOINT")

@@ -17,6 +17,7 @@ from loramux_adapters.errors import AdapterError, PathNotAllowed, SourceUnavaila
 from loramux_adapters.intake.content import ADAPTER_FILES, check_listing
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.intake.sources.progress import progress_bar_class, size_check
+from loramux_adapters.intake.sources.selection import copy_adapter
 from loramux_adapters.intake.sources.urls import PACKAGES, split_url
 
 STALL_TIMEOUT_SECONDS = 60.0
@@ -40,7 +41,7 @@ class UrlSource:
         return {"type": "url", "url": self.url}
 
     def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
-        """Download the files named in `max_bytes` to `into`.
+        """Download the adapter's files to `into`.
 
         Sizes are checked before the first byte is written, and again while bytes arrive.
 
@@ -54,12 +55,22 @@ class UrlSource:
         address = f"{scheme}://{'/'.join(folder)}"
         with _translated_errors(address):
             store = _ObjectStore(scheme, self.stall_timeout)
-            for name, limit in max_bytes.items():
+
+            def copy(name: str, limit: int) -> bool:
+                bar = progress_bar_class(f"downloading {name}", report_progress, size_check(name, limit))
                 try:
-                    bar = progress_bar_class(f"downloading {name}", report_progress, size_check(name, limit))
                     store.copy(f"{address}/{name}", into / name, bar)
-                except FileNotFoundError as error:
-                    raise _missing_file_error(store, address) from error
+                except FileNotFoundError:
+                    return False
+                except PermissionError:
+                    # Stores answer so for files that do not exist, if the credentials do not allow to list them.
+                    if name in ADAPTER_FILES:
+                        raise
+                    return False
+                return True
+
+            if not copy_adapter(copy, into, max_bytes):
+                raise _missing_file_error(store, address)
 
     def _allowed_parts(self) -> tuple[str, ...]:
         try:

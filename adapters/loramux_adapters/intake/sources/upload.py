@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.intake.content import ADAPTER_FILES, check_listing, copy_bounded
+from loramux_adapters.intake.content import INDEX_FILE, MLX_WEIGHTS_FILE, check_listing, copy_bounded
 from loramux_adapters.intake.sources import ReportProgress
+from loramux_adapters.intake.sources.selection import copy_adapter
+from loramux_adapters.intake.weight_index import is_shard_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class UploadSource:
         return {"type": "upload"}
 
     def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
-        """Copy the files named in `max_bytes` to `into`.
+        """Copy the adapter's files to `into`.
 
         Raises:
             InvalidAdapter: a file is missing, too large or not part of an adapter.
@@ -30,10 +32,13 @@ class UploadSource:
         """
         check_listing(self.files)
         for name in self.files:
-            if name not in ADAPTER_FILES:
-                raise InvalidAdapter(
-                    "the file is not part of an adapter", where=name, expected=" and ".join(ADAPTER_FILES)
-                )
+            if name not in (*max_bytes, INDEX_FILE, MLX_WEIGHTS_FILE) and not is_shard_name(name):
+                raise InvalidAdapter("the file is not part of an adapter", where=name, expected=", ".join(max_bytes))
         report_progress("storing the upload")
-        for name, limit in max_bytes.items():
-            copy_bounded(self.files[name], into / name, limit)
+
+        def copy(name: str, limit: int) -> bool:
+            if name in self.files:
+                copy_bounded(self.files[name], into / name, limit)
+            return name in self.files
+
+        copy_adapter(copy, into, max_bytes)

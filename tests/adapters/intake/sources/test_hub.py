@@ -15,7 +15,7 @@ from huggingface_hub.utils import _http
 from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 
 from loramux_adapters.errors import InvalidAdapter, SourceUnavailable
-from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.sources.hub import HubSnapshot, HubSource, download
 from loramux_adapters.intake.sources.progress import progress_bar_class, size_check
 from tests.helpers.hub_server import COMMIT, HubServer, run_hub_server
@@ -193,8 +193,8 @@ def test_an_announced_size_above_the_limit_is_refused_without_a_download(hub: Hu
     hub.announced_sizes[name] = MAX_BYTES[name] + 1
     with pytest.raises(InvalidAdapter, match=f"{name}: the file is too large"):
         _fetch(into)
-    assert not [request for request in hub.requests if "/resolve/" in request]
-    assert _fetched(into) == {}
+    assert not [request for request in hub.requests if f"/resolve/{COMMIT}/{name}" in request]
+    assert name not in _fetched(into)
 
 
 def test_a_file_that_is_longer_than_announced_ends_at_the_size_limit(hub: HubServer, into: Path) -> None:
@@ -283,10 +283,36 @@ def test_a_repository_with_pickles_only_is_refused_by_their_name(hub: HubServer,
     assert not [request for request in hub.requests if "/resolve/" in request]
 
 
-def test_files_in_a_folder_of_the_repository_are_not_its_adapter(hub: HubServer, into: Path) -> None:
-    hub.files = {f"checkpoint-10/{name}": content for name, content in ADAPTER.items()}
-    with pytest.raises(InvalidAdapter, match=r"adapter_config\.json: the file is missing"):
+def test_a_repository_with_adapters_in_folders_only_is_refused_by_their_names(hub: HubServer, into: Path) -> None:
+    """A12: `checkpoint-500/` below the folder that was given."""
+    for folder in ("checkpoint-10", "checkpoint-9", "a/b"):
+        hub.files |= {f"{folder}/{name}": content for name, content in ADAPTER.items()}
+    for name in ADAPTER_FILES:
+        del hub.files[name]
+    with pytest.raises(InvalidAdapter, match=r"the file is missing.* inside: a/b, checkpoint-9, checkpoint-10$"):
         _fetch(into)
+
+
+def test_an_adapter_in_a_folder_of_a_repository_is_fetched(hub: HubServer, into: Path) -> None:
+    """A12: `hf:org/repo/sub`."""
+    hub.files = {f"runs/v1.5/{name}": content for name, content in ADAPTER.items()}
+    origin = _fetch(into, HubSource("org/name/runs/v1.5"))
+    assert _fetched(into) == {name: ADAPTER[name] for name in ADAPTER_FILES}
+    assert origin == {"type": "hub", "repo": "org/name", "folder": "runs/v1.5", "revision": "main", "commit": COMMIT}
+
+
+def test_a_folder_that_the_repository_does_not_have_is_refused(hub: HubServer, into: Path) -> None:
+    with pytest.raises(InvalidAdapter, match=r"adapter_config\.json: the file is missing"):
+        _fetch(into, HubSource("org/name/runs"))
+
+
+def test_weights_in_several_files_are_fetched_as_their_index_says(hub: HubServer, into: Path) -> None:
+    """A12: sharded weights."""
+    index = json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}).encode()
+    hub.files |= {INDEX_FILE: index, "a.safetensors": b"a", "b.safetensors": b"b", "c.safetensors": b"c"}
+    del hub.files[WEIGHTS_FILE]
+    _fetch(into)
+    assert _fetched(into).keys() == {CONFIG_FILE, INDEX_FILE, "a.safetensors", "b.safetensors"}
 
 
 @pytest.mark.parametrize(
@@ -324,7 +350,25 @@ def test_offline_is_named_as_the_reason(hub: HubServer, into: Path, monkeypatch:
         _http.close_session()
 
 
-@pytest.mark.parametrize("repo", ["", "name", "../x", "a/b/c", "org/..", "org/name?x", "org/na\nme", "ö/x", "a/" * 999])
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "",
+        "name",
+        "../x",
+        "a/b/",
+        "a/b//c",
+        "a/b/../c",
+        "a/b/.git",
+        "a/b/c d",
+        "a/b/c%2Fd",
+        "org/..",
+        "org/name?x",
+        "org/na\nme",
+        "ö/x",
+        "a/" * 999,
+    ],
+)
 def test_an_adapter_s_invalid_repository_is_refused_without_a_request(hub: HubServer, into: Path, repo: str) -> None:
     with pytest.raises(SourceUnavailable, match="expected org/name"):
         _fetch(into, HubSource(repo))

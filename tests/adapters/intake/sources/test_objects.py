@@ -15,7 +15,14 @@ from fsspec.callbacks import Callback
 from moto.server import ThreadedMotoServer
 
 from loramux_adapters.errors import InvalidAdapter, PathNotAllowed, SourceUnavailable
-from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.intake.content import (
+    ADAPTER_FILES,
+    CONFIG_FILE,
+    INDEX_FILE,
+    MLX_WEIGHTS_FILE,
+    TEMPLATE_FILE,
+    WEIGHTS_FILE,
+)
 from loramux_adapters.intake.sources import objects
 from loramux_adapters.intake.sources.objects import UrlSource
 from tests.helpers.file_server import MAX_WAIT_SECONDS, FileHandler, FileServer, run_file_server
@@ -157,6 +164,38 @@ def test_a_pickle_instead_of_the_weights_is_refused_by_name(s3: str, into: Path)
     _put(s3, "old", {CONFIG_FILE: b"{}", "adapter_model.bin": b"pickle"})
     with pytest.raises(InvalidAdapter, match=r"adapter_model\.bin: can run code"):
         _fetch(into, "s3://models/old")
+
+
+def test_weights_in_several_files_and_optional_files_are_fetched(s3: str, into: Path) -> None:
+    """A12: sharded weights. A10: files next to the weights."""
+    index = b'{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}'
+    files = {CONFIG_FILE: b"{}", INDEX_FILE: index, "a.safetensors": b"a", "b.safetensors": b"b", TEMPLATE_FILE: b"t"}
+    _put(s3, "sharded", files)
+    _fetch(into, "s3://models/sharded", max_bytes={TEMPLATE_FILE: 10, "tokenizer.json": 10})
+    assert _fetched(into) == files
+
+
+def test_weights_of_mlx_are_fetched(s3: str, into: Path) -> None:
+    """A12: mlx-lm's files."""
+    files = {CONFIG_FILE: b"{}", MLX_WEIGHTS_FILE: b"w"}
+    _put(s3, "mlx", files)
+    _fetch(into, "s3://models/mlx")
+    assert _fetched(into) == files
+
+
+def test_an_optional_file_that_may_not_be_read_is_taken_as_missing(
+    s3: str, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, get = fsspec.get_filesystem_class("s3"), fsspec.get_filesystem_class("s3")._get_file
+
+    async def deny_others(self: object, path: str, *args: object, **options: object) -> None:
+        if not path.endswith(ADAPTER_FILES):
+            raise PermissionError
+        await get(self, path, *args, **options)
+
+    monkeypatch.setattr(store, "_get_file", deny_others)
+    _fetch(into, max_bytes={TEMPLATE_FILE: 10})
+    assert _fetched(into) == ADAPTER
 
 
 def test_a_folder_with_the_name_of_a_file_is_not_the_file(s3: str, into: Path) -> None:

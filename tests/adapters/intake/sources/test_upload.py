@@ -6,7 +6,14 @@ from typing import BinaryIO, cast
 import pytest
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.intake.content import (
+    ADAPTER_FILES,
+    CONFIG_FILE,
+    INDEX_FILE,
+    MLX_WEIGHTS_FILE,
+    TEMPLATE_FILE,
+    WEIGHTS_FILE,
+)
 from loramux_adapters.intake.sources.upload import UploadSource
 
 CONTENT = {CONFIG_FILE: b"{}", WEIGHTS_FILE: b"w" * 3_000_000}
@@ -82,3 +89,29 @@ def test_a_file_that_is_not_part_of_an_adapter_is_refused_and_its_name_is_never_
     assert list(into.parent.rglob("*")) == [into]
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_an_optional_file_is_copied_if_it_is_wanted(into: Path, optional: bool) -> None:
+    """A10: files next to the weights."""
+    files = {name: io.BytesIO(content) for name, content in {**CONTENT, TEMPLATE_FILE: b"t"}.items()}
+    if optional:
+        UploadSource(files).fetch(into, {**MAX_BYTES, TEMPLATE_FILE: 1}, print)
+        assert _fetched(into) == {**CONTENT, TEMPLATE_FILE: b"t"}
+    else:
+        with pytest.raises(InvalidAdapter, match="not part of an adapter"):
+            UploadSource(files).fetch(into, MAX_BYTES, print)
+
+
+def test_weights_in_another_form_are_copied(into: Path) -> None:
+    """A12: mlx-lm, and sharded weights."""
+    _fetch(_source(**{WEIGHTS_FILE: None, MLX_WEIGHTS_FILE: b"w"}), into)
+    assert _fetched(into).keys() == {CONFIG_FILE, MLX_WEIGHTS_FILE}
+
+
+def test_the_files_of_an_index_are_copied_and_a_missing_one_is_named(into: Path) -> None:
+    """A12: sharded weights."""
+    index = b'{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}'
+    shards = {WEIGHTS_FILE: None, INDEX_FILE: index, "a.safetensors": b"a"}
+    with pytest.raises(InvalidAdapter, match=r"b\.safetensors: the file is missing, although the index names it"):
+        _fetch(_source(**shards), into)

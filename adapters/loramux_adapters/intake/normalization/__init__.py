@@ -1,0 +1,163 @@
+"""Normalisation of adapter files: from the forms that tools write to one, which is PEFT's.
+
+    adapter_config.json          PEFT's config
+    adapter_model.safetensors    all weights, named as PEFT names them on this base
+
+What leaves no doubt is changed, and noted; what is not understood stays as it is, so that validation says what is
+wrong. Files that are in this form already keep their bytes.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.errors import InvalidAdapter, printable
+from loramux_adapters.intake.content import CONFIG_FILE, INDEX_FILE, MLX_WEIGHTS_FILE, WEIGHTS_FILE, open_regular
+from loramux_adapters.intake.normalization import mlx
+from loramux_adapters.intake.normalization.base_copies import BaseCopies, fully_trained
+from loramux_adapters.intake.normalization.names import TensorNames, renamed
+from loramux_adapters.intake.normalization.tensor_files import (
+    StoredTensor,
+    check_index,
+    read_stored,
+    weights_files,
+    write_tensors,
+)
+from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
+from loramux_adapters.intake.validation.strict_json import parse_object
+from loramux_adapters.intake.validation.tensors import check_not_empty
+
+Config = dict[str, Any]
+
+
+def normalize(folder: Path, base: BaseDescription, base_folder: Path | None) -> list[str]:
+    """Bring the adapter in `folder` into the form of PEFT on `base`, and return sentences about what was changed.
+
+    Args:
+        folder: the files as they came; only the caller may be able to write to it.
+        base: the base that the adapter is for.
+        base_folder: the folder with the base's own weights, with which saved copies are compared.
+
+    Memory use stays within tens of MiB for any files, and files are at most written once.
+
+    Raises:
+        InvalidAdapter: the files are malformed, ambiguous, or in a form that can't be converted.
+        OSError: the disk failed.
+    """
+    original = read_config_values(folder)
+    files = weights_files(folder)
+    stored = read_stored(files)
+    if len(files) > 1 or files[0].name not in (WEIGHTS_FILE, MLX_WEIGHTS_FILE):
+        check_index(folder, stored)
+    normalization = _Normalization(base, base_folder, original, stored)
+    config, tensors = normalization.result()
+    if config != original:
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False))
+    if files != [folder / WEIGHTS_FILE] or tensors != stored:
+        _replace(folder, files, tensors)
+    joined = [f"The weights were in {len(files)} files, and were joined into one."] if len(files) > 1 else []
+    return [*joined, *normalization.notes()]
+
+
+def read_config_values(folder: Path) -> Config:
+    """Return the keys and values of the config in `folder`.
+
+    Raises:
+        InvalidAdapter: it is missing, too large, or no JSON object.
+    """
+    with open_regular(folder / CONFIG_FILE) as file:
+        raw = file.read(MAX_CONFIG_BYTES + 1)
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise InvalidAdapter("too large", where=CONFIG_FILE, expected=f"at most {MAX_CONFIG_BYTES} bytes")
+    return parse_object(raw, CONFIG_FILE)
+
+
+class _Normalization:
+    """The normal form of one adapter, and how it differs from its files."""
+
+    def __init__(
+        self, base: BaseDescription, base_folder: Path | None, config: Config, stored: Mapping[str, StoredTensor]
+    ) -> None:
+        self._base, self._config, self._stored = base, config, stored
+        self._names = TensorNames(base)
+        self._copies = BaseCopies(base, self._names, base_folder)
+        self._is_mlx = mlx.is_mlx(config)
+        for name, tensor in stored.items():
+            check_not_empty(name, tensor.info)
+        self._resolved = renamed(stored, self._names)
+        self._dropped = {name: original for name in stored if (original := self._copy_of(name))}
+
+    def result(self) -> tuple[Config, dict[str, StoredTensor]]:
+        """Return config and tensors in their normal form."""
+        return self._normal_config(), dict(self._normal_tensors())
+
+    def notes(self) -> Iterator[str]:
+        """Yield sentences about the differences."""
+        if self._is_mlx:
+            yield "The adapter was converted from the format of mlx-lm."
+        changes = [(old, new) for old, new in self._new_names.items() if old != new]
+        if changes and not self._is_mlx:
+            old, new = map(printable, changes[0])
+            yield f"{len(changes)} tensors were renamed as PEFT names them on this base, such as {old} to {new}."
+        if self._dropped:
+            names = ", ".join(printable(name) for name in sorted(self._dropped)[:5])
+            yield f"Left out, because they are copies of the base's own weights: {names}."
+
+    @property
+    def _new_names(self) -> dict[str, str]:
+        return {
+            name: self._names.peft_name(tensor) if tensor else name
+            for name, tensor in self._resolved.items()
+            if name not in self._dropped
+        }
+
+    def _normal_tensors(self) -> Iterator[tuple[str, StoredTensor]]:
+        for name, new in self._new_names.items():
+            tensor, found = self._stored[name], self._resolved[name]
+            if found and found.is_mlx:
+                if not self._is_mlx:
+                    raise InvalidAdapter("the tensors are named as by mlx-lm, but the config has no lora_parameters",
+                                         where=name)  # fmt: skip
+                tensor = mlx.transposed(name, tensor, found.path, found.matrix, self._base)
+            yield new, tensor
+
+    def _normal_config(self) -> Config:
+        config = mlx.peft_config(self._config) if self._is_mlx else dict(self._config)
+        paths = sorted({tensor.path for tensor in self._resolved.values() if tensor})
+        # PEFT's all-linear leaves out the output embedding, which Tinker trains.
+        names_all = config.get("target_modules") == "all-linear" and self._names.head in paths
+        if paths and (self._is_mlx or names_all or "target_modules" not in config):
+            config["target_modules"] = paths
+        if "r" in config and "lora_alpha" in config:
+            config.setdefault("peft_type", "LORA")
+        if self._dropped and self._saves_only_copies(config.get("modules_to_save")):
+            config["modules_to_save"] = None
+        return config
+
+    def _saves_only_copies(self, modules: object) -> bool:
+        """Whether each of `modules_to_save` is a copy that was left out."""
+        owners = [name.rpartition(".")[0] for pair in self._dropped.items() for name in pair]
+        return isinstance(modules, list) and all(
+            isinstance(module, str) and any(f".{owner}".endswith(f".{module}") for owner in owners)
+            for module in modules
+        )
+
+    def _copy_of(self, name: str) -> str | None:
+        """Return the base's tensor of which `name` is a copy; raises InvalidAdapter for one that was trained."""
+        if self._resolved[name] or ".lora_" in name:
+            return None
+        original = self._copies.original_of(name)
+        if original and not self._copies.is_copy(name, self._stored[name], original):
+            raise fully_trained(name, self._stored[name].info)
+        return original
+
+
+def _replace(folder: Path, files: list[Path], tensors: Mapping[str, StoredTensor]) -> None:
+    """Write the weights file, and remove the files that it replaces."""
+    written = folder / f"{WEIGHTS_FILE}.new"
+    write_tensors(written, tensors)
+    for path in {*files, folder / INDEX_FILE}:
+        path.unlink(missing_ok=True)
+    written.rename(folder / WEIGHTS_FILE)
