@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "structures.md").read_text(encoding="utf-8")
 LISTED = ("server/loramux_server", "adapters/loramux_adapters", "loadtests/loramux_loadtests", "loadtests/benchmarks")
 SCRIPTS = ("tools", "deploy")
-PROCESSES = {"api", "scheduler", "worker", "trainer", "command", "standalone"}
+PROCESSES = {"api", "scheduler", "worker", "trainer", "sandbox", "command", "standalone"}
 ENDPOINTS = {"admin/adapters", "v1/files", "v1/fine_tuning/jobs"}
 NO_LINE = {"__init__", "__main__"}
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from sys import maxsize
 from tempfile import TemporaryDirectory
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import AdapterError, AdapterExists
+from loramux_adapters.intake.chat.policy import ChatPolicy
 from loramux_adapters.intake.content import CONFIG_FILE
 from loramux_adapters.intake.sources import ReportProgress, Source
 from loramux_adapters.intake.store import VersionStore
@@ -43,6 +44,7 @@ class AdapterIngest:
     base: BaseDescription
     max_rank: int
     refuse_other_base: bool = False
+    chat: ChatPolicy = field(default_factory=ChatPolicy)
 
     def stage(self, name: AdapterName, source: Source, report_progress: ReportProgress) -> StagedAdapter:
         """Fetch the files of `source` into a staging folder and validate them.
@@ -56,7 +58,9 @@ class AdapterIngest:
         with ExitStack() as stack:
             folder = stack.enter_context(self.store.staging())
             source.fetch(folder, max_file_sizes(self.base, self.max_rank), report_progress)
+            notes = self.chat.apply(folder)
             manifest = validate(folder, self.base, self.max_rank, refuse_other_base=self.refuse_other_base)
+            manifest = manifest.model_copy(update={"warnings": (*notes, *manifest.warnings)})
             return StagedAdapter(folder, manifest, source.origin, stack.pop_all().close)
 
     def accept(self, name: AdapterName, staged: StagedAdapter, by: ChangedBy, *, promote: bool = True) -> VersionId:

@@ -1,0 +1,98 @@
+"""The process of one chat template: `python -m loramux_adapters.chat_templates.process CPU_SECONDS` (see `renderer`).
+
+It reads JSON lines and answers each with one: first `{"template": ...}`, answered by the template's Features, then
+`{"values": ..., "now": ...}`, answered by `{"text": ...}`; or any of them by `{"error": ..., "is_limit": ...}`.
+The kernel ends the process when a line takes more than CPU_SECONDS, also within one operation of the interpreter.
+"""
+
+import json
+import resource
+import signal
+import sys
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Template, TemplateSyntaxError, meta
+
+from loramux_adapters.chat_templates.environment import CLOCK, make_environment, parsing_environment
+
+MAX_MEMORY_BYTES = 1 << 29
+MAX_TEXT_CHARACTERS = 1 << 24
+"""Length of a rendered conversation; no context of a model is as long."""
+_LIMITS = (MemoryError, RecursionError)
+_MARK = "loramux-content-8c1f0a"
+
+
+def run(cpu_seconds: float) -> None:
+    """Serve one template until standard input ends."""
+    _limit_resources()
+    template = None
+    for line in sys.stdin.buffer:
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # SIGPROF ends the process, also within one long operation
+        try:
+            request = json.loads(line)
+            if template is None:
+                template, reply = _load(request["template"])
+            else:
+                reply = {"text": _render(template, request["values"], request["now"])}
+            output = json.dumps(reply)
+        except Exception as error:  # noqa: BLE001 - a template may raise anything, MemoryError and RecursionError too
+            output = json.dumps({"error": _reason(error), "is_limit": isinstance(error, _LIMITS)})
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.write(output + "\n")
+        sys.stdout.flush()
+
+
+def _limit_resources() -> None:
+    for kind, limit in (
+        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 16),
+    ):
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _load(text: str) -> tuple[Template, dict[str, Any]]:
+    """Compile a template, and describe what callers have to know about it."""
+    template = make_environment().from_string(text)
+    variables = meta.find_undeclared_variables(parsing_environment().parse(text))
+    return template, {
+        "variables": sorted(name for name in variables if name.isidentifier() and name.isascii()),
+        "has_content_parts": _reads_parts(template),
+        "knows_developer": "'developer'" in text or '"developer"' in text,
+    }
+
+
+def _render(template: Template, values: dict[str, Any], now: str | None) -> str:
+    if now is not None:
+        values = {CLOCK: datetime.fromisoformat(now).strftime} | values
+    text = template.render(values)
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise MemoryError
+    return text
+
+
+def _reads_parts(template: Template) -> bool:
+    """Whether it writes the text of contents that are lists of parts, and not the lists themselves."""
+    messages = [{"role": "user", "content": [{"type": "text", "text": _MARK}]}]
+    values = {"messages": messages, "bos_token": "", "eos_token": "", "add_generation_prompt": True}
+    try:
+        text = _render(template, values, None)
+    except Exception:  # noqa: BLE001 - it can't
+        return False
+    return _MARK in text and f"'{_MARK}'" not in text and f'"{_MARK}"' not in text
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TemplateSyntaxError):
+        return f"line {error.lineno}: {error.message}"
+    if isinstance(error, MemoryError):
+        return f"it takes more than {MAX_MEMORY_BYTES >> 20} MiB, or writes more than {MAX_TEXT_CHARACTERS} characters"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return (str(error) or type(error).__name__)[:500]
+
+
+if __name__ == "__main__":
+    run(float(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""What an adapter brings along beside its weights for conversations: a chat template, and its training's tokenizer."""
