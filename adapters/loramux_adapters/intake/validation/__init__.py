@@ -7,9 +7,10 @@ from pathlib import Path
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, content_digest, hash_files, open_regular
-from loramux_adapters.intake.validation.config import LoraConfig, read_config
+from loramux_adapters.intake.validation.config import LoraConfig, check_config, read_values, refuse_expressions
 from loramux_adapters.intake.validation.layout import check_layout, expected_pairs
 from loramux_adapters.intake.validation.limits import max_file_sizes
+from loramux_adapters.intake.validation.selection import select
 from loramux_adapters.intake.validation.tensors import read_tensors
 from loramux_adapters.intake.validation.values import check_values
 from loramux_adapters.models import Manifest
@@ -28,15 +29,20 @@ def validate(folder: Path, base: BaseDescription, max_rank: int, *, refuse_other
         InvalidAdapter: the files are not a valid adapter of this base.
         OSError: the files can't be read.
     """
+    if base.refusal:
+        raise InvalidAdapter(base.refusal, where=base.name)
     with open_regular(folder / CONFIG_FILE) as file:
-        config = read_config(file, max_rank)
+        values = read_values(file)
+    config, warnings = check_config(values, max_rank)
+    refuse_expressions(config)
     other_base = _other_base(config, base)
     if other_base and refuse_other_base:
         raise other_base
+    selection = select(config, base)
     with open_regular(folder / WEIGHTS_FILE) as file:
         tensors = read_tensors(file, os.fstat(file.fileno()).st_size)
-        pairs = expected_pairs(config, base, tensors.keys())
-        check_layout(tensors, pairs)
+        pairs = expected_pairs(config, selection.modules, base, tensors)
+        check_layout(tensors, pairs, base)
         check_values(file, tensors, pairs)
     files = hash_files(folder)
     return Manifest(
@@ -52,7 +58,7 @@ def validate(folder: Path, base: BaseDescription, max_rank: int, *, refuse_other
         parameters=sum(tensor.elements for tensor in tensors.values()),
         weights_bytes=sum(tensor.bytes for tensor in tensors.values()),
         files=files,
-        warnings=(other_base.message,) if other_base else (),
+        warnings=(*([other_base.message] if other_base else []), *warnings, *selection.warnings()),
     )
 
 

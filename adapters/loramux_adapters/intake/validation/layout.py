@@ -1,13 +1,15 @@
 """The names and shapes of the tensors that an adapter must have, given its config and the base."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from loramux_adapters.base_description import BaseDescription, TargetModule, layer_of
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE
-from loramux_adapters.intake.validation.config import LoraConfig, ends_with
+from loramux_adapters.intake.validation.config import LoraConfig
+from loramux_adapters.intake.validation.selection import Adapted
 from loramux_adapters.intake.validation.tensors import TensorInfo
+from loramux_adapters.intake.validation.unexpected import unexpected_tensor
 
 
 class LoraPair(NamedTuple):
@@ -20,8 +22,8 @@ class LoraPair(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last part of the module's path."""
-        return self.path.rpartition(".")[2]
+        """The module's name in its layer, or that of the parameter that it holds."""
+        return self.target.parameter or self.path.rpartition(".")[2]
 
     @property
     def layer(self) -> int | None:
@@ -50,28 +52,36 @@ class LoraPair(NamedTuple):
         return {self.a: a, self.b: b}
 
 
-def expected_pairs(config: LoraConfig, base: BaseDescription, present: Set[str]) -> list[LoraPair]:
-    """Return the tensor pairs that PEFT saves for `config` on `base`.
+def expected_pairs(
+    config: LoraConfig, adapted: Mapping[str, Adapted], base: BaseDescription, tensors: Mapping[str, TensorInfo]
+) -> list[LoraPair]:
+    """Return the tensor pairs that the file must have: those of the adapted modules to which vLLM applies adapters.
 
-    If a regular expression selects the modules, those with a tensor in `present` are taken instead: evaluating an
-    expression from an untrusted file may never end.
+    Other adapted modules must have none. If they have none, the adapter does not change them: for example, it was made
+    for the language model of a base that also reads images.
 
     Raises:
-        InvalidAdapter: the config names a module or layer that the base does not have, or changes no module.
+        InvalidAdapter: the config adapts no module of the base, or one to which vLLM applies no adapters.
     """
-    _check_names(config, base)
-    pairs = []
-    for path, target in sorted(base.served.items(), key=lambda item: (layer_of(item[0]) or 0, item[0])):
-        if config.targets(layer_of(path), path):
-            pair = LoraPair(path, target, config.rank_of(path), config.scaling_of(path))
-            if not config.has_expressions or pair.shapes.keys() & present:
-                pairs.append(pair)
+    everything = [
+        LoraPair(path, base.modules[path], *_rank_and_scaling(config, found))
+        for path, found in sorted(adapted.items(), key=lambda item: (layer_of(item[0]) or 0, item[0]))
+    ]
+    pairs = [pair for pair in everything if pair.path in base.served]
+    others = [pair for pair in everything if pair.path not in base.served]
+    for pair in others:
+        if not pairs or pair.shapes.keys() & tensors.keys():
+            raise InvalidAdapter(pair.target.refusal or "vLLM applies no adapters to it", where=pair.module)
     if not pairs:
-        raise InvalidAdapter("the adapter changes no module of the base", where=CONFIG_FILE)
+        raise _no_module(config)
+    if config.ensure_weight_tying and any(pair.target.kind == "embedding" for pair in pairs):
+        raise InvalidAdapter("an adapted embedding with ensure_weight_tying is not supported: train without it",
+                             where=CONFIG_FILE)  # fmt: skip
+    _check_experts(pairs, base)
     return pairs
 
 
-def check_layout(tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair]) -> None:
+def check_layout(tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair], base: BaseDescription) -> None:
     """Check that the tensors are exactly those of `pairs`.
 
     Raises:
@@ -79,8 +89,8 @@ def check_layout(tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair]) -
     """
     expected = {name: shape for pair in pairs for name, shape in pair.shapes.items()}
     if unexpected := tensors.keys() - expected.keys():
-        raise InvalidAdapter("unexpected tensor: the config and the base have no such module", where=min(unexpected),
-                             expected=f"{len(expected)} tensors like {pairs[0].a}")  # fmt: skip
+        name = min(unexpected)
+        raise unexpected_tensor(name, tensors[name].shape, base, f"{len(expected)} tensors like {pairs[0].a}")
     for name, shape in expected.items():
         if name not in tensors:
             raise InvalidAdapter("the tensor is missing", where=name)
@@ -88,14 +98,35 @@ def check_layout(tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair]) -
             raise InvalidAdapter("the shape is wrong", where=name, expected=shape, found=tensors[name].shape)
 
 
-def _check_names(config: LoraConfig, base: BaseDescription) -> None:
-    """Refuse names that match no module of the base: the adapter was made for another one."""
-    for key, names in config.module_names.items():
-        for name in names:
-            if not any(ends_with(path, name) for path in base.served):
-                raise InvalidAdapter(f"{key}: the base has no such linear module", where=CONFIG_FILE, found=name)
-    layers = base.spec.num_hidden_layers
-    for layer in config.layer_indices:
-        if layer >= layers:
-            raise InvalidAdapter("layers_to_transform: the base has no such layer", where=CONFIG_FILE,
-                                 expected=f"0 to {layers - 1}", found=layer)  # fmt: skip
+def _rank_and_scaling(config: LoraConfig, found: Adapted) -> tuple[int, float]:
+    return found.rank, config.scaling_of(found.alpha, found.rank)
+
+
+def _no_module(config: LoraConfig) -> InvalidAdapter:
+    targets, problem = config.target_modules, "the adapter changes no module of the base"
+    if not isinstance(targets, str):
+        return InvalidAdapter(f"target_modules: {problem}", where=CONFIG_FILE, found=targets)
+    return InvalidAdapter(
+        f"target_modules: {problem}: PEFT reads text as an expression for whole names",
+        where=CONFIG_FILE,
+        expected="an expression that matches, or a list of the ends of names",
+        found=targets,
+    )
+
+
+def _check_experts(pairs: Sequence[LoraPair], base: BaseDescription) -> None:
+    """Refuse experts of a layer that are adapted in part: vLLM packs all their matrices into one."""
+    adapted = {pair.path: pair.rank for pair in pairs}
+    ranks: dict[tuple[str, str], set[int | None]] = {}
+    for path in base.served:
+        experts, found, rest = f"{path}.".partition(".experts.")
+        if found:
+            ranks.setdefault((experts, rest.rpartition(".")[0].rpartition(".")[2]), set()).add(adapted.get(path))
+    for layer in {layer for layer, _ in ranks}:
+        found_ranks = [each for (other, _), each in ranks.items() if other == layer]
+        is_partial = None in set().union(*found_ranks) and found_ranks != [{None}] * len(found_ranks)
+        if is_partial or any(len(each) > 1 for each in found_ranks):
+            raise InvalidAdapter(
+                "vLLM adapts all matrices of a layer's experts or none, those of one kind with equal ranks",
+                where=f"base_model.model.{layer}.experts",
+            )

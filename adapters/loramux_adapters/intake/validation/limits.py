@@ -12,7 +12,12 @@ _LARGEST_ITEM_BYTES = 4
 
 
 def max_file_sizes(base: BaseDescription, max_rank: int) -> dict[str, int]:
-    """Return the maximum size of each adapter file in bytes: float32 weights for all modules."""
+    """Return the maximum size of each adapter file in bytes: float32 weights for all modules.
+
+    There is also room for copies of the embedding and of the head, with an eighth more tokens than the base has: they
+    are dropped, or refused by that reason and not by their size.
+    """
     elements = sum(prod(shape) for module in base.modules.values() for shape in module.shapes(max_rank))
-    weights = elements * _LARGEST_ITEM_BYTES
+    vocabulary = base.spec.vocab_size + base.spec.vocab_size // 8 + 64
+    weights = (elements + 2 * vocabulary * base.spec.hidden_size) * _LARGEST_ITEM_BYTES
     return {CONFIG_FILE: MAX_CONFIG_BYTES, WEIGHTS_FILE: HEADER_SIZE_BYTES + MAX_HEADER_BYTES + weights}
