@@ -1,10 +1,17 @@
 """The worker extension: vLLM imports this module in each worker process, before it loads the model."""
 
+from vllm.platforms import current_platform
+
 from loramux_server.engine.worker import kv_zeroing  # noqa: F401 - importing it enables zeroing in this worker
+from loramux_server.engine.worker.cpu_experts import install_cpu_experts
 from loramux_server.engine.worker.cpu_lora import install_punica_wrapper
 from loramux_server.engine.worker.lora_loading import BackgroundLoadingMixin
+from loramux_server.engine.worker.prompt_logits import install_prompt_slots
 
-install_punica_wrapper()
+if current_platform.is_cpu():
+    install_punica_wrapper()
+    install_prompt_slots()
+    install_cpu_experts()
 
 
 class WorkerExtension(BackgroundLoadingMixin):
