@@ -1,17 +1,20 @@
 """The adapter service of a server, and its background work."""
 
 import asyncio
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from loramux_adapters.errors import AdapterError
+from loramux_adapters.intake.chat.policy import ChatPolicy
 from loramux_adapters.intake.ingest import AdapterIngest
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.service import AdapterService
 from loramux_server.adapter_storage import AdapterStorage
 from loramux_server.engine.effect_check import EngineEffectChecker
 from loramux_server.engine.lora_directory import LoraRequests
+from loramux_server.engine.served_chat import served_chat
 from loramux_server.metering.prometheus import PrometheusMetrics
 from loramux_server.settings import Settings
 
@@ -25,11 +28,20 @@ def build_adapter_service(
     engine: Any,
     pool: AdapterPool,
     requests: LoraRequests,
-    max_rank: int,
+    arguments: Namespace,
     metrics: PrometheusMetrics,
 ) -> AdapterService:
     """Return the service that adds, checks and removes adapters."""
-    ingest = AdapterIngest(storage.store, storage.registry, storage.base, max_rank, settings.base_mismatch == "refuse")
+    refuse_other_base = settings.base_mismatch == "refuse"
+    ingest = AdapterIngest(
+        storage.store,
+        storage.registry,
+        storage.base,
+        arguments.max_lora_rank,
+        refuse_other_base,
+        storage.base_folder,
+        ChatPolicy(served_chat(engine, arguments), settings.adapter_chat_template),
+    )
     effect_check = EngineEffectChecker(engine, pool, requests) if settings.proof else None
     return AdapterService(
         ingest, storage.registry, storage.resolver, pool, effect_check, on_quarantine=metrics.quarantined

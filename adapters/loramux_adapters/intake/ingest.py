@@ -4,17 +4,18 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from sys import maxsize
 from tempfile import TemporaryDirectory
 
 from loramux_adapters.base_description import BaseDescription
-from loramux_adapters.errors import AdapterError, AdapterExists
+from loramux_adapters.errors import AdapterError, AdapterExists, InvalidAdapter
+from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
 from loramux_adapters.intake.chat.policy import ChatPolicy
 from loramux_adapters.intake.content import CONFIG_FILE
+from loramux_adapters.intake.normalization import declared_config, normalize
 from loramux_adapters.intake.sources import ReportProgress, Source
 from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.intake.validation import max_file_sizes, validate
-from loramux_adapters.intake.validation.config import read_config
+from loramux_adapters.intake.validation.config import check_config, parse_config
 from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
 from loramux_adapters.models import AdapterName, Manifest, VersionId
 from loramux_adapters.registry.registry import Registry
@@ -44,6 +45,8 @@ class AdapterIngest:
     base: BaseDescription
     max_rank: int
     refuse_other_base: bool = False
+    base_folder: Path | None = None
+    """The base's own weights, with which copies in an adapter's files are compared."""
     chat: ChatPolicy = field(default_factory=ChatPolicy)
 
     def stage(self, name: AdapterName, source: Source, report_progress: ReportProgress) -> StagedAdapter:
@@ -55,13 +58,26 @@ class AdapterIngest:
         """
         if name == self.base.name:
             raise AdapterExists(f"{name} is the name of the base model: choose another name for the adapter.")
+        if self.base.refusal:
+            raise InvalidAdapter(self.base.refusal, where=self.base.name)
         with ExitStack() as stack:
             folder = stack.enter_context(self.store.staging())
-            source.fetch(folder, max_file_sizes(self.base, self.max_rank), report_progress)
-            notes = self.chat.apply(folder)
+            self._fetch(source, folder, report_progress)
+            notes = [*normalize(folder, self.base, self.base_folder), *self.chat.apply(folder)]
             manifest = validate(folder, self.base, self.max_rank, refuse_other_base=self.refuse_other_base)
             manifest = manifest.model_copy(update={"warnings": (*notes, *manifest.warnings)})
             return StagedAdapter(folder, manifest, source.origin, stack.pop_all().close)
+
+    def _fetch(self, source: Source, folder: Path, report_progress: ReportProgress) -> None:
+        """Fetch the files, and check the config: what it declares explains why weights are too large."""
+        limits = max_file_sizes(self.base, self.max_rank) | COMPANION_LIMITS
+        try:
+            source.fetch(folder, limits, report_progress)
+        except InvalidAdapter:
+            if (folder / CONFIG_FILE).exists():
+                check_config(declared_config(folder), self.max_rank)
+            raise
+        check_config(declared_config(folder), self.max_rank)
 
     def accept(self, name: AdapterName, staged: StagedAdapter, by: ChangedBy, *, promote: bool = True) -> VersionId:
         """Move staged files into the store, and register them as a version of `name` in the state CHECKING.
@@ -81,7 +97,6 @@ def declared_rank(source: Source) -> int | None:
     with TemporaryDirectory() as folder:
         try:
             source.fetch(Path(folder), {CONFIG_FILE: MAX_CONFIG_BYTES}, lambda _: None)
-            with (Path(folder) / CONFIG_FILE).open("rb") as file:
-                return read_config(file, maxsize).largest_rank
+            return parse_config(declared_config(Path(folder))).largest_rank
         except (AdapterError, OSError):
             return None

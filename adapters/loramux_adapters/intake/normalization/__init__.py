@@ -25,8 +25,8 @@ from loramux_adapters.intake.normalization.tensor_files import (
     weights_files,
     write_tensors,
 )
-from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
-from loramux_adapters.intake.validation.strict_json import parse_object
+from loramux_adapters.intake.validation.canonical import canonical_config
+from loramux_adapters.intake.validation.config import read_values
 from loramux_adapters.intake.validation.tensors import check_not_empty
 
 Config = dict[str, Any]
@@ -46,32 +46,33 @@ def normalize(folder: Path, base: BaseDescription, base_folder: Path | None) -> 
         InvalidAdapter: the files are malformed, ambiguous, or in a form that can't be converted.
         OSError: the disk failed.
     """
-    original = read_config_values(folder)
+    with open_regular(folder / CONFIG_FILE) as file:
+        original = read_values(file)
     files = weights_files(folder)
     stored = read_stored(files)
     if len(files) > 1 or files[0].name not in (WEIGHTS_FILE, MLX_WEIGHTS_FILE):
         check_index(folder, stored)
     normalization = _Normalization(base, base_folder, original, stored)
     config, tensors = normalization.result()
-    if config != original:
+    config, notes = canonical_config(config, base, normalization.trained_paths())
+    if json.dumps(config) != json.dumps(original):  # 8.0 == 8, but vLLM tells them apart
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False))
     if files != [folder / WEIGHTS_FILE] or tensors != stored:
         _replace(folder, files, tensors)
     joined = [f"The weights were in {len(files)} files, and were joined into one."] if len(files) > 1 else []
-    return [*joined, *normalization.notes()]
+    return [*joined, *normalization.notes(), *notes]
 
 
-def read_config_values(folder: Path) -> Config:
-    """Return the keys and values of the config in `folder`.
+def declared_config(folder: Path) -> Config:
+    """Return the config in `folder` with PEFT's keys, as far as it can be known without the weights.
 
     Raises:
-        InvalidAdapter: it is missing, too large, or no JSON object.
+        InvalidAdapter: it is missing or malformed.
     """
     with open_regular(folder / CONFIG_FILE) as file:
-        raw = file.read(MAX_CONFIG_BYTES + 1)
-    if len(raw) > MAX_CONFIG_BYTES:
-        raise InvalidAdapter("too large", where=CONFIG_FILE, expected=f"at most {MAX_CONFIG_BYTES} bytes")
-    return parse_object(raw, CONFIG_FILE)
+        values = read_values(file)
+    # Whether these modules were trained, or are copies, only the weights say.
+    return mlx.peft_config(values) if mlx.is_mlx(values) else {**values, "modules_to_save": None}
 
 
 class _Normalization:
@@ -92,6 +93,11 @@ class _Normalization:
     def result(self) -> tuple[Config, dict[str, StoredTensor]]:
         """Return config and tensors in their normal form."""
         return self._normal_config(), dict(self._normal_tensors())
+
+    def trained_paths(self) -> dict[str, str]:
+        """Return the paths of modules in the model that was trained, by their paths in the base, where they differ."""
+        found = {tensor.path: tensor.trained_as for tensor in self._resolved.values() if tensor}
+        return {} if self._is_mlx else {path: trained for path, trained in found.items() if path != trained}
 
     def notes(self) -> Iterator[str]:
         """Yield sentences about the differences."""

@@ -1,6 +1,6 @@
 """Names of LoRA tensors as tools write them, resolved to the names that PEFT gives them on this base."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from loramux_adapters.base_description import BaseDescription
@@ -18,6 +18,8 @@ class TensorName(NamedTuple):
 
     path: str
     matrix: str
+    trained_as: str
+    """The module's path in the model that the adapter was trained on."""
     is_mlx: bool
     """MLX saves the transposed matrices."""
 
@@ -54,7 +56,7 @@ class TensorNames:
         path = self._module(parts[:position], name)
         if path is None or (lora in _PEFT_PARTS and is_embedding != self._is_embedding(path)):
             return None
-        return TensorName(path, _MLX_PARTS.get(lora, lora[-1]), is_mlx=lora in _MLX_PARTS)
+        return TensorName(path, _MLX_PARTS.get(lora, lora[-1]), _trained_path(parts[:position]), lora in _MLX_PARTS)
 
     def peft_name(self, tensor: TensorName) -> str:
         """Return the name of a tensor in PEFT's files."""
@@ -92,6 +94,12 @@ def renamed(names: Iterable[str], resolver: TensorNames) -> dict[str, TensorName
                 f"the file has this matrix twice: also as {other}", where=name, expected="weights of one adapter only"
             )
     return found
+
+
+def _trained_path(parts: Sequence[str]) -> str:
+    """Return a module's path without the prefixes of PEFT and PyTorch's wrappers."""
+    path = ".".join(part for part in parts if not part.startswith("_")).removeprefix("module.")
+    return path.rpartition(PREFIX)[2]
 
 
 def _is_lora(part: str) -> bool:
