@@ -36,6 +36,7 @@ from loramux_server.controlled_results.job_results import JobResults
 from loramux_server.dashboard import dashboard_router
 from loramux_server.described_base import describe_base
 from loramux_server.engine.adapter_loader import EngineLoader
+from loramux_server.engine.adapter_templates import AdapterTemplates, use_adapter_templates
 from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.calibration import EngineCalibration
 from loramux_server.engine.chat_tokens import EngineChatTokens
@@ -127,7 +128,7 @@ async def build_server(
     requests = LoraRequests(storage.resolver, storage.base.name)
     loader = EngineLoader(engine, requests, storage.resolver.verify)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
-    adapter_service = build_adapter_service(settings, storage, engine, pool, requests, arguments.max_lora_rank, metrics)
+    adapter_service = build_adapter_service(settings, storage, engine, pool, requests, arguments, metrics)
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(storage.resolver, requests)
@@ -140,6 +141,8 @@ async def build_server(
     _add_routes(app, settings, storage, adapter_service, recorder, limits.record_seconds)
     app.include_router(health_router(_readiness(drain, engine), registry))
     chat, job_metrics = app.state.openai_serving_chat, JobMetrics(recorder.training_costs, registry)
+    if settings.adapter_chat_template != "ignore":
+        use_adapter_templates(chat, AdapterTemplates(storage.resolver))
     tokens = EngineChatTokens(engine, served_rendering(chat))
     ask = EngineEvaluationClient(chat, storage.base.name, tokens.rendering)
     supervisor = build_fine_tuning(app, settings, storage, adapter_service, tokens, ask, job_metrics, prices)

@@ -5,7 +5,6 @@ from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.renderers.hf import (
-    HfRenderer,
     resolve_chat_template,
     resolve_chat_template_content_format,
     resolve_chat_template_kwargs,
@@ -14,6 +13,7 @@ from vllm.renderers.hf import (
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering
 from loramux_adapters.finetuning.errors import ChatTemplateError
+from loramux_server.engine.adapter_templates import has_template_renderer
 
 _log = logging.getLogger(__name__)
 _QUESTION = [{"role": "user", "content": "Which?"}]
@@ -39,7 +39,7 @@ def served_rendering(chat: Any) -> ChatRendering:
 
 def _find_rendering(chat: Any) -> ChatRendering:
     config, renderer = chat.model_config, chat.engine_client.renderer
-    if type(renderer) is not HfRenderer or renderer.tokenizer is None or config.hf_config.model_type == "gpt_oss":
+    if not has_template_renderer(config, renderer):
         return ChatRendering(refusal=_OTHER_RENDERER)
     template = resolve_chat_template(renderer.tokenizer, chat.chat_template, None, model_config=config)
     if template is None:
@@ -52,12 +52,12 @@ def _find_rendering(chat: Any) -> ChatRendering:
         kwargs=resolve_chat_template_kwargs(renderer.tokenizer, template, chat.default_chat_template_kwargs),
         has_content_parts=content_format == "openai",
         tokenizer=None if config.tokenizer == config.model else str(config.tokenizer),
-        stop_token_ids=_stop_token_ids(config),
+        stop_token_ids=stop_token_ids(config),
     )
     return _AnswerPrefix(chat, ChatRenderer(renderer.tokenizer, rendering)).add_to(rendering)
 
 
-def _stop_token_ids(config: Any) -> tuple[int, ...]:
+def stop_token_ids(config: Any) -> tuple[int, ...]:
     """Return the tokens with which the generation config ends answers."""
     stop = config.try_get_generation_config().get("eos_token_id")
     return tuple(stop) if isinstance(stop, list) else () if stop is None else (stop,)

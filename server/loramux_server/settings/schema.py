@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     """Whether a new version must show an effect on the engine before it is served."""
     base_mismatch: Literal["warn", "refuse"] = "warn"
     """Whether an adapter whose config names another base is refused; folders get renamed, so the default is `warn`."""
+    adapter_chat_template: Literal["use", "ignore", "refuse"] = "use"
+    """What is done with a chat template that comes with an adapter and differs from the base's: it is used for requests
+    to that adapter (`use`), it is ignored (`ignore`), or the adapter is refused (`refuse`)."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """API keys that clients may use; without any, the server is open and listens on loopback addresses only."""
     drain_seconds: NonNegativeFloat = 20.0
