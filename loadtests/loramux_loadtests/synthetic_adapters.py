@@ -1,17 +1,17 @@
 """Valid adapters with random weights, each with its own content: for measuring, not for answers."""
 
 import json
+import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 WEIGHT_SCALE = 0.01
 """Small relative to a model's own weights, so that generation stays ordinary."""
-
-LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def write_adapter(
@@ -20,21 +20,18 @@ def write_adapter(
     *,
     seed: int,
     rank: int = 1,
-    modules: Sequence[str] = ("q_proj",),
+    modules: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
 ) -> Path:
-    """Write a LoRA adapter in PEFT's format for the llama-like model in `base`; by default on every layer."""
-    config = json.loads((base / "config.json").read_text())
-    shapes = _shapes(config)
+    """Write a LoRA adapter in PEFT's format for the model in `base`; by default on the first module of every layer."""
+    modules = modules or linear_modules(base)[:1]
     generator = np.random.default_rng(seed)
     tensors = {}
-    for layer in range(config["num_hidden_layers"]) if layers is None else layers:
-        for module in modules:
-            part, inputs, outputs = shapes[module]
-            name = f"base_model.model.model.layers.{layer}.{part}.{module}"
+    for path, (inputs, outputs) in _linear_shapes(base).items():
+        if path.rpartition(".")[2] in modules and (layers is None or _layer(path) in layers):
             for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
                 values = generator.normal(scale=WEIGHT_SCALE, size=shape).astype(np.float32)
-                tensors[f"{name}.lora_{side}.weight"] = values
+                tensors[f"base_model.model.{path}.lora_{side}.weight"] = values
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     description = {
@@ -53,22 +50,44 @@ def write_adapter(
 def write_adapters(folder: Path, base: Path, count: int, *, rank: int) -> dict[str, Path]:
     """Write `count` adapters on all linear modules, and return their folders by name."""
     return {
-        f"a{number}": write_adapter(folder / f"a{number}", base, seed=number, rank=rank, modules=LINEAR_MODULES)
+        f"a{number}": write_adapter(folder / f"a{number}", base, seed=number, rank=rank, modules=linear_modules(base))
         for number in range(count)
     }
 
 
-def _shapes(config: dict[str, Any]) -> dict[str, tuple[str, int, int]]:
-    """Map each linear module to (part of the layer, input width, output width)."""
-    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
-    head = config.get("head_dim") or hidden // heads
-    queries, keys = heads * head, config.get("num_key_value_heads", heads) * head
+def linear_modules(base: Path) -> tuple[str, ...]:
+    """Return the last parts of the paths of the linear modules in the layers of the model in `base`."""
+    return tuple(dict.fromkeys(path.rpartition(".")[2] for path in _linear_shapes(base)))
+
+
+@cache
+def _linear_shapes(base: Path) -> dict[str, tuple[int, int]]:
+    """Map the path of each linear module in a layer to (inputs, outputs)."""
+    shapes = {}
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, "np") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a mapping
+                shape = weights.get_slice(name).get_shape()
+                if len(shape) == 2 and name.endswith(".weight") and _layer(name) is not None:
+                    shapes[name.removesuffix(".weight")] = (shape[1], shape[0])
+    return shapes or _described_shapes(base)
+
+
+def _described_shapes(base: Path) -> dict[str, tuple[int, int]]:
+    """Read the shapes from the model that the config describes, for a base without weights."""
+    # Both take seconds to import, and most bases have weights.
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(base))
     return {
-        "q_proj": ("self_attn", hidden, queries),
-        "k_proj": ("self_attn", hidden, keys),
-        "v_proj": ("self_attn", hidden, keys),
-        "o_proj": ("self_attn", queries, hidden),
-        "gate_proj": ("mlp", hidden, inner),
-        "up_proj": ("mlp", hidden, inner),
-        "down_proj": ("mlp", inner, hidden),
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and _layer(name) is not None
     }
+
+
+def _layer(path: str) -> int | None:
+    found = re.search(r"\.(\d+)\.", path)
+    return int(found[1]) if found else None

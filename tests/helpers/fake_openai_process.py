@@ -1,11 +1,11 @@
-import json
 import sys
 from pathlib import Path
 
 from loramux_loadtests.servers import ServerSpec, free_port
+from tests.helpers.llama_bases import LlamaSizes, write_weights
 
 SCRIPT = Path(__file__).with_name("fake_openai_server.py")
-SMALL = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+SMALL = LlamaSizes(8, 8, num_attention_heads=2, num_key_value_heads=2, num_hidden_layers=1)
 
 
 def fake_spec(mode: str = "", name: str = "fake", environment: dict[str, str] | None = None) -> ServerSpec:
@@ -15,8 +15,8 @@ def fake_spec(mode: str = "", name: str = "fake", environment: dict[str, str] | 
 
 
 def small_base(folder: Path) -> Path:
-    """Write the config of a base, which is all that synthetic adapters need."""
+    """Write the weights of a base, whose shapes are all that synthetic adapters need."""
     base = folder / "base"
     base.mkdir(parents=True)
-    (base / "config.json").write_text(json.dumps(SMALL))
+    write_weights(base, SMALL)
     return base

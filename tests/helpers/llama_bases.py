@@ -1,7 +1,11 @@
 """Descriptions of Llama-shaped bases for quick tests; tests/e2e compares one with what the libraries say."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
 
 from loramux_adapters.base_description import BaseDescription, TargetModule
 from loramux_adapters.models import BaseSpec
@@ -43,7 +47,7 @@ def llama_base(sizes: LlamaSizes, name: str = "tiny", **changes: Any) -> BaseDes
         for path, (inputs, outputs) in sizes.linear_modules.items()
     }
     layer_parameters = sum(module.inputs * module.outputs for module in modules.values())
-    modules["lm_head"] = TargetModule(inputs=sizes.hidden_size, outputs=sizes.vocab_size)
+    modules["lm_head"] = TargetModule(inputs=sizes.hidden_size, outputs=sizes.vocab_size, is_head=True)
     modules["model.embed_tokens"] = TargetModule(inputs=sizes.vocab_size, outputs=sizes.hidden_size, kind="embedding")
     spec = BaseSpec(
         name=name,
@@ -54,6 +58,16 @@ def llama_base(sizes: LlamaSizes, name: str = "tiny", **changes: Any) -> BaseDes
     )
     fields = {"spec": spec, "parameters": layer_parameters + sizes.vocab_size * sizes.hidden_size}
     return BaseDescription.of(modules, **(fields | changes))
+
+
+def write_weights(folder: Path, sizes: LlamaSizes) -> None:
+    """Write the weights of the linear modules of a Llama, all zeros."""
+    weights = {
+        f"model.layers.{layer}.{path}.weight": np.zeros((outputs, inputs), np.float32)
+        for layer in range(sizes.num_hidden_layers)
+        for path, (inputs, outputs) in sizes.linear_modules.items()
+    }
+    save_file(weights, folder / "model.safetensors")
 
 
 SMOL = llama_base(

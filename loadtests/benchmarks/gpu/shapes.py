@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.synthetic_adapters import LINEAR_MODULES, write_adapter
+from loramux_loadtests.synthetic_adapters import linear_modules, write_adapter
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 RANK = 8
@@ -77,7 +77,7 @@ def write_adapter_set(folder: Path, base: Path, full: int, small: int) -> Adapte
     layers = range(min(SMALL_LAYERS, json.loads((base / "config.json").read_text())["num_hidden_layers"]))
     return AdapterSet(
         {
-            f"w{n}": write_adapter(folder / "whole" / f"w{n}", base, seed=n, rank=RANK, modules=LINEAR_MODULES)
+            f"w{n}": write_adapter(folder / "whole" / f"w{n}", base, seed=n, rank=RANK, modules=linear_modules(base))
             for n in range(full)
         },
         {

@@ -7,9 +7,7 @@ from benchmarks.overhead import starts
 from benchmarks.overhead.starts import second_start, start_with_many
 from benchmarks.progress import StepProgress
 from loramux_loadtests.servers import ServerSetup, ServerSpec
-from tests.helpers.fake_openai_process import fake_spec
-
-CONFIG = '{"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}'
+from tests.helpers.fake_openai_process import fake_spec, small_base
 
 
 class Fakes:
@@ -37,10 +35,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 @pytest.fixture
 def setup(tmp_path: Path) -> ServerSetup:
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "config.json").write_text(CONFIG)
-    return ServerSetup(base, {"tone": Path("/tone")}, {}, {})
+    return ServerSetup(small_base(tmp_path), {"tone": Path("/tone")}, {}, {})
 
 
 @pytest.mark.slow

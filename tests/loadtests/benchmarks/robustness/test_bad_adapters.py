@@ -13,23 +13,17 @@ from benchmarks.robustness.faults import FAULTS
 from loramux_adapters.errors import AdapterError
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.intake.validation import max_file_sizes, validate
-from loramux_adapters.models import BaseSpec, parse_adapter_name
+from loramux_adapters.models import parse_adapter_name
+from tests.helpers.llama_bases import LlamaSizes, llama_base, write_weights
 
-BASE = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 3,
-    "vocab_size": 64,
-}
+SIZES = LlamaSizes(hidden_size=64, intermediate_size=96, num_key_value_heads=4, head_dim=16)
 
 
 @pytest.fixture
 def candidate(tmp_path: Path) -> CandidateAdapter:
     base = tmp_path / "base"
     base.mkdir()
-    (base / "config.json").write_text(json.dumps(BASE))
+    write_weights(base, SIZES)
     folder = write_sound_adapter(tmp_path / "adapters" / "case", base, 1)
     return CandidateAdapter(folder, base, tmp_path / "outside", "bad-1", str(folder))
 
@@ -37,7 +31,7 @@ def candidate(tmp_path: Path) -> CandidateAdapter:
 def take_in(candidate: CandidateAdapter) -> None:
     """Validate an adapter as loramux does before it reaches the engine; raises AdapterError if it is invalid."""
     parse_adapter_name(candidate.name)
-    spec = BaseSpec.from_folder(candidate.base, "base")
+    spec = llama_base(SIZES, "base")
     staging = candidate.base.with_name("staging")
     staging.mkdir()
     roots = [candidate.base.with_name("adapters")]
