@@ -39,6 +39,10 @@ class TargetModule(BaseModel):
     """The number of experts, if PEFT adapts a parameter that holds all of them (`target_parameters`)."""
     parameter: str | None = None
     """The name of that parameter in its module, by which rank_pattern and alpha_pattern refer to it."""
+    is_head: bool = False
+    """Whether it computes the logits; PEFT's `all-linear` leaves it out."""
+    is_expert: bool = False
+    """Whether it is a matrix of one expert, which `all-linear` means only in older releases of transformers."""
     refusal: str | None = None
     """Why vLLM does not apply an adapter to it; None if it does."""
 
@@ -89,9 +93,9 @@ class BaseDescription(BaseModel):
 
     @cached_property
     def linear(self) -> Mapping[str, TargetModule]:
-        """The linear modules of the layers to which vLLM applies adapters: PEFT's `all-linear`, as far as served."""
+        """The modules that PEFT means by `all-linear`, as far as vLLM applies adapters to them."""
         return {
             path: module
             for path, module in self.served.items()
-            if module.kind == "linear" and module.experts == 1 and layer_of(path) is not None
+            if module.kind == "linear" and not (module.parameter or module.is_head or module.is_expert)
         }

@@ -19,7 +19,7 @@ REJECTED, QUARANTINED = VersionState.REJECTED, VersionState.QUARANTINED
 
 
 def version_of(
-    name: AdapterName, digest: str, weight: float = 0.0, state: VersionState = READY, base: BaseSpec = BASE
+    name: AdapterName, digest: str, weight: float = 0.0, state: VersionState = READY, base: BaseSpec = BASE.spec
 ) -> VersionRecord:
     content = manifest(digest).model_copy(update={"base": base})
     return VersionRecord(content.version_id(name), content, {}, state, 1.0, weight, None, 0)
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> VersionStore:
     return VersionStore(tmp_path / "store")
 
 
-def resolver_of(store: VersionStore, *records: AdapterRecord, base: BaseSpec = BASE) -> AdapterResolver:
+def resolver_of(store: VersionStore, *records: AdapterRecord, base: BaseSpec = BASE.spec) -> AdapterResolver:
     return AdapterResolver(records, store, base)
 
 
@@ -105,14 +105,14 @@ def test_an_adapter_is_removed_with_all_its_versions(store: VersionStore) -> Non
 
 def test_an_adapter_of_another_base_is_not_served(store: VersionStore) -> None:
     version = version_of(TONE, "a1", 1.0)
-    twin = BASE.model_copy(update={"name": "another-model-of-the-same-shapes"})
+    twin = BASE.spec.model_copy(update={"name": "another-model-of-the-same-shapes"})
     resolver = resolver_of(store, record(TONE, version), base=twin)
     assert resolver.resolve(TONE) is None
     assert resolver.adapters() == []
 
 
 def test_targets_of_another_base_are_left_out_of_a_split(store: VersionStore) -> None:
-    twin = BASE.model_copy(update={"name": "another-model-of-the-same-shapes"})
+    twin = BASE.spec.model_copy(update={"name": "another-model-of-the-same-shapes"})
     mine, foreign = version_of(TONE, "a1", 1.0), version_of(TONE, "a2", 1.0, base=twin)
     resolver = resolver_of(store, record(TONE, mine, foreign))
     assert {resolver.resolve(TONE, str(user)) for user in range(50)} == {mine.id}

@@ -534,7 +534,7 @@ async def test_prefetching_loads_all_targets_of_a_name(factory: ServiceFactory) 
 async def test_an_adapter_of_another_base_can_be_removed_with_its_files(factory: ServiceFactory) -> None:
     service, _ = factory.open()
     await ready(service, factory)
-    twin = BASE.model_copy(update={"name": "another"})
+    twin = BASE.spec.model_copy(update={"name": "another"})
     service.resolver = AdapterResolver(service.registry.snapshot(), service.ingest.store, twin)
     with pytest.raises(AdapterNotFound):
         service.get(TONE)

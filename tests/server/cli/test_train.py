@@ -17,6 +17,7 @@ from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_server.base_model import BaseError, ResolvedBase
 from loramux_server.cli import train as command
 from loramux_server.cli.main import main
+from tests.helpers.adapter_files import BASE
 
 EVENTS: list[TrainerEvent] = [
     Started(examples=720, steps=90, trained_parameters=976_896, base_parameters=134_515_008, recipe=Recipe()),

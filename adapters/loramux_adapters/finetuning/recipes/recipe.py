@@ -33,7 +33,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_modules_are_unique(self) -> Self:
-        if len(set(self.target_modules)) != len(self.target_modules):
+        if self.target_modules != "all-linear" and len(set(self.target_modules)) != len(self.target_modules):
             raise ValueError("target_modules names a module twice")
         return self
 

@@ -22,15 +22,16 @@ def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapp
     Raises:
         Exception: any error of the libraries, for a base that vLLM does not serve.
     """
-    view = vllm_view(folder, options)
     modules: dict[str, TargetModule] = {}
-    refusal = view.refusal
-    try:
+    refusal = None
+    try:  # before vLLM's view, which changes classes of transformers
         modules = peft_modules(folder)
         parameters = sum(prod(parameter.shape) for parameter in build_model(folder).parameters())
     except UnsupportedBase as error:
-        refusal, parameters = refusal or f"{error.message}, so PEFT makes no adapters of it", 1
-    modules = {path: _with_refusal(path, module, view) for path, module in modules.items()}
+        refusal, parameters = f"{error.message}, so PEFT makes no adapters of it", 1
+    view = vllm_view(folder, options)
+    refusal = view.refusal or refusal
+    modules = {path: _with_refusal(path, module, view) for path, module in modules.items()} | _experts(modules, view)
     if not refusal and all(module.refusal for module in modules.values()):
         refusal = f"vLLM applies adapters to no module of {view.architecture}"
     spec = _spec(folder, name, view.architecture, modules)
@@ -41,6 +42,15 @@ def _with_refusal(path: str, module: TargetModule, view: VllmView) -> TargetModu
     if view.refusal or view.rename(path) in view.applied:
         return module
     return module.model_copy(update={"refusal": f"vLLM does not apply adapters to this module of {view.architecture}"})
+
+
+def _experts(modules: Mapping[str, TargetModule], view: VllmView) -> dict[str, TargetModule]:
+    """Return the matrices of single experts, which older releases of transformers and PEFT have as linear modules."""
+    found = {}
+    for path in modules:
+        for name, (inputs, outputs) in view.experts.get(view.rename(path) or "", {}).items():
+            found[path.removesuffix("experts") + name] = TargetModule(inputs=inputs, outputs=outputs, is_expert=True)
+    return found
 
 
 def _spec(folder: Path, name: str, architecture: str, modules: Mapping[str, TargetModule]) -> BaseSpec:

@@ -41,15 +41,19 @@ def peft_modules(folder: Path) -> dict[str, TargetModule]:
         UnsupportedBase: transformers does not have the architecture.
     """
     model = build_model(folder)
-    names = {module: name for name, module in model.named_modules()}
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    others = [names[module] for module in ends if module is not None and module in names]
+    embedding, head = _name_of(model, model.get_input_embeddings()), _name_of(model, model.get_output_embeddings())
     experts = list(_expert_parameters(model))
     modules = _adapted(model, target_modules="all-linear")
-    modules |= _adapted(build_model(folder), target_modules=others)
+    modules |= _adapted(build_model(folder), target_modules=list(filter(None, (embedding, head))))
+    if head:
+        modules[head] = modules[head].model_copy(update={"is_head": True})
     if experts:
         modules |= _adapted(build_model(folder), target_modules=[], target_parameters=experts)
     return modules
+
+
+def _name_of(model: nn.Module, wanted: nn.Module | None) -> str | None:
+    return next((name for name, module in model.named_modules() if module is wanted), None)
 
 
 def _adapted(model: Any, **targets: Any) -> dict[str, TargetModule]:

@@ -3,14 +3,19 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import vllm
 from vllm.config import VllmConfig, set_current_vllm_config
-from vllm.distributed import ensure_model_parallel_initialized, init_distributed_environment
+from vllm.distributed import (
+    destroy_distributed_environment,
+    destroy_model_parallel,
+    ensure_model_parallel_initialized,
+    init_distributed_environment,
+)
 from vllm.engine.arg_utils import EngineArgs
 from vllm.lora.model_manager import LoRAModelManager
 from vllm.model_executor.model_loader import get_model_architecture
@@ -18,7 +23,11 @@ from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.model_executor.models import supports_lora
 from vllm.utils.torch_utils import set_default_torch_dtype
 
+import loramux_server.engine.worker.extension  # noqa: F401 - what it changes in vLLM holds in the engine, too
+
 Rename = Callable[[str], str | None]
+Shape = tuple[int, int]
+"""Inputs and outputs."""
 _FIXED = {"load_format": "dummy", "enforce_eager": True}
 _OF_THE_MACHINE = {
     "load_format", "enforce_eager", "enable_lora", "tensor_parallel_size", "pipeline_parallel_size", "max_loras",
@@ -38,6 +47,8 @@ class VllmView:
     """The modules that it adapts, by vLLM's names; those that it packs, by the names of the parts."""
     rename: Rename = str
     """Returns vLLM's name of a module in PEFT's files."""
+    experts: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
+    """By the name of a module of experts: the shape of each expert's matrix, by its name from `experts` on."""
 
 
 def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
@@ -46,7 +57,7 @@ def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
     Raises:
         ValueError: vLLM does not serve this base.
     """
-    known = {field.name for field in fields(EngineArgs)}
+    known = {argument.name for argument in fields(EngineArgs)}
     chosen = {name: value for name, value in options.items() if name in known and name not in _OF_THE_MACHINE}
     config = EngineArgs(**chosen, model=str(folder), **_FIXED).create_engine_config()
     model_class, architecture = get_model_architecture(config.model_config)
@@ -60,13 +71,26 @@ def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
 def _with_adapters(config: VllmConfig, architecture: str) -> VllmView:
     with torch.device("meta"), set_default_torch_dtype(config.model_config.dtype):
         model = initialize_model(config)
-    manager = LoRAModelManager(
-        model, 1, 8, config.model_config.get_vocab_size(), config.lora_config, torch.device("cpu"), config
-    )
+    try:
+        manager = LoRAModelManager(
+            model, 1, 8, config.model_config.get_vocab_size(), config.lora_config, torch.device("cpu"), config
+        )
+    except Exception as error:  # noqa: BLE001 - it has no class for what it can't do
+        problem = f"vLLM {vllm.__version__} can't apply adapters to {architecture} on this machine: {error}"
+        return VllmView(architecture, problem)
     applied = {part for name in manager.modules for part in manager.packed_modules.get(name, [name])}
     mapper = getattr(model, "hf_to_vllm_mapper", None)
     rename = mapper.get_rename_mapper()._map_name if mapper else str
-    return VllmView(architecture, None, frozenset(applied), rename)
+    experts = {name: dict(expert_shapes(name, manager)) for name in manager.modules if name.endswith(".experts")}
+    return VllmView(architecture, None, frozenset(applied), rename, experts)
+
+
+def expert_shapes(name: str, manager: Any) -> Iterator[tuple[str, Shape]]:
+    """Yield the name, from `experts` on, and the shape of each matrix that vLLM adapts for each expert by itself."""
+    module, prefix = manager.modules[name], name.removesuffix("experts")
+    matrices = zip(module.lora_a_stacked, module.lora_b_stacked, strict=True)
+    for part, (a, b) in zip(manager.packed_modules.get(name, []), matrices, strict=False):  # the others: other slots
+        yield part.removeprefix(prefix), (a.shape[-1], b.shape[-2])
 
 
 @contextmanager
@@ -74,5 +98,9 @@ def _single_process(config: VllmConfig) -> Iterator[None]:
     """Let vLLM build its layers in this process: they ask for the configuration and for the process groups."""
     with tempfile.TemporaryDirectory() as folder, set_current_vllm_config(config):
         init_distributed_environment(1, 0, f"file://{folder}/rendezvous", 0, backend="gloo")
-        ensure_model_parallel_initialized(1, 1)
-        yield
+        try:
+            ensure_model_parallel_initialized(1, 1)
+            yield
+        finally:
+            destroy_model_parallel()
+            destroy_distributed_environment()

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from loramux_adapters.finetuning.errors import InvalidRecipe
-from loramux_adapters.finetuning.recipes.recipe import ALL_LINEAR, Recipe, load_recipe
+from loramux_adapters.finetuning.recipes.recipe import Recipe, load_recipe
 
 
 def loaded(folder: Path, text: str) -> Recipe:
@@ -16,7 +16,7 @@ def loaded(folder: Path, text: str) -> Recipe:
 def test_a_recipe_file_needs_only_the_keys_that_differ_from_the_defaults(tmp_path: Path) -> None:
     recipe = loaded(tmp_path, "rank: 4\ntarget_modules: [q_proj, v_proj]\n")
     assert recipe == Recipe(rank=4, target_modules=("q_proj", "v_proj"))
-    assert loaded(tmp_path, "").target_modules == ALL_LINEAR
+    assert loaded(tmp_path, "").target_modules == "all-linear"
 
 
 def test_json_is_read_too(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_json_is_read_too(tmp_path: Path) -> None:
         ("rank: 0\nbatch_size: many", r"rank: .*\n  batch_size: "),
         ("target_modules: []", "target_modules"),
         ("target_modules: [q_proj, q_proj]", "names a module twice"),
-        ("target_modules: [lm_head]", "target_modules.0"),
+        ("target_modules: ['(a+)+']", "target_modules"),
         ("learning_rate: .nan", "learning_rate"),
         ("alpha: .inf", "alpha"),
         ("last_layers: 0", "last_layers"),
