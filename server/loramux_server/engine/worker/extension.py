@@ -6,8 +6,10 @@ from loramux_server.engine.worker import kv_zeroing  # noqa: F401 - importing it
 from loramux_server.engine.worker.cpu_experts import install_cpu_experts
 from loramux_server.engine.worker.cpu_lora import install_punica_wrapper
 from loramux_server.engine.worker.lora_loading import BackgroundLoadingMixin
+from loramux_server.engine.worker.pattern_lookup import install_pattern_lookup
 from loramux_server.engine.worker.prompt_logits import install_prompt_slots
 
+install_pattern_lookup()
 if current_platform.is_cpu():
     install_punica_wrapper()
     install_prompt_slots()
