@@ -96,8 +96,10 @@ class _Normalization:
 
     def trained_paths(self) -> dict[str, str]:
         """Return the paths of modules in the model that was trained, by their paths in the base, where they differ."""
+        if self._lists_targets:
+            return {}
         found = {tensor.path: tensor.trained_as for tensor in self._resolved.values() if tensor}
-        return {} if self._is_mlx else {path: trained for path, trained in found.items() if path != trained}
+        return {path: trained for path, trained in found.items() if path != trained}
 
     def notes(self) -> Iterator[str]:
         """Yield sentences about the differences."""
@@ -131,16 +133,25 @@ class _Normalization:
 
     def _normal_config(self) -> Config:
         config = mlx.peft_config(self._config) if self._is_mlx else dict(self._config)
-        paths = sorted({tensor.path for tensor in self._resolved.values() if tensor})
-        # PEFT's all-linear leaves out the output embedding, which Tinker trains.
-        names_all = config.get("target_modules") == "all-linear" and self._names.head in paths
-        if paths and (self._is_mlx or names_all or "target_modules" not in config):
-            config["target_modules"] = paths
+        if self._lists_targets:
+            config["target_modules"] = self._paths
         if "r" in config and "lora_alpha" in config:
             config.setdefault("peft_type", "LORA")
         if self._dropped and self._saves_only_copies(config.get("modules_to_save")):
             config["modules_to_save"] = None
         return config
+
+    @property
+    def _paths(self) -> list[str]:
+        return sorted({tensor.path for tensor in self._resolved.values() if tensor})
+
+    @property
+    def _lists_targets(self) -> bool:
+        """Whether the tensors say which modules are targets, because the config does not."""
+        # PEFT's all-linear leaves out the output embedding, which Tinker trains.
+        trains_head = self._config.get("target_modules") == "all-linear" and self._names.head in self._paths
+        is_silent = self._config.keys().isdisjoint({"target_modules", "target_parameters"})
+        return bool(self._paths) and (is_silent or trains_head)
 
     def _saves_only_copies(self, modules: object) -> bool:
         """Whether each of `modules_to_save` is a copy that was left out."""

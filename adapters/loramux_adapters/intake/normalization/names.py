@@ -56,7 +56,8 @@ class TensorNames:
         path = self._module(parts[:position], name)
         if path is None or (lora in _PEFT_PARTS and is_embedding != self._is_embedding(path)):
             return None
-        return TensorName(path, _MLX_PARTS.get(lora, lora[-1]), _trained_path(parts[:position]), lora in _MLX_PARTS)
+        trained_as = path if parts[position - 1] == _TINKER_HEAD else _trained_path(parts[:position])
+        return TensorName(path, _MLX_PARTS.get(lora, lora[-1]), trained_as, lora in _MLX_PARTS)
 
     def peft_name(self, tensor: TensorName) -> str:
         """Return the name of a tensor in PEFT's files."""
