@@ -73,8 +73,8 @@ class LoraConfig(BaseModel):
 
     @property
     def layer_lists(self) -> list[str]:
-        """The expressions of layers_pattern; an empty list means any."""
-        chosen = self.layers_pattern
+        """The expressions of layers_pattern, which only matter together with layers; an empty list means any."""
+        chosen = self.layers_pattern if self.layer_indices else None
         return ([chosen] if chosen else []) if isinstance(chosen, str) else chosen or []
 
     def scaling_of(self, alpha: float, rank: int) -> float:

@@ -8,7 +8,7 @@ from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE
 
 KNOWN_PEFT = (0, 21)
-"""The PEFT whose keys are known; a test compares them."""
+"""The newest PEFT whose keys are known; a test compares them."""
 
 REFUSED = {
     "alora_invocation_tokens": "activated LoRA (aLoRA) is not supported: train a plain LoRA",
@@ -45,8 +45,8 @@ _HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "
 def check_features(values: Mapping[str, Any], read: frozenset[str]) -> list[str]:
     """Return warnings about keys of the config that are ignored; `read` are the keys that are not.
 
-    PEFT itself drops keys that it does not know, with a warning. If the file is from a version of PEFT that is known
-    here, such a key comes from somewhere else and can't change the weights' meaning; from a newer one, it may.
+    An unknown key with a text is a note of another tool. With any other value that is not empty, or from a PEFT whose
+    keys are not known, it may enable something that the engine would ignore silently.
 
     Raises:
         InvalidAdapter: the config enables a feature that vLLM does not implement, or that is not known.
@@ -56,12 +56,12 @@ def check_features(values: Mapping[str, Any], read: frozenset[str]) -> list[str]
             raise _error(f"{key}: {reason}", values[key])
     _check_init(values.get(_INIT, True))
     leftovers = sorted(key for key in LEFTOVERS if _is_leftover(key, values))
-    unknown = sorted(
-        key for key in values.keys() - read - REFUSED.keys() - LEFTOVERS - IGNORED - {_INIT} if values[key]
-    )
-    if unknown and _is_newer(values.get("peft_version")):
+    known = read | REFUSED.keys() | LEFTOVERS | IGNORED | {_INIT}
+    unknown = sorted(key for key, value in values.items() if value and key not in known)
+    is_newer = _is_newer(values.get("peft_version"))
+    if features := [key for key in unknown if is_newer or not isinstance(values[key], str)]:
         raise _error(
-            "a newer PEFT wrote it, with keys that are not known: update loramux, or set them to null", unknown
+            "keys that are not known may change the weights' meaning: update loramux, or set them to null", features
         )
     notes = (("ignored, because they only matter during training", leftovers), ("ignored: unknown keys", unknown))
     return [_error(note, keys).message for note, keys in notes if keys]

@@ -117,15 +117,15 @@ def _no_module(config: LoraConfig) -> InvalidAdapter:
 def _check_experts(pairs: Sequence[LoraPair], base: BaseDescription) -> None:
     """Refuse experts of a layer that are adapted in part: vLLM packs all their matrices into one."""
     adapted = {pair.path: pair.rank for pair in pairs}
-    ranks: dict[tuple[str, str], set[int | None]] = {}
+    layers: dict[str, dict[str, set[int | None]]] = {}
     for path in base.served:
-        experts, found, rest = f"{path}.".partition(".experts.")
-        if found:
-            ranks.setdefault((experts, rest.rpartition(".")[0].rpartition(".")[2]), set()).add(adapted.get(path))
-    for layer in {layer for layer, _ in ranks}:
-        found_ranks = [each for (other, _), each in ranks.items() if other == layer]
-        is_partial = None in set().union(*found_ranks) and found_ranks != [{None}] * len(found_ranks)
-        if is_partial or any(len(each) > 1 for each in found_ranks):
+        layer, experts, rest = f"{path}.".partition(".experts.")
+        if experts:
+            kind = rest.rstrip(".").rpartition(".")[2]
+            layers.setdefault(layer, {}).setdefault(kind, set()).add(adapted.get(path))
+    for layer, ranks in layers.items():
+        found = set().union(*ranks.values())
+        if found != {None} and (None in found or any(len(each) > 1 for each in ranks.values())):
             raise InvalidAdapter(
                 "vLLM adapts all matrices of a layer's experts or none, those of one kind with equal ranks",
                 where=f"base_model.model.{layer}.experts",

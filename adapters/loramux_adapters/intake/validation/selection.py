@@ -95,7 +95,7 @@ def _patterns(config: LoraConfig) -> dict[PatternKey, Mapping[str, float]]:
 def _expressions(config: LoraConfig) -> Iterable[Expression]:
     wholes = {"target_modules": config.target_modules, "exclude_modules": config.exclude_modules}
     yield from (whole_name(key, text) for key, text in wholes.items() if isinstance(text, str))
-    yield from (layer_number("layers_pattern", text) for text in config.layer_lists if config.layer_indices)
+    yield from (layer_number("layers_pattern", text) for text in config.layer_lists)
     yield from (end_of_name(key, text) for key, pattern in _patterns(config).items() for text in pattern)
 
 

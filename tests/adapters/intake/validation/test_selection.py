@@ -68,6 +68,7 @@ def test_all_linear_leaves_out_the_head_and_the_embedding() -> None:
         ({"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": ["h", "lay.*"]},
          {"0.self_attn.q_proj"}),
         ({"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": "h"}, set()),
+        ({"target_modules": ["1.self_attn.q_proj"], "layers_pattern": "h"}, {"1.self_attn.q_proj"}),
         ({"target_modules": ["q_proj", "lm_head"], "layers_to_transform": [0]}, {"0.self_attn.q_proj", "lm_head"}),
         ({"target_modules": ["q_proj", "model.layers.2.self_attn.q_proj"], "layers_to_transform": [0]},
          {"0.self_attn.q_proj", "2.self_attn.q_proj"}),
@@ -112,7 +113,7 @@ def test_a_pattern_may_name_every_module_of_the_base() -> None:
 @pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"])
 def test_more_entries_than_the_base_has_modules_are_refused(key: str) -> None:
     names = [f"name_{number}" for number in range(257)]
-    value = dict.fromkeys(names, 4) if key.endswith("pattern") else names
+    value: Any = dict.fromkeys(names, 4) if key.endswith("pattern") else names
     with pytest.raises(InvalidAdapter, match=f"{key}: more entries than the base has modules"):
         selected(**{key: value})
 
