@@ -16,8 +16,8 @@ from jinja2 import Template, TemplateSyntaxError, meta
 
 from loramux_adapters.chat_templates.environment import CLOCK, make_environment, parsing_environment
 
-MAX_MEMORY_BYTES = 1 << 29
-MAX_TEXT_CHARACTERS = 1 << 24
+MAX_MEMORY_BYTES = 1 << 28
+MAX_TEXT_CHARACTERS = 1 << 23
 """Length of a rendered conversation; no context of a model is as long."""
 _LIMITS = (MemoryError, RecursionError)
 _MARK = "loramux-content-8c1f0a"

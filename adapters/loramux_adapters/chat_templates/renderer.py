@@ -85,7 +85,7 @@ class TemplateRenderer:
             raise RenderingError("a value of the request is not JSON") from error
         if self._process is None or self._process.poll() is not None:
             self._start()
-        return str(self._ask(line)["text"])
+        return str(self._ask(line).get("text", ""))
 
     def close(self) -> None:
         """End the process."""
@@ -118,13 +118,13 @@ class TemplateRenderer:
             raise RenderingError("its process has ended")
         try:
             _write_all(process.stdin, line.encode() + b"\n")
-            reply = json.loads(_read_line(process.stdout, time.monotonic() + MAX_WALL_SECONDS))
-        except (OSError, EOFError, ValueError, TimeoutError) as error:
+            reply = dict(json.loads(_read_line(process.stdout, time.monotonic() + MAX_WALL_SECONDS)))
+        except (OSError, EOFError, TypeError, ValueError) as error:
             process.kill()
             raise LimitExceededError(self._end_reason(process.wait())) from error
         if "error" in reply:
-            raise (LimitExceededError if reply["is_limit"] else RenderingError)(str(reply["error"]))
-        return dict(reply)
+            raise (LimitExceededError if reply.get("is_limit") else RenderingError)(_printable(str(reply["error"])))
+        return reply
 
     def _end_reason(self, code: int) -> str:
         if code == -signal.SIGPROF:
@@ -135,6 +135,11 @@ class TemplateRenderer:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.communicate()
+
+
+def _printable(text: str) -> str:
+    """Return the text without characters that could forge lines of a log; the template chose it."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _write_all(pipe: IO[bytes], content: bytes) -> None:

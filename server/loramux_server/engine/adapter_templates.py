@@ -12,6 +12,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,10 +28,12 @@ from loramux_adapters.chat_templates.renderer import Features, TemplateRenderer
 from loramux_adapters.intake.content import TEMPLATE_FILE
 from loramux_adapters.models import VersionId
 from loramux_adapters.registry.registry import VersionRecord
+from loramux_server.engine.vllm_compat import GracefulHTTPError
 from loramux_server.request_context import current_request
 
 MAX_PROCESSES = 16
 """Number of templates whose processes are kept between requests."""
+_BUSY = "The adapter's chat template takes too long for all requests that wait for it; try again later."
 _RENDER = "render_adapter_template"
 
 
@@ -85,6 +88,7 @@ class AdapterTemplate:
 
         Raises:
             VLLMValidationError: the template refuses the messages, or exceeds its limits.
+            GracefulHTTPError: too many requests wait for it.
         """
         if self._stand_in is None:
             self._stand_in = _stand_in(await self._features())
@@ -92,7 +96,10 @@ class AdapterTemplate:
         own._apply_chat_template_async = self._apply
         values = params.chat_template_kwargs | {_RENDER: self._render}
         changed = replace(params, chat_template=self._stand_in, chat_template_kwargs=values)
-        return await HfRenderer.render_messages_async(own, messages, changed)
+        try:
+            return await HfRenderer.render_messages_async(own, messages, changed)
+        except TimeoutError as error:
+            raise GracefulHTTPError(_BUSY, HTTPStatus.SERVICE_UNAVAILABLE) from error
 
     def close(self) -> None:
         """End the process after the renderings that have begun; it starts again if it is used again."""

@@ -47,6 +47,7 @@ def test_a_template_that_takes_too_much_is_ended(name: str) -> None:
         ("{% include '/etc/passwd' %}", "loader"),
         ("{{ raise_exception('only users') }}", "only users"),
         ("line\n{% if %}", "line 2: "),
+        ("{{ raise_exception('a\x1b[1m\nb') }}", r"a \[1m b"),
         ("{{ missing.name }}", "'missing' is undefined"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import TEMPLATE_FILE, open_regular
 
+PROCESSOR_TEMPLATE_FILE = "chat_template.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -14,6 +15,7 @@ TOKENIZER_FILE = "tokenizer.json"
 MAX_TEMPLATE_BYTES = 1 << 17  # six times the longest template of a known model
 COMPANION_LIMITS = {
     TEMPLATE_FILE: MAX_TEMPLATE_BYTES,
+    PROCESSOR_TEMPLATE_FILE: 2 * MAX_TEMPLATE_BYTES,
     TOKENIZER_CONFIG_FILE: 1 << 22,
     ADDED_TOKENS_FILE: 1 << 22,
     TOKENIZER_FILE: 1 << 26,
@@ -61,8 +63,8 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
 def own_template(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     """Return the text of the adapter's chat template, None if it has none, and the names of its other templates.
 
-    transformers writes it to a file of its own; older releases write it into the tokenizer's configuration, as a text
-    or as a list of named ones.
+    transformers writes it to a file of its own; older releases write it into one for multimodal bases, or into the
+    tokenizer's configuration, as a text or as a list of named ones.
 
     Raises:
         InvalidAdapter: a file is malformed.
@@ -71,11 +73,12 @@ def own_template(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     text = read_text(folder, TEMPLATE_FILE)
     if text is not None:
         return text, ()
-    in_config = read_object(folder, TOKENIZER_CONFIG_FILE).get("chat_template")
+    where = PROCESSOR_TEMPLATE_FILE if (folder / PROCESSOR_TEMPLATE_FILE).exists() else TOKENIZER_CONFIG_FILE
+    in_config = read_object(folder, where).get("chat_template")
     if in_config is None or isinstance(in_config, str):
         return in_config, ()
     try:
         named = {str(template["name"]): str(template["template"]) for template in in_config}
     except (TypeError, KeyError) as error:
-        raise InvalidAdapter("chat_template is neither a text nor a list", where=TOKENIZER_CONFIG_FILE) from error
+        raise InvalidAdapter("chat_template is neither a text nor a list", where=where) from error
     return named.get("default"), tuple(sorted(named.keys() - {"default"}))

@@ -78,6 +78,13 @@ def test_a_template_in_the_tokenizers_configuration_is_found(tmp_path: Path, fie
     assert kept(tmp_path) == SYSTEM
 
 
+def test_the_template_of_a_processor_is_found(tmp_path: Path) -> None:
+    """A10: as transformers wrote it for multimodal bases."""
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": SYSTEM}))
+    assert apply(write(tmp_path, chat_template=CHATML))
+    assert kept(tmp_path) == SYSTEM
+
+
 def test_the_file_has_precedence_over_the_configuration(tmp_path: Path) -> None:
     assert apply(write(tmp_path, CHATML, chat_template=SYSTEM)) == []
 
@@ -122,7 +129,7 @@ def test_every_form_of_template_is_accepted(tmp_path: Path, template: str) -> No
     [
         ("{% for %}", "line 1"),
         ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
-        ("{{ 'a' * 10**10 }}", "512 MiB"),
+        ("{{ 'a' * 10**10 }}", "256 MiB"),
         ("{{ messages[0].missing.x }}", "no attribute 'missing'"),
         ("Hello.", "does not write the user's message"),
         ("x" * (COMPANION_LIMITS[TEMPLATE_FILE] + 1), "too large"),

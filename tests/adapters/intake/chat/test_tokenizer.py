@@ -40,7 +40,11 @@ def new_token(content: str, number: int) -> dict[str, Any]:
 
 def test_tokens_that_the_base_has_under_the_same_numbers_are_fine(tmp_path: Path) -> None:
     write(tmp_path, "added_tokens.json", {"<s>": 0})
-    write(tmp_path, "tokenizer_config.json", {"added_tokens_decoder": {"1": {"content": "</s>"}, "x": 3, "9" * 5000: {"content": "a"}}})
+    write(
+        tmp_path,
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"1": {"content": "</s>"}, "x": 3, "9" * 5000: {"content": "a"}}},
+    )
     assert check_added_tokens(tmp_path, VOCABULARY) == []
 
 
