@@ -12,7 +12,9 @@ import openai
 import pytest
 import pytest_asyncio
 
+from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.models import AdapterName, BaseSpec
+from loramux_server import configured_folders
 from loramux_server.adapter_lifecycle import maintenance
 from loramux_server.base_model import ResolvedBase
 from loramux_server.configured_adapters import add_configured, engine_options
@@ -349,6 +351,43 @@ async def test_the_configuration_does_not_undo_an_operators_changes(shared: Tiny
     service.quarantine(newest, "it computed NaN or infinite values")
     await add_configured(service, settings, reported.append)
     assert reported == ["the adapter 'operated' is quarantined: it computed NaN or infinite values"]
+
+
+async def test_configured_adapters_that_have_not_changed_are_not_read_at_the_next_start(
+    tiny: TinyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A14: each start copied, hashed and validated all of them."""
+    monkeypatch.setattr(configured_folders, "SETTLED_SECONDS", 0)
+    folders, service = (
+        {name: folder_of(tiny, name, seed) for seed, name in enumerate("abc")},
+        tiny.server.adapter_service,
+    )
+    settings, fetched, fetch = configured(tiny, **folders), [], FolderSource.fetch
+
+    def count(source: FolderSource, *arguments: Any) -> None:
+        fetched.append(source.path.name)
+        fetch(source, *arguments)
+
+    monkeypatch.setattr(FolderSource, "fetch", count)
+
+    async def start(settings: Settings = settings) -> list[str]:
+        """Return the folders that are read at a start."""
+        fetched.clear()
+        engine_options({}, service.resolver, settings)
+        await add_configured(service, settings, print)
+        return sorted(set(fetched))
+
+    assert await start() == ["a", "b", "c"]
+    assert await start() == []
+    folder_of(tiny, "b", 7)
+    assert await start() == ["b"]
+    await service.remove(AdapterName("c"), actor="test")
+    assert await start() == ["c"]
+    assert await start() == []
+    elsewhere = settings.model_copy(update={"allowed_roots": (*settings.allowed_roots, tiny.settings.data_dir)})
+    assert await start(elsewhere) == ["a", "b", "c"]
+    assert [record.name for record in service.resolver.adapters()] == ["a", "b", "c"]
+    assert (await tiny.chat("c")).model.startswith("c@")
 
 
 async def test_the_rank_limit_covers_registered_and_configured_adapters(shared: TinyServer) -> None:

@@ -49,6 +49,13 @@ class AdapterIngest:
     """The base's own weights, with which copies in an adapter's files are compared."""
     chat: ChatPolicy = field(default_factory=ChatPolicy)
 
+    @property
+    def rules(self) -> tuple[object, ...]:
+        """What decides besides an adapter's files whether and in which form they are accepted."""
+        chat, versions = self.chat, sorted(self.base.versions.items())
+        base = (self.base.spec, self.base.refusal, versions, self.base_folder)
+        return *base, self.max_rank, self.refuse_other_base, chat.use, chat.base.template, chat.base.refusal
+
     def stage(self, name: AdapterName, source: Source, report_progress: ReportProgress) -> StagedAdapter:
         """Fetch the files of `source` into a staging folder and validate them.
 

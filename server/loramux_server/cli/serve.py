@@ -17,6 +17,7 @@ from rich.status import Status
 
 from loramux_server.base_model import resolve_base
 from loramux_server.cli.console import stderr
+from loramux_server.configured_folders import check_configured
 from loramux_server.errors import CannotStart
 from loramux_server.lifecycle import bind, interruptible_start
 from loramux_server.machine import engine_defaults, engine_environment, find_problems, installed_backend, this_machine
@@ -66,6 +67,7 @@ async def _serve(settings: Settings) -> int:
     machine, backend = this_machine(Path.cwd()), installed_backend()
     if problems := find_problems(machine, backend):
         raise CannotStart("\n".join(problems))
+    check_configured(settings)
     log = export_engine_environment(settings, engine_environment(machine, backend))
     listener = bind(settings.host, settings.port)
     with stderr.status("") as status:

@@ -13,6 +13,9 @@ from loramux_adapters.intake.content import CONFIG_FILE, OUT_OF_RESOURCES, check
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.intake.sources.selection import copy_adapter
 
+EntryState = tuple[int, int, int, int, int]
+FolderState = dict[str, EntryState]
+
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ENTRIES = 10_000
 """How many entries of a folder are looked at to name the adapters in the folders below."""
@@ -42,16 +45,8 @@ class FolderSource:
             InvalidAdapter: a file is missing, too large, not a regular file, or a link that leaves the roots.
             OSError: the disk failed.
         """
-        located = self._locate(self.path)
         with ExitStack() as stack:
-            try:
-                if located is None:
-                    raise _not_allowed()
-                folder = _open_folder(stack, *located)
-            except OSError as error:
-                raise _not_allowed() from error
-            names = frozenset(os.listdir(folder))  # noqa: PTH208 - a Path can't be made of a descriptor
-            check_listing(names, _adapters_below(folder, names))
+            folder, located, names = self._open_checked(stack)
 
             def copy(name: str, limit: int) -> bool:
                 if name in names:
@@ -60,6 +55,33 @@ class FolderSource:
                 return name in names
 
             copy_adapter(copy, into, max_bytes)
+
+    def state(self) -> FolderState:
+        """Return what changes with the content of each entry: size, times of the last changes (ns), inode and device.
+
+        Links are followed. It is read without opening a file.
+
+        Raises:
+            PathNotAllowed: the folder is outside the roots, or does not exist.
+            InvalidAdapter: config or weights are missing.
+            OSError: the disk failed.
+        """
+        with ExitStack() as stack:
+            folder, _, names = self._open_checked(stack)
+            return {name: _entry_state(name, folder) for name in names}
+
+    def _open_checked(self, stack: ExitStack) -> tuple[int, tuple[Path, Path], frozenset[str]]:
+        """Open the folder until `stack` is closed; returns its descriptor, its path as located, and its entries."""
+        located = self._locate(self.path)
+        try:
+            if located is None:
+                raise _not_allowed()
+            folder = _open_folder(stack, *located)
+        except OSError as error:
+            raise _not_allowed() from error
+        names = frozenset(os.listdir(folder))  # noqa: PTH208 - a Path can't be made of a descriptor
+        check_listing(names, _adapters_below(folder, names))
+        return folder, located, names
 
     def _locate(self, path: Path) -> tuple[Path, Path] | None:
         """Return the root that contains `path`, and the path relative to it, with all links resolved."""
@@ -109,6 +131,14 @@ def _open_folder(stack: ExitStack, root: Path, inside: Path, parent: int | None 
         folder = os.open(part, _OPEN_FOLDER, dir_fd=folder)
         stack.callback(os.close, folder)
     return folder
+
+
+def _entry_state(name: str, folder: int) -> EntryState:
+    try:
+        found = os.stat(name, dir_fd=folder)
+    except OSError:  # a link to nothing, which may become one to something
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
 
 
 def _is_link(name: str, folder: int) -> bool:
