@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("server/loramux_server", "adapters/loramux_adapters", "loadtests/loramux_loadtests")
 TRAINER = "loramux_adapters.finetuning.trainer"
+UNPICKLING = "loramux_adapters.conversion.unpickling_process"
 NETWORK = (
     "socket",
     "ssl",
@@ -141,8 +142,8 @@ def test_only_the_engine_package_imports_vllm(modules: list[Module]) -> None:
     assert importers(modules, "vllm", besides=("loramux_server.engine",)) == []
 
 
-def test_only_the_engine_package_and_the_trainer_import_torch_and_transformers(modules: list[Module]) -> None:
-    assert importers(modules, "torch", "transformers", besides=("loramux_server.engine", TRAINER)) == []
+def test_only_the_engine_package_the_trainer_and_the_converter_s_process_import_torch(modules: list[Module]) -> None:
+    assert importers(modules, "torch", "transformers", besides=("loramux_server.engine", TRAINER, UNPICKLING)) == []
 
 
 def test_the_api_process_imports_of_the_workers_code_only_what_installs_the_scheduler(modules: list[Module]) -> None:
@@ -179,8 +180,9 @@ def test_only_the_settings_read_the_environment(modules: list[Module]) -> None:
     assert all(_within(name, "loramux_server.settings") for name in readers), readers
 
 
-def test_nothing_unpickles(modules: list[Module]) -> None:
-    assert unpicklers(modules) == []
+def test_only_the_converter_s_process_unpickles_and_nothing_imports_it(modules: list[Module]) -> None:
+    assert unpicklers(modules) == [UNPICKLING]
+    assert importers(modules, UNPICKLING) == []
 
 
 def test_the_machines_description_needs_only_the_standard_library(modules: list[Module]) -> None:

@@ -13,6 +13,7 @@ from loramux_server.cli import aliases
 from loramux_server.cli.adapter_names import MIN_DIGEST_LENGTH, Name, adapter_path, resolve_digest, version_path
 from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, AsJson, Url
 from loramux_server.cli.console import print_result
+from loramux_server.cli.convert import convert
 
 commands = typer.Typer(
     name="adapter", help="Manage adapters, their versions and the names that point at them.", no_args_is_help=True
@@ -30,7 +31,7 @@ def add(
     name: Name,
     source: Annotated[
         str,
-        typer.Argument(help="Folder on the server, hf:ORG/NAME[@REVISION], or URL such as s3://bucket/folder."),
+        typer.Argument(help="Folder on the server, hf:ORG/NAME[/FOLDER][@REVISION], or URL such as s3://bucket/folder."),
     ],
     *,
     upload: Annotated[
@@ -127,7 +128,7 @@ def residency(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = 
     print_result(ApiClient(url, api_key).call("GET", "/admin/residency"), tables.residency, as_json=as_json)
 
 
-for command in aliases.COMMANDS:
+for command in (convert, *aliases.COMMANDS):
     commands.command()(command)
 
 
