@@ -125,7 +125,7 @@ BAD_ADAPTERS: Mapping[str, Callable[[CandidateAdapter], None]] = {
         "base_model.model.model.layers.77.self_attn.q_proj.lora_A.weight"
     ),
     "a module that the base lacks": lambda candidate: candidate.rename_tensors("q_proj", "query"),
-    "names without PEFT's prefix": lambda candidate: candidate.rename_tensors("base_model.model.", ""),
+    "tensors of a vision tower": lambda candidate: candidate.rename_tensors("model.model.", "model.vision_tower."),
     "an extra tensor": lambda candidate: candidate.add_tensor("base_model.model.model.extra.lora_A.weight"),
     "A without B": lambda candidate: candidate.change_tensors(
         lambda name, tensor: tensor if "lora_A" in name else None

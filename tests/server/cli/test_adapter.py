@@ -67,6 +67,19 @@ async def test_a_local_folder_is_uploaded_and_served(shared: TinyServer, run: Ru
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_an_upload_includes_the_adapters_chat_template(shared: TinyServer, run: Run, tmp_path: Path) -> None:
+    """A10: beside files that are no part of an adapter."""
+    folder = write_adapter(tmp_path / "own")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    (folder / "trainer_state.json").write_text("{}")
+    (folder / "optimizer.pt").write_bytes(b"x")
+    result = await run("add", "with-template", str(folder), "--upload", "--json")
+    assert result.exit_code == 0, result.output
+    assert any("its own chat template is used" in warning for warning in json.loads(result.stdout)["warnings"])
+    assert (await shared.chat("with-template", "abc")).usage.prompt_tokens == 3
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_folder_on_the_server_is_added_and_shown_in_a_table(shared: TinyServer, run: Run) -> None:
     folder = write_adapter(shared.settings.allowed_roots[0] / "mine")
     result = await run("add", "mine", str(folder))
@@ -90,7 +103,7 @@ async def test_a_refused_adapter_ends_with_the_reason_and_exit_code_1(
     assert "outside the allowed folders" in (await run("add", "refused", "/etc")).stderr
     assert "should begin with one of" in (await run("add", "refused", "ftp://host/x")).stderr
     assert "LORAMUX_ALLOWED_URLS" in (await run("add", "refused", "https://host/x")).stderr
-    assert "is invalid: expected org/name" in (await run("add", "refused", "hf:a/b/c")).stderr
+    assert "is invalid: expected org/name" in (await run("add", "refused", "hf:a/b/../c")).stderr
     assert "No adapter" in (await run("show", "nobody")).stderr
 
 

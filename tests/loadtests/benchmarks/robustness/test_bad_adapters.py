@@ -11,6 +11,7 @@ from benchmarks.robustness.bad_adapters import BAD_ADAPTERS, MAX_RANK
 from benchmarks.robustness.corrupt import CONFIG, RANK, WEIGHTS, CandidateAdapter, write_sound_adapter
 from benchmarks.robustness.faults import FAULTS
 from loramux_adapters.errors import AdapterError
+from loramux_adapters.intake.normalization import normalize
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.intake.validation import max_file_sizes, validate
 from loramux_adapters.models import parse_adapter_name
@@ -36,6 +37,7 @@ def take_in(candidate: CandidateAdapter) -> None:
     staging.mkdir()
     roots = [candidate.base.with_name("adapters")]
     FolderSource(Path(candidate.path), roots).fetch(staging, max_file_sizes(spec, MAX_RANK), lambda _: None)
+    normalize(staging, spec, candidate.base)
     validate(staging, spec, MAX_RANK)
 
 
