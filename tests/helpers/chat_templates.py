@@ -52,6 +52,15 @@ PARTS = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 """The form of multimodal bases: contents are lists of parts."""
+REFUSING = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% if tools %}{{ raise_exception('Tools are not supported') }}{% endif %}"
+    "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "<|{{ message.role }}|>{{ message.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Gemma 2's form: no system message, and roles that alternate."""
 ENDLESS = (
     "{% for message in messages %}### {{ message.role }}:\n{{ message.content }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}### assistant:\n{% endif %}"

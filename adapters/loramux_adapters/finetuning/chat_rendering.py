@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict
 
 from loramux_adapters.finetuning.errors import ChatTemplateError
@@ -18,6 +17,9 @@ FIXED_DATE = datetime(2024, 7, 26)  # noqa: DTZ001 - a template writes the day o
 
 It is the day that Llama's templates write where no clock is given to them.
 """
+
+
+_MAX_REASON_LENGTH = 300
 
 
 class ChatRendering(BaseModel):
@@ -74,9 +76,20 @@ class ChatRenderer:
         values = {"strftime_now": FIXED_DATE.strftime} | self.rendering.kwargs | fixed
         try:
             text: str = self.tokenizer.apply_chat_template(self._template_messages(messages), **values)
-        except (TemplateError, ValueError, TypeError) as error:
-            raise ChatTemplateError(f"the base's chat template refuses it: {error}") from error
+        except Exception as error:  # a template can raise any
+            reason = " ".join(str(error).split())[:_MAX_REASON_LENGTH] or type(error).__name__
+            raise ChatTemplateError(f"the base's chat template refuses it: {reason}{self._hint(messages)}") from error
         return text
+
+    def _hint(self, messages: Messages) -> str:
+        """Return what would make the template accept refused messages, if that is a missing system message."""
+        if len(messages) < 2 or messages[0]["role"] != "system":
+            return ""
+        try:
+            self.render(messages[1:], add_generation_prompt=False)
+        except ChatTemplateError:
+            return ""
+        return " (accepted without the system message: put its text into the first user message)"
 
     def encode(self, text: str) -> list[int]:
         """Tokenize a rendered text, whose template has already written the special tokens."""

@@ -73,7 +73,8 @@ def train(
     Example: loramux train --data train.jsonl --validation held-out.jsonl --output my-adapters/support-intent
     """
     try:
-        read_dataset(data)
+        for file in filter(None, (data, validation)):
+            read_dataset(file)
         chosen = load_recipe(recipe) if recipe else None
         settings = load_settings(overrides={"base": base})
         resolved = _resolve(settings)

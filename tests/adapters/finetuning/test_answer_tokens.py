@@ -1,5 +1,6 @@
 """Examples of many conversations and forms of chat templates: the answer is learned, and nothing else."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.helpers.chat_templates import (
     ENDLESS,
     OPEN_THINK,
     PARTS,
+    REFUSING,
     TEMPLATES,
     THINK_BLOCK,
     write_tokenizer,
@@ -174,6 +176,43 @@ def test_a_template_that_refuses_the_messages_is_reported(renderer: Renderer) ->
     used = renderer("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(ChatTemplateError, match="the base's chat template refuses it: roles must alternate"):
         texts(used, "label")
+
+
+@pytest.mark.parametrize(
+    ("roles", "reason"),
+    [
+        (["system", "user"], "System role not supported (accepted without the system message: put its text into the "),
+        (["user", "user"], "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (["system", "user", "user"], "System role not supported"),
+    ],
+)
+def test_what_a_template_refuses_is_reported_with_its_reason_and_a_way_out(
+    renderer: Renderer, roles: list[str], reason: str
+) -> None:
+    """A15: a system message on Gemma ended in a traceback of Jinja."""
+    messages = [{"role": role, "content": "hi"} for role in roles]
+    with pytest.raises(ChatTemplateError) as refused:
+        renderer(REFUSING).render(messages, add_generation_prompt=True)
+    assert refused.value.message.startswith(f"the base's chat template refuses it: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("1 / 0", "division by zero"),
+        ("messages[0].content.nothing.more", "'str object' has no attribute 'nothing'"),
+        ("messages[0].content + 1", "can only concatenate str"),
+        ("'%d' % messages[0].content", "%d format: a real number is required"),
+        ("range(10 ** 30)", "too large"),
+        ("raise_exception('a\n  b' ~ 'c' * 1000)", "a bccc"),
+    ],
+)
+def test_any_error_of_a_template_is_one_line(renderer: Renderer, expression: str, reason: str) -> None:
+    """A15: Python's errors as well as Jinja's."""
+    with pytest.raises(ChatTemplateError, match=re.escape(reason)) as refused:
+        texts(renderer("{{ " + expression + " }}"), "label")
+    assert "\n" not in refused.value.message
+    assert len(refused.value.message) < 400
 
 
 @pytest.mark.slow

@@ -7,12 +7,11 @@ from typing import Any
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer
-from loramux_adapters.finetuning.datasets.examples import examples_of
-from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions, choose_recipe
 from loramux_adapters.finetuning.recipes.memory import TrainingSize, check_memory, required_bytes
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.trainer.model import (
+    check_recipe,
     free_memory,
     load_tokenizer,
     select_device,
@@ -21,7 +20,7 @@ from loramux_adapters.finetuning.trainer.model import (
 from loramux_adapters.finetuning.trainer.tokenized_examples import (
     TokenizedExample,
     check_lengths,
-    tokenize_examples,
+    tokenize_file,
 )
 from loramux_adapters.finetuning.training_run import TrainingRun
 
@@ -45,12 +44,12 @@ def prepare_data(run: TrainingRun) -> PreparedData:
         TrainingError: the run can't be trained as it is.
         OSError: a file can't be read.
     """
-    data = examples_of(read_dataset(run.data))
-    validation_data = examples_of(read_dataset(run.validation)) if run.validation else []
     device, tokenizer, base = select_device(run.device), load_tokenizer(run.base, run.rendering), run.description
     renderer = ExampleTokenizer(ChatRenderer(tokenizer, run.rendering))
-    examples, validation = tokenize_examples(data, renderer), tokenize_examples(validation_data, renderer)
+    examples = tokenize_file(run.data, renderer)
+    validation = tokenize_file(run.validation, renderer) if run.validation else []
     recipe = run.recipe or _choose_recipe(base, examples + validation, len(examples), on_gpu=device != "cpu")
+    check_recipe(base, recipe)
     check_lengths(examples, recipe.max_length)
     check_lengths(validation, recipe.max_length)
     size = _training_size(base, examples + validation, device)

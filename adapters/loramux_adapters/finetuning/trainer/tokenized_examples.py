@@ -1,13 +1,15 @@
 """Examples as tokens and labels, as the trainer takes them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from datasets import Dataset
 
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
-from loramux_adapters.finetuning.datasets.examples import Example
+from loramux_adapters.finetuning.datasets.examples import Example, examples_of
+from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.errors import ChatTemplateError, TrainingError
 
 IGNORED_LABEL = -100
@@ -18,6 +20,8 @@ class TokenizedExample(NamedTuple):
 
     tokens: np.ndarray
     prompt_length: int
+    place: str
+    """Where the answer is: the line and the name of its file."""
 
     @property
     def answer_length(self) -> int:
@@ -25,21 +29,24 @@ class TokenizedExample(NamedTuple):
         return len(self.tokens) - self.prompt_length
 
 
-def tokenize_examples(examples: Sequence[Example], tokenizer: ExampleTokenizer) -> list[TokenizedExample]:
-    """Tokenize examples.
+def tokenize_file(path: Path, tokenizer: ExampleTokenizer) -> list[TokenizedExample]:
+    """Read a file of conversations and tokenize its examples.
 
     Raises:
-        ChatTemplateError: names the first example that the chat template refuses.
+        InvalidDataset: it has invalid lines.
+        ChatTemplateError: names the first line that the chat template refuses.
+        OSError: it can't be read.
     """
-    return [_tokenize(number, example, tokenizer) for number, example in enumerate(examples, start=1)]
+    places = ((f"line {line} of {path.name}", item) for line, item in enumerate(read_dataset(path), start=1))
+    return [_tokenize(example, place, tokenizer) for place, item in places for example in examples_of([item])]
 
 
-def _tokenize(number: int, example: Example, tokenizer: ExampleTokenizer) -> TokenizedExample:
+def _tokenize(example: Example, place: str, tokenizer: ExampleTokenizer) -> TokenizedExample:
     try:
         prompt, answer = tokenizer.tokenize(example["prompt"], example["completion"][0]["content"])
     except ChatTemplateError as error:
-        raise ChatTemplateError(f"answer {number} of the data: {error.message}") from error
-    return TokenizedExample(np.array([*prompt, *answer], np.int32), len(prompt))
+        raise ChatTemplateError(f"{place}: {error.message}") from error
+    return TokenizedExample(np.array([*prompt, *answer], np.int32), len(prompt), place)
 
 
 def check_lengths(examples: Sequence[TokenizedExample], max_length: int) -> None:
@@ -48,10 +55,10 @@ def check_lengths(examples: Sequence[TokenizedExample], max_length: int) -> None
     Raises:
         TrainingError: an example is too long.
     """
-    for number, example in enumerate(examples, start=1):
+    for example in examples:
         if len(example.tokens) > max_length:
             raise TrainingError(
-                f"answer {number} of the data has {len(example.tokens)} tokens with its prompt; "
+                f"{example.place}: an answer has {len(example.tokens)} tokens with its prompt; "
                 f"expected at most the max_length of {max_length}"
             )
 

@@ -154,11 +154,11 @@ def trainer() -> ModuleType:
     [
         ("empty", {}, "empty can't be loaded as a base model"),
         ("mute", {}, "mute has no chat template"),
-        ("base", {"last_layers": 4}, "the last 4 layers, but the base has 3"),
+        ("base", {"last_layers": 4}, "last_layers is 4, but the base has only 3 layers"),
         (
             "base",
             {"max_length": 8},
-            r"answer 1 of the data has \d+ tokens .* at most the max_length of 8",
+            r"line 1 of train.jsonl: an answer has \d+ tokens .* at most the max_length of 8",
         ),
     ],
 )
