@@ -11,7 +11,7 @@ from loramux_adapters.finetuning.events import TrainerEvent, parse_event
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.trainer_process import LOG_FILE, TRAINER_COMMAND, TrainerLauncher
 from loramux_adapters.finetuning.training_run import TrainingRun
-from tests.helpers.tiny_base import make_base
+from tests.helpers.tiny_base import DESCRIPTION, make_base
 
 RECIPE = Recipe(
     rank=4,
@@ -44,7 +44,7 @@ def training_run(folder: Path, name: str = "out", **changes: Any) -> TrainingRun
     """A run of 15 steps on the inputs in the folder."""
     run = TrainingRun(
         base=folder / "base",
-        base_name="Tiny-Base",
+        description=DESCRIPTION,
         data=folder / "train.jsonl",
         recipe=RECIPE,
         output=folder / name,

@@ -9,7 +9,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
+from tests.helpers.llama_bases import LlamaSizes, llama_base
+
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, VOCABULARY = 16, 32, 3, 2, 128
+DESCRIPTION = llama_base(LlamaSizes(HIDDEN, INTERMEDIATE, HEADS, 1, HIDDEN // HEADS, LAYERS, VOCABULARY), "Tiny-Base")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}|{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -11,6 +11,7 @@ from trl import SFTTrainer
 
 from loramux_adapters.finetuning.errors import TrainingError
 from loramux_adapters.finetuning.recipes.memory import LOGITS_CHUNK_TOKENS
+from loramux_adapters.finetuning.trainer.logits import logits_of
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
 from loramux_adapters.finetuning.trainer.tokenized_examples import IGNORED_LABEL
 
@@ -27,7 +28,7 @@ class AnswerScores(NamedTuple):
 
 
 class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
-    """An SFTTrainer for one device and models whose logits are `head(decoder(tokens))`: those of BaseSpec.
+    """An SFTTrainer for one device and any model with a decoder.
 
     Without Triton, TRL computes the logits of prompt tokens too and discards them: with a vocabulary of 49,000 and
     short answers this was a third of the work.
@@ -78,7 +79,7 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         """Score a chunk of tokens; one of several recomputes its logits in the backward pass, to save memory."""
 
         def scored(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = causal.get_output_embeddings()(states).float()
+            logits = logits_of(causal, states).float()
             return cross_entropy(logits, targets, reduction="sum"), (logits.argmax(-1) == targets).sum()
 
         return scored(states) if is_only else checkpoint(scored, states, use_reentrant=False)

@@ -87,20 +87,23 @@ def _translated_errors(base: Path) -> Iterator[None]:
         raise UnusableBase(f"{base.name} can't be loaded as a base model: {error}") from error
 
 
-def add_adapter(model: Any, base: BaseDescription, recipe: Recipe) -> PeftModel:
-    """Return the base with a new adapter.
+def check_recipe(base: BaseDescription, recipe: Recipe) -> None:
+    """Check that the base has the layers and modules of the recipe.
 
     Raises:
-        UnusableBase: the base does not have the layers or modules of the recipe.
+        UnusableBase: it has not.
     """
     try:
-        paths = trained_modules(base, recipe)
-        return get_peft_model(
-            model,
-            LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, task_type="CAUSAL_LM", **_targets(base, paths)),
-        )
+        trained_modules(base, recipe)
     except ValueError as error:
-        raise UnusableBase(f"the recipe's adapter does not fit the base: {error}") from error
+        raise UnusableBase(f"the recipe does not fit the base: {error}") from error
+
+
+def add_adapter(model: Any, base: BaseDescription, recipe: Recipe) -> PeftModel:
+    """Return the base with a new adapter, for a recipe that `check_recipe` accepts."""
+    targets = _targets(base, trained_modules(base, recipe))
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, task_type="CAUSAL_LM", **targets)
+    return get_peft_model(model, config)
 
 
 def _targets(base: BaseDescription, paths: Collection[str]) -> dict[str, Any]:
