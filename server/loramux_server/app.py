@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.training_files import MAX_FILE_BYTES
+from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.intake.validation import max_file_sizes
 from loramux_adapters.residency.pool import AdapterPool
@@ -94,8 +95,10 @@ async def serve(
     `machine_defaults` are vLLM arguments for this machine, which the settings override.
     """
     storage = open_storage(settings, describe_base(base, settings, report_progress), base.path)
-    arguments = engine_arguments(base.path, base.name, engine_options(machine_defaults, storage.resolver, settings))
-    report_progress(f"starting vLLM with {base.name}")
+    options = engine_options(machine_defaults, storage.resolver, settings)
+    refusal = storage.base.refusal
+    arguments = engine_arguments(base.path, base.name, options, enable_lora=refusal is None)
+    report_progress(f"starting vLLM with {base.name}" + (f", without adapters: {refusal}" if refusal else ""))
     async with vllm_engine(arguments) as engine:
         server = await build_server(settings, storage, engine, arguments)
         await server.adapter_service.resume_checks()
@@ -208,7 +211,7 @@ def _readiness(drain: DrainState, engine: Any) -> Callable[[], str | None]:
 
 
 def _body_limits(settings: Settings, storage: AdapterStorage, max_rank: int) -> BodyLimits:
-    adapter_bytes = sum(max_file_sizes(storage.base, max_rank).values())
+    adapter_bytes = sum((max_file_sizes(storage.base, max_rank) | COMPANION_LIMITS).values())
     return BodyLimits(settings.max_body_bytes, {ADAPTERS_PATH: adapter_bytes, FILES_PATH: MAX_FILE_BYTES})
 
 

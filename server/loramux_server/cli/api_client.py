@@ -1,6 +1,7 @@
 """HTTP client of the commands: requests, JSON responses and error messages."""
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.status import Status
 
+from loramux_adapters.intake.content import CONFIG_FILE
+from loramux_adapters.intake.sources.selection import adapter_files
 from loramux_server.cli.console import fail, stderr, upload_progress
 
 Url = Annotated[str, typer.Option(envvar="LORAMUX_CLI_URL", help="The server's URL.")]
@@ -24,7 +27,6 @@ Query = Mapping[str, str | int]
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_SECONDS = 600.0
 """Longest wait for a response, or for its next part."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,10 @@ class ApiClient:
 def _open_adapter_files(stack: ExitStack, bar: Progress, folder: Path) -> dict[str, Any]:
     """Open the adapter's files in `folder`; `bar` advances as they are read."""
     try:
-        return {name: stack.enter_context(bar.open(folder / name, "rb", description=name)) for name in ADAPTER_FILES}
+        names = adapter_files(os.listdir(folder))  # noqa: PTH208 - names, not paths
+        if not names:
+            fail(f"can't read {folder / CONFIG_FILE}: the folder contains no adapter")
+        return {name: stack.enter_context(bar.open(folder / name, "rb", description=name)) for name in names}
     except OSError as error:
         fail(f"can't read {error.filename}: {error.strerror}")
 

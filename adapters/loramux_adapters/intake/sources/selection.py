@@ -1,11 +1,12 @@
 """Which of a source's files are fetched: the config, the weights in one of their forms, and optional files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
 from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, INDEX_FILE, MLX_WEIGHTS_FILE, WEIGHTS_FILE
-from loramux_adapters.intake.weight_index import MAX_INDEX_BYTES, parse_index
+from loramux_adapters.intake.weight_index import MAX_INDEX_BYTES, is_shard_name, parse_index
 
 CopyFile = Callable[[str, int], bool]
 """Copies the file of a name, which has at most so many bytes, to the staging folder; False if there is no such file."""
@@ -42,3 +43,12 @@ def _copy_weights(copy: CopyFile, into: Path, max_bytes: int) -> bool:
             raise InvalidAdapter("the file is missing, although the index names it", where=shard)
         max_bytes -= (into / shard).stat().st_size
     return True
+
+
+def adapter_files(names: Iterable[str]) -> list[str]:
+    """Return those of a folder's files that can be parts of an adapter: to upload them, before anything is read."""
+    present = set(names)
+    whole = {CONFIG_FILE, WEIGHTS_FILE, *COMPANION_LIMITS}
+    if WEIGHTS_FILE not in present:
+        whole |= {INDEX_FILE, MLX_WEIGHTS_FILE, *filter(is_shard_name, present)}
+    return sorted(present & whole)

@@ -11,16 +11,21 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from loramux_adapters.intake.content import ADAPTER_FILES
+from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
+from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE
 from loramux_adapters.intake.sources import Source
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.intake.sources.hub import HubSource
 from loramux_adapters.intake.sources.objects import UrlSource
 from loramux_adapters.intake.sources.upload import UploadSource
+from loramux_adapters.intake.weight_index import MAX_SHARDS
 from loramux_adapters.models import AdapterName, parse_adapter_name
 from loramux_server.errors import InvalidRequest
 
 T = TypeVar("T", bound=BaseModel)
+
+_MAX_FILES = MAX_SHARDS + 16
+"""Number of files in an upload: weights may be in several, and others may be beside them."""
 
 
 class _RequestBody(BaseModel):
@@ -38,7 +43,7 @@ class HubReference(_RequestBody):
     """A Hugging Face Hub repository; a branch or tag is resolved to its present commit."""
 
     type: Literal["hub"]
-    repo: Annotated[str, Field(description="ORG/NAME")]
+    repo: Annotated[str, Field(description="ORG/NAME, or ORG/NAME/FOLDER")]
     revision: Annotated[str | None, Field(description="Branch, tag or commit; by default the main branch.")] = None
 
 
@@ -85,7 +90,7 @@ async def read_add_request(request: Request, roots: Sequence[Path], urls: Sequen
     """
     async with AsyncExitStack() as stack:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            form = await stack.enter_async_context(request.form(max_files=len(ADAPTER_FILES), max_fields=2))
+            form = await stack.enter_async_context(request.form(max_files=_MAX_FILES, max_fields=2))
             name, source, promote = _parse_form(form)
         else:
             body = _validate(NewAdapter, await _json(request))
@@ -142,7 +147,7 @@ def _inlined_schema() -> dict[str, Any]:
 
 
 _FORM = UploadForm.model_json_schema()
-_FILES = {name: {"type": "string", "format": "binary"} for name in ADAPTER_FILES}
+_FILES = {name: {"type": "string", "format": "binary"} for name in (*ADAPTER_FILES, *COMPANION_LIMITS)}
 
 REQUEST_BODY_SCHEMA: dict[str, Any] = {
     "requestBody": {
@@ -151,7 +156,7 @@ REQUEST_BODY_SCHEMA: dict[str, Any] = {
             "application/json": {"schema": _inlined_schema()},
             "multipart/form-data": {
                 "schema": _FORM
-                | {"properties": _FORM["properties"] | _FILES, "required": [*_FORM["required"], *ADAPTER_FILES]}
+                | {"properties": _FORM["properties"] | _FILES, "required": [*_FORM["required"], CONFIG_FILE]}
             },
         },
     }
