@@ -35,7 +35,8 @@ def convert(file: BinaryIO, max_bytes: int) -> bytes:
     Raises:
         ValueError: it contains something else, or tensors of more than `max_bytes` together.
     """
-    return safetensors.torch.save(read_weights(file, max_bytes), {"format": "pt"})
+    converted: bytes = safetensors.torch.save(read_weights(file, max_bytes), {"format": "pt"})
+    return converted
 
 
 def read_weights(file: BinaryIO, max_bytes: int) -> dict[str, torch.Tensor]:

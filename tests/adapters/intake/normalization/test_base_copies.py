@@ -31,7 +31,8 @@ def as_bfloat16(value: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     upper = value.view(np.uint32) >> 16
     lower = value.view(np.uint32) & 0xFFFF
     up = (lower > 0x8000) | ((lower == 0x8000) & (upper % 2 == 1))
-    return (upper + up).astype(np.uint16)
+    rounded: npt.NDArray[np.uint16] = (upper + up).astype(np.uint16)
+    return rounded
 
 
 def save_as(path: Path, tensors: Mapping[str, npt.NDArray[np.float32]], dtype: str) -> None:
