@@ -31,7 +31,7 @@ from loramux_server.api.usage.report import UsageSources
 from loramux_server.api.usage.routes import usage_router
 from loramux_server.auth import Authenticator
 from loramux_server.base_model import ResolvedBase
-from loramux_server.configured_adapters import add_configured, engine_options
+from loramux_server.configured_adapters import add_configured, engine_options, is_rank_automatic
 from loramux_server.controlled_results.experiment_results import ExperimentResults
 from loramux_server.controlled_results.job_results import JobResults
 from loramux_server.dashboard import dashboard_router
@@ -44,6 +44,7 @@ from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.engine.client import LeasingEngineClient
 from loramux_server.engine.evaluation_client import EngineEvaluationClient
 from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
+from loramux_server.engine.rank_limit import RankLimit, can_grow
 from loramux_server.engine.served_rendering import served_rendering
 from loramux_server.engine.startup import mount_openai, vllm_engine
 from loramux_server.experimentation import Experimentation, ExperimentParts, build_experimentation
@@ -131,7 +132,8 @@ async def build_server(
     requests = LoraRequests(storage.resolver, storage.base.name)
     loader = EngineLoader(engine, requests, storage.resolver.verify)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
-    adapter_service = build_adapter_service(settings, storage, engine, pool, requests, arguments, metrics)
+    ranks = RankLimit(engine, arguments.max_lora_rank, grows=is_rank_automatic(settings) and can_grow(engine))
+    adapter_service = build_adapter_service(settings, storage, engine, pool, requests, arguments, ranks, metrics)
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(storage.resolver, requests)
@@ -154,7 +156,7 @@ async def build_server(
         app,
         drain=drain,
         authenticator=Authenticator(key.get_secret_value() for key in settings.api_keys),
-        limits=_body_limits(settings, storage, arguments.max_lora_rank),
+        limits=_body_limits(settings, storage, ranks.maximum),
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
     )
     name = storage.base.name

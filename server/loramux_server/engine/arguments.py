@@ -20,7 +20,7 @@ RESERVED_ARGUMENTS = {
     "api_key": "LORAMUX_API_KEYS",
     "config": "loramux.yaml",
     "lora_modules": "`loramux adapter add`",
-    "enable_lora": "nothing, it is always on",
+    "enable_lora": "nothing, it is on for every base whose adapters vLLM serves",
     "middleware": "nothing, middleware is not supported",
     "worker_extension_cls": "nothing, loramux sets it",
     "disable_log_stats": "nothing, statistics are needed to detect NaN values",
@@ -52,8 +52,10 @@ def max_lora_rank(ranks: list[int]) -> int:
     return next((limit for limit in LORA_RANKS if limit >= max([16, *ranks])), LORA_RANKS[-1])
 
 
-def engine_arguments(base: Path, name: str, options: Mapping[str, Any]) -> Namespace:
+def engine_arguments(base: Path, name: str, options: Mapping[str, Any], *, enable_lora: bool = True) -> Namespace:
     """Parse `options` (vLLM's argument names, with underscores) for the base in the folder `base`, served as `name`.
+
+    `enable_lora` is off for a base that vLLM serves without adapters.
 
     Raises:
         EngineArgumentError: an unknown or reserved name, or a value that vLLM refuses.
@@ -63,7 +65,7 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any]) -> Names
     fixed = {
         "model": str(base),
         "served_model_name": [name],
-        "enable_lora": True,
+        "enable_lora": enable_lora,
         "worker_extension_cls": WORKER_EXTENSION,
     }
     supported = [(key, value) for key, value in options.items() if key not in UNSUPPORTED_ARGUMENTS]
