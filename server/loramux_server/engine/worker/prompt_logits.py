@@ -29,7 +29,7 @@ def _prompt_logprobs(runner: Any, hidden_states: torch.Tensor, scheduled: dict[s
 def _adapted_head(runner: Any) -> Any:
     """Return the layer that computes logits with adapters; None if adapters can't change the head of this base."""
     manager = getattr(runner.model, "lora_manager", None)
-    layers = manager.modules.values() if manager else ()
+    layers = () if manager is None else manager.modules.values()  # without adapters, a manager is false
     return next((layer for layer in layers if isinstance(layer, LogitsProcessorWithLoRA)), None)
 
 
