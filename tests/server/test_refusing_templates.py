@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
+from loramux_adapters.finetuning.jobs.evaluation_plan import plan_evaluation
 from tests.helpers.chat_templates import REFUSING
 from tests.helpers.tiny_server import TinyServer, tiny_server, write_base
 
@@ -68,6 +70,21 @@ async def test_a_training_file_that_the_template_refuses_is_a_400_with_the_lines
     message = answer.json()["error"]["message"]
     assert f"line 4: the base's chat template refuses it: {NO_SYSTEM} (accepted without the system message" in message
     assert f"line 8: the base's chat template refuses it: {ALTERNATE}" in message
+
+
+async def test_the_comparison_of_a_job_asks_only_what_the_template_accepts(gemma: TinyServer, tmp_path: Path) -> None:
+    """A15: instructions were put into a system message, so there was no comparison."""
+    training, validation = tmp_path / "train.jsonl", tmp_path / "validation.jsonl"
+    for file, numbers in ((training, range(30)), (validation, range(30, 40))):
+        chats = [[{"role": "user", "content": f"q{n}"}, ANSWER | {"content": "abc"[n % 3]}] for n in numbers]
+        file.write_text("\n".join(json.dumps({"messages": chat}) for chat in chats))
+    runner = gemma.server.job_supervisor.runner
+    evaluator = runner.publisher.evaluator
+    assert evaluator
+    plan = plan_evaluation(training, validation, evaluator.token_counter, max_context_tokens=200, max_questions=5)
+    assert [len(prompt.shots) > 0 for prompt in plan.prompts][:2] == [False, False]
+    for prompt in plan.prompts:
+        assert (await evaluator.complete(None, prompt.add_to([USER]), 9)).output_tokens == 9
 
 
 async def test_a_question_of_an_evaluation_that_the_template_refuses_is_named_as_its_cause(gemma: TinyServer) -> None:

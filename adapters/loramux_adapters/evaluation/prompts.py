@@ -26,41 +26,57 @@ _SEPARATOR = "\n\n"
 class Prompt:
     """What is put before a question: additions to the system message, and examples as earlier turns.
 
-    `system` is for questions without a system message, `instruction` is added to either.
+    `system` is for questions without a system message, `instruction` is added to either. Without `has_system_role`, the
+    first user message begins with both.
     """
 
     name: str
     instruction: str = ""
     shots: Sequence[Chat] = ()
     system: str = ""
+    has_system_role: bool = True
 
     def add_to(self, question: Chat) -> Chat:
         """Return the question with the prompt before it."""
         system, turns = _split_system_message(question)
         content = _SEPARATOR.join(part for part in (system or self.system, self.instruction) if part)
-        return [*([{"role": "system", "content": content}] if content else []), *chain(*self.shots), *turns]
+        messages = [*chain(*self.shots), *turns]
+        if not content:
+            return messages
+        if self.has_system_role:
+            return [{"role": "system", "content": content}, *messages]
+        first, *others = messages
+        return [first | {"content": f"{content}{_SEPARATOR}{first['content']}"}, *others]
 
 
 def candidate_prompts(
-    training: Sequence[Item], count_conversation: CountTokens, max_tokens: int, *, rng: Random
+    training: Sequence[Item],
+    count_conversation: CountTokens,
+    max_tokens: int,
+    *,
+    rng: Random,
+    has_system_role: bool = True,
 ) -> list[Prompt]:
     """Build prompts of at most about `max_tokens`, the smallest first: none, instructions, and with examples.
 
     The instructions are the data's own system message, and what its answers must look like, if that can be said:
     their labels, or the keys of their JSON objects. Each distinct answer is an example once before any is twice.
+    `has_system_role` is whether the base's chat template has a place for system messages.
     """
     system = _common_system_message(training)
     instruction = _instruction([item.expected for item in training])
     prompts = [Prompt(BARE)]
-    left = max_tokens - count_conversation([{"role": "system", "content": _SEPARATOR.join([system, instruction])}])
+    role = "system" if has_system_role else "user"
+    left = max_tokens - count_conversation([{"role": role, "content": _SEPARATOR.join([system, instruction])}])
     if left < 0:
         return prompts
     if instruction or (system and not all(_split_system_message(item.messages)[0] for item in training)):
-        prompts.append(Prompt(f"{BARE} with instructions", instruction, (), system))
+        prompts.append(Prompt(f"{BARE} with instructions", instruction, (), system, has_system_role))
     shots = _fitting_shots(training, count_conversation, left, rng)
     for count in sorted({min(count, len(shots)) for count in SHOT_COUNTS} - {0}):
         examples = f"{count} example{'s' if count > 1 else ''}"
-        prompts.append(Prompt(f"{BARE} with {examples} in its prompt", instruction, shots[:count], system))
+        name = f"{BARE} with {examples} in its prompt"
+        prompts.append(Prompt(name, instruction, shots[:count], system, has_system_role))
     return prompts
 
 

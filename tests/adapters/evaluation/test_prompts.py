@@ -1,7 +1,7 @@
 import json
 from random import Random
 
-from loramux_adapters.evaluation.items import Item
+from loramux_adapters.evaluation.items import Chat, Item
 from loramux_adapters.evaluation.prompts import Prompt, candidate_prompts
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
@@ -97,6 +97,26 @@ def test_an_earlier_turn_stays_with_its_question() -> None:
     first = [{"role": "user", "content": "hello"}]
     second = [*first, {"role": "assistant", "content": "hi"}, {"role": "user", "content": "more"}]
     assert sorted(len(shot) for shot in prompts_of([Item(first, "hi"), Item(second, "no")])[-1].shots) == [2, 4]
+
+
+def test_a_base_without_system_messages_gets_the_instructions_in_the_first_user_message() -> None:
+    """A15: Gemma 2's chat template refuses system messages, so a job on it had no comparison."""
+    rng = Random(0)  # noqa: S311 - an order, not a secret
+    training = [item(f"{label} {i}", label, system="") for i in range(9) for label in ("refund", "card")]
+    counted: list[str] = []
+
+    def count(chat: Chat) -> int:
+        counted.extend(message["role"] for message in chat)
+        return CharacterTokens().count_conversation(chat)
+
+    bare, instructed, *_, largest = candidate_prompts(training, count, 10_000, rng=rng, has_system_role=False)
+    assert "system" not in counted
+    assert turns(bare, ("user", "and this")) == [("user", "and this")]
+    assert turns(instructed, ("user", "and this")) == [("user", f"{instructed.instruction}\n\nand this")]
+    first, *others = turns(largest, ("user", "and this"))
+    assert first == ("user", f"{largest.instruction}\n\n{largest.shots[0][0]['content']}")
+    assert others[-1] == ("user", "and this")
+    assert [role for role, _ in others] == ["assistant", "user"] * len(largest.shots)
 
 
 def test_an_empty_prompt_changes_nothing() -> None:

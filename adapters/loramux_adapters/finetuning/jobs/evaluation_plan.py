@@ -17,6 +17,7 @@ from loramux_adapters.evaluation.selection import MAX_SELECTION_ITEMS, MIN_SELEC
 from loramux_adapters.finetuning.datasets.examples import iter_examples
 from loramux_adapters.finetuning.datasets.reader import iter_conversations
 from loramux_adapters.finetuning.datasets.report import ChatTokenCounter
+from loramux_adapters.finetuning.errors import ChatTemplateError
 
 _YIELD_EVERY, _YIELD_SECONDS = 50, 0.002
 """The planning thread sleeps after every 50 examples: the server's event loop needs the interpreter lock."""
@@ -68,12 +69,22 @@ def plan_evaluation(
             tokens.count_conversation,
             max_context_tokens - sum(longest),
             rng=Random(0),  # noqa: S311 - a choice
+            has_system_role=_has_system_role(tokens),
         ),
         scorer=choose_scorer(answers),
         left_out=len(leaks),
         warnings=[*leak_warnings(leaks, lines), *_contradictions(trained, held_out)],
         lines=[lines[index] for index in indices],
     )
+
+
+def _has_system_role(tokens: ChatTokenCounter) -> bool:
+    """Whether the base's chat template accepts system messages; Gemma 2's does not."""
+    try:
+        tokens.count_conversation([{"role": "system", "content": "."}])
+    except ChatTemplateError:
+        return False
+    return True
 
 
 def _split_training(trained: Sequence[Item], questions: int) -> tuple[list[Item], list[Item]]:
