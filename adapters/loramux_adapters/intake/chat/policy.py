@@ -61,9 +61,10 @@ class ChatPolicy:
         kept = None if text is None else self._keep(text, tokens, notes)
         if kept is not None and others:
             notes.append(f"{TOKENIZER_CONFIG_FILE}: of its chat templates, only 'default' is used")
-        if kept is not None and tokens.get("eos_token", "") not in {"", *self.base.stop_tokens}:
-            notes.append(f"{TOKENIZER_CONFIG_FILE}: {tokens['eos_token']!r} does not end answers of this base: "
-                         "requests need it as `stop`")  # fmt: skip
+        if (end := tokens.get("eos_token")) and self.base.stop_tokens and end not in self.base.stop_tokens:
+            notes.append(
+                f"{TOKENIZER_CONFIG_FILE}: {end!r} does not end answers of this base: requests need `stop`"
+            )
         for name in COMPANION_LIMITS:
             (folder / name).unlink(missing_ok=True)
         if kept is not None:

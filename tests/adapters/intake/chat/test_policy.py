@@ -1,6 +1,7 @@
 """A10: an adapter's own chat template is used, ignored or refused as the setting says, and is never missed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def test_a_field_that_is_no_template_is_refused(tmp_path: Path, field: object) -
 @pytest.mark.parametrize("token", ["<|end|>", {"content": "<|end|>", "special": True}])
 def test_a_special_token_of_another_name_is_written_into_the_template(tmp_path: Path, token: object) -> None:
     """A10: the template was rendered with its own tokenizer's tokens in training."""
-    base = ServedChat(BRACKETS, {"bos_token": "<s>", "eos_token": "</s>"}, vocabulary=lambda: {"<|end|>": 4})
+    base = replace(BASE, template=BRACKETS)
     notes = apply(write(tmp_path, BRACKETS, eos_token=token), base=base)
     text = kept(tmp_path) or ""
     assert any("'<|end|>' does not end answers" in note for note in notes)
@@ -177,7 +178,14 @@ def test_a_special_token_of_another_name_is_written_into_the_template(tmp_path: 
 
 
 def test_a_special_token_that_the_template_does_not_read_is_no_difference(tmp_path: Path) -> None:
-    assert apply(write(tmp_path, CHATML, eos_token="<s>")) == []
+    assert apply(write(tmp_path, CHATML, bos_token="x", eos_token="<|im_end|>")) == []
+    assert kept(tmp_path) is None
+
+
+def test_another_end_of_answers_is_a_note(tmp_path: Path) -> None:
+    """A10: the answers would go on until their limit."""
+    [note] = apply(write(tmp_path, eos_token="<s>"))
+    assert "'<s>' does not end answers of this base" in note
 
 
 @pytest.mark.parametrize("token", ["it's", '"', "{% x %}", "\\", "🙂", "\n"])
