@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies
 
 from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.intake.chat.companions import own_template
 from loramux_adapters.intake.chat.tokenizer import check_added_tokens, check_tokenizer, special_tokens
 from tests.helpers.chat_templates import write_tokenizer
 
@@ -123,3 +127,19 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, base: Path, cont
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(InvalidAdapter, match=r"tokenizer\.json"):
         check_tokenizer(tmp_path, base)
+
+
+JSON = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers() | strategies.text(max_size=8),
+    lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(strategies.text(max_size=8), inner),
+    max_leaves=8,
+)
+KEYS = strategies.sampled_from(["added_tokens_decoder", "chat_template", "eos_token", "pad_token", "content", "1", "x"])
+
+
+@given(config=strategies.dictionaries(KEYS, JSON | strategies.dictionaries(KEYS, JSON)), added=JSON)
+def test_any_json_is_read_or_refused(config: dict[str, Any], added: object) -> None:
+    with TemporaryDirectory() as name, suppress(InvalidAdapter):
+        folder = write(write(Path(name), "tokenizer_config.json", config), "added_tokens.json", added)
+        check_added_tokens(folder, VOCABULARY)
+        own_template(folder)
