@@ -17,6 +17,7 @@ _COMMAND = (sys.executable, "-I", "-m", "loramux_adapters.conversion.unpickling_
 # One thread: the process gives up its network, which only a process of one thread can do without privileges.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 MAX_WALL_SECONDS = 900
+_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
 def convert(source: Path, target: Path) -> int:
@@ -84,4 +85,4 @@ def _convert_weights(source: Path, target: Path) -> int:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines and done.returncode > 0 else "reading it takes too much time or memory"
         raise InvalidAdapter(f"can't be converted: {printable(reason)}", where=source.name)
-    return len(read_stored([target]))
+    return len(read_stored([target], _MAX_HEADER_BYTES))

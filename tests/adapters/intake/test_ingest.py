@@ -1,13 +1,15 @@
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from loramux_adapters.errors import AdapterError, AdapterExists, InvalidAdapter, PathNotAllowed, StoreError
-from loramux_adapters.intake.content import WEIGHTS_FILE
-from loramux_adapters.intake.ingest import AdapterIngest
+from loramux_adapters.intake.content import ADAPTER_FILES, WEIGHTS_FILE
+from loramux_adapters.intake.ingest import AdapterIngest, declared_rank
 from loramux_adapters.intake.sources import ReportProgress, Source
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.intake.store import VersionStore
@@ -129,3 +131,82 @@ def test_one_content_under_two_names_is_stored_once(ingest: AdapterIngest, tmp_p
     ingest_version(ingest, ScriptedSource(write_adapter), name=parse_adapter_name("other"))
     assert len(contents(tmp_path)) == 1
     assert len(ingest.registry.snapshot()) == 2
+
+
+def unprefixed(into: Path) -> None:
+    write_adapter(into, tensors={name.removeprefix("base_model.model."): t for name, t in lora_tensors().items()})
+
+
+def test_what_was_changed_is_noted_in_the_manifest_and_the_store_has_peft_s_form(ingest: AdapterIngest) -> None:
+    """A12: names without prefix."""
+    ingest_version(ingest, ScriptedSource(unprefixed))
+    (stored,) = ingest.registry.get(TONE).versions
+    assert any("were renamed as PEFT names them" in warning for warning in stored.manifest.warnings)
+    folder = ingest.store.path(stored.manifest.digest)
+    assert load_file(folder / WEIGHTS_FILE).keys() == lora_tensors().keys()
+    assert {path.name for path in folder.iterdir()} == {*ADAPTER_FILES, "manifest.json"}
+
+
+def test_the_same_adapter_in_two_forms_is_one_version(ingest: AdapterIngest, tmp_path: Path) -> None:
+    """A12: equal content has one digest."""
+
+    def as_by_peft(into: Path) -> None:
+        write_adapter(into)
+        save_file(lora_tensors(), into / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    assert ingest_version(ingest, ScriptedSource(unprefixed)) == ingest_version(ingest, ScriptedSource(as_by_peft))
+    assert len(contents(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"r": 64}, "the rank is above the engine's limit, LORAMUX_ENGINE__MAX_LORA_RANK"),
+        ({"use_dora": True}, "DoRA"),
+    ],
+)
+def test_weights_that_are_too_large_are_refused_by_what_the_config_declares(
+    ingest: AdapterIngest, tmp_path: Path, config: dict[str, int], reason: str
+) -> None:
+    """A5: rank 64 at limit 8."""
+    folder = write_adapter(tmp_path / "tone", lora_config(**config))
+    os.truncate(folder / WEIGHTS_FILE, 1 << 40)
+    with pytest.raises(InvalidAdapter, match=reason):
+        ingest_version(ingest, FolderSource(folder, [tmp_path]))
+
+
+@pytest.mark.parametrize("config", [{}, {"lora_alpha": None}])
+def test_other_weights_that_are_too_large_are_refused_by_their_size_or_their_config(
+    ingest: AdapterIngest, tmp_path: Path, config: dict[str, int]
+) -> None:
+    folder = write_adapter(tmp_path / "tone", lora_config(**config))
+    os.truncate(folder / WEIGHTS_FILE, 1 << 40)
+    with pytest.raises(InvalidAdapter, match="lora_alpha" if config else "too large"):
+        ingest_version(ingest, FolderSource(folder, [tmp_path]))
+
+
+def test_copies_of_the_base_s_weights_are_compared_with_its_files(ingest: AdapterIngest, tmp_path: Path) -> None:
+    """A13: saved embeddings equal to the base's."""
+    head = {"base_model.model.lm_head.weight": np.ones((64, 16), np.float32)}
+    (tmp_path / "base").mkdir()
+    save_file({"lm_head.weight": np.ones((64, 16), np.float16)}, tmp_path / "base" / "model.safetensors")
+    config = lora_config(modules_to_save=["lm_head"])
+    source = ScriptedSource(lambda into: write_adapter(into, config, lora_tensors() | head))
+    ingest_version(replace(ingest, base_folder=tmp_path / "base"), source)
+    (stored,) = ingest.registry.get(TONE).versions
+    assert any("copies of the base's own weights" in warning for warning in stored.manifest.warnings)
+    with pytest.raises(InvalidAdapter, match="modules_to_save"):
+        ingest_version(ingest, source)
+
+
+def test_a_base_without_adapters_says_so_before_files_are_fetched(ingest: AdapterIngest) -> None:
+    base = BASE.model_copy(update={"refusal": "vLLM applies no adapters to this base"})
+    with pytest.raises(InvalidAdapter, match="vLLM applies no adapters to this base"):
+        ingest_version(replace(ingest, base=base), ScriptedSource(raise_disk_full))
+
+
+def test_the_declared_rank_of_an_mlx_adapter_is_known(tmp_path: Path) -> None:
+    """A12: mlx-lm."""
+    folder = write_adapter(tmp_path, {"fine_tune_type": "lora", "lora_parameters": {"rank": 24, "scale": 2.0}})
+    assert declared_rank(FolderSource(folder, [tmp_path])) == 24
+    assert declared_rank(FolderSource(tmp_path / "none", [tmp_path])) is None

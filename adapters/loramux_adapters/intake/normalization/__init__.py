@@ -27,6 +27,7 @@ from loramux_adapters.intake.normalization.tensor_files import (
 )
 from loramux_adapters.intake.validation.canonical import canonical_config
 from loramux_adapters.intake.validation.config import read_values
+from loramux_adapters.intake.validation.limits import max_header_bytes
 from loramux_adapters.intake.validation.tensors import check_not_empty
 
 Config = dict[str, Any]
@@ -49,7 +50,7 @@ def normalize(folder: Path, base: BaseDescription, base_folder: Path | None) -> 
     with open_regular(folder / CONFIG_FILE) as file:
         original = read_values(file)
     files = weights_files(folder)
-    stored = read_stored(files)
+    stored = read_stored(files, max_header_bytes(base))
     if len(files) > 1 or files[0].name not in (WEIGHTS_FILE, MLX_WEIGHTS_FILE):
         check_index(folder, stored)
     normalization = _Normalization(base, base_folder, original, stored)

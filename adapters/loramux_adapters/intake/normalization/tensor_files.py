@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import INDEX_FILE, MLX_WEIGHTS_FILE, WEIGHTS_FILE, open_regular
+from loramux_adapters.intake.validation.limits import MAX_HEADER_BYTES
 from loramux_adapters.intake.validation.tensors import FLOATS, TensorInfo, read_header
 from loramux_adapters.intake.weight_index import parse_index
 
@@ -49,7 +50,7 @@ def weights_files(folder: Path) -> list[Path]:
     raise InvalidAdapter("the file is missing", where=WEIGHTS_FILE)
 
 
-def read_stored(files: list[Path]) -> dict[str, StoredTensor]:
+def read_stored(files: list[Path], max_header_bytes: int = MAX_HEADER_BYTES) -> dict[str, StoredTensor]:
     """Return the tensors of all `files` by name.
 
     Raises:
@@ -59,7 +60,7 @@ def read_stored(files: list[Path]) -> dict[str, StoredTensor]:
     found: dict[str, StoredTensor] = {}
     for path in files:
         with open_regular(path) as file:
-            tensors = read_header(file, os.fstat(file.fileno()).st_size, path.name)
+            tensors = read_header(file, os.fstat(file.fileno()).st_size, path.name, max_header_bytes)
         for name, info in tensors.items():
             if name in found:
                 raise InvalidAdapter(f"the tensor is in {found[name].file.name} and in {path.name}", where=name)

@@ -9,7 +9,7 @@ from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, content_digest, hash_files, open_regular
 from loramux_adapters.intake.validation.config import LoraConfig, check_config, read_values, refuse_expressions
 from loramux_adapters.intake.validation.layout import check_layout, expected_pairs
-from loramux_adapters.intake.validation.limits import max_file_sizes
+from loramux_adapters.intake.validation.limits import max_file_sizes, max_header_bytes
 from loramux_adapters.intake.validation.selection import select
 from loramux_adapters.intake.validation.tensors import read_tensors
 from loramux_adapters.intake.validation.values import check_values
@@ -40,7 +40,7 @@ def validate(folder: Path, base: BaseDescription, max_rank: int, *, refuse_other
         raise other_base
     selection = select(config, base)
     with open_regular(folder / WEIGHTS_FILE) as file:
-        tensors = read_tensors(file, os.fstat(file.fileno()).st_size)
+        tensors = read_tensors(file, os.fstat(file.fileno()).st_size, max_header_bytes(base))
         pairs = expected_pairs(config, selection.modules, base, tensors)
         check_layout(tensors, pairs, base)
         check_values(file, tensors, pairs)

@@ -69,13 +69,13 @@ class _HeaderEntry(BaseModel):
     data_offsets: Annotated[list[_Offset], Field(min_length=2, max_length=2)]
 
 
-def read_tensors(file: BinaryIO, size: int) -> dict[str, TensorInfo]:
+def read_tensors(file: BinaryIO, size: int, max_header_bytes: int = MAX_HEADER_BYTES) -> dict[str, TensorInfo]:
     """Return the tensors of `file`, which has `size` bytes, by name in the order of their data.
 
     Raises:
         InvalidAdapter: the header is malformed, does not match the file, or has a tensor that LoRA does not have.
     """
-    tensors = read_header(file, size)
+    tensors = read_header(file, size, max_bytes=max_header_bytes)
     for name, tensor in tensors.items():
         check_not_empty(name, tensor)
         if tensor.dtype not in FLOATS:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.base_description import BaseDescription, TargetModule
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
+from loramux_adapters.intake.normalization import normalize
 from loramux_adapters.intake.validation import max_file_sizes, validate
 from loramux_adapters.models import Manifest
 from tests.helpers.adapter_files import (
@@ -406,3 +407,22 @@ def test_the_largest_adapter_that_is_accepted_fits_the_size_limit(tmp_path: Path
     saved_vocabulary = 2 * (64 + 64 // 8 + 64) * 16 * 4
     assert limits[WEIGHTS_FILE] - (1 << 20) - 8 - saved_vocabulary == manifest.weights_bytes
     assert manifest.files[WEIGHTS_FILE].bytes <= limits[WEIGHTS_FILE]
+
+
+def test_a_base_with_many_experts_has_a_longer_header(tmp_path: Path) -> None:
+    experts = {
+        f"model.layers.{layer}.mlp.experts.{expert}.down_proj": TargetModule(inputs=1, outputs=1, is_expert=True)
+        for layer in range(48)
+        for expert in range(128)
+    }
+    base = BaseDescription.of(experts, spec=BASE.spec, parameters=1)
+    names = [f"base_model.model.{path}.lora_{part}.weight" for path in experts for part in "AB"]
+    folder = write_adapter(
+        tmp_path,
+        lora_config(r=1, target_modules=["down_proj"]),
+        {name: np.full((1, 1), 0.1, np.float32) for name in names},
+    )
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        assert int.from_bytes(file.read(8), "little") > 1 << 20
+    assert normalize(folder, base, None) == []
+    assert validate(folder, base, 8).parameters == len(names)
