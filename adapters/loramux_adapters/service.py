@@ -17,7 +17,7 @@ from loramux_adapters.registry.transaction import AliasTargets
 from loramux_adapters.registry_sync import RegistrySync
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.resolver import AdapterResolver
-from loramux_adapters.version_adder import VersionAdder
+from loramux_adapters.version_adder import EnsureRank, VersionAdder, any_rank
 
 _CLOSE_TIMEOUT_SECONDS = 1.0
 
@@ -40,6 +40,7 @@ class AdapterService:
     pool: AdapterPool
     effect_checker: EffectChecker | None = None
     """None if versions are served without an effect check."""
+    ensure_rank: EnsureRank = any_rank
     now: Callable[[], float] = time.time
     on_quarantine: Callable[[VersionId, str], None] = lambda _version, _reason: None
     """Called once for each version that is quarantined, with the reason."""
@@ -52,7 +53,7 @@ class AdapterService:
     def __post_init__(self) -> None:
         store = self.ingest.store
         self._sync = RegistrySync(self.registry, self.resolver, self.pool, store, self._tasks, self.now)
-        self._adder = VersionAdder(self.ingest, self._sync, self.effect_checker)
+        self._adder = VersionAdder(self.ingest, self._sync, self.effect_checker, self.ensure_rank)
         self.pool.on_corrupt_files(self.quarantine)
 
     async def add(

@@ -1,6 +1,7 @@
 """Adding a version: stage its files, accept them, check its effect on the engine, promote it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,6 +20,13 @@ from loramux_adapters.models import AdapterName, EffectCheck, VersionId, Version
 from loramux_adapters.registry.registry import VersionRecord
 from loramux_adapters.registry_sync import SERVER, RegistrySync
 
+EnsureRank = Callable[[int], Awaitable[None]]
+"""Lets the engine serve adapters of a rank, or raises an AdapterError."""
+
+
+async def any_rank(_: int) -> None:
+    """Accept every rank that validation accepted."""
+
 
 @dataclass
 class VersionAdder:
@@ -27,6 +35,7 @@ class VersionAdder:
     ingest: AdapterIngest
     sync: RegistrySync
     effect_checker: EffectChecker | None
+    ensure_rank: EnsureRank
     _is_stopped: bool = False
 
     async def add(
@@ -50,6 +59,7 @@ class VersionAdder:
             existing = self.sync.resolver.version(str(staged.manifest.version_id(name)))
             if existing is not None and skip_existing:
                 return existing
+            await self.ensure_rank(staged.manifest.rank)
             added = await self._accept(name, staged, actor, promote=promote)
         finally:
             await asyncio.to_thread(staged.discard)

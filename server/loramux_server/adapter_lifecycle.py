@@ -14,6 +14,7 @@ from loramux_adapters.service import AdapterService
 from loramux_server.adapter_storage import AdapterStorage
 from loramux_server.engine.effect_check import EngineEffectChecker
 from loramux_server.engine.lora_directory import LoraRequests
+from loramux_server.engine.rank_limit import RankLimit
 from loramux_server.engine.served_chat import served_chat
 from loramux_server.metering.prometheus import PrometheusMetrics
 from loramux_server.settings import Settings
@@ -29,6 +30,7 @@ def build_adapter_service(
     pool: AdapterPool,
     requests: LoraRequests,
     arguments: Namespace,
+    ranks: RankLimit,
     metrics: PrometheusMetrics,
 ) -> AdapterService:
     """Return the service that adds, checks and removes adapters."""
@@ -37,14 +39,20 @@ def build_adapter_service(
         storage.store,
         storage.registry,
         storage.base,
-        arguments.max_lora_rank,
+        ranks.maximum,
         refuse_other_base,
         storage.base_folder,
         ChatPolicy(served_chat(engine, arguments), settings.adapter_chat_template),
     )
     effect_check = EngineEffectChecker(engine, pool, requests) if settings.proof else None
     return AdapterService(
-        ingest, storage.registry, storage.resolver, pool, effect_check, on_quarantine=metrics.quarantined
+        ingest,
+        storage.registry,
+        storage.resolver,
+        pool,
+        effect_check,
+        ranks.ensure,
+        on_quarantine=metrics.quarantined,
     )
 
 

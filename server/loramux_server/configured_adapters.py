@@ -34,10 +34,20 @@ def engine_options(
     ranks = [version.manifest.rank for adapter in resolver.adapters() for version in adapter.versions]
     ranks += _declared_ranks(resolver, settings)
     ours = FRONTEND_DEFAULTS | {"max_lora_rank": max_lora_rank(ranks)}
-    options = {**LORA_DEFAULTS, **machine_defaults, **ours, **settings.engine}
+    chosen = {
+        key: value
+        for key, value in settings.engine.items()
+        if key != "max_lora_rank" or not is_rank_automatic(settings)
+    }
+    options = {**LORA_DEFAULTS, **machine_defaults, **ours, **chosen}
     if "max_loras" not in settings.engine:  # vLLM refuses more slots than adapters in host memory
         options["max_loras"] = min(options["max_loras"], options["max_cpu_loras"])
     return options
+
+
+def is_rank_automatic(settings: Settings) -> bool:
+    """Whether the limit of ranks follows from the adapters: at start, and when others are added."""
+    return bool(settings.engine.get("max_lora_rank", "auto") == "auto")
 
 
 def _declared_ranks(resolver: AdapterResolver, settings: Settings) -> list[int]:

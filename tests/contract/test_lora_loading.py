@@ -5,97 +5,28 @@ If an upgrade of vLLM changes one, the name of the failing test says what breaks
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import pytest_asyncio
-from vllm.lora.request import LoRARequest
-from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from loramux_adapters.errors import StoreError
-from loramux_adapters.models import LINEAR_MODULES, AdapterName, Digest, VersionId
+from loramux_adapters.models import AdapterName, Digest, VersionId
 from loramux_server.engine.adapter_loader import EngineLoader
-from loramux_server.engine.lora_directory import LoraRequests
 from tests.conftest import RealServer
-from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.engine_bench import MAX_CPU_LORAS, MAX_LORAS, EngineBench, engine_bench, tokens
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
-PROMPT = [504, 3575, 282, 4649, 314]
-MAX_LORAS, MAX_CPU_LORAS = 2, 3
-"""Limits of the shared engine: adapters in a batch, and in host memory."""
-NUMBERS = count(1_000_000)
-"""Adapter ids above those of the server, which shares the engine."""
-STRENGTH = 0.15
-"""The size of the test weights: large enough to change answers, small enough to keep them plausible."""
-
-
-class Bench:
-    """The shared engine without its adapters, and a loader of generated ones."""
-
-    def __init__(self, real: RealServer, folder: Path) -> None:
-        self.engine = real.engine
-        self._base = real.base
-        self._folder = folder
-        self.requests = LoraRequests(self, real.base.name)
-        self.requests._next_id = NUMBERS
-        self.loader = EngineLoader(real.engine, self.requests, lambda _: None)
-
-    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
-        return None
-
-    def path(self, version: VersionId) -> Path:
-        return self._folder / version.name
-
-    def version(self, name: str, *, seed: int = 0, rank: int = 8) -> VersionId:
-        """Write an adapter of all linear modules, strong enough to change every answer."""
-        layers = tuple(range(self._base.num_hidden_layers))
-        tensors = lora_tensors(modules=tuple(LINEAR_MODULES), layers=layers, rank=rank, seed=seed, base=self._base)
-        strong = {key: np.sign(value) * np.float32(STRENGTH) for key, value in tensors.items()}
-        config = lora_config(r=rank, target_modules=list(LINEAR_MODULES))
-        write_adapter(self._folder / name, config, strong)
-        return VersionId(AdapterName(name), Digest("0123456789ab"))
-
-    async def ask(self, version: VersionId | None, tokens: int = 8) -> list[tuple[int, float]]:
-        """Return the tokens of the answer, each with its log-probability."""
-        params = SamplingParams(
-            max_tokens=tokens, ignore_eos=True, temperature=0.0, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
-        )
-        prompt, lora = {"prompt_token_ids": PROMPT}, self._lora(version)
-        async for output in self.engine.generate(prompt, params, f"ask-{next(NUMBERS)}", lora_request=lora):
-            last = output
-        (answer,) = last.outputs
-        return [(token, given[token].logprob) for token, given in zip(answer.token_ids, answer.logprobs, strict=True)]
-
-    def _lora(self, version: VersionId | None) -> LoRARequest | None:
-        return None if version is None else self.requests.of(version)
-
-    async def in_memory(self) -> set[int]:
-        """Return the ids of the adapters in the engine's host memory."""
-        return set(await self.engine.list_loras())
-
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def bench(real: RealServer, tmp_path: Path) -> AsyncIterator[Bench]:
-    service = real.server.adapter_service
-    for record in service.resolver.adapters():
-        for version in record.versions:
-            service.pool.discard(version.id)
-    while await real.engine.list_loras():  # noqa: ASYNC110 - nothing announces it
-        await asyncio.sleep(0.01)
-    yield Bench(real, tmp_path)
-    for number in await real.engine.list_loras():
-        await real.engine.remove_lora(number)
+async def bench(real: RealServer, tmp_path: Path) -> AsyncIterator[EngineBench]:
+    async with engine_bench(real, tmp_path) as bench:
+        yield bench
 
 
-def tokens(answer: list[tuple[int, float]]) -> list[int]:
-    return [token for token, _ in answer]
-
-
-async def test_an_adapter_answers_as_if_vllm_itself_had_loaded_it(bench: Bench) -> None:
+async def test_an_adapter_answers_as_if_vllm_itself_had_loaded_it(bench: EngineBench) -> None:
     version = bench.version("tone")
     await bench.engine.add_lora(bench.requests.of(version))
     expected = await bench.ask(version)
@@ -108,7 +39,7 @@ async def test_an_adapter_answers_as_if_vllm_itself_had_loaded_it(bench: Bench) 
     assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-4)
 
 
-async def test_a_loaded_adapter_is_in_host_memory_and_in_a_slot(bench: Bench) -> None:
+async def test_a_loaded_adapter_is_in_host_memory_and_in_a_slot(bench: EngineBench) -> None:
     version = bench.version("tone")
     await bench.loader.load(version)
     assert await bench.in_memory() == {bench.requests.of(version).lora_int_id}
@@ -118,7 +49,7 @@ async def test_a_loaded_adapter_is_in_host_memory_and_in_a_slot(bench: Bench) ->
     assert await bench.loader.slots() == set()
 
 
-async def test_the_engine_reports_running_streams(bench: Bench) -> None:
+async def test_the_engine_reports_running_streams(bench: EngineBench) -> None:
     unfinished = bench.engine.output_processor.get_num_unfinished_requests
     asking = asyncio.create_task(bench.ask(None, 20))
     async with asyncio.timeout(10):
@@ -130,7 +61,7 @@ async def test_the_engine_reports_running_streams(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", [None, "kept"])
 async def test_other_answers_are_unchanged_while_twenty_adapters_are_loaded_and_unloaded(
-    bench: Bench, name: str | None
+    bench: EngineBench, name: str | None
 ) -> None:
     kept = bench.version("kept", seed=1)
     await bench.loader.load(kept)
@@ -143,7 +74,7 @@ async def test_other_answers_are_unchanged_while_twenty_adapters_are_loaded_and_
     assert all(answer == expected for answer in answers)
 
 
-async def load_and_unload(bench: Bench, count: int) -> None:
+async def load_and_unload(bench: EngineBench, count: int) -> None:
     for number in range(count):
         version = bench.version(f"other-{number}", seed=number, rank=16)
         await bench.loader.load(version)
@@ -151,7 +82,7 @@ async def load_and_unload(bench: Bench, count: int) -> None:
         await bench.loader.unload(version)
 
 
-async def test_a_load_takes_no_slot_from_a_running_request(bench: Bench) -> None:
+async def test_a_load_takes_no_slot_from_a_running_request(bench: EngineBench) -> None:
     first, second, third = (bench.version(name, seed=seed) for seed, name in enumerate(("first", "second", "third")))
     await bench.loader.load(first)
     await bench.loader.load(second)
@@ -166,7 +97,7 @@ async def test_a_load_takes_no_slot_from_a_running_request(bench: Bench) -> None
     assert third in await bench.loader.slots()
 
 
-async def test_a_load_takes_the_slot_of_an_idle_adapter(bench: Bench) -> None:
+async def test_a_load_takes_the_slot_of_an_idle_adapter(bench: EngineBench) -> None:
     versions = [bench.version(f"tone-{seed}", seed=seed) for seed in range(MAX_CPU_LORAS)]
     answers = []
     for version in versions:
@@ -191,7 +122,7 @@ def without_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [truncated, without_config, without_weights])
-async def test_a_failed_load_leaves_nothing_and_the_engine_keeps_running(bench: Bench, broken: Any) -> None:
+async def test_a_failed_load_leaves_nothing_and_the_engine_keeps_running(bench: EngineBench, broken: Any) -> None:
     version = bench.version("tone")
     broken(bench.path(version))
     with pytest.raises(Exception):  # noqa: B017 - vLLM raises many types
@@ -203,7 +134,7 @@ async def test_a_failed_load_leaves_nothing_and_the_engine_keeps_running(bench: 
     assert tokens(await bench.ask(version)) != tokens(await bench.ask(None))
 
 
-async def test_weights_changed_on_disk_are_never_loaded(bench: Bench) -> None:
+async def test_weights_changed_on_disk_are_never_loaded(bench: EngineBench) -> None:
     def corrupt(_: VersionId) -> None:
         raise StoreError("not what was accepted")
 
@@ -213,7 +144,7 @@ async def test_weights_changed_on_disk_are_never_loaded(bench: Bench) -> None:
     assert await bench.in_memory() == set()
 
 
-async def test_a_cancelled_load_leaves_nothing(bench: Bench) -> None:
+async def test_a_cancelled_load_leaves_nothing(bench: EngineBench) -> None:
     version = bench.version("tone", rank=16)
     loading = asyncio.create_task(bench.loader.load(version))
     await asyncio.sleep(0.01)

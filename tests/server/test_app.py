@@ -17,7 +17,7 @@ from loramux_adapters.models import AdapterName, BaseSpec
 from loramux_server import configured_folders
 from loramux_server.adapter_lifecycle import maintenance
 from loramux_server.base_model import ResolvedBase
-from loramux_server.configured_adapters import add_configured, engine_options
+from loramux_server.configured_adapters import add_configured, engine_options, is_rank_automatic
 from loramux_server.settings import Settings
 from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
 from tests.helpers.registry_records import fill
@@ -407,6 +407,9 @@ async def test_the_rank_limit_covers_registered_and_configured_adapters(shared: 
     assert limit(configured(shared, huge=huge)) == 128
     chosen = configured(shared, huge=huge).model_copy(update={"engine": {"max_lora_rank": 32}})
     assert limit(chosen) == 32
+    automatic = configured(shared, huge=huge).model_copy(update={"engine": {"max_lora_rank": "auto"}})
+    assert limit(automatic) == 128
+    assert (is_rank_automatic(automatic), is_rank_automatic(chosen)) == (True, False)
 
 
 async def test_use_counts_are_saved_and_the_most_used_are_loaded_at_the_next_start(

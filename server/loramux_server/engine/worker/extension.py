@@ -8,6 +8,7 @@ from loramux_server.engine.worker.cpu_lora import install_punica_wrapper
 from loramux_server.engine.worker.lora_loading import BackgroundLoadingMixin
 from loramux_server.engine.worker.pattern_lookup import install_pattern_lookup
 from loramux_server.engine.worker.prompt_logits import install_prompt_slots
+from loramux_server.engine.worker.rank_growth import RankGrowthMixin
 
 install_pattern_lookup()
 if current_platform.is_cpu():
@@ -16,7 +17,7 @@ if current_platform.is_cpu():
     install_cpu_experts()
 
 
-class WorkerExtension(BackgroundLoadingMixin):
+class WorkerExtension(BackgroundLoadingMixin, RankGrowthMixin):
     """Methods that vLLM adds to its worker, callable by `collective_rpc`."""
 
     def punica_wrapper_name(self) -> str:

@@ -1,0 +1,94 @@
+"""The real engine of the tests without its adapters, and a loader of generated ones."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from vllm.lora.request import LoRARequest
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from loramux_adapters.models import AdapterName, Digest, VersionId
+from loramux_server.engine.adapter_loader import EngineLoader
+from loramux_server.engine.lora_directory import LoraRequests
+from tests.conftest import RealServer
+from tests.helpers.adapter_files import lora_config, write_adapter
+
+PROMPT = [504, 3575, 282, 4649, 314]
+MAX_LORAS, MAX_CPU_LORAS = 2, 3
+"""Limits of the shared engine: adapters in a batch, and in host memory."""
+NUMBERS = count(1_000_000)
+"""Adapter ids above those of the server, which shares the engine."""
+STRENGTH = 0.15
+"""The size of the test weights: large enough to change answers, small enough to keep them plausible."""
+
+
+class EngineBench:
+    """The shared engine, and a loader of generated adapters."""
+
+    def __init__(self, real: RealServer, folder: Path) -> None:
+        self.engine = real.engine
+        self._base = real.base
+        self._folder = folder
+        self.requests = LoraRequests(self, real.base.name)
+        self.requests._next_id = NUMBERS
+        self.loader = EngineLoader(real.engine, self.requests, lambda _: None)
+
+    def resolve(self, name: str, split_key: str | None) -> VersionId | None:
+        return None
+
+    def path(self, version: VersionId) -> Path:
+        return self._folder / version.name
+
+    def version(self, name: str, *, seed: int = 0, rank: int = 8, digest: str = "0123456789ab") -> VersionId:
+        """Write an adapter of all linear modules, strong enough to change every answer."""
+        rng = np.random.default_rng(seed)
+        strength = STRENGTH * (8 / rank) ** 0.5
+        tensors = {
+            f"base_model.model.{path}.lora_{part}.weight": (
+                np.sign(rng.standard_normal(shape)).astype(np.float32) * np.float32(strength)
+            )
+            for path, module in self._base.linear.items()
+            for part, shape in zip("AB", module.shapes(rank), strict=True)
+        }
+        targets = sorted({path.rpartition(".")[2] for path in self._base.linear})
+        write_adapter(self._folder / name, lora_config(r=rank, lora_alpha=2 * rank, target_modules=targets), tensors)
+        return VersionId(AdapterName(name), Digest(digest))
+
+    async def ask(self, version: VersionId | None, tokens: int = 8) -> list[tuple[int, float]]:
+        """Return the tokens of the answer, each with its log-probability."""
+        params = SamplingParams(
+            max_tokens=tokens, ignore_eos=True, temperature=0.0, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        prompt, lora = {"prompt_token_ids": PROMPT}, self._lora(version)
+        async for output in self.engine.generate(prompt, params, f"ask-{next(NUMBERS)}", lora_request=lora):
+            last = output
+        (answer,) = last.outputs
+        return [(token, given[token].logprob) for token, given in zip(answer.token_ids, answer.logprobs, strict=True)]
+
+    def _lora(self, version: VersionId | None) -> LoRARequest | None:
+        return None if version is None else self.requests.of(version)
+
+    async def in_memory(self) -> set[int]:
+        """Return the ids of the adapters in the engine's host memory."""
+        return set(await self.engine.list_loras())
+
+
+@asynccontextmanager
+async def engine_bench(real: RealServer, folder: Path) -> AsyncIterator[EngineBench]:
+    """Empty the shared engine before and after a test."""
+    service = real.server.adapter_service
+    for record in service.resolver.adapters():
+        for version in record.versions:
+            service.pool.discard(version.id)
+    while await real.engine.list_loras():  # noqa: ASYNC110 - nothing announces it
+        await asyncio.sleep(0.01)
+    yield EngineBench(real, folder)
+    for number in await real.engine.list_loras():
+        await real.engine.remove_lora(number)
+
+
+def tokens(answer: list[tuple[int, float]]) -> list[int]:
+    return [token for token, _ in answer]
