@@ -12,6 +12,7 @@ from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.models import VersionId, parse_adapter_name
 from loramux_server.base_model import ResolvedBase
 from tests.helpers.adapter_files import lora_tensors, write_adapter
+from tests.helpers.experiment_traffic import chat, start, user_of
 from tests.helpers.tiny_server import TEMPLATE, TinyServer, small_arguments, tiny_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -118,3 +119,18 @@ async def test_with_the_setting_ignore_stored_templates_are_not_used(tiny_base: 
     async with tiny_server(tmp_path, tiny_base, adapter_chat_template="ignore") as ignoring:
         as_base = await prompt_tokens(ignoring, "/tokenize", ignoring.server.base_name)
         assert await prompt_tokens(ignoring, "/tokenize", version) == as_base != with_own
+
+
+async def test_in_an_experiment_the_variant_that_answers_decides(ours: TinyServer) -> None:
+    """A10."""
+    await add(ours, "tone", OWN, seed=5)
+    routes = {"adapter": "tone", "baseline": ours.server.base_name}
+    expected = {variant: await prompt_tokens(ours, "/tokenize", model) for variant, model in routes.items()}
+    experiment = await start(ours)
+    try:
+        for variant, tokens in expected.items():
+            _, answer = await chat(ours, user_of(experiment, variant), messages=[USER])
+            assert answer.usage.prompt_tokens == tokens
+    finally:
+        await ours.server.experimentation.service.stop(experiment["id"], actor="test")
+    assert len(set(expected.values())) == 2
