@@ -8,6 +8,7 @@ wrong. Files that are in this form already keep their bytes.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from loramux_adapters.intake.validation.limits import max_header_bytes
 from loramux_adapters.intake.validation.tensors import check_not_empty
 
 Config = dict[str, Any]
+_TRAINING_ONLY = re.compile(r"\.lora_velora_embed(\.[^.]+)?$")
+"""Tensors of VeLoRA, which compresses activations for its backward pass."""
 
 
 def normalize(folder: Path, base: BaseDescription, base_folder: Path | None) -> list[str]:
@@ -82,14 +85,16 @@ class _Normalization:
     def __init__(
         self, base: BaseDescription, base_folder: Path | None, config: Config, stored: Mapping[str, StoredTensor]
     ) -> None:
-        self._base, self._config, self._stored = base, config, stored
+        self._base, self._config = base, config
+        self._training_only = {name for name in stored if _TRAINING_ONLY.search(name)}
+        self._stored = {name: tensor for name, tensor in stored.items() if name not in self._training_only}
         self._names = TensorNames(base)
         self._copies = BaseCopies(base, self._names, base_folder)
         self._is_mlx = mlx.is_mlx(config)
-        for name, tensor in stored.items():
+        for name, tensor in self._stored.items():
             check_not_empty(name, tensor.info)
-        self._resolved = renamed(stored, self._names)
-        self._dropped = {name: original for name in stored if (original := self._copy_of(name))}
+        self._resolved = renamed(self._stored, self._names)
+        self._dropped = {name: original for name in self._stored if (original := self._copy_of(name))}
 
     def result(self) -> tuple[Config, dict[str, StoredTensor]]:
         """Return config and tensors in their normal form."""
@@ -113,6 +118,10 @@ class _Normalization:
         if self._dropped:
             names = ", ".join(printable(name) for name in sorted(self._dropped)[:5])
             yield f"Left out, because they are copies of the base's own weights: {names}."
+
+        if self._training_only:
+            names = ", ".join(printable(name) for name in sorted(self._training_only)[:5])
+            yield f"Left out, because they only matter during training: {names}."
 
     @property
     def _new_names(self) -> dict[str, str]:

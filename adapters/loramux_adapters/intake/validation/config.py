@@ -54,6 +54,7 @@ class LoraConfig(BaseModel):
     layers_pattern: Annotated[list[Expression], Field(max_length=100)] | str | None = None
     """Expressions for the name of the list of layers, without which layers_to_transform takes the first number."""
     ensure_weight_tying: bool | None = None
+    """Whether an adapted embedding adapts the head, too."""
 
     @property
     def scaling(self) -> float:

@@ -74,9 +74,6 @@ def expected_pairs(
             raise InvalidAdapter(pair.target.refusal or "vLLM applies no adapters to it", where=pair.module)
     if not pairs:
         raise _no_module(config)
-    if config.ensure_weight_tying and any(pair.target.kind == "embedding" for pair in pairs):
-        raise InvalidAdapter("an adapted embedding with ensure_weight_tying is not supported: train without it",
-                             where=CONFIG_FILE)  # fmt: skip
     _check_experts(pairs, base)
     return pairs
 

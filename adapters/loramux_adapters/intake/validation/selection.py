@@ -64,6 +64,7 @@ def select(config: LoraConfig, base: BaseDescription, names: Mapping[str, str] |
     answers = dict(zip(asked, matching_names(asked, list(known.values())), strict=True))
     targets = _targets(config, base, modules, answers) - _excluded(config, modules, answers)
     targets |= {name for name in parameters.values() if _is_listed(name, set(config.target_parameters or ()))}
+    targets |= _tied_heads(config, base, modules, targets)
     ranks = _first_values("rank_pattern", config.rank_pattern or {}, answers)
     alphas = _first_values("alpha_pattern", config.alpha_pattern or {}, answers)
     adapted = {
@@ -127,6 +128,14 @@ def _excluded(config: LoraConfig, modules: Mapping[str, str], answers: Answers) 
     if isinstance(excluded, str):
         return answers[whole_name("exclude_modules", excluded)].keys()
     return {name for name in modules.values() if _is_listed(name, set(excluded or ()))}
+
+
+def _tied_heads(config: LoraConfig, base: BaseDescription, modules: Mapping[str, str], targets: Set[str]) -> set[str]:
+    """Return the head if PEFT adapts it together with the embedding, which has its weights."""
+    kinds = {name: base.modules[path] for path, name in modules.items()}
+    if not config.ensure_weight_tying or not any(kinds[name].kind == "embedding" for name in targets & kinds.keys()):
+        return set()
+    return {name for name, module in kinds.items() if module.is_head}
 
 
 def _is_listed(name: str, listed: Set[str]) -> bool:

@@ -190,6 +190,15 @@ def test_two_adapters_in_one_file_are_refused(tmp_path: Path) -> None:
     assert "twice" in refusal(save(tmp_path, twice)).problem
 
 
+def test_tensors_that_only_matter_during_training_are_left_out(tmp_path: Path, as_by_peft: dict[str, bytes]) -> None:
+    """A8: VeLoRA saves a vector for each module."""
+    names = [name.replace("lora_A.weight", "lora_velora_embed") for name in TENSORS if "lora_A" in name]
+    folder = save(tmp_path / "velora", TENSORS | {name: np.ones(16, np.float32) for name in names})
+    (note,) = normalize(folder, BASE, None)
+    assert "only matter during training" in note
+    assert files(folder) == as_by_peft
+
+
 def test_an_empty_tensor_is_named_as_one_that_zero_3_did_not_gather(tmp_path: Path) -> None:
     """A13: ZeRO-3's empty tensors."""
     empty = {name: np.zeros((0,), np.float32) for name in TENSORS}

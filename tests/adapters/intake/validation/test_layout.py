@@ -96,11 +96,13 @@ def test_a_module_that_vllm_does_not_serve_may_be_selected_if_the_file_does_not_
     assert accept(tmp_path, lora_tensors(), HEADLESS, target_modules=["q_proj", "v_proj", "lm_head"])
 
 
-def test_an_embedding_that_is_tied_to_the_head_by_peft_is_refused(tmp_path: Path) -> None:
+def test_an_embedding_that_is_tied_to_the_head_by_peft_comes_with_the_heads_tensors(tmp_path: Path) -> None:
+    """A6."""
     embedding = {name: tensor for name, tensor in VOCABULARY.items() if "embed" in name}
     tied: dict[str, Any] = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}
-    assert "ensure_weight_tying" in refusal(tmp_path, embedding, **tied).problem
-    assert accept(tmp_path, embedding, target_modules=["embed_tokens"])
+    assert refusal(tmp_path, embedding, **tied).where == f"{PREFIX}lm_head.lora_A.weight"
+    assert accept(tmp_path, VOCABULARY, **tied).target_modules == ("embed_tokens", "lm_head")
+    assert accept(tmp_path, embedding, target_modules=["embed_tokens"]).target_modules == ("embed_tokens",)
 
 
 @pytest.mark.parametrize(
