@@ -215,6 +215,14 @@ def test_a_slow_template_keeps_no_other_route_waiting(ours: Any, versions: Versi
     assert "more than 1 s" in order[2]
 
 
+def test_a_template_whose_syntax_vllm_would_look_into_for_ever_is_rendered(ours: Any, versions: Versions) -> None:
+    """A10: vLLM follows assignments from name to name, here in a circle."""
+    circle = "{% set a = messages %}{% set b = a %}{% set a = b %}"
+    assert run(rendered(ours, CHATS[2]), versions.add(circle + CHATML)) == run(
+        rendered(ours, CHATS[2]), versions.add(CHATML)
+    )
+
+
 def test_a_template_that_was_changed_in_the_store_is_not_used(ours: Any, versions: Versions) -> None:
     version = versions.add(CHATML + "changed")
     (versions.path(version) / "chat_template.jinja").write_text("evil")
