@@ -7,12 +7,10 @@ from tempfile import TemporaryDirectory
 
 from loramux_adapters.errors import InvalidAdapter, printable
 from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
-from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, copy_bounded
+from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, copy_bounded, pickled_weights
 from loramux_adapters.intake.normalization.tensor_files import read_stored
 from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
 
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-_PREFERRED = tuple(f"adapter_model{suffix}" for suffix in PICKLE_SUFFIXES)
 _COMMAND = (sys.executable, "-I", "-m", "loramux_adapters.conversion.unpickling_process")
 # One thread: the process gives up its network, which only a process of one thread can do without privileges.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -46,14 +44,12 @@ def convert(source: Path, target: Path) -> int:
 
 
 def _pickle_in(folder: Path) -> Path:
-    pickles = [folder / name for name in _PREFERRED if (folder / name).is_file()]
-    pickles += sorted(path for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES and path.is_file())
+    pickles = pickled_weights(path.name for path in folder.glob("*") if path.is_file())
     if not pickles:
-        raise InvalidAdapter("the file is missing", where=_PREFERRED[0], expected=" or ".join(PICKLE_SUFFIXES))
-    if pickles[0].name not in _PREFERRED and len(pickles) > 1:
-        raise InvalidAdapter("there are several files of weights: name one of them as the source",
-                             where=pickles[0].name)  # fmt: skip
-    return pickles[0]
+        raise InvalidAdapter("the file is missing", where="adapter_model.bin", expected="a .bin or .pt file")
+    if not pickles[0].startswith("adapter_model.") and len(pickles) > 1:
+        raise InvalidAdapter("there are several files of weights: name one of them as the source", where=pickles[0])
+    return folder / pickles[0]
 
 
 def _copy(source: Path, target: Path, max_bytes: int) -> None:

@@ -91,14 +91,22 @@ def check_listing(names: Iterable[str], folders: Iterable[str] = ()) -> None:
     has_config, has_weights = CONFIG_FILE in present, not present.isdisjoint(_WEIGHTS_FILES)
     if has_config and has_weights:
         return
-    pickles = sorted(name for name in present if name.endswith(_PICKLE_SUFFIXES))
-    if has_config and pickles:
+    if has_config and (pickles := pickled_weights(present)):
         raise InvalidAdapter(
             "can run code when it is read; convert the adapter with `loramux adapter convert FOLDER NEW_FOLDER`, and "
             "add NEW_FOLDER", where=pickles[0])  # fmt: skip
     below = sorted(folders, key=lambda name: (len(name), name))
     hint = f"; add one of the adapters in the folders inside: {_listed(below)}" if below else ""
     raise InvalidAdapter(f"the file is missing{hint}", where=WEIGHTS_FILE if has_config else CONFIG_FILE)
+
+
+def pickled_weights(names: Iterable[str]) -> list[str]:
+    """Return those of the file names that are of pickled weights, the likeliest first.
+
+    The state of a training, such as training_args.bin and optimizer.pt, is not.
+    """
+    found = [name for name in names if name.endswith(_PICKLE_SUFFIXES) and ("adapter" in name or "model" in name)]
+    return sorted(found, key=lambda name: (not name.startswith("adapter_model."), name))
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

@@ -168,7 +168,7 @@ def test_a_folder_without_pickled_weights_is_refused(source: Path, target: Path)
 
 
 def test_several_files_of_weights_are_not_chosen_from(source: Path, target: Path) -> None:
-    for name in ("a.bin", "b.pt"):
+    for name in ("adapter_0.pt", "adapter_1.pt", "training_args.bin"):
         (source / name).touch()
     with pytest.raises(InvalidAdapter, match="there are several files of weights"):
         convert(source, target)

@@ -47,6 +47,8 @@ def test_other_files_next_to_an_adapter_are_ignored() -> None:
         (["adapter_model.safetensors"], "adapter_config.json"),
         (["adapter_config.json", "adapter_model.bin"], "adapter_model.bin"),
         (["adapter_config.json", "adapter_model.pt"], "adapter_model.pt"),
+        (["adapter_config.json", "adapter_0.pt", "adapter_model.bin", "training_args.bin"], "adapter_model.bin"),
+        (["adapter_config.json", "optimizer.pt", "rng_state.pth", "training_args.bin"], "adapter_model.safetensors"),
     ],
 )
 def test_a_missing_file_or_a_pickle_instead_of_it_is_named(names: list[str], where: str) -> None:
