@@ -76,8 +76,9 @@ class CopySource:
     def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
         if self.error:
             raise self.error
-        for name in max_bytes:
-            shutil.copy(self.folder / name, into / name)
+        for path in self.folder.iterdir():
+            if path.name in max_bytes:
+                shutil.copy(path, into)
 
 
 class ServiceFactory:
