@@ -11,6 +11,7 @@ from loramux_adapters.errors import (
     AdapterLoadingFailed,
     AdapterNotFound,
     AdapterRejected,
+    InvalidAdapter,
     NoAdapterCapacity,
     NothingToRollBack,
     PinLimit,
@@ -257,6 +258,25 @@ async def test_a_failed_fetch_leaves_no_trace(factory: ServiceFactory) -> None:
         await service.add(AdapterName(BASE.name), factory.source(0), actor="test")
     assert factory.contents() == set()
     assert await service.audit(None, 10) == []
+
+
+async def test_an_adapter_is_accepted_after_the_engine_has_room_for_its_rank(factory: ServiceFactory) -> None:
+    """A5: the rank is asked for before anything is stored; a refusal leaves no trace."""
+    service, engine = factory.open()
+    ranks: list[int] = []
+
+    async def ensure_rank(rank: int) -> None:
+        ranks.append(rank)
+        assert service.resolver.version(TONE) is None
+        if len(ranks) == 1:
+            raise InvalidAdapter("the rank is above the engine's limit", where="adapter_config.json")
+
+    service = AdapterService(service.ingest, service.registry, service.resolver, service.pool, engine, ensure_rank)
+    with pytest.raises(InvalidAdapter, match="the rank is above"):
+        await ready(service, factory)
+    assert not factory.contents()
+    assert (await ready(service, factory)).name == TONE
+    assert ranks == [4, 4]
 
 
 async def test_closing_does_not_wait_for_a_download_that_blocks(factory: ServiceFactory) -> None:
