@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,12 +22,17 @@ def write_adapter(
     rank: int = 1,
     modules: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
+    shapes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Path:
-    """Write a LoRA adapter in PEFT's format for the model in `base`; by default on the first module of every layer."""
-    modules = modules or linear_modules(base)[:1]
+    """Write a LoRA adapter in PEFT's format for the model in `base`; by default on the first module of every layer.
+
+    `shapes` are (inputs, outputs) of the linear modules by path; by default they are read from the base's weights.
+    """
+    shapes = shapes or linear_shapes(base)
+    modules = modules or module_names(shapes)[:1]
     generator = np.random.default_rng(seed)
     tensors = {}
-    for path, (inputs, outputs) in _linear_shapes(base).items():
+    for path, (inputs, outputs) in shapes.items():
         if path.rpartition(".")[2] in modules and (layers is None or _layer(path) in layers):
             for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
                 values = generator.normal(scale=WEIGHT_SCALE, size=shape).astype(np.float32)
@@ -49,19 +54,17 @@ def write_adapter(
 
 def write_adapters(folder: Path, base: Path, count: int, *, rank: int) -> dict[str, Path]:
     """Write `count` adapters on all linear modules, and return their folders by name."""
-    return {
-        f"a{number}": write_adapter(folder / f"a{number}", base, seed=number, rank=rank, modules=linear_modules(base))
-        for number in range(count)
-    }
+    modules = module_names(linear_shapes(base))
+    return {f"a{n}": write_adapter(folder / f"a{n}", base, seed=n, rank=rank, modules=modules) for n in range(count)}
 
 
-def linear_modules(base: Path) -> tuple[str, ...]:
-    """Return the last parts of the paths of the linear modules in the layers of the model in `base`."""
-    return tuple(dict.fromkeys(path.rpartition(".")[2] for path in _linear_shapes(base)))
+def module_names(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the last parts of these paths."""
+    return tuple(dict.fromkeys(path.rpartition(".")[2] for path in paths))
 
 
 @cache
-def _linear_shapes(base: Path) -> dict[str, tuple[int, int]]:
+def linear_shapes(base: Path) -> dict[str, tuple[int, int]]:
     """Map the path of each linear module in a layer to (inputs, outputs)."""
     shapes = {}
     for file in sorted(base.glob("*.safetensors")):
@@ -70,22 +73,7 @@ def _linear_shapes(base: Path) -> dict[str, tuple[int, int]]:
                 shape = weights.get_slice(name).get_shape()
                 if len(shape) == 2 and name.endswith(".weight") and _layer(name) is not None:
                     shapes[name.removesuffix(".weight")] = (shape[1], shape[0])
-    return shapes or _described_shapes(base)
-
-
-def _described_shapes(base: Path) -> dict[str, tuple[int, int]]:
-    """Read the shapes from the model that the config describes, for a base without weights."""
-    # Both take seconds to import, and most bases have weights.
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(base))
-    return {
-        name: (module.in_features, module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and _layer(name) is not None
-    }
+    return shapes
 
 
 def _layer(path: str) -> int | None:

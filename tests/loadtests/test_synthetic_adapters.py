@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from loramux_loadtests.synthetic_adapters import linear_modules, write_adapter
+from loramux_loadtests.synthetic_adapters import linear_shapes, module_names, write_adapter
 from tests.helpers.llama_bases import LlamaSizes, write_weights
 
 SIZES = LlamaSizes(
@@ -21,7 +21,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_an_adapter_has_the_shapes_of_its_base(tmp_path: Path, base: Path) -> None:
-    folder = write_adapter(tmp_path / "a", base, seed=1, rank=2, modules=linear_modules(base), layers=[1])
+    folder = write_adapter(tmp_path / "a", base, seed=1, rank=2, modules=module_names(linear_shapes(base)), layers=[1])
     tensors = load_file(folder / "adapter_model.safetensors")
     shapes = {name.removeprefix("base_model.model.model.layers.1."): value.shape for name, value in tensors.items()}
     assert len(shapes) == 14

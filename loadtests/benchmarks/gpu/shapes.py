@@ -4,13 +4,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save_file
 
 from loramux_loadtests.loadtest.errors import LoadTestError
-from loramux_loadtests.synthetic_adapters import linear_modules, write_adapter
+from loramux_loadtests.synthetic_adapters import module_names, write_adapter
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 RANK = 8
@@ -74,19 +75,36 @@ def write_base(folder: Path, tokenizer: Path, shape: Mapping[str, Any], dtype: s
 
 def write_adapter_set(folder: Path, base: Path, full: int, small: int) -> AdapterSet:
     """Write `whole` adapters on all linear modules and `small` ones on a few."""
-    layers = range(min(SMALL_LAYERS, json.loads((base / "config.json").read_text())["num_hidden_layers"]))
+    config = json.loads((base / "config.json").read_text())
+    layers = range(min(SMALL_LAYERS, config["num_hidden_layers"]))
+    write = partial(write_adapter, base=base, rank=RANK, shapes=_linear_shapes(config))
+    everything = module_names(_linear_shapes(config))
     return AdapterSet(
+        {f"w{n}": write(folder / "whole" / f"w{n}", seed=n, modules=everything) for n in range(full)},
         {
-            f"w{n}": write_adapter(folder / "whole" / f"w{n}", base, seed=n, rank=RANK, modules=linear_modules(base))
-            for n in range(full)
-        },
-        {
-            f"a{n}": write_adapter(
-                folder / "small" / f"a{n}", base, seed=n, rank=RANK, modules=SMALL_MODULES, layers=layers
-            )
+            f"a{n}": write(folder / "small" / f"a{n}", seed=n, modules=SMALL_MODULES, layers=layers)
             for n in range(small)
         },
     )
+
+
+def _linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Map the path of each linear module of this page's bases to (inputs, outputs)."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    return {
+        f"model.layers.{layer}.{path}": shape
+        for layer in range(config["num_hidden_layers"])
+        for path, shape in {
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (hidden, keys),
+            "self_attn.v_proj": (hidden, keys),
+            "self_attn.o_proj": (hidden, hidden),
+            "mlp.gate_proj": (hidden, inner),
+            "mlp.up_proj": (hidden, inner),
+            "mlp.down_proj": (inner, hidden),
+        }.items()
+    }
 
 
 def _vocabulary_size(path: Path) -> int:

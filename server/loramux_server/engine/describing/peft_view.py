@@ -12,6 +12,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from loramux_adapters.base_description import TargetModule
 from loramux_adapters.errors import UnsupportedBase
@@ -43,13 +44,37 @@ def peft_modules(folder: Path) -> dict[str, TargetModule]:
     model = build_model(folder)
     embedding, head = _name_of(model, model.get_input_embeddings()), _name_of(model, model.get_output_embeddings())
     experts = list(_expert_parameters(model))
-    modules = _adapted(model, target_modules="all-linear")
+    modules = _all_linear(folder)
     modules |= _adapted(build_model(folder), target_modules=list(filter(None, (embedding, head))))
     if head:
         modules[head] = modules[head].model_copy(update={"is_head": True})
     if experts:
         modules |= _adapted(build_model(folder), target_modules=[], target_parameters=experts)
     return modules
+
+
+def _all_linear(folder: Path) -> dict[str, TargetModule]:
+    try:
+        return _adapted(build_model(folder), target_modules="all-linear")
+    except ValueError:  # it is incompatible with a module of this model
+        names = {name.rpartition(".")[2] for name, module in build_model(folder).named_modules() if _is_linear(module)}
+        return {path: module for name in sorted(names) for path, module in _compatible(folder, name).items()}
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _compatible(folder: Path, name: str) -> dict[str, TargetModule]:
+    """Return the linear modules of this name; none if PEFT refuses them."""
+    model = build_model(folder)
+    head = _name_of(model, model.get_output_embeddings())
+    paths = [path for path, module in model.named_modules() if _is_linear(module) and path != head]
+    paths = [path for path in paths if path.rpartition(".")[2] == name]
+    try:
+        return _adapted(model, target_modules=paths) if paths else {}
+    except ValueError:
+        return {}
 
 
 def _name_of(model: nn.Module, wanted: nn.Module | None) -> str | None:

@@ -68,9 +68,19 @@ def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
         return _with_adapters(config, architecture)
 
 
+def _build_model(config: VllmConfig) -> Any:
+    """Return vLLM's model without weights, on the meta device if it can be built there."""
+    with set_default_torch_dtype(config.model_config.dtype):
+        try:
+            with torch.device("meta"):
+                return initialize_model(config)
+        except NotImplementedError:  # it reads a value: in memory that is not written, and so takes no space
+            config.compilation_config.static_forward_context.clear()  # the layers that were built already
+            return initialize_model(config)
+
+
 def _with_adapters(config: VllmConfig, architecture: str) -> VllmView:
-    with torch.device("meta"), set_default_torch_dtype(config.model_config.dtype):
-        model = initialize_model(config)
+    model = _build_model(config)
     try:
         manager = LoRAModelManager(
             model, 1, 8, config.model_config.get_vocab_size(), config.lora_config, torch.device("cpu"), config
