@@ -19,7 +19,7 @@ from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.intake.validation import values
 from loramux_adapters.models import parse_adapter_name
 from tests.conftest import EXAMPLE_NAMES, RealServer
-from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.adapter_files import lora_config, tensors_for, write_adapter
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -29,7 +29,7 @@ QUESTIONS = ("What is the capital of France?", "Two pizzas and a cola, please.")
 
 async def add(real: RealServer, name: str, *, a: float, b: float) -> Any:
     """Add an adapter whose A and B matrices are filled with these values."""
-    tensors = lora_tensors(modules=("q_proj",), layers=(2,), base=real.base)
+    tensors = tensors_for(real.base, ["q_proj"], [2])
     filled = {key: np.full_like(value, a if "lora_A" in key else b) for key, value in tensors.items()}
     folder = real.folder / name
     config = lora_config(target_modules=["q_proj"], layers_to_transform=[2])

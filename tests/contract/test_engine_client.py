@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from loramux_adapters.models import AdapterName, BaseSpec, Digest, VersionId
+from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.models import AdapterName, Digest, VersionId
 from loramux_adapters.residency.ports import Lease
 from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.adapter_loader import EngineLoader
@@ -21,7 +22,7 @@ from loramux_server.engine.client import RunAccumulator
 from loramux_server.engine.lora_directory import LoraRequests
 from loramux_server.metering.usage_record import RunStats
 from tests.conftest import RealServer
-from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.adapter_files import BASE, lora_config, tensors_for, write_adapter
 from tests.helpers.tiny_server import small_engine
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -36,7 +37,7 @@ class EngineUnderTest:
     """An engine, and an adapter that it can load as VERSION."""
 
     engine: Any
-    base: BaseSpec
+    base: BaseDescription
     folder: Path
 
     def resolve(self, name: str, split_key: str | None) -> VersionId | None:
@@ -44,7 +45,7 @@ class EngineUnderTest:
 
     def path(self, version: VersionId) -> Path:
         if not self.folder.exists():
-            write_adapter(self.folder, lora_config(), lora_tensors(layers=(0,), base=self.base))
+            write_adapter(self.folder, lora_config(), tensors_for(self.base, ["q_proj", "v_proj"], [0]))
         return self.folder
 
     async def run(self, kind: RequestOutputKind, name: str, **options: Any) -> tuple[list[Any], RunStats]:
@@ -62,10 +63,9 @@ class EngineUnderTest:
 @pytest.fixture(params=["fake", pytest.param("vllm", marks=pytest.mark.engine)])
 def tested(request: pytest.FixtureRequest, tmp_path: Path, tiny_base: ResolvedBase) -> Iterator[EngineUnderTest]:
     if request.param == "fake":
-        base = BaseSpec.from_folder(tiny_base.path, "tiny")
         engine = small_engine(tiny_base)
         engine.seconds_per_token = 0.005
-        yield EngineUnderTest(engine, base, tmp_path / "adapter")
+        yield EngineUnderTest(engine, BASE, tmp_path / "adapter")
     else:
         real: RealServer = request.getfixturevalue("real")
         yield EngineUnderTest(real.engine, real.base, tmp_path / "adapter")

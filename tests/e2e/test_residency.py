@@ -11,9 +11,9 @@ import pytest_asyncio
 
 from loramux_adapters.errors import AdapterError
 from loramux_adapters.intake.sources.folder import FolderSource
-from loramux_adapters.models import LINEAR_MODULES, AdapterName, VersionId, parse_adapter_name
+from loramux_adapters.models import AdapterName, VersionId, parse_adapter_name
 from tests.conftest import RealServer
-from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.adapter_files import lora_config, tensors_for, write_adapter
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -38,10 +38,9 @@ async def versions(real: RealServer) -> AsyncIterator[list[VersionId]]:
 
 
 def _write(real: RealServer, folder: Path, seed: int) -> Path:
-    modules, layers = tuple(LINEAR_MODULES), tuple(range(real.base.num_hidden_layers))
-    tensors = lora_tensors(modules=modules, layers=layers, rank=8, seed=seed, base=real.base)
+    tensors = tensors_for(real.base, rank=8, seed=seed)
     strong = {key: np.sign(value) * np.float32(0.06) for key, value in tensors.items()}
-    return write_adapter(folder, lora_config(r=8, target_modules=list(LINEAR_MODULES)), strong)
+    return write_adapter(folder, lora_config(r=8, target_modules="all-linear"), strong)
 
 
 async def _ask(real: RealServer, model: str, tokens: int = 1) -> list[float]:

@@ -14,7 +14,7 @@ from loramux_adapters.errors import NoAdapterCapacity
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.models import parse_adapter_name
 from tests.conftest import EXAMPLE_NAMES, EXAMPLES, RealServer
-from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.adapter_files import lora_config, tensors_for, write_adapter
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -69,7 +69,7 @@ async def test_requests_on_all_routes_at_once_answer_as_they_do_alone(real: Real
 async def test_six_adapters_in_memory_for_three_never_overfill_the_engine(real: RealServer) -> None:
     names = [f"churn-{number}" for number in range(6)]
     for number, name in enumerate(names):
-        tensors = lora_tensors(modules=("q_proj",), layers=(0, 1), base=real.base, seed=number)
+        tensors = tensors_for(real.base, ["q_proj"], [0, 1], seed=number)
         folder = write_adapter(
             real.folder / name, lora_config(target_modules=["q_proj"], layers_to_transform=[0, 1]), tensors
         )

@@ -1,6 +1,7 @@
 """Small adapters for the validator: valid ones, and all kinds of invalid ones."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save, save_file
 
+from loramux_adapters.base_description import BaseDescription, layer_of
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
 from tests.helpers.llama_bases import LlamaSizes, llama_base
 
@@ -119,6 +121,27 @@ def lora_tensors(
             tensors[tensor_name(layer, module, "A")] = (rng.standard_normal((rank, inputs)) / 10).astype(dtype)
             tensors[tensor_name(layer, module, "B")] = (rng.standard_normal((outputs, rank)) / 10).astype(dtype)
     return tensors
+
+
+def tensors_for(
+    base: BaseDescription,
+    modules: Collection[str] = (),
+    layers: Collection[int] = (),
+    rank: int = 4,
+    seed: int = 0,
+) -> Tensors:
+    """Return the tensors of an adapter of `base`: of its linear modules of these names and layers (default: all)."""
+    rng = np.random.default_rng(seed)
+    chosen = {
+        path: module
+        for path, module in base.linear.items()
+        if (not modules or path.rpartition(".")[2] in modules) and (not layers or layer_of(path) in layers)
+    }
+    return {
+        f"base_model.model.{path}.lora_{part}.weight": (rng.standard_normal(shape) / 10).astype(np.float32)
+        for path, module in chosen.items()
+        for part, shape in zip("AB", module.shapes(rank), strict=True)
+    }
 
 
 def write_adapter(folder: Path, config: dict[str, Any] | None = None, tensors: Tensors | None = None) -> Path:

@@ -14,7 +14,7 @@ from loramux_adapters.models import AdapterName, Digest, VersionId
 from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.lora_directory import LoraRequests
 from tests.conftest import RealServer
-from tests.helpers.adapter_files import lora_config, write_adapter
+from tests.helpers.adapter_files import lora_config, tensors_for, write_adapter
 
 PROMPT = [504, 3575, 282, 4649, 314]
 MAX_LORAS, MAX_CPU_LORAS = 2, 3
@@ -44,17 +44,12 @@ class EngineBench:
 
     def version(self, name: str, *, seed: int = 0, rank: int = 8, digest: str = "0123456789ab") -> VersionId:
         """Write an adapter of all linear modules, strong enough to change every answer."""
-        rng = np.random.default_rng(seed)
-        strength = STRENGTH * (8 / rank) ** 0.5
-        tensors = {
-            f"base_model.model.{path}.lora_{part}.weight": (
-                np.sign(rng.standard_normal(shape)).astype(np.float32) * np.float32(strength)
-            )
-            for path, module in self._base.linear.items()
-            for part, shape in zip("AB", module.shapes(rank), strict=True)
-        }
-        targets = sorted({path.rpartition(".")[2] for path in self._base.linear})
-        write_adapter(self._folder / name, lora_config(r=rank, lora_alpha=2 * rank, target_modules=targets), tensors)
+        strength = np.float32(STRENGTH * (8 / rank) ** 0.5)
+        tensors = tensors_for(self._base, rank=rank, seed=seed)
+        strong = {key: np.sign(value) * strength for key, value in tensors.items()}
+        write_adapter(
+            self._folder / name, lora_config(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), strong
+        )
         return VersionId(AdapterName(name), Digest(digest))
 
     async def ask(self, version: VersionId | None, tokens: int = 8) -> list[tuple[int, float]]:

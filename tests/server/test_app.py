@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from loramux_adapters.intake.sources.folder import FolderSource
-from loramux_adapters.models import AdapterName, BaseSpec
+from loramux_adapters.models import AdapterName
 from loramux_server import configured_folders
 from loramux_server.adapter_lifecycle import maintenance
 from loramux_server.base_model import ResolvedBase
@@ -447,8 +447,8 @@ async def test_ten_thousand_adapters_are_listed_in_much_less_than_a_second(
     tiny_base: ResolvedBase, tmp_path: Path
 ) -> None:
     async with tiny_server(tmp_path, tiny_base) as tiny:
-        spec = BaseSpec.from_folder(tiny_base.path, tiny_base.name)
-        fill(tiny.server.adapter_service.registry, 10_000, spec)
+        service = tiny.server.adapter_service
+        fill(service.registry, 10_000, service.ingest.base.spec)
     async with tiny_server(tmp_path, tiny_base) as tiny:
         started = time.process_time()
         listed = (await tiny.http.get("/v1/models")).json()["data"]
