@@ -1,4 +1,4 @@
-"""`loramux doctor`: describe this machine, whether it can run loramux, and its default engine settings."""
+"""`loramux doctor`: describe this machine, whether it can run loramux, its default engine settings, and a base."""
 
 import dataclasses
 import json
@@ -7,27 +7,57 @@ from typing import Annotated, Any
 
 import typer
 
-from loramux_server.cli.console import fact_table, stdout
+from loramux_adapters.base_description import BaseDescription
+from loramux_server.base_model import BaseError, resolve_base
+from loramux_server.cli.base_tables import base_report, print_base
+from loramux_server.cli.console import fact_table, fail, stderr, stdout
+from loramux_server.described_base import describe_base
 from loramux_server.machine import GIB, Machine, engine_defaults, find_problems, installed_backend, this_machine
+from loramux_server.settings import SettingsError, load_settings
 
 
 def doctor(
+    base: Annotated[
+        str | None, typer.Option(help="Also show which modules of this base adapters can change: folder or Hub id.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Print what this machine has and whether it can run loramux; exit code 1, with the reasons, if it can't."""
+    """Print what this machine has and whether it can run loramux; exit code 1, with the reasons, if it can't.
+
+    Exit code 2 if the base can't be served. Example: loramux doctor --base Qwen/Qwen3-4B
+    """
     machine, backend = this_machine(Path.cwd()), installed_backend()
     problems = find_problems(machine, backend)
     settings = engine_defaults(machine, backend, demo=False)
+    description = _describe(base) if base else None
     if as_json:
-        typer.echo(json.dumps(_report(machine, backend, settings, problems), indent=2))
+        typer.echo(json.dumps(_report(machine, backend, settings, problems, description), indent=2))
     else:
         _print_report(machine, backend, settings, problems)
+        if description:
+            print_base(description)
     raise typer.Exit(1 if problems else 0)
 
 
-def _report(machine: Machine, backend: str, settings: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+def _log(line: str) -> None:
+    stderr.print(line, style="dim", markup=False)
+
+
+def _describe(base: str) -> BaseDescription:
+    try:
+        settings = load_settings(overrides={"base": base})
+        resolved = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=_log)
+        return describe_base(resolved, settings, _log)
+    except (BaseError, SettingsError) as error:
+        fail(error, 2)
+
+
+def _report(
+    machine: Machine, backend: str, settings: dict[str, Any], problems: list[str], base: BaseDescription | None
+) -> dict[str, Any]:
     facts = dataclasses.asdict(machine) | {"instructions": sorted(machine.instructions)}
-    return {"can_run": not problems, "obstacles": problems, "backend": backend, "engine": settings, "machine": facts}
+    report = {"can_run": not problems, "obstacles": problems, "backend": backend, "engine": settings, "machine": facts}
+    return report | ({"base": base_report(base)} if base else {})
 
 
 def _print_report(machine: Machine, backend: str, settings: dict[str, Any], problems: list[str]) -> None:

@@ -6,8 +6,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from loramux_adapters.base_description import BaseDescription
+from loramux_server.base_model import BaseError, ResolvedBase
 from loramux_server.cli import doctor as command
 from loramux_server.machine import this_machine
+from tests.helpers.adapter_files import BASE
 
 
 @pytest.fixture
@@ -37,3 +40,41 @@ def test_an_unsupported_machine_is_reported_with_exit_code_1(app: typer.Typer, m
     assert result.exit_code == 1
     assert "WSL2" in result.stdout
     assert json.loads(CliRunner().invoke(app, ["--json"]).stdout)["can_run"] is False
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> BaseDescription:
+    """A base whose head vLLM does not adapt."""
+    refused = BASE.modules["lm_head"].model_copy(update={"refusal": "no adapters for heads"})
+    described = BaseDescription.of(dict(BASE.modules) | {"lm_head": refused}, spec=BASE.spec, parameters=4_000_000)
+    monkeypatch.setattr(command, "resolve_base", lambda *_, **__: ResolvedBase(tmp_path, "tiny"))
+    monkeypatch.setattr(command, "describe_base", lambda *_: described)
+    return described
+
+
+def test_a_bases_modules_are_shown_once_for_all_layers(app: typer.Typer, base: BaseDescription) -> None:
+    lines = CliRunner().invoke(app, ["--base", "tiny"]).stdout.splitlines()
+    assert f"{base.name}: LlamaForCausalLM, 4.0 million parameters" in lines
+    rows = [line.split() for line in lines if line.lstrip().startswith(("model.", "lm_head"))]
+    assert ["model.layers.*.mlp.down_proj", "3", "24", "x", "16", "yes"] in rows
+    assert ["lm_head", "1", "16", "x", "64", "no"] in rows
+    assert len(rows) == 7 + 2
+
+
+def test_a_base_is_described_in_json_with_reasons(app: typer.Typer, base: BaseDescription) -> None:
+    report = json.loads(CliRunner().invoke(app, ["--base", "tiny", "--json"]).stdout)["base"]
+    assert (report["name"], report["refusal"]) == (base.name, None)
+    reasons = {module["path"]: module["refusal"] for module in report["modules"]}
+    assert reasons["lm_head"] == "no adapters for heads"
+    assert reasons["model.layers.*.self_attn.q_proj"] is None
+
+
+def test_a_base_that_can_not_be_served_is_one_line_and_exit_code_2(
+    app: typer.Typer, base: BaseDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> BaseDescription:
+        raise BaseError("vLLM can't serve tiny: [X] is unknown")
+
+    monkeypatch.setattr(command, "describe_base", refuse)
+    result = CliRunner().invoke(app, ["--base", base.name])
+    assert (result.exit_code, result.stderr.strip()) == (2, "vLLM can't serve tiny: [X] is unknown")

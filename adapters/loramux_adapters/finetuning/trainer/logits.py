@@ -44,7 +44,8 @@ def logits_of(causal: Any, states: torch.Tensor) -> torch.Tensor:
     """
     ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
     with _decoded(causal, _Output(states[None])):
-        return causal(input_ids=ids, use_cache=False).logits[0]
+        logits: torch.Tensor = causal(input_ids=ids, use_cache=False).logits[0]
+    return logits
 
 
 @contextmanager
