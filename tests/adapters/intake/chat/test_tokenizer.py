@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.chat.companions import own_template
@@ -137,6 +137,7 @@ JSON = strategies.recursive(
 KEYS = strategies.sampled_from(["added_tokens_decoder", "chat_template", "eos_token", "pad_token", "content", "1", "x"])
 
 
+@settings(max_examples=50)
 @given(config=strategies.dictionaries(KEYS, JSON | strategies.dictionaries(KEYS, JSON)), added=JSON)
 def test_any_json_is_read_or_refused(config: dict[str, Any], added: object) -> None:
     with TemporaryDirectory() as name, suppress(InvalidAdapter):
