@@ -62,9 +62,7 @@ class ChatPolicy:
         if kept is not None and others:
             notes.append(f"{TOKENIZER_CONFIG_FILE}: of its chat templates, only 'default' is used")
         if (end := tokens.get("eos_token")) and self.base.stop_tokens and end not in self.base.stop_tokens:
-            notes.append(
-                f"{TOKENIZER_CONFIG_FILE}: {end!r} does not end answers of this base: requests need `stop`"
-            )
+            notes.append(f"{TOKENIZER_CONFIG_FILE}: {end!r} does not end answers of this base: requests need `stop`")
         for name in COMPANION_LIMITS:
             (folder / name).unlink(missing_ok=True)
         if kept is not None:

@@ -24,7 +24,7 @@ _SAMPLES = (
 
 def compare(base_file: str, own_file: str) -> dict[str, Any]:
     """Return how the tokenizer in `own_file` differs from that in `base_file`."""
-    base, own = Tokenizer.from_file(base_file), Tokenizer.from_file(own_file)
+    base, own = _open(base_file), _open(own_file)
     known, found = base.get_vocab(with_added_tokens=True), own.get_vocab(with_added_tokens=True)
     new = sorted(token for token in found if token not in known)
     return {
@@ -33,6 +33,14 @@ def compare(base_file: str, own_file: str) -> dict[str, Any]:
         "lacks": sum(token not in found for token in known),
         "splits_alike": all(_tokens(base, text) == _tokens(own, text) for text in _SAMPLES),
     }
+
+
+def _open(file: str) -> Tokenizer:
+    """Return a tokenizer without the padding and truncation that the last user of its file may have set."""
+    tokenizer = Tokenizer.from_file(file)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -97,7 +97,7 @@ def test_no_tokenizer_of_the_adapter_or_of_the_base_is_no_difference(tmp_path: P
 
 def test_a_tokenizer_that_differs_in_its_settings_only_is_fine(tmp_path: Path, base: Path) -> None:
     """A10: a trainer leaves its truncation and padding in the file."""
-    truncation = {"direction": "Right", "max_length": 512, "strategy": "LongestFirst", "stride": 0}
+    truncation = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     assert check_tokenizer(changed(base, tmp_path, lambda own: own.update(truncation=truncation)), base) == []
 
 
