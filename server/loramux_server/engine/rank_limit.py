@@ -39,7 +39,7 @@ class RankLimit:
         """
         async with self._lock:
             if rank > self.maximum:
-                raise _refused(rank, self.maximum, f"the rank is above the engine's limit, {SETTING}")
+                raise _refused(rank, self.maximum, f"the rank is above the engine's limit ({SETTING})")
             if rank > self.current:
                 await self._grow(rank, max_lora_rank([rank]))
 
@@ -71,7 +71,7 @@ def can_grow(engine: Any) -> bool:
 
 def _not_enough(limit: int, required: int, free: int) -> str:
     return (
-        f"the rank is above the engine's limit, {SETTING}; a limit of {limit} takes {_gigabytes(required)} more, but "
+        f"the rank is above the engine's limit ({SETTING}); a limit of {limit} takes {_gigabytes(required)} more, but "
         f"at most half of the free {_gigabytes(free)} are used"
     )
 

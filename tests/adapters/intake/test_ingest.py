@@ -161,7 +161,10 @@ def test_the_same_adapter_in_two_forms_is_one_version(ingest: AdapterIngest, tmp
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"r": 64}, "the rank is above the engine's limit, LORAMUX_ENGINE__MAX_LORA_RANK"),
+        (
+            {"r": 64},
+            "a higher LORAMUX_ENGINE__MAX_LORA_RANK, at most 512, needs a restart",
+        ),
         ({"use_dora": True}, "DoRA"),
     ],
 )

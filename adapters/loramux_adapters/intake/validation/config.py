@@ -122,7 +122,9 @@ def check_config(values: dict[str, Any], max_rank: int) -> tuple[LoraConfig, lis
     """
     config, warnings = parse_config(values), check_features(values, READ_KEYS)
     if config.largest_rank > max_rank:
-        problem = "the rank is above the engine's limit, LORAMUX_ENGINE__MAX_LORA_RANK"
+        problem = (
+            "the rank is above the engine's limit; a higher LORAMUX_ENGINE__MAX_LORA_RANK, at most 512, needs a restart"
+        )
         raise InvalidAdapter(problem, where=CONFIG_FILE, expected=f"at most {max_rank}", found=config.largest_rank)
     return config, warnings
 
