@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.validation import validate
+from loramux_adapters.intake.validation.canonical import canonical_config
+from loramux_adapters.intake.validation.config import READ_KEYS, parse_config, refuse_expressions
 from tests.helpers.adapter_corruption import SMALL, Files, corrupted_adapters, write_files
 from tests.helpers.adapter_files import BASE, lora_config, lora_tensors, split_weights, write_adapter, write_raw
 from tests.helpers.validation_oracle import accepted
@@ -23,6 +25,21 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
+)
+
+CONFIG_WORDS = st.sampled_from(
+    [
+        "q_proj",
+        "^model",
+        "(q|v)_proj",
+        ".*",
+        "layers",
+        "(",
+        "all-linear",
+        "c_attn",
+        "0.self_attn.q_proj",
+        "self.attn.q_proj",
+    ]
 )
 
 
@@ -65,6 +82,23 @@ def test_any_bytes_as_config_are_refused(tmp_path: Path, raw: bytes) -> None:
 @given(key=st.sampled_from(sorted(lora_config())) | st.text(max_size=20), value=json_values)
 def test_any_value_of_a_key_is_accepted_or_refused(tmp_path: Path, key: str, value: Any) -> None:
     accepted(write_adapter(tmp_path, lora_config(**{key: value})))
+
+
+@given(
+    changes=st.dictionaries(st.sampled_from(sorted(READ_KEYS)), json_values | CONFIG_WORDS, max_size=3),
+    pattern=st.dictionaries(CONFIG_WORDS | st.text(max_size=8), st.integers(1, 8) | st.just(2.0), max_size=4),
+)
+def test_any_config_has_a_form_without_expressions_or_is_refused(
+    changes: dict[str, Any], pattern: dict[str, float]
+) -> None:
+    try:
+        stored, notes = canonical_config(lora_config(**{"rank_pattern": pattern, **changes}), BASE)
+    except InvalidAdapter as error:
+        assert error.message.isprintable()
+        return
+    refuse_expressions(parse_config(stored))
+    assert canonical_config(stored, BASE) == (stored, [])
+    assert all(note.isprintable() and len(note) < 1000 for note in notes)
 
 
 @SHARED_FOLDER
