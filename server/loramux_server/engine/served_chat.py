@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vllm.renderers.chat_utils import load_chat_template
 from vllm.renderers.hf import resolve_chat_template
 
 from loramux_adapters.intake.chat.companions import TOKENIZER_FILE
 from loramux_adapters.intake.chat.policy import ServedChat
 from loramux_server.engine.adapter_templates import has_template_renderer
 from loramux_server.engine.served_rendering import stop_token_ids
+from loramux_server.engine.vllm_compat import load_chat_template
 
 _OTHER_RENDERER = "this base has no chat template, but its own code for conversations"
 

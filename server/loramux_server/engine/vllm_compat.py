@@ -11,10 +11,12 @@ try:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
     from vllm.exceptions import GracefulHTTPError
+    from vllm.renderers.chat_utils import load_chat_template
 
     UNSUPPORTED_ARGUMENTS: frozenset[str] = frozenset()
     """Engine arguments that this vLLM does not have; they are ignored."""
 except ImportError:
+    from vllm.entrypoints.chat_utils import load_chat_template
     from vllm.entrypoints.openai.api_server import init_app_state
     from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
 
@@ -35,6 +37,7 @@ __all__ = [
     "GracefulHTTPError",
     "init_app_state",
     "init_exception_handler",
+    "load_chat_template",
     "make_arg_parser",
     "validate_parsed_serve_args",
 ]

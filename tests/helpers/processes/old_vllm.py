@@ -8,6 +8,7 @@ MODULES = {
     "vllm.entrypoints": (),
     "vllm.entrypoints.openai": (),
     "vllm.exceptions": (),
+    "vllm.entrypoints.chat_utils": ("load_chat_template",),
     "vllm.entrypoints.openai.api_server": ("init_app_state",),
     "vllm.entrypoints.openai.cli_args": ("make_arg_parser", "validate_parsed_serve_args"),
 }
@@ -28,6 +29,7 @@ if __name__ == "__main__":
 
     assert vllm_compat.init_app_state == "old init_app_state", vllm_compat.init_app_state
     assert vllm_compat.make_arg_parser == "old make_arg_parser"
+    assert vllm_compat.load_chat_template == "old load_chat_template"
     assert list(vllm_compat.UNSUPPORTED_ARGUMENTS) == ["tool_strict_level"]
     assert isinstance(vllm_compat.GracefulHTTPError("full", 503), ValueError)
     assert str(vllm_compat.GracefulHTTPError("full", 503)) == "full"
