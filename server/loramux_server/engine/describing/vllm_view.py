@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import vllm
+from transformers import AutoConfig
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import (
     destroy_distributed_environment,
@@ -20,7 +21,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.lora.model_manager import LoRAModelManager
 from vllm.model_executor.model_loader import get_model_architecture
 from vllm.model_executor.model_loader.utils import initialize_model
-from vllm.model_executor.models import supports_lora
+from vllm.model_executor.models import ModelRegistry, supports_lora
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 import loramux_server.engine.worker.extension  # noqa: F401 - what it changes in vLLM holds in the engine, too
@@ -55,8 +56,9 @@ def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
     """Ask vLLM about the base in `folder`, if it is started with `options`; those that it does not know are ignored.
 
     Raises:
-        ValueError: vLLM does not serve this base.
+        ValueError: vLLM does not serve this base, or needs a package that is not installed.
     """
+    _check_packages(folder)
     known = {argument.name for argument in fields(EngineArgs)}
     chosen = {name: value for name, value in options.items() if name in known and name not in _OF_THE_MACHINE}
     config = EngineArgs(**chosen, model=str(folder), **_FIXED).create_engine_config()
@@ -66,6 +68,19 @@ def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
     config = EngineArgs(**chosen, model=str(folder), **_FIXED, enable_lora=True).create_engine_config()
     with _single_process(config):
         return _with_adapters(config, architecture)
+
+
+def _check_packages(folder: Path) -> None:
+    """Import vLLM's class of the base: vLLM itself would only point at its log."""
+    for architecture in AutoConfig.from_pretrained(folder, local_files_only=True).architectures or ():
+        if registered := ModelRegistry.models.get(architecture):
+            try:
+                registered.load_model_cls()
+            except ModuleNotFoundError as error:
+                raise ValueError(
+                    f"vLLM's {architecture} needs the package {error.name}, which is not installed: "
+                    f"pip install {error.name}, in the build for this machine's PyTorch"
+                ) from error
 
 
 def _build_model(config: VllmConfig) -> Any:
