@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from jinja2 import TemplateError, pass_context
 from jinja2.runtime import Context
+from transformers import PreTrainedTokenizerBase
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.hf import HfRenderer, safe_apply_chat_template
 from vllm.utils.async_utils import make_async
@@ -80,7 +81,7 @@ class AdapterTemplate:
     def __init__(self, text: str) -> None:
         self._renderer = TemplateRenderer(text)
         self._thread = ThreadPoolExecutor(1, "chat-template")
-        self._apply = make_async(safe_apply_chat_template, executor=self._thread)
+        self._apply = make_async(_apply, executor=self._thread)
         self._stand_in: str | None = None
 
     async def render_messages(self, renderer: HfRenderer, messages: Any, params: Any) -> Any:
@@ -121,6 +122,27 @@ class AdapterTemplate:
             return self._renderer.render(values, clock if isinstance(clock, datetime) else None)
         except RenderingError as error:
             raise TemplateError(str(error)) from error
+
+
+class _Tokenizer:
+    """vLLM's tokenizer, whose copies stay free for other requests while a template is rendered.
+
+    vLLM has a few copies, for threads, and makes another one, of many megabytes, if all are in use.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+        """Render as the tokenizer does, without one of its copies."""
+        return PreTrainedTokenizerBase.apply_chat_template(self._tokenizer, *args, **kwargs)
+
+
+def _apply(config: Any, tokenizer: Any, conversation: Any, **kwargs: Any) -> Any:
+    return safe_apply_chat_template(config, _Tokenizer(tokenizer), conversation, **kwargs)
 
 
 def use_adapter_templates(chat: Any, templates: AdapterTemplates) -> None:

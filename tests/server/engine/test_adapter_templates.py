@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
+import vllm.tokenizers.hf as vllm_tokenizers
 from fastapi import FastAPI
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.exceptions import VLLMValidationError
@@ -220,6 +221,28 @@ def test_a_slow_template_keeps_no_other_route_waiting(
     order = asyncio.run(both())
     assert set(order[:2]) == {"base", "other"}
     assert "more than 0.4 s" in order[2]
+
+
+def test_templates_that_are_rendered_hold_no_copy_of_the_tokenizer(
+    ours: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A10: vLLM makes another copy, of many megabytes, for each request that finds none."""
+    loop = "{% for i in range(99999) %}{% for j in range(4) %}{% endfor %}{% endfor %}"
+    many = [versions.add(f"{number}" + loop + CHATML) for number in range(4)]
+
+    def fail(_: object) -> None:
+        raise AssertionError("the tokenizer was copied")
+
+    async def ask(version: VersionId | None) -> list[int] | str:
+        with request_for(version):
+            return await rendered(ours, [USER])
+
+    async def together() -> list[list[int] | str]:
+        return await asyncio.gather(*(ask(version) for version in (*many, None)))
+
+    asyncio.run(together())
+    monkeypatch.setattr(vllm_tokenizers.copy, "deepcopy", fail)
+    assert all(isinstance(tokens, list) for tokens in asyncio.run(together()))
 
 
 def test_a_template_whose_syntax_vllm_would_look_into_for_ever_is_rendered(ours: Any, versions: Versions) -> None:
