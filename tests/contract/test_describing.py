@@ -10,6 +10,7 @@ from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import ResolvedBase
 from loramux_server.described_base import describe_base
 from loramux_server.engine.describing.vllm_view import expert_shapes
+from loramux_server.engine.worker.fused_layers import with_fused_layers
 from loramux_server.settings import Settings
 from tests.helpers.tiny_base import DESCRIPTION, make_base
 from tests.helpers.tiny_bases.bases import write_base
@@ -45,6 +46,26 @@ def test_packed_layers_have_the_names_of_peft(tmp_path: Path) -> None:
     found = described(write_base(tmp_path / "phi", "Phi3ForCausalLM"), tmp_path)
     names = {path.rpartition(".")[2] for path in found.linear}
     assert names == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"gate_up_proj", "q_proj"}, {"qkv_proj": ["q_proj", "k_proj"], "gate_up_proj": ["gate_up_proj"]}),
+        ({"gate_proj", "up_proj"}, {"qkv_proj": ["q_proj", "k_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}),
+        ({"gate_up_proj", "up_proj"}, {"qkv_proj": ["q_proj", "k_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}),
+        (set(), {"qkv_proj": ["q_proj", "k_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}),
+    ],
+)
+def test_a_layer_that_the_base_has_as_one_is_taken_as_one(names: set[str], expected: dict[str, list[str]]) -> None:
+    packed = {"qkv_proj": ["q_proj", "k_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
+    assert with_fused_layers(packed, names) == expected
+
+
+def test_fused_layers_that_vllm_does_not_know_of_are_served(tmp_path: Path) -> None:
+    """GLM-4's MLP is one layer; vLLM 0.32 expects adapters of its parts."""
+    found = described(write_base(tmp_path / "glm", "Glm4ForCausalLM"), tmp_path)
+    assert found.modules["model.layers.0.mlp.gate_up_proj"].refusal is None
 
 
 def test_a_base_without_adapters_in_vllm_says_so(tmp_path: Path) -> None:
