@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.benchmark_parts import BenchmarkPart, run_parts, server_setup
+from benchmarks.churn.configured import measure_configured
 from benchmarks.churn.load_latency import measure_cold_start, measure_gaps
 from benchmarks.churn.scale import measure_scale
 from benchmarks.churn.throughput import measure_throughput
@@ -30,8 +31,8 @@ def main(
 ) -> None:
     """Compare loramux with stock vLLM while adapters are loaded and unloaded.
 
-    The parts are throughput, gaps, cold, bad and many. Each writes churn-PART.json and churn-PART.md as soon as it is
-    done. Exit code: 0; 1 if a goal is missed, 2 if a part failed.
+    The parts are throughput, gaps, cold, bad, many and configured. Each writes churn-PART.json and churn-PART.md as
+    soon as it is done. Exit code: 0; 1 if a goal is missed, 2 if a part failed.
     """
     code = run_parts(
         "churn", parts(rounds, quick=quick), only or [], partial(server_setup, base, engine or []), results
@@ -51,4 +52,5 @@ def parts(rounds: int, *, quick: bool) -> Mapping[str, BenchmarkPart]:
         "cold": partial(measure_cold_start, count=3 if quick else 20),
         "bad": partial(measure_robustness, cases=cases),
         "many": partial(measure_scale, count=200 if quick else 10_000, rounds=rounds),
+        "configured": partial(measure_configured, count=20 if quick else 300, rounds=rounds),
     }
