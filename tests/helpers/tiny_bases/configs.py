@@ -78,5 +78,22 @@ CHANGES: dict[str, dict[str, Any]] = {
     # vLLM's window has one token more than transformers'; logits are scaled down so far that little shows.
     "Cohere2ForCausalLM": {"sliding_window": 256, "logit_scale": 1.0},
     "CohereForCausalLM": {"logit_scale": 1.0},
+    "AfmoeForCausalLM": {"score_func": "sigmoid", "route_norm": True, "route_scale": 1.0},
+    "Glm4MoeForCausalLM": {"head_dim": HEAD_DIM},
+    "Glm4MoeLiteForCausalLM": {"first_k_dense_replace": 1},
+    "HYV3ForCausalLM": {"first_k_dense_replace": 1, "expert_hidden_dim": 64},
+    "HunYuanDenseV1ForCausalLM": {"head_dim": HEAD_DIM},
+    "HunYuanMoEV1ForCausalLM": {"head_dim": HEAD_DIM},
+    "Lfm2ForCausalLM": {
+        "block_dim": HIDDEN,
+        "block_ff_dim": 160,
+        "block_auto_adjust_ff_dim": False,
+        "conv_dim": HIDDEN,
+    },
+    "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"]},
+    "LongcatFlashForCausalLM": {"mla_scale_q_lora": True, "mla_scale_kv_lora": True, "zero_expert_type": "identity"},
+    "MiniMaxM2ForCausalLM": {"rotary_dim": HEAD_DIM, "scoring_func": "sigmoid"},
+    "NemotronForCausalLM": {"head_dim": HEAD_DIM, "num_key_value_heads": KV_HEADS},
 }
-"""Changes to shrunk default configs, by architecture: what no default says, or what would hide differences."""
+"""Changes to shrunk default configs, by architecture: keys that real configs have and the defaults lack, or values that
+would hide differences."""
