@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.finetuning.datasets.report import inspect_dataset
 from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
@@ -72,6 +73,11 @@ class FakeLibrary:
     aliases: dict[str, VersionId] = field(default_factory=dict)
     add_errors: list[Exception] = field(default_factory=list)
     alias_errors: list[Exception] = field(default_factory=list)
+    max_rank: int = 512
+
+    async def ensure_rank(self, rank: int) -> None:
+        if rank > self.max_rank:
+            raise InvalidAdapter("the rank is above the engine's limit", where="adapter_config.json", found=rank)
 
     async def add(self, name: AdapterName, source: Any, *, actor: str, promote: bool) -> Any:
         if self.add_errors:

@@ -73,6 +73,8 @@ class JobRunner:
 
     async def _train(self, job: JobRecord, log: JobEventLog, lock_fd: int) -> None:
         run = await asyncio.to_thread(self.planner.training_run, job)
+        if run.recipe:  # before hours of training, not after them
+            await self.publisher.library.ensure_rank(run.recipe.rank)
         await log.enter("loading")
         async with self.launcher.launch(run, self.planner.job_folder(job), lock_fd) as trainer:
             async for event in trainer.events():

@@ -33,6 +33,19 @@ async def test_a_job_is_trained_and_its_result_is_served(tmp_path: Path, engine:
     assert any("12 examples" in message for message in messages(bed, job))
 
 
+async def test_a_job_whose_rank_the_engine_can_not_serve_fails_before_its_training(
+    tmp_path: Path, engine: sa.Engine
+) -> None:
+    bed = job_test_bed(tmp_path, engine)
+    bed.library.max_rank = 0
+    job = bed.job()
+    async with bed.supervisor.running():
+        job = await until(bed, job, has_ended)
+    assert job.state is JobState.FAILED
+    assert "the rank is above the engine's limit" in (job.error or {})["message"]
+    assert job.progress.step == 0
+
+
 async def test_jobs_run_one_at_a_time_in_the_order_of_their_creation(tmp_path: Path, engine: sa.Engine) -> None:
     bed = job_test_bed(tmp_path, engine)
     jobs = [bed.job(name=f"ft:tiny:local:test:{number}") for number in range(3)]
