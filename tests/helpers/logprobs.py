@@ -62,4 +62,5 @@ class Reference:
     @torch.inference_mode()
     def _score(model: Any, tokens: Sequence[int]) -> torch.Tensor:
         logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, :-1].float()
-        return logits.log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
+        scores: torch.Tensor = logits.log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
+        return scores

@@ -1,5 +1,6 @@
 """Adapters that PEFT writes: the usual kinds, with random weights that change the base's answers."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ def _size(name: str, parameter: torch.Tensor) -> float:
     """Return a standard deviation with which B·A has about the size of the weights that it changes."""
     if "lora_embedding" in name:  # A is (rank, tokens), and a token's row is one of its columns
         return 1.0
-    return (1.0 if "lora_A" in name else 0.25) ** 0.5 * float(parameter.shape[-1]) ** -0.5
+    return math.sqrt((1 if "lora_A" in name else 0.25) / parameter.shape[-1])
 
 
 def _attention(base: BaseDescription) -> list[str]:

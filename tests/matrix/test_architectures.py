@@ -21,7 +21,7 @@ from tests.matrix.results import Result, Results
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`"),  # as PEFT's users do
+    pytest.mark.filterwarnings("ignore::UserWarning:peft"),  # it advises on embeddings and tied heads
 ]
 
 ARCHITECTURES = (
@@ -48,7 +48,7 @@ ARCHITECTURES = (
 """Those that users have most, as far as vLLM serves them on a CPU, and some with packed layers or unusual names."""
 FLOAT32_NATS = 2e-3
 """The largest difference of a token's log-probability in float32."""
-BFLOAT16_FACTOR = 1.5
+BFLOAT16_FACTOR = 1.25
 """The largest ratio of our mean error in bfloat16 to PEFT's own, both relative to PEFT in float32."""
 MIN_EFFECT_NATS = 0.05
 """An adapter that changes the base's log-probabilities by less, on average, would show little."""
@@ -82,7 +82,8 @@ def test_each_kind_of_adapter_answers_as_in_peft(tmp_path: Path, architecture: s
             given = [*asked[dtype].result().alone[route], *asked[dtype].result().together[route]]
             result = _compare(given, folder, references, dtype)
             results.add(architecture, dtype, route, result)
-            is_right = result.worst <= FLOAT32_NATS if dtype == "float32" else result.mean <= result.allowed
+            allowed = BFLOAT16_FACTOR * result.peft_mean
+            is_right = result.worst <= FLOAT32_NATS if dtype == "float32" else result.mean <= allowed
             assert is_right, (dtype, route, result)
 
 
@@ -97,7 +98,7 @@ def _compare(
     if adapter:
         effect = float((references["float32"].score(None, given) - exact).abs().mean())
         assert effect >= MIN_EFFECT_NATS
-    return Result(float(error.max()), float(error.mean()), BFLOAT16_FACTOR * float(theirs.mean()))
+    return Result(float(error.max()), float(error.mean()), float(theirs.mean()))
 
 
 def _ask_all(base: Path, adapters: Mapping[str, Path], settings: Settings) -> _Answers:
