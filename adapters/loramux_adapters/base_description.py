@@ -84,6 +84,13 @@ class BaseDescription(BaseModel):
         """The modules that PEFT can adapt, by path: those of vLLM and those that it does not apply adapters to."""
         return {path: self.shapes[index] for path, index in self.shape_of.items()}
 
+    @property
+    def experts_refusal(self) -> str | None:
+        """Why vLLM applies adapters to no expert; None if it does to some, or if the base has none."""
+        experts = [module for module in self.modules.values() if module.experts > 1 or module.is_expert]
+        refusals = [module.refusal for module in experts if module.refusal]
+        return refusals[0] if refusals and len(refusals) == len(experts) else None
+
     @cached_property
     def served(self) -> Mapping[str, TargetModule]:
         """The modules to which vLLM applies adapters."""

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.training_files import MAX_FILE_BYTES
@@ -38,6 +39,7 @@ from loramux_server.dashboard import dashboard_router
 from loramux_server.described_base import describe_base
 from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.adapter_templates import AdapterTemplates, use_adapter_templates
+from loramux_server.engine.anthropic_messages import place_system_messages
 from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.calibration import EngineCalibration
 from loramux_server.engine.chat_tokens import EngineChatTokens
@@ -99,7 +101,7 @@ async def serve(
     options = engine_options(machine_defaults, storage.resolver, settings)
     refusal = storage.base.refusal
     arguments = engine_arguments(base.path, base.name, options, enable_lora=refusal is None)
-    report_progress(f"starting vLLM with {base.name}" + (f", without adapters: {refusal}" if refusal else ""))
+    report_progress(f"starting vLLM with {base.name}{_limits(storage.base)}")
     async with vllm_engine(arguments) as engine:
         server = await build_server(settings, storage, engine, arguments)
         await server.adapter_service.resume_checks()
@@ -112,6 +114,13 @@ async def serve(
         # Recording ends before the experiments: its last charges are of the last requests of an experiment.
         async with experiments, recording, upkeep, jobs, calibration:
             return await lifecycle.run(on_started=lambda: on_started(server))
+
+
+def _limits(base: BaseDescription) -> str:
+    """Say which adapters of the base are not served."""
+    if base.refusal:
+        return f", without adapters: {base.refusal}"
+    return f", without adapters of its experts: {base.experts_refusal}" if base.experts_refusal else ""
 
 
 async def build_server(
@@ -147,7 +156,9 @@ async def build_server(
     app.include_router(health_router(_readiness(drain, engine), registry))
     chat, job_metrics = app.state.openai_serving_chat, JobMetrics(recorder.training_costs, registry)
     if settings.adapter_chat_template != "ignore":
-        use_adapter_templates(chat, AdapterTemplates(storage.resolver))
+        templates = AdapterTemplates(storage.resolver)
+        use_adapter_templates(chat, templates)
+        place_system_messages(app.state.anthropic_serving_messages, templates)
     tokens = EngineChatTokens(engine, served_rendering(chat))
     ask = EngineEvaluationClient(chat, storage.base.name, tokens.rendering)
     supervisor = build_fine_tuning(app, settings, storage, adapter_service, tokens, ask, job_metrics, prices)
