@@ -10,6 +10,7 @@ wrong. Files that are in this form already keep their bytes.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class _Normalization:
         self._names = TensorNames(base)
         self._copies = BaseCopies(base, self._names, base_folder)
         self._is_mlx = mlx.is_mlx(config)
+        self._declared = mlx.peft_config(config) if self._is_mlx else config
         for name, tensor in self._stored.items():
             check_not_empty(name, tensor.info)
         self._resolved = renamed(self._stored, self._names)
@@ -123,7 +125,7 @@ class _Normalization:
             names = ", ".join(printable(name) for name in sorted(self._training_only)[:5])
             yield f"Left out, because they only matter during training: {names}."
 
-    @property
+    @cached_property
     def _new_names(self) -> dict[str, str]:
         return {
             name: self._names.peft_name(tensor) if tensor else name
@@ -138,11 +140,11 @@ class _Normalization:
                 if not self._is_mlx:
                     raise InvalidAdapter("the tensors are named as by mlx-lm, but the config has no lora_parameters",
                                          where=name)  # fmt: skip
-                tensor = mlx.transposed(name, tensor, found.path, found.matrix, self._base)
+                tensor = mlx.transposed(name, tensor, found.matrix, self._base.modules[found.path], self._declared["r"])
             yield new, tensor
 
     def _normal_config(self) -> Config:
-        config = mlx.peft_config(self._config) if self._is_mlx else dict(self._config)
+        config = dict(self._declared)
         if self._lists_targets:
             config["target_modules"] = self._paths
         if "r" in config and "lora_alpha" in config:
@@ -151,11 +153,11 @@ class _Normalization:
             config["modules_to_save"] = None
         return config
 
-    @property
+    @cached_property
     def _paths(self) -> list[str]:
         return sorted({tensor.path for tensor in self._resolved.values() if tensor})
 
-    @property
+    @cached_property
     def _lists_targets(self) -> bool:
         """Whether the tensors say which modules are targets, because the config does not."""
         # PEFT's all-linear leaves out the output embedding, which Tinker trains.

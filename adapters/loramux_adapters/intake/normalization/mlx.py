@@ -1,11 +1,11 @@
 """Adapters of mlx-lm: adapters.safetensors, and a config with `lora_parameters`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.base_description import TargetModule
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE
 from loramux_adapters.intake.normalization.tensor_files import StoredTensor
@@ -74,21 +74,16 @@ def peft_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def transposed(
-    name: str, tensor: StoredTensor, path: str, matrix: Literal["A", "B"] | str, base: BaseDescription
-) -> StoredTensor:
-    """Return the matrix of mlx-lm as PEFT's, which is the transposed one.
+def transposed(name: str, tensor: StoredTensor, matrix: str, module: TargetModule, rank: int) -> StoredTensor:
+    """Return the matrix A or B of mlx-lm as PEFT's, which is the transposed one.
 
     Raises:
-        InvalidAdapter: its shape can't be that of the module at `path`.
+        InvalidAdapter: its shape is not that for `module` at this rank.
     """
-    module, shape = base.modules[path], tensor.info.shape
-    if len(shape) != 2:
-        raise InvalidAdapter("LoRA on the experts of mlx-lm is not supported", where=name, found=shape)
-    size, index = (module.inputs, 0) if matrix == "A" else (module.outputs, 1)
-    if shape[index] != size:
-        expected = (size, "rank") if matrix == "A" else ("rank", size)
-        raise InvalidAdapter(
-            "the shape is wrong for the module of the base", where=name, expected=expected, found=shape
-        )
+    a, b = module.shapes(rank)
+    expected, found = (a if matrix == "A" else b)[::-1], tensor.info.shape
+    if len(found) != len(expected):
+        raise InvalidAdapter("LoRA on the experts of mlx-lm is not supported", where=name, found=found)
+    if found != expected:
+        raise InvalidAdapter("the shape is wrong", where=name, expected=expected, found=found)
     return StoredTensor(tensor.file, tensor.info, is_transposed=True)

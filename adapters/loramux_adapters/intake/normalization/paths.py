@@ -11,6 +11,10 @@ NEUTRAL = frozenset({"base_model", "model", "module", "language_model", "text_mo
 such as `vision_tower` and `mtp`, name another part: a name with one of them is never a module outside of it."""
 
 
+MAX_PARTS = 100
+"""No model is nested so deeply; a longer name would only take time."""
+
+
 class Paths:
     """The paths of one base, among which those of tools' names are found.
 
@@ -34,6 +38,8 @@ class Paths:
             InvalidAdapter: the name, for which `where` stands in the message, is the end of several paths.
         """
         kept = [part for part in parts if not part.startswith("_") or part in self._parts]
+        if len(kept) > MAX_PARTS:
+            return None
         for end in _without_neutral_containers(kept):
             if end in self._paths:
                 return end

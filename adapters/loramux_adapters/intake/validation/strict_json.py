@@ -10,10 +10,12 @@ def parse_object(raw: bytes, where: str) -> dict[str, Any]:
     """Parse the JSON object in `raw`, whose size the caller has limited.
 
     Raises:
-        InvalidAdapter: it is not a JSON object, has a duplicate key or contains NaN or infinity.
+        InvalidAdapter: it is not a JSON object, has a duplicate key, or contains NaN, infinity or half of a character.
     """
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        if b"\\u" in raw:  # only an escape can be half of a character, which no file can contain
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidAdapter(f"not valid JSON: {error}", where=where) from error
     if not isinstance(value, dict):

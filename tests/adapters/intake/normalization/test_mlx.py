@@ -146,6 +146,13 @@ def test_matrices_that_are_not_transposed_are_refused(tmp_path: Path) -> None:
     assert refusal(write(tmp_path, tensors=tensors | {name: tensors[name].T.copy()})).where == name
 
 
+@pytest.mark.parametrize("shape", [(16, 5), (15, 4), (4, 16), (16, 1 << 10)])
+def test_matrices_of_another_size_are_refused_before_they_are_read(tmp_path: Path, shape: tuple[int, int]) -> None:
+    name = "model.layers.0.self_attn.q_proj.lora_a"
+    error = refusal(write(tmp_path, tensors={name: np.ones(shape, np.float32)}))
+    assert (error.where, error.expected, error.found) == (name, (16, 4), shape)
+
+
 def test_lora_on_experts_is_refused_by_name(tmp_path: Path) -> None:
     name = "model.layers.0.mlp.up_proj.lora_a"
     assert "experts" in refusal(write(tmp_path, tensors={name: np.ones((2, 4, 16), np.float32)})).problem

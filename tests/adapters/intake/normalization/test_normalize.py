@@ -14,7 +14,7 @@ from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, content_digest, hash_files
 from loramux_adapters.intake.normalization import normalize
 from loramux_adapters.intake.validation import validate
-from tests.helpers.adapter_files import BASE, Tensors, lora_config, lora_tensors, write_adapter
+from tests.helpers.adapter_files import BASE, Tensors, lora_config, lora_tensors, write_adapter, write_raw
 
 PREFIX = "base_model.model."
 TENSORS = lora_tensors()
@@ -216,6 +216,16 @@ def test_what_is_not_understood_stays_for_the_validation_to_refuse(tmp_path: Pat
     assert files(folder) == before
     with pytest.raises(InvalidAdapter):
         validate(folder, BASE, max_rank=8)
+
+
+@pytest.mark.parametrize("where", [CONFIG_FILE, WEIGHTS_FILE])
+def test_half_of_a_character_is_refused(tmp_path: Path, where: str) -> None:
+    header = {f"a\ud800.{FIRST}": {"dtype": "F32", "shape": [4, 16], "data_offsets": [0, 256]}}
+    folder = write_raw(tmp_path, json.dumps(header).encode(), bytes(256))
+    if where == CONFIG_FILE:
+        write_adapter(tmp_path, lora_config(r=4.0, note="\ud800"))
+    error = refusal(folder)
+    assert (error.where, error.problem[:14]) == (where, "not valid JSON")
 
 
 def test_names_of_a_file_with_unknown_tensors_are_changed_where_they_are_understood(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Names of modules are found by the base's own paths, or not at all."""
 
+import time
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -105,6 +107,13 @@ def test_a_name_that_is_short_for_several_modules_is_refused_with_both() -> None
 def test_a_private_part_that_the_base_has_is_kept() -> None:
     assert find(["model._layer.q"], "model._layer.q") == "model._layer.q"
     assert find(["model._layer.q"], "_orig_mod.model._layer.q") == "model._layer.q"
+
+
+@pytest.mark.parametrize("part", ["model", "_orig_mod", "x", "0", ""])
+def test_a_name_of_very_many_parts_takes_no_time(part: str) -> None:
+    started = time.process_time()
+    find(TEXT, ".".join([part] * 200_000 + ["q_proj"]))
+    assert time.process_time() - started < 1
 
 
 words = st.sampled_from(["model", "layers", "h", "attn", "q_proj", "mlp", "0", "1", "12", "vision", "language_model"])
