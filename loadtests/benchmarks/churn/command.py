@@ -25,6 +25,7 @@ def main(
         typer.Option(metavar="NAME=VALUE", help="vLLM argument, such as dtype=float32. May be repeated."),
     ] = None,
     base: Annotated[Path | None, typer.Option(help="Folder of the base model; default: the demo's base.")] = None,
+    stock: Annotated[bool, typer.Option(help="Whether the part `bad` tries stock vLLM, too.")] = True,
     rounds: Annotated[int, typer.Option(min=1, help="How often throughput and starts are measured.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="Trial run: few adapters, few cases, one round.")] = False,
     results: Annotated[Path, typer.Option(help="Folder for the reports.")] = RESULTS,
@@ -35,12 +36,12 @@ def main(
     soon as it is done. Exit code: 0; 1 if a goal is missed, 2 if a part failed.
     """
     code = run_parts(
-        "churn", parts(rounds, quick=quick), only or [], partial(server_setup, base, engine or []), results
+        "churn", parts(rounds, quick=quick, stock=stock), only or [], partial(server_setup, base, engine or []), results
     )
     raise typer.Exit(code)
 
 
-def parts(rounds: int, *, quick: bool) -> Mapping[str, BenchmarkPart]:
+def parts(rounds: int, *, quick: bool, stock: bool = True) -> Mapping[str, BenchmarkPart]:
     """Return the parts by name; `quick` makes a short trial run of each."""
     cases = all_cases()
     if quick:
@@ -50,7 +51,7 @@ def parts(rounds: int, *, quick: bool) -> Mapping[str, BenchmarkPart]:
         "throughput": partial(measure_throughput, count=12 if quick else 40, rounds=rounds),
         "gaps": partial(measure_gaps, loads=3 if quick else 20),
         "cold": partial(measure_cold_start, count=3 if quick else 20),
-        "bad": partial(measure_robustness, cases=cases),
+        "bad": partial(measure_robustness, cases=cases, servers=("loramux", "stock") if stock else ("loramux",)),
         "many": partial(measure_scale, count=200 if quick else 10_000, rounds=rounds),
         "configured": partial(measure_configured, count=20 if quick else 300, rounds=rounds),
     }

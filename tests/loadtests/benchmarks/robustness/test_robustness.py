@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return started
 
 
-async def survey(tmp_path: Path, cases: Mapping[str, RobustnessCase]) -> BenchmarkReport:
+async def survey(
+    tmp_path: Path, cases: Mapping[str, RobustnessCase], servers: Sequence[str] = ("loramux", "stock")
+) -> BenchmarkReport:
+    setup = ServerSetup(small_base(tmp_path), {}, {}, {})
     with StepProgress() as progress:
-        return await measure_robustness(ServerSetup(small_base(tmp_path), {}, {}, {}), tmp_path, progress, cases=cases)
+        return await measure_robustness(setup, tmp_path, progress, cases=cases, servers=servers)
 
 
 @pytest.mark.slow
@@ -66,6 +69,14 @@ async def test_a_response_is_reported_without_paths_of_this_machine(tmp_path: Pa
     assert line == f"| NaN weights | no |  | {report.rounds[0]['response']} | **yes** | 6 | 8 x 200 |"
     assert "a value is NaN" in line
     assert str(tmp_path) not in line
+
+
+async def test_one_server_can_be_tried_alone(tmp_path: Path, started: list[str]) -> None:
+    report = await survey(tmp_path, {"NaN weights": all_cases()["NaN weights"]}, servers=["loramux"])
+    assert started == ["loramux"]
+    assert {metric.name.partition(":")[0] for metric in report.metrics} == {"loramux"}
+    line = next(line for line in report_markdown(report, {}).splitlines() if line.startswith("| NaN weights"))
+    assert line == f"| NaN weights | no |  | {report.rounds[0]['response']} |"
 
 
 async def test_a_server_without_a_sound_adapter_is_an_error(
