@@ -19,7 +19,8 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 ENGINE = "server/loramux_server/engine/"
 DEMO = "server/loramux_server/engine/demo_base.py"
 TRAINER = "adapters/loramux_adapters/finetuning/trainer/"
-ONLY_WITH = {ENGINE: ("cpu", "cuda"), TRAINER: ("train",), DEMO: ("demo",)}
+UNPICKLING = "adapters/loramux_adapters/conversion/unpickling_process.py"
+ONLY_WITH = {ENGINE: ("cpu", "cuda"), TRAINER: ("train",), DEMO: ("demo",), UNPICKLING: ("cpu", "cuda", "train")}
 """Folders and files that run only where these extras are installed: each of the extras must declare their imports."""
 
 DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
@@ -86,7 +87,7 @@ def test_every_import_is_declared_in_the_dependencies_or_the_extra_that_runs_it(
 
 def test_an_import_that_is_not_declared_is_found() -> None:
     assert undeclared("server/loramux_server/app.py", ["torch"])
-    assert undeclared(f"{ENGINE}client.py", ["peft"])
+    assert undeclared(f"{ENGINE}client.py", ["trl"])
     assert not undeclared(f"{TRAINER}model.py", ["peft", "numpy"])
 
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +31,7 @@ from loramux_server.engine.fake import FakeEngine
 from loramux_server.lifecycle import Lifecycle, bind
 from loramux_server.settings import Settings
 from tests.helpers.adapter_files import BASE, SIZES, lora_tensors, write_adapter
+from tests.helpers.llama_bases import llama_base
 from tests.helpers.migrated_database import migrated_database
 
 TEMPLATE = (
@@ -38,13 +39,13 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 MAX_MODEL_LEN = 256
+_ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def write_base(folder: Path) -> ResolvedBase:
     """Write the config and a byte-level tokenizer of a Llama with the shapes of tests' BASE."""
     folder.mkdir(parents=True)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate(["</s>", *alphabet])}
+    vocabulary = {token: number for number, token in enumerate(["</s>", *_ALPHABET])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -146,8 +147,9 @@ async def tiny_server(
     fake = FakeEngine(arguments)
     configured.data_dir.mkdir(parents=True, exist_ok=True)
     migrated_database(configured.data_dir / "loramux.sqlite3").dispose()
+    description = llama_base(replace(SIZES, vocab_size=1 + len(_ALPHABET)), base.name)
     server = await build_server(
-        configured, open_storage(configured, BASE, base.path), fake, arguments, CollectorRegistry()
+        configured, open_storage(configured, description, base.path), fake, arguments, CollectorRegistry()
     )
     listener = bind("127.0.0.1", 0)
     # Connections inherit it. asyncio, unlike uvloop, leaves it unset there, and each response would take 0.04 s more.
