@@ -19,8 +19,15 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 ENGINE = "server/loramux_server/engine/"
 DEMO = "server/loramux_server/engine/demo_base.py"
 TRAINER = "adapters/loramux_adapters/finetuning/trainer/"
+TOKENIZER = "adapters/loramux_adapters/intake/chat/tokenizer_process.py"
 UNPICKLING = "adapters/loramux_adapters/conversion/unpickling_process.py"
-ONLY_WITH = {ENGINE: ("cpu", "cuda"), TRAINER: ("train",), DEMO: ("demo",), UNPICKLING: ("cpu", "cuda", "train")}
+ONLY_WITH = {
+    ENGINE: ("cpu", "cuda"),
+    TRAINER: ("train",),
+    DEMO: ("demo",),
+    UNPICKLING: ("cpu", "cuda", "train"),
+    TOKENIZER: ("cpu", "cuda"),
+}
 """Folders and files that run only where these extras are installed: each of the extras must declare their imports."""
 
 DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
