@@ -43,6 +43,8 @@ class _StepDispatch:
     """The slot of each token for the kernel; BASE_SLOT for tokens of the base and those in `matmuls`."""
     matmuls: list[tuple[int, Tokens]]
     """The slots with many tokens, each with its tokens."""
+    needs_kernel: bool
+    """Whether the kernel has any token."""
 
     @classmethod
     def of(cls, token_slots: Slots, *, has_kernel: bool) -> "_StepDispatch":
@@ -54,12 +56,8 @@ class _StepDispatch:
             (int(slot), slice(None) if is_only else torch.from_numpy(np.flatnonzero(token_slots == slot)))
             for slot in many
         ]
-        return cls(np.where(np.isin(token_slots, many), BASE_SLOT, token_slots), matmuls)
-
-    @property
-    def needs_kernel(self) -> bool:
-        """Whether the kernel has any token."""
-        return bool((self.kernel_slots != BASE_SLOT).any())
+        kernel_slots = np.where(np.isin(token_slots, many), BASE_SLOT, token_slots)
+        return cls(kernel_slots, matmuls, bool((kernel_slots != BASE_SLOT).any()))
 
 
 class CpuPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
@@ -142,6 +140,8 @@ class CpuPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         output_slices: tuple[int, ...],
         dispatch: _StepDispatch,
     ) -> None:
+        if not (dispatch.matmuls or dispatch.needs_kernel):
+            return
         x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
         if len(x) != len(dispatch.kernel_slots):  # the kernel does not check its indices
             raise ValueError(f"a layer has {len(x)} tokens, but the step has {len(dispatch.kernel_slots)}")
