@@ -169,7 +169,7 @@ json_values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
     key=st.sampled_from(["fine_tune_type", "lora_parameters", "model", "rank", "scale", "alpha", "dropout"]),
     value=json_values,
