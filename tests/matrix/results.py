@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -35,6 +35,8 @@ class Results:
     """By architecture, type and route."""
     shapes: list[str] = field(default_factory=list)
     """The architectures whose descriptions are what PEFT writes."""
+    unserved: dict[str, list[str]] = field(default_factory=dict)
+    """The last names of the modules to which vLLM applies no adapters on this machine, by architecture."""
     refused: dict[str, str] = field(default_factory=dict)
     """Why vLLM serves no adapters of an architecture."""
     not_shown: dict[str, str] = field(default_factory=dict)
@@ -64,7 +66,7 @@ class Results:
         """Yield the lines of the page, in Markdown."""
         data = self.data()
         yield _introduction()
-        yield from _engine_table(self.rows)
+        yield from _engine_table(self.rows, self.unserved)
         yield from (_SHAPES, ", ".join(data["shapes"]) + ".", _REFUSED)
         yield from _by_reason(self.refused)
         yield _NOT_SHOWN
@@ -83,6 +85,9 @@ For each architecture, a small base of random weights and adapters that PEFT mad
 alone and all in one batch with the base. The log-probability of each token, of prompts and answers, was compared with
 transformers and PEFT in float32. The columns are differences in nats: of the worst token in float32 (at most 2e-3), and
 the mean of the worst route in bfloat16, next to that of PEFT itself in bfloat16 (at most 1.25 times as much).
+
+"All-linear" adapters are on all linear modules that vLLM applies adapters to, "patterns" ones have ranks and alphas of
+their own by suffixes and expressions, with rsLoRA, and "one-layer" ones are on the last layer only.
 """
 _SHAPES = """
 ## Shapes only
@@ -109,14 +114,17 @@ def _introduction() -> str:
     return _INTRODUCTION.format(measured=f"Measured with {versions} on {machine.cores} cores of {machine.cpu_model}.")
 
 
-def _engine_table(rows: Mapping[str, Mapping[str, Mapping[str, Result]]]) -> Iterator[str]:
-    yield "| architecture | adapters on | float32 | bfloat16 | PEFT in bfloat16 |"
-    yield "| --- | --- | --- | --- | --- |"
+def _engine_table(
+    rows: Mapping[str, Mapping[str, Mapping[str, Result]]], unserved: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    yield "| architecture | adapters | refused on this machine | float32 | bfloat16 | PEFT in bfloat16 |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for architecture, types in sorted(rows.items()):
         worst = max(result.worst for result in types["float32"].values())
         rounded = max(types["bfloat16"].values(), key=lambda result: result.mean)
         routes = ", ".join(route for route in types["float32"] if route != "base")
-        yield f"| {architecture} | {routes} | {worst:.1e} | {rounded.mean:.1e} | {rounded.peft_mean:.1e} |"
+        numbers = f"{worst:.1e} | {rounded.mean:.1e} | {rounded.peft_mean:.1e}"
+        yield f"| {architecture} | {routes} | {', '.join(unserved.get(architecture, ()))} | {numbers} |"
 
 
 def _by_reason(reasons: Mapping[str, str]) -> Iterator[str]:

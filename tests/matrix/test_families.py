@@ -29,5 +29,6 @@ def test_descriptions_have_the_modules_and_shapes_that_peft_writes(outcomes: dic
     assert {name: outcome["differences"] for name, outcome in described.items() if outcome["differences"]} == {}
     assert len(described) >= MIN_DESCRIBED
     results.shapes = sorted(described)
+    results.unserved = {name: outcome["unserved"] for name, outcome in described.items()}
     results.refused = {name: outcome["refusal"] for name, outcome in outcomes.items() if "refusal" in outcome}
     results.not_shown = {name: outcome["error"] for name, outcome in outcomes.items() if "error" in outcome}
