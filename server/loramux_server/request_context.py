@@ -89,6 +89,8 @@ class RequestContext:
     """The experiment that the request is a part of, with the variant that it was assigned to."""
     cost_share: CostShare = field(default_factory=CostShare)
     """Its share of the engine's cost."""
+    needs_system_first: bool | None = None
+    """Whether the adapter's own chat template refuses late system messages; None if the base's template decides."""
     traceparent: str | None = None
     """The client's span, from its `traceparent` header."""
     started: float = field(default_factory=time.monotonic)

@@ -8,6 +8,7 @@ import pytest
 import vllm.renderers.hf as vllm_hf
 from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
+from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 
 from loramux_adapters.chat_templates.errors import RenderingError
 from loramux_adapters.chat_templates.renderer import TemplateRenderer
@@ -88,9 +89,11 @@ def test_every_known_template_renders_as_in_transformers(name: str) -> None:
 def test_vllm_treats_the_stand_in_of_a_template_as_the_template(name: str) -> None:
     template = KNOWN[name]
     with TemplateRenderer(template) as renderer:
-        stand_in = _stand_in(renderer.features())
+        features = renderer.features()
+        stand_in = _stand_in(features)
     assert _content_format(stand_in) == _content_format(template)
     assert _variables(stand_in) - {"render_adapter_template"} == _variables(template)
+    assert features.needs_system_first == AnthropicServingMessages._detect_merge_inline_system(template)
     knows_developer = vllm_hf._detect_developer_role_support
     assert knows_developer(stand_in) == knows_developer(template)
 

@@ -56,8 +56,8 @@ async def add(tiny: TinyServer, name: str, template: str | None, seed: int = 0) 
     return (await tiny.server.adapter_service.add(parse_adapter_name(name), source, actor="test")).id
 
 
-async def prompt_tokens(tiny: TinyServer, path: str, model: str) -> int:
-    response = await tiny.http.post(path, json={"model": model} | REQUESTS[path])
+async def prompt_tokens(tiny: TinyServer, path: str, model: str, changes: dict[str, Any] | None = None) -> int:
+    response = await tiny.http.post(path, json={"model": model} | REQUESTS[path] | (changes or {}))
     assert response.status_code == 200, response.text
     body = response.json()
     counts = body.get("usage", body)
@@ -76,6 +76,23 @@ async def test_every_endpoint_counts_as_a_server_with_this_template(
     assert await prompt_tokens(ours, path, "own") == await prompt_tokens(with_template, path, base)
     assert await prompt_tokens(ours, path, "plain") == await prompt_tokens(ours, path, base)
     assert await prompt_tokens(ours, path, base) != await prompt_tokens(with_template, path, base)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_late_system_messages_are_where_the_adapters_template_allows_them(
+    ours: TinyServer, with_template: TinyServer, tiny_base: ResolvedBase, tmp_path: Path, path: str
+) -> None:
+    """A10: vLLM asks the base's template, once, whether it refuses them."""
+    refusal = "{% if message.role == 'system' and not loop.first %}{{ raise_exception('late') }}{% endif %}"
+    refusing = OWN.replace("{% for message in messages %}", "{% for message in messages %}" + refusal)
+    late = {"messages": [USER, {"role": "system", "content": "Be brief."}, USER]}
+    arguments = Namespace(**vars(small_arguments(tiny_base)) | {"chat_template": refusing})
+    await add(ours, "refusing-late", refusing, seed=6)
+    async with tiny_server(tmp_path, tiny_base, arguments=arguments) as stock:
+        await add(stock, "own", OWN)
+        base = stock.server.base_name
+        assert await prompt_tokens(ours, path, "refusing-late", late) == await prompt_tokens(stock, path, base, late)
+        assert await prompt_tokens(stock, path, "own", late) == await prompt_tokens(with_template, path, base, late)
 
 
 async def test_the_manifest_says_that_a_template_is_used(ours: TinyServer) -> None:

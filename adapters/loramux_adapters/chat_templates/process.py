@@ -12,7 +12,9 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Template, TemplateSyntaxError, meta
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from loramux_adapters.chat_templates.environment import CLOCK, make_environment, parsing_environment
 
@@ -61,6 +63,7 @@ def _load(text: str) -> tuple[Template, dict[str, Any]]:
         "variables": sorted(name for name in variables if name.isidentifier() and name.isascii()),
         "has_content_parts": _reads_parts(template),
         "knows_developer": "'developer'" in text or '"developer"' in text,
+        "needs_system_first": _needs_system_first(text),
     }
 
 
@@ -82,6 +85,19 @@ def _reads_parts(template: Template) -> bool:
     except Exception:  # noqa: BLE001 - it can't
         return False
     return _MARK in text and f"'{_MARK}'" not in text and f'"{_MARK}"' not in text
+
+
+def _needs_system_first(text: str) -> bool:
+    """Render as vLLM does to find out: in an environment without the functions of transformers."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    messages = [{"role": role, "content": "t"} for role in ("system", "user", "system", "user")]
+    try:
+        environment.from_string(text).render(messages=messages, add_generation_prompt=False)
+    except TemplateError:
+        return True
+    except Exception:  # noqa: BLE001 - not an objection to the order
+        return False
+    return False
 
 
 def _reason(error: Exception) -> str:

@@ -41,6 +41,8 @@ class Features(BaseModel):
     """Whether it reads the content of a message as a list of parts."""
     knows_developer: bool
     """Whether it knows the role `developer`."""
+    needs_system_first: bool
+    """Whether it refuses a system message after another message, in the conversation by which vLLM finds out."""
 
 
 class TemplateRenderer:

@@ -74,6 +74,17 @@ class AdapterTemplates:
             self._templates.popitem(last=False)[1].close()
         return template
 
+    def of_request(self) -> "AdapterTemplate | None":
+        """Return the own chat template of the version that the current request is for; None if there is none.
+
+        Raises:
+            VLLMValidationError: the file is missing, or was changed.
+        """
+        context = current_request.get(None)
+        if context is None or not context.versions:
+            return None
+        return self.of([*context.versions.values()][-1])
+
 
 class AdapterTemplate:
     """One chat template with a process and a thread of its own, so that it keeps nobody else waiting."""
@@ -82,7 +93,7 @@ class AdapterTemplate:
         self._renderer = TemplateRenderer(text)
         self._thread = ThreadPoolExecutor(1, "chat-template")
         self._apply = make_async(_apply, executor=self._thread)
-        self._stand_in: str | None = None
+        self._features: Features | None = None
 
     async def render_messages(self, renderer: HfRenderer, messages: Any, params: Any) -> Any:
         """Return what vLLM's `renderer` returns for these messages, but by this template.
@@ -91,12 +102,11 @@ class AdapterTemplate:
             VLLMValidationError: the template refuses the messages, or exceeds its limits.
             GracefulHTTPError: too many requests wait for it.
         """
-        if self._stand_in is None:
-            self._stand_in = _stand_in(await self._features())
+        stand_in = _stand_in(await self.features())
         own = copy.copy(renderer)
         own._apply_chat_template_async = self._apply
         values = params.chat_template_kwargs | {_RENDER: self._render}
-        changed = replace(params, chat_template=self._stand_in, chat_template_kwargs=values)
+        changed = replace(params, chat_template=stand_in, chat_template_kwargs=values)
         try:
             return await HfRenderer.render_messages_async(own, messages, changed)
         except TimeoutError as error:
@@ -106,11 +116,19 @@ class AdapterTemplate:
         """End the process after the renderings that have begun; it starts again if it is used again."""
         self._thread.submit(self._renderer.close)
 
-    async def _features(self) -> Features:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._renderer.features)
-        except RenderingError as error:
-            raise VLLMValidationError(f"The adapter's chat template can't be used: {error}.") from error
+    async def features(self) -> Features:
+        """Return what vLLM asks a template.
+
+        Raises:
+            VLLMValidationError: the template exceeds its limits.
+        """
+        loop = asyncio.get_running_loop()
+        if self._features is None:
+            try:
+                self._features = await loop.run_in_executor(self._thread, self._renderer.features)
+            except RenderingError as error:
+                raise VLLMValidationError(f"The adapter's chat template can't be used: {error}.") from error
+        return self._features
 
     @pass_context
     def _render(self, context: Context) -> str:
@@ -154,7 +172,7 @@ def use_adapter_templates(chat: Any, templates: AdapterTemplates) -> None:
     as_base = renderer.render_messages_async
 
     async def render_messages_async(messages: Any, params: Any) -> Any:
-        template = _of_request(templates) if params.chat_template in (None, chat.chat_template) else None
+        template = templates.of_request() if params.chat_template in (None, chat.chat_template) else None
         if template is None:
             return await as_base(messages, params)
         return await template.render_messages(renderer, messages, params)
@@ -167,13 +185,6 @@ def has_template_renderer(config: Any, renderer: Any) -> bool:
     """Whether vLLM renders the conversations of a base by a chat template; some bases have code for it instead."""
     is_harmony = config.hf_config.model_type == "gpt_oss"
     return type(renderer) is HfRenderer and renderer.tokenizer is not None and not is_harmony
-
-
-def _of_request(templates: AdapterTemplates) -> AdapterTemplate | None:
-    context = current_request.get(None)
-    if context is None or not context.versions:
-        return None
-    return templates.of([*context.versions.values()][-1])
 
 
 def _read(path: Path, sha256: str) -> str:
