@@ -18,8 +18,8 @@ def convert(
 ) -> None:
     """Convert an adapter whose weights are pickled (.bin, .pt) to safetensors, which the server accepts.
 
-    A pickle can contain a program. It is read in a process of its own, in PyTorch's weights-only mode, with limits of
-    time and memory, and without network where the system permits it.
+    A pickle can contain a program. It is read in PyTorch's weights-only mode, by a process that can open no other file
+    or connection and has limits of time and memory. No server is needed.
 
     Example: loramux adapter convert old/tone new/tone
     """

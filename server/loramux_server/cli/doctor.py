@@ -9,7 +9,7 @@ import typer
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import BaseError, resolve_base
-from loramux_server.cli.base_tables import base_report, print_base
+from loramux_server.cli.base_tables import base_report, print_base, shown_architectures
 from loramux_server.cli.console import fact_table, fail, stderr, stdout
 from loramux_server.described_base import describe_base
 from loramux_server.machine import GIB, Machine, engine_defaults, find_problems, installed_backend, this_machine
@@ -80,4 +80,12 @@ def _facts(machine: Machine, backend: str, settings: dict[str, Any]) -> dict[str
         "GPU": "; ".join(gpus) or "none with an NVIDIA driver",
         "Engine": f"vLLM for {backend.upper()}",
         "Settings": ", ".join(f"{key}={value}" for key, value in settings.items()),
+        "Bases": _bases(),
     }
+
+
+def _bases() -> str:
+    shown = shown_architectures()
+    engine, shapes = shown.get("engine", []), shown.get("shapes", [])
+    counts = f"{len(engine)} with the engine, {len(shapes)} by their modules (docs/architectures.md)"
+    return f"any that vLLM serves; shown to be right with adapters: {counts}" if shown else "any that vLLM serves"

@@ -39,7 +39,8 @@ def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapp
 
 
 def _with_refusal(path: str, module: TargetModule, view: VllmView) -> TargetModule:
-    if view.refusal or view.rename(path) in view.applied:
+    # PEFT nests the matrices of experts: the first in `experts.base_layer`, the second in `experts`, which vLLM wraps.
+    if view.refusal or view.rename(path.removesuffix(".base_layer")) in view.applied:
         return module
     return module.model_copy(update={"refusal": f"vLLM does not apply adapters to this module of {view.architecture}"})
 
