@@ -1,7 +1,7 @@
 """Converts pickled weights to safetensors: reads them from standard input, and writes to standard output.
 
 A program of its own, because a pickle can contain a program: PyTorch's weights-only mode refuses anything but tensors,
-and if that ever fails, this process has no environment and can open no file, connection or process.
+and if that ever fails, this process has no environment and can open no file or connection.
 """
 
 import io
@@ -24,7 +24,7 @@ def restrict(size: int) -> None:
     _limit(resource.RLIMIT_AS, _address_space() + _MEMORY_FACTOR * size + _SPARE_BYTES)
     _limit(resource.RLIMIT_FSIZE, _MEMORY_FACTOR * size + _SPARE_BYTES)
     _limit(resource.RLIMIT_CORE, 0)
-    # The standard streams stay open; any other file, any connection and any process is refused.
+    # The standard streams stay open; any other file and connection is refused, and processes to all users but root.
     _limit(resource.RLIMIT_NOFILE, 3)
     _limit(resource.RLIMIT_NPROC, 0)
 
