@@ -30,6 +30,7 @@ from loramux_adapters.finetuning.events import (
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.training_run import TrainingRun
 from tests.helpers import full_disk_trainer
+from tests.helpers.chat_templates import REFUSING
 from tests.helpers.real_trainer import RECIPE, first_event, make_inputs, start, train, training_run, wait_for
 from tests.helpers.tiny_base import HIDDEN, INTERMEDIATE, make_base
 
@@ -175,6 +176,24 @@ def test_an_invalid_run_is_refused_with_its_reason(
     assert stream.getvalue() == ""
     assert not output.exists()
     assert leftovers(folder) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("role", ["data", "validation"])
+def test_a_conversation_that_the_template_refuses_is_named_by_its_line(
+    folder: Path, trainer: ModuleType, role: str
+) -> None:
+    """A15: a system message on Gemma ended in a traceback."""
+    if not (folder / "gemma").exists():
+        make_base(folder / "gemma", chat_template=REFUSING)
+    lines = [json.loads(line)["messages"] for line in (folder / "train.jsonl").read_text().splitlines()]
+    lines[3] = [{"role": "system", "content": "Be brief"}, *lines[3]]
+    data = folder / "with-system.jsonl"
+    data.write_text("\n".join(json.dumps({"messages": line}) for line in lines))
+    reason = r"^line 4 of with-system.jsonl: the base's chat template refuses it: System role not supported \(accepted "
+    with pytest.raises(TrainingError, match=reason):
+        run = training_run(folder, "never", base=folder / "gemma", **{role: data})
+        trainer.train(run, trainer.ProgressReporter(io.StringIO()))
 
 
 def with_epochs(epochs: int) -> Recipe:
