@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from loramux_server.engine.adapter_templates import AdapterTemplates
+from loramux_server.engine.vllm_compat import CONVERT_MESSAGES
 from loramux_server.request_context import current_request
 
 _HANDLERS = ("create_messages", "count_tokens")
@@ -16,15 +17,14 @@ _HANDLERS = ("create_messages", "count_tokens")
 
 def place_system_messages(messages: Any, templates: AdapterTemplates) -> None:
     """Let vLLM's handler of /v1/messages ask the template of a request's version where system messages may be."""
-    convert = messages.to_chat_completion_request
+    as_base = getattr(messages, CONVERT_MESSAGES)
 
-    def to_chat_completion_request(request: Any, *, merge_inline_system: bool, **options: Any) -> Any:
+    def convert(request: Any, *, merge_inline_system: bool, **options: Any) -> Any:
         needs_first = current_request.get().needs_system_first
-        return convert(
-            request, merge_inline_system=merge_inline_system if needs_first is None else needs_first, **options
-        )
+        merge = merge_inline_system if needs_first is None else needs_first
+        return as_base(request, merge_inline_system=merge, **options)
 
-    messages.to_chat_completion_request = to_chat_completion_request
+    setattr(messages, CONVERT_MESSAGES, convert)
     for name in _HANDLERS:
         setattr(messages, name, _asking_template(getattr(messages, name), messages.models.lora_requests, templates))
 

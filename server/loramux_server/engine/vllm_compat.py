@@ -13,6 +13,8 @@ try:
     from vllm.exceptions import GracefulHTTPError
     from vllm.renderers.chat_utils import load_chat_template
 
+    CONVERT_MESSAGES = "to_chat_completion_request"
+    """The method that converts a request to /v1/messages."""
     UNSUPPORTED_ARGUMENTS: frozenset[str] = frozenset()
     """Engine arguments that this vLLM does not have; they are ignored."""
 except ImportError:
@@ -20,6 +22,7 @@ except ImportError:
     from vllm.entrypoints.openai.api_server import init_app_state
     from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
 
+    CONVERT_MESSAGES = "_convert_anthropic_to_openai_request"
     UNSUPPORTED_ARGUMENTS = frozenset({"tool_strict_level"})
 
     class GracefulHTTPError(ValueError):  # type: ignore[no-redef]
@@ -33,6 +36,7 @@ except ImportError:
 
 
 __all__ = [
+    "CONVERT_MESSAGES",
     "UNSUPPORTED_ARGUMENTS",
     "GracefulHTTPError",
     "init_app_state",

@@ -30,6 +30,7 @@ if __name__ == "__main__":
     assert vllm_compat.init_app_state == "old init_app_state", vllm_compat.init_app_state
     assert vllm_compat.make_arg_parser == "old make_arg_parser"
     assert vllm_compat.load_chat_template == "old load_chat_template"
+    assert vllm_compat.CONVERT_MESSAGES == "_convert_anthropic_to_openai_request"
     assert list(vllm_compat.UNSUPPORTED_ARGUMENTS) == ["tool_strict_level"]
     assert isinstance(vllm_compat.GracefulHTTPError("full", 503), ValueError)
     assert str(vllm_compat.GracefulHTTPError("full", 503)) == "full"
