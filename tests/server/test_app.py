@@ -412,6 +412,21 @@ async def test_the_rank_limit_covers_registered_and_configured_adapters(shared: 
     assert (is_rank_automatic(automatic), is_rank_automatic(chosen)) == (True, False)
 
 
+@pytest.mark.parametrize(("engine", "limit"), [({}, 64), ({"max_lora_rank": "auto"}, 64), ({"max_lora_rank": 16}, 16)])
+async def test_an_adapter_above_the_limit_raises_it_unless_it_was_set(
+    tiny_base: ResolvedBase, tmp_path: Path, engine: dict[str, Any], limit: int
+) -> None:
+    """A5: vLLM's default limit is 16."""
+    async with tiny_server(tmp_path, tiny_base, engine=engine) as tiny:
+        folder = write_adapter(tmp_path / "adapters" / "large", lora_config(r=50), lora_tensors(rank=50))
+        source = {"type": "folder", "path": str(folder)}
+        response = await tiny.http.post("/admin/adapters", json={"name": "large", "source": source})
+        assert response.status_code == (201 if limit > 50 else 400), response.text
+        assert tiny.engine.vllm_config.lora_config.max_lora_rank == limit
+        if limit < 50:
+            assert "LORAMUX_ENGINE__MAX_LORA_RANK" in response.text
+
+
 async def test_use_counts_are_saved_and_the_most_used_are_loaded_at_the_next_start(
     tiny_base: ResolvedBase, tmp_path: Path
 ) -> None:

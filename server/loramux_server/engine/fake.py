@@ -147,6 +147,14 @@ class FakeEngine:
         """Return loaded versions, at most `max_loras`."""
         return sorted(self.loaded)[: self.vllm_config.lora_config.max_loras]
 
+    def growth_bytes(self, _rank: int) -> tuple[int, int]:
+        """Return the memory for slots of a rank, and the free memory: there is always enough."""
+        return 0, 1
+
+    def set_max_rank(self, rank: int) -> None:
+        """Set the largest rank of adapters."""
+        self.vllm_config.lora_config.max_lora_rank = rank
+
     async def remove_lora(self, lora_id: int) -> bool:
         """Unload a version; returns whether it was loaded."""
         return self.loaded.pop(lora_id, None) is not None

@@ -20,7 +20,7 @@ LINE = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "c
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tiny(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyServer]:
     root = tmp_path_factory.mktemp("fine-tuning")
-    async with tiny_server(root, tiny_base, training={"queue": 3}) as tiny:
+    async with tiny_server(root, tiny_base, training={"queue": 3}, engine={"max_lora_rank": 16}) as tiny:
         yield tiny
 
 
