@@ -1,6 +1,6 @@
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,7 +25,7 @@ def settings(root: Path, **adapters: Path) -> Settings:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """An adapter that was written long ago."""
     folder = write_adapter(tmp_path / "adapters" / "tone")
     with patch.object(configured_folders, "SETTLED_SECONDS", 0):
