@@ -9,24 +9,9 @@ from typing import Any, NoReturn
 
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from loramux_server.engine.refused_arguments import refusal
 from loramux_server.engine.vllm_compat import UNSUPPORTED_ARGUMENTS, make_arg_parser, validate_parsed_serve_args
 from loramux_server.errors import CannotStart
-
-RESERVED_ARGUMENTS = {
-    "model": "LORAMUX_BASE",
-    "model_tag": "LORAMUX_BASE",
-    "host": "LORAMUX_HOST",
-    "port": "LORAMUX_PORT",
-    "api_key": "LORAMUX_API_KEYS",
-    "config": "loramux.yaml",
-    "lora_modules": "`loramux adapter add`",
-    "enable_lora": "nothing, it is on for every base whose adapters vLLM serves",
-    "middleware": "nothing, middleware is not supported",
-    "worker_extension_cls": "nothing, loramux sets it",
-    "disable_log_stats": "nothing, statistics are needed to detect NaN values",
-    "scheduler_cls": "nothing, loramux sets it to zero the KV cache",
-}
-"""vLLM arguments that can't be set under `engine`, and what to use instead."""
 
 WORKER_EXTENSION = "loramux_server.engine.worker.extension.WorkerExtension"
 """A name and not an import: only vLLM's workers import it."""
@@ -80,8 +65,8 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any], *, enabl
 
 
 def _find_action(actions: Mapping[str, Action], name: str) -> Action:
-    if name in RESERVED_ARGUMENTS:
-        raise EngineArgumentError(f"the engine argument `{name}` can't be set directly; use {RESERVED_ARGUMENTS[name]}")
+    if reason := refusal(name):
+        raise EngineArgumentError(f"the engine argument `{name}` can't be set: {reason}")
     if name not in actions:
         close = difflib.get_close_matches(name, actions, n=1)
         hint = f"; did you mean `{close[0]}`?" if close else ""

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.arguments import (
     LORA_RANKS,
-    RESERVED_ARGUMENTS,
     EngineArgumentError,
     engine_arguments,
     max_lora_rank,
 )
+from loramux_server.engine.refused_arguments import REFUSED
 
 
 def parsed(base: ResolvedBase, **options: Any) -> Any:
@@ -41,11 +41,22 @@ def test_the_base_and_adapters_are_always_as_loramux_has_them(tiny_base: Resolve
     assert arguments.enable_lora
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED_ARGUMENTS))
-def test_reserved_arguments_are_refused_with_the_setting_to_use(tiny_base: ResolvedBase, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_refused_arguments_are_refused_with_the_reason_or_the_setting_to_use(
+    tiny_base: ResolvedBase, name: str
+) -> None:
     with pytest.raises(EngineArgumentError) as caught:
         parsed(tiny_base, **{name: "x"})
-    assert RESERVED_ARGUMENTS[name] in str(caught.value)
+    assert str(caught.value) == f"the engine argument `{name}` can't be set: {REFUSED[name]}"
+
+
+def test_several_engines_are_refused_whatever_argument_asks_for_them(tiny_base: ResolvedBase) -> None:
+    """An adapter would be loaded into the slots of one of them only."""
+    names = [name for name in vars(parsed(tiny_base)) if name.startswith("data_parallel_")]
+    assert "data_parallel_size" in names
+    for name in names:
+        with pytest.raises(EngineArgumentError, match="run one per GPU"):
+            parsed(tiny_base, **{name: 2})
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion(tiny_base: ResolvedBase) -> None:
@@ -76,5 +87,5 @@ def test_a_rank_above_all_limits_gets_the_highest() -> None:
     assert max_lora_rank([100_000]) == LORA_RANKS[-1]
 
 
-def test_reserved_names_are_names_that_vllm_has(tiny_base: ResolvedBase) -> None:
-    assert set(RESERVED_ARGUMENTS) <= set(vars(parsed(tiny_base)))
+def test_refused_names_are_names_that_vllm_has(tiny_base: ResolvedBase) -> None:
+    assert set(REFUSED) - set(vars(parsed(tiny_base))) <= {"grpc", "headless"}  # of another command line
