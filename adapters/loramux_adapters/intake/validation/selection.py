@@ -110,7 +110,7 @@ def _targets(config: LoraConfig, base: BaseDescription, modules: Mapping[str, st
     if isinstance(targets, str) and not _is_expression(targets):
         return {name for path, name in modules.items() if _is_linear(base.modules[path])}
     if isinstance(targets, str):
-        return set(answers[whole_name("target_modules", targets)])
+        return answers[whole_name("target_modules", targets)].keys() & set(modules.values())
     listed, layers = set(targets or ()), set(config.layer_indices)
     found = {name for name in modules.values() if _is_listed(name, listed)}
     if not layers:

@@ -153,6 +153,12 @@ def test_the_parameters_of_experts_are_targets_and_patterns_by_their_own_names()
     assert [text for text in found.warnings() if "target_modules" in text]
 
 
+def test_an_expression_for_modules_chooses_no_parameters() -> None:
+    assert set(selected(EXPERTS, target_modules=r".*mlp.*down_proj").modules) == {
+        f"model.layers.{layer}.mlp.down_proj" for layer in range(3)
+    }
+
+
 def test_names_of_the_model_that_was_trained_are_those_that_expressions_match() -> None:
     names = {path: path.replace("model.", "language_model.model.", 1) for path in BASE.modules}
     config = lora_config(
