@@ -56,13 +56,13 @@ def _limit_resources() -> None:
 
 
 def _load(text: str) -> tuple[Template, dict[str, Any]]:
-    """Compile a template, and describe what callers have to know about it."""
+    """Compile a template, and return it with its Features."""
     template = make_environment().from_string(text)
     variables = meta.find_undeclared_variables(parsing_environment().parse(text))
     return template, {
         "variables": sorted(name for name in variables if name.isidentifier() and name.isascii()),
         "has_content_parts": _reads_parts(template),
-        "knows_developer": "'developer'" in text or '"developer"' in text,
+        "has_developer_role": "'developer'" in text or '"developer"' in text,
         "needs_system_first": _needs_system_first(text),
     }
 

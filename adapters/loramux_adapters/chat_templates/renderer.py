@@ -31,7 +31,7 @@ _READ_BYTES = 1 << 20
 
 
 class Features(BaseModel):
-    """What vLLM asks a template, besides to render."""
+    """Properties of a template on which vLLM's rendering depends."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,8 +39,8 @@ class Features(BaseModel):
     """The variables that it reads, by name."""
     has_content_parts: bool
     """Whether it reads the content of a message as a list of parts."""
-    knows_developer: bool
-    """Whether it knows the role `developer`."""
+    has_developer_role: bool
+    """Whether it mentions the role `developer`."""
     needs_system_first: bool
     """Whether it refuses a system message after another message, in the conversation by which vLLM finds out."""
 

@@ -117,7 +117,7 @@ class AdapterTemplate:
         self._thread.submit(self._renderer.close)
 
     async def features(self) -> Features:
-        """Return what vLLM asks a template.
+        """Return the properties of the template.
 
         Raises:
             VLLMValidationError: the template exceeds its limits.
@@ -166,7 +166,7 @@ def _apply(config: Any, tokenizer: Any, conversation: Any, **kwargs: Any) -> Any
 def use_adapter_templates(chat: Any, templates: AdapterTemplates) -> None:
     """Render requests by the templates of their versions, for all handlers that share the renderer of `chat`.
 
-    A template that a request brought along, which vLLM refuses unless told to trust it, has precedence.
+    A template in the request itself, which vLLM refuses unless `trust_request_chat_template` is set, has precedence.
     """
     renderer = chat.engine_client.renderer
     as_base = renderer.render_messages_async
@@ -202,6 +202,6 @@ def _stand_in(features: Features) -> str:
     contents = "{% for message in messages %}{% for part in message['content'] %}{% endfor %}{% endfor %}"
     mentions = [f"{{{{ {name} }}}}" for name in features.variables]
     mentions.append(contents if features.has_content_parts else "{{ messages[0]['content'] }}")
-    if features.knows_developer:
+    if features.has_developer_role:
         mentions.append("{{ 'developer' }}")
     return f"{{% if false %}}{''.join(mentions)}{{% endif %}}{{{{ {_RENDER}() }}}}"

@@ -16,7 +16,7 @@ _HANDLERS = ("create_messages", "count_tokens")
 
 
 def place_system_messages(messages: Any, templates: AdapterTemplates) -> None:
-    """Let vLLM's handler of /v1/messages ask the template of a request's version where system messages may be."""
+    """Let the template of a request's version decide where vLLM's handler of /v1/messages puts system messages."""
     as_base = getattr(messages, CONVERT_MESSAGES)
 
     def convert(request: Any, *, merge_inline_system: bool, **options: Any) -> Any:

@@ -118,13 +118,13 @@ def test_a_template_writes_the_date_that_is_given() -> None:
         assert "26 Jul 2024" not in renderer.render(VALUES)
 
 
-def test_features_are_what_vllm_asks_a_template() -> None:
+def test_features_are_found_by_compiling_and_rendering() -> None:
     with TemplateRenderer(PARTS) as renderer:
         assert renderer.features().has_content_parts
     with TemplateRenderer(CHATML + "{{ enable_thinking }}{{ raise_exception }}{# 'developer' #}") as renderer:
         features = renderer.features()
     assert set(features.variables) == {"messages", "add_generation_prompt", "enable_thinking", "raise_exception"}
-    assert features.knows_developer
+    assert features.has_developer_role
     assert not features.has_content_parts
     with TemplateRenderer(OPEN_THINK) as renderer:
         assert "bos_token" in renderer.features().variables

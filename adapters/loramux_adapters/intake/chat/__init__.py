@@ -1,1 +1,1 @@
-"""What an adapter brings along beside its weights for conversations: a chat template, and its training's tokenizer."""
+"""The chat template and the tokenizer that are saved next to an adapter's weights."""

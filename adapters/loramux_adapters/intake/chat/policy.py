@@ -133,7 +133,7 @@ def _sample(roles: tuple[str, ...], features: Features) -> dict[str, Any]:
 
 
 def _render_unless_refused(renderer: TemplateRenderer, values: dict[str, Any]) -> None:
-    """Render a conversation that a template may refuse: some know no system messages."""
+    """Render a conversation that a template may refuse: some have no place for system messages."""
     try:
         renderer.render(values)
     except LimitExceededError:
