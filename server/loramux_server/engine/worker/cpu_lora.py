@@ -97,9 +97,10 @@ class CpuPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         `x` (tokens, rank) has the rows of A for the tokens' ids, any row for tokens of the base; `y` is (tokens,
         outputs) and B (slots, 1, outputs, rank).
         """
+        if not x.any():  # no adapter in use changes the embedding, as usual
+            return
         for slot, tokens in self._dispatch(has_kernel=False).matmuls:
-            if x[tokens].any():
-                _add_expanded(y, tokens, slice(None), x[tokens], lora_b_stacked[slot, 0])
+            _add_expanded(y, tokens, slice(None), x[tokens], lora_b_stacked[slot, 0])
 
     def add_lora_logits(
         self,
