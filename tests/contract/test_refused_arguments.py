@@ -9,8 +9,8 @@ import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from loramux_server.base_model import ResolvedBase
-from loramux_server.engine import startup
 from loramux_server.engine.refused_arguments import refusal
+from loramux_server.engine.vllm_compat import init_app_state
 from tests.helpers.tiny_server import small_arguments, tiny_server
 
 
@@ -28,14 +28,13 @@ async def test_an_argument_that_nothing_reads_is_refused(
 ) -> None:
     """GPU-5: TLS, `allowed_origins`, `root_path` and others were taken and ignored."""
     read: set[str] = set()
-    real = startup.init_app_state
 
     async def recording(engine: Any, state: Any, arguments: Namespace, tasks: Any) -> None:
         # Requests are logged, so that what only matters for these logs is read, too.
         values = vars(arguments) | {"_read": read, "enable_log_requests": True}
-        await real(engine, state, RecordingNamespace(**values), tasks)
+        await init_app_state(engine, state, RecordingNamespace(**values), tasks)
 
-    monkeypatch.setattr(startup, "init_app_state", recording)
+    monkeypatch.setattr("loramux_server.engine.startup.init_app_state", recording)
     async with tiny_server(tmp_path, tiny_base):
         pass
     assert "chat_template" in read

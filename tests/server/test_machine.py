@@ -98,9 +98,15 @@ def test_a_small_machine_keeps_memory_for_more_than_the_cache() -> None:
 
 
 def test_only_of_few_cores_none_is_kept_free() -> None:
-    assert engine_environment(replace(LAPTOP, cores=2), "cpu") == {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-    assert engine_environment(LAPTOP, "cpu") == {}
-    assert engine_environment(replace(LAPTOP, cores=2), "cuda") == {}
+    assert engine_environment(replace(LAPTOP, cores=2), "cpu")["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
+    for machine, backend in ((LAPTOP, "cpu"), (replace(LAPTOP, cores=2), "cuda")):
+        assert "VLLM_CPU_NUM_OF_RESERVED_CPU" not in engine_environment(machine, backend)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+def test_the_engine_never_starts_as_a_copy_of_a_process_with_threads(backend: str) -> None:
+    """GPU-1: with vLLM's default, a GPU's engine was forked from a thread, with the socket and the database's files."""
+    assert engine_environment(LAPTOP, backend)["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
 def test_the_machine_of_this_test_is_seen_as_it_is(tmp_path: Path) -> None:
