@@ -1,5 +1,6 @@
 """The folders of the adapters that the settings name: checked before the engine starts, and read again if changed."""
 
+import os
 import tempfile
 import time
 from hashlib import sha256
@@ -41,6 +42,8 @@ def check_configured(settings: Settings) -> None:
 def _folder_problem(source: FolderSource) -> str | None:
     if not source.path.is_dir():
         return f"the folder {source.path} does not exist"
+    if not os.access(source.path, os.R_OK | os.X_OK):
+        return f"the folder {source.path} can't be read by this user"
     try:
         source.state()
     except InvalidAdapter as error:  # weights that are missing or can't be used: it is reported and skipped later
