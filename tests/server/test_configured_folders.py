@@ -163,10 +163,12 @@ def test_a_folder_outside_the_roots_is_refused(tmp_path: Path) -> None:
         check_configured(settings(tmp_path, tone=folder))
 
 
-def test_a_folder_that_the_user_may_not_read_is_refused(folder: Path, tmp_path: Path) -> None:
-    with patch.object(configured_folders.os, "access", lambda *_: False):  # root may read everything
-        with pytest.raises(CannotStart, match=r"'tone': the folder .*/tone can't be read by this user"):
-            check_configured(settings(tmp_path, tone=folder))
+def test_a_folder_that_the_user_may_not_read_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(CannotStart, match=r"'tone': the folder .*/tone can't be read by this user"):
+        check_configured(settings(tmp_path, tone=folder))
 
 
 def test_of_many_missing_folders_five_are_named(tmp_path: Path) -> None:
