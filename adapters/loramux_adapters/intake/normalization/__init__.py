@@ -27,6 +27,7 @@ from loramux_adapters.intake.normalization.tensor_files import (
     weights_files,
     write_tensors,
 )
+from loramux_adapters.intake.normalization.trained_model import trained_names, trained_part
 from loramux_adapters.intake.validation.canonical import canonical_config
 from loramux_adapters.intake.validation.config import read_values
 from loramux_adapters.intake.validation.limits import max_header_bytes
@@ -59,7 +60,7 @@ def normalize(folder: Path, base: BaseDescription, base_folder: Path | None) -> 
         check_index(folder, stored)
     normalization = _Normalization(base, base_folder, original, stored)
     config, tensors = normalization.result()
-    config, notes = canonical_config(config, base, normalization.trained_paths())
+    config, notes = canonical_config(config, *normalization.trained_model())
     if json.dumps(config) != json.dumps(original):  # 8.0 == 8, but vLLM tells them apart
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False))
     if files != [folder / WEIGHTS_FILE] or tensors != stored:
@@ -102,12 +103,13 @@ class _Normalization:
         """Return config and tensors in their normal form."""
         return self._normal_config(), dict(self._normal_tensors())
 
-    def trained_paths(self) -> dict[str, str]:
-        """Return the paths of modules in the model that was trained, by their paths in the base, where they differ."""
+    def trained_model(self) -> tuple[BaseDescription, dict[str, str]]:
+        """Return the part of the base that the trained model had, and its own names of modules, where they differ."""
         if self._lists_targets:
-            return {}
-        found = {tensor.path: tensor.trained_as for tensor in self._resolved.values() if tensor}
-        return {path: trained for path, trained in found.items() if path != trained}
+            return self._base, {}
+        trained_as = {tensor.path: tensor.trained_as for tensor in self._resolved.values() if tensor}
+        names = trained_names(self._base, trained_as)
+        return trained_part(self._base, names, trained_as), names
 
     def notes(self) -> Iterator[str]:
         """Yield sentences about the differences."""

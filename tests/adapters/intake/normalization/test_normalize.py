@@ -264,3 +264,56 @@ def test_patterns_of_modules_with_other_names_follow_them(tmp_path: Path) -> Non
     assert written["rank_pattern"] == {"model.layers.1.self_attn.q_proj": 2}
     assert written["alpha_pattern"] == {"model.layers.1.self_attn.q_proj": 64}
     validate(folder, BASE, max_rank=8)
+
+
+def multimodal(base: BaseDescription, *, is_tower_served: bool) -> BaseDescription:
+    """Return a base whose text part is `base`, with a vision tower of the same names."""
+    text = {f"model.language_model.{path.removeprefix('model.')}": module for path, module in base.modules.items()}
+    text["lm_head"] = text.pop("model.language_model.lm_head")
+    refusal = None if is_tower_served else "vLLM does not apply adapters to a vision tower"
+    tower = {
+        path.replace("language_model", "vision_tower"): module.model_copy(update={"refusal": refusal})
+        for path, module in text.items()
+        if ".layers." in path
+    }
+    return BaseDescription.of(text | tower, spec=base.spec, parameters=base.parameters)
+
+
+@pytest.mark.parametrize("is_tower_served", [False, True])
+@pytest.mark.parametrize(
+    "targets", [["q_proj", "v_proj"], r".*\.(q|v)_proj", r"model\.layers\.\d+\.self_attn\.[qv]_proj"]
+)
+def test_a_text_adapter_is_served_by_the_multimodal_base(
+    tmp_path: Path, targets: list[str] | str, is_tower_served: bool
+) -> None:
+    """A12: `language_model.`, with a vision tower whose modules have the same last names."""
+    base = multimodal(BASE, is_tower_served=is_tower_served)
+    config = lora_config(target_modules=targets, rank_pattern={"model.layers.1.self_attn.q_proj": 2})
+    folder = save(tmp_path, lora_tensors() | lora_tensors(("q_proj",), (1,), rank=2), config)
+    normalize(folder, base, None)
+    manifest = validate(folder, base, max_rank=8)
+    assert manifest.parameters == sum(tensor.size for tensor in lora_tensors().values()) - 2 * (16 + 16)
+    assert all(".language_model.layers." in name for name in load_file(folder / WEIGHTS_FILE))
+    written = json.loads((folder / CONFIG_FILE).read_text())
+    assert written["rank_pattern"] == {"model.language_model.layers.1.self_attn.q_proj": 2}
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], r"model\.layers\.\d\..*[qv]_proj"])
+def test_a_text_adapter_without_a_layer_is_refused_by_the_multimodal_base(
+    tmp_path: Path, targets: list[str] | str
+) -> None:
+    folder = save(tmp_path, lora_tensors(layers=(0, 2)), lora_config(target_modules=targets))
+    base = multimodal(BASE, is_tower_served=True)
+    normalize(folder, base, None)
+    with pytest.raises(InvalidAdapter, match=r"language_model\.layers\.1\.self_attn\.q_proj.*the tensor is missing"):
+        validate(folder, base, max_rank=8)
+
+
+def test_an_adapter_of_both_parts_of_an_older_class_is_served_by_the_newer_one(tmp_path: Path) -> None:
+    """A12: transformers moved the parts of its multimodal classes."""
+    base = multimodal(BASE, is_tower_served=True)
+    text = {name.replace(f"{PREFIX}model.", f"{PREFIX}language_model.model."): t for name, t in TENSORS.items()}
+    tower = {name.replace(f"{PREFIX}model.", f"{PREFIX}vision_tower."): t for name, t in TENSORS.items()}
+    folder = save(tmp_path, text | tower, lora_config(target_modules=["q_proj", "v_proj"]))
+    normalize(folder, base, None)
+    assert validate(folder, base, max_rank=8).parameters == 2 * sum(tensor.size for tensor in TENSORS.values())
