@@ -3,6 +3,7 @@
 from vllm.platforms import current_platform
 
 from loramux_server.engine.worker import kv_zeroing  # noqa: F401 - importing it enables zeroing in this worker
+from loramux_server.engine.worker.embedding_batches import install_flat_embeddings
 from loramux_server.engine.worker.fused_layers import install_fused_layers
 from loramux_server.engine.worker.lora_loading import BackgroundLoadingMixin
 from loramux_server.engine.worker.pattern_lookup import install_pattern_lookup
@@ -10,6 +11,7 @@ from loramux_server.engine.worker.rank_growth import RankGrowthMixin
 
 install_pattern_lookup()
 install_fused_layers()
+install_flat_embeddings()
 if current_platform.is_cpu():
     from loramux_server.engine.worker.cpu_experts import install_cpu_experts
     from loramux_server.engine.worker.cpu_lora import install_punica_wrapper
