@@ -56,7 +56,9 @@ def embedding(base: BaseDescription) -> dict[str, Any]:
 
 
 def kinds(base: BaseDescription) -> Mapping[str, Callable[[BaseDescription], dict[str, Any]]]:
-    """Return the kinds of adapters that vLLM applies to `base`, by name."""
+    """Return the kinds of adapters that vLLM applies to `base`, by name: none if it serves the base alone."""
+    if not base.linear:
+        return {}
     every = {"attention": attention_only, "all-linear": all_linear, "patterns": patterns, "one-layer": one_layer}
     ends = {
         "head": (head, any(module.is_head for module in base.served.values())),

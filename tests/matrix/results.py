@@ -122,7 +122,7 @@ def _engine_table(
     for architecture, types in sorted(rows.items()):
         worst = max(result.worst for result in types["float32"].values())
         rounded = max(types["bfloat16"].values(), key=lambda result: result.mean)
-        routes = ", ".join(route for route in types["float32"] if route != "base")
+        routes = ", ".join(route for route in types["float32"] if route != "base") or "none: base only"
         numbers = f"{worst:.1e} | {rounded.mean:.1e} | {rounded.peft_mean:.1e}"
         yield f"| {architecture} | {routes} | {', '.join(unserved.get(architecture, ()))} | {numbers} |"
 

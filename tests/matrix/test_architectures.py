@@ -44,8 +44,11 @@ ARCHITECTURES = (
     "Exaone4ForCausalLM",
     "Qwen3MoeForCausalLM",
     "MixtralForCausalLM",
+    "FalconH1ForCausalLM",
+    "StableLmForCausalLM",
 )
-"""Those that users have most, as far as vLLM serves them on a CPU, and some with packed layers or unusual names."""
+"""Those that users have most, as far as vLLM serves them on a CPU, some with packed layers or unusual names, a hybrid,
+and one that vLLM serves without adapters."""
 FLOAT32_NATS = 2e-3
 """The largest difference of a token's log-probability in float32."""
 BFLOAT16_FACTOR = 1.25
