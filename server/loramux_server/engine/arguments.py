@@ -53,7 +53,8 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any], *, enabl
         "enable_lora": enable_lora,
         "worker_extension_cls": WORKER_EXTENSION,
     }
-    supported = [(key, value) for key, value in options.items() if key not in UNSUPPORTED_ARGUMENTS]
+    left_out = UNSUPPORTED_ARGUMENTS | ({"max_lora_rank"} if options.get("max_lora_rank") == "auto" else set())
+    supported = [(key, value) for key, value in options.items() if key not in left_out]
     command_line = [text for key, value in supported for text in _command_line(_find_action(actions, key), value)]
     command_line += [text for key, value in fixed.items() for text in _command_line(actions[key], value)]
     arguments: Namespace = parser.parse_args(command_line)

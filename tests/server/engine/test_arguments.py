@@ -35,6 +35,10 @@ def test_options_of_every_kind_are_parsed_by_vllm(tiny_base: ResolvedBase) -> No
     assert arguments.max_cpu_loras is None
 
 
+def test_an_automatic_rank_is_vllms_default(tiny_base: ResolvedBase) -> None:
+    assert parsed(tiny_base, max_lora_rank="auto").max_lora_rank == parsed(tiny_base).max_lora_rank
+
+
 def test_the_base_and_adapters_are_always_as_loramux_has_them(tiny_base: ResolvedBase) -> None:
     arguments = parsed(tiny_base)
     assert (arguments.model, arguments.served_model_name) == (str(tiny_base.path), ["tiny"])
