@@ -31,8 +31,8 @@ def patterns(base: BaseDescription) -> dict[str, Any]:
         "lora_alpha": 6,
         "use_rslora": True,
         "target_modules": _targets(base, base.linear),
-        "rank_pattern": {first: 2, rf".*\.1\..*\.{last}": 8},
-        "alpha_pattern": {last: 3, rf".*\.0\..*\.{first}": 5},
+        "rank_pattern": {first: 2, rf".*\.1\.(.*\.)?{last}": 8},
+        "alpha_pattern": {last: 3, rf".*\.0\.(.*\.)?{first}": 5},
     }
 
 
