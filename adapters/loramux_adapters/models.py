@@ -145,12 +145,12 @@ class BaseSpec(BaseModel):
     num_hidden_layers: PositiveInt
     vocab_size: PositiveInt
     modules_digest: Sha256 | None = None
-    """The SHA-256 of the modules' paths and shapes; None in manifests of release 0.2 and older."""
+    """The SHA-256 of the modules that vLLM applies adapters to, and of their shapes: they depend on the machine, the
+    settings and the libraries, too. None in manifests of release 0.2 and older."""
 
     def matches(self, other: Self) -> bool:
-        """Whether both are the same base, as far as both know."""
-        known = {"modules_digest": None} if None in (self.modules_digest, other.modules_digest) else {}
-        return self.model_copy(update=known) == other.model_copy(update=known)
+        """Whether both are the same base, whatever vLLM applies adapters to."""
+        return self.model_copy(update={"modules_digest": other.modules_digest}) == other
 
 
 class FileInfo(BaseModel):

@@ -9,6 +9,8 @@ from typing import Any
 from loramux_adapters.errors import AdapterError
 from loramux_adapters.intake.chat.policy import ChatPolicy
 from loramux_adapters.intake.ingest import AdapterIngest
+from loramux_adapters.intake.validation.unserved import unserved_reason
+from loramux_adapters.models import VersionState
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.service import AdapterService
 from loramux_server.adapter_storage import AdapterStorage
@@ -54,6 +56,17 @@ def build_adapter_service(
         ranks.ensure,
         on_quarantine=metrics.quarantined,
     )
+
+
+def quarantine_unserved(adapter_service: AdapterService, storage: AdapterStorage) -> None:
+    """Take versions out of service whose weights this engine would ignore, though another one applied them."""
+    for adapter in storage.resolver.adapters():
+        for version in adapter.versions:
+            accepted_for = version.manifest.base.modules_digest
+            if version.state is VersionState.READY and accepted_for != storage.base.spec.modules_digest:
+                reason = unserved_reason(storage.store.path(version.manifest.digest), storage.base)
+                if reason:
+                    adapter_service.quarantine(version.id, reason)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.intake.validation import max_file_sizes
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.service import AdapterService
-from loramux_server.adapter_lifecycle import build_adapter_service, maintenance
+from loramux_server.adapter_lifecycle import build_adapter_service, maintenance, quarantine_unserved
 from loramux_server.adapter_storage import AdapterStorage, open_storage
 from loramux_server.api.adapters.aliases import aliases_router
 from loramux_server.api.adapters.audit import audit_router
@@ -104,6 +104,7 @@ async def serve(
     report_progress(f"starting vLLM with {base.name}{_limits(storage.base)}")
     async with vllm_engine(arguments) as engine:
         server = await build_server(settings, storage, engine, arguments)
+        quarantine_unserved(server.adapter_service, storage)
         await server.adapter_service.resume_checks()
         await add_configured(server.adapter_service, settings, report_progress)
         lifecycle = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.start, settings.drain_seconds)

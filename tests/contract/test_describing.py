@@ -1,5 +1,7 @@
 """A base describes itself as the libraries have it; the rest of vLLM's architectures are in tests/matrix."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +76,23 @@ def test_a_base_without_adapters_in_vllm_says_so(tmp_path: Path) -> None:
     assert found.refusal
     assert "GPT2LMHeadModel without adapters" in found.refusal
     assert found.served == found.linear == {}
+
+
+WITHOUT_HEADS = """\
+import pathlib, sys
+from loramux_server.engine.describing.description import describe
+from loramux_server.engine.worker.gpu_heads import install_gpu_heads
+install_gpu_heads()
+found = describe(pathlib.Path(sys.argv[1]), "tiny", {}, {})
+print([path for path, module in found.modules.items() if module.refusal])
+"""
+
+
+def test_heads_are_not_adapted_on_a_gpu(tmp_path: Path) -> None:
+    """GPU-3: vLLM 0.32 writes beyond its arrays if a prompt's log-probabilities are asked for next to adapters."""
+    command = [sys.executable, "-c", WITHOUT_HEADS, str(make_base(tmp_path / "base"))]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert child.stdout.splitlines()[-1] == "['lm_head']"
 
 
 def test_experts_are_described_one_by_one_where_vllm_takes_them_so() -> None:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,14 +13,15 @@ import openai
 import pytest
 import pytest_asyncio
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.intake.sources.folder import FolderSource
 from loramux_adapters.models import AdapterName
 from loramux_server import configured_folders
-from loramux_server.adapter_lifecycle import maintenance
+from loramux_server.adapter_lifecycle import maintenance, quarantine_unserved
 from loramux_server.base_model import ResolvedBase
 from loramux_server.configured_adapters import add_configured, engine_options, is_rank_automatic
 from loramux_server.settings import Settings
-from tests.helpers.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.helpers.adapter_files import BASE, lora_config, lora_tensors, write_adapter
 from tests.helpers.registry_records import fill
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
@@ -469,3 +471,22 @@ async def test_ten_thousand_adapters_are_listed_in_much_less_than_a_second(
         listed = (await tiny.http.get("/v1/models")).json()["data"]
         assert time.process_time() - started < 1  # 0.2 s on a quiet machine
         assert len(listed) == 10_001
+
+
+async def test_versions_whose_weights_this_engine_would_ignore_are_taken_out_of_service(
+    tiny_base: ResolvedBase, tmp_path: Path
+) -> None:
+    """An adapter of a head that was accepted on a CPU must not answer like the base on a GPU."""
+    async with tiny_server(tmp_path, tiny_base) as tiny:
+        await tiny.add("tone")
+        service = tiny.server.adapter_service
+        refused = {
+            path: module.model_copy(update={"refusal": "not on this machine"}) if "v_proj" in path else module
+            for path, module in BASE.modules.items()
+        }
+        spec = service.ingest.base.spec.model_copy(update={"modules_digest": "0" * 64})
+        base = BaseDescription.of(refused, spec=spec, parameters=BASE.parameters)
+        storage = SimpleNamespace(base=base, resolver=service.resolver, store=service.ingest.store)
+        quarantine_unserved(service, storage)  # type: ignore[arg-type]
+        with pytest.raises(openai.InternalServerError, match="not on this machine"):
+            await tiny.chat("tone")

@@ -29,6 +29,12 @@ def unexpected_tensor(name: str, shape: tuple[int, ...], base: BaseDescription, 
     return InvalidAdapter(problem, where=name, expected=expected)
 
 
+def module_path(name: str) -> str:
+    """Return the path of the module to which a tensor of a LoRA in PEFT's form belongs; `name` itself for others."""
+    found = _LORA.fullmatch(name)
+    return found[1] if found else name
+
+
 def _reason(name: str, shape: tuple[int, ...], base: BaseDescription) -> str | None:
     if found := next((reason for part, reason in _PARTS.items() if part in name), None):
         return found

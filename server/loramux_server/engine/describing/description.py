@@ -56,12 +56,12 @@ def _experts(modules: Mapping[str, TargetModule], view: VllmView) -> dict[str, T
 
 def _spec(folder: Path, name: str, architecture: str, modules: Mapping[str, TargetModule]) -> BaseSpec:
     config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-    shapes = {path: [module.inputs, module.outputs, module.experts] for path, module in sorted(modules.items())}
+    served = [(path, module.shapes(1)) for path, module in sorted(modules.items()) if module.refusal is None]
     return BaseSpec(
         name=name,
         architecture=architecture,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_hidden_layers,
         vocab_size=config.vocab_size,
-        modules_digest=hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
+        modules_digest=hashlib.sha256(json.dumps(served).encode()).hexdigest(),
     )

@@ -20,6 +20,10 @@ if current_platform.is_cpu():
     install_punica_wrapper()
     install_prompt_slots()
     install_cpu_experts()
+else:
+    from loramux_server.engine.worker.gpu_heads import install_gpu_heads
+
+    install_gpu_heads()
 
 
 class WorkerExtension(BackgroundLoadingMixin, RankGrowthMixin):
