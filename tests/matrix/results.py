@@ -84,7 +84,7 @@ which ones were shown to be right, and how. {measured}
 For each architecture, a small base of random weights and adapters that PEFT made were served over HTTP, each route
 alone and all in one batch with the base. The log-probability of each token, of prompts and answers, was compared with
 transformers and PEFT in float32. The columns are differences in nats: of the worst token in float32 (at most 2e-3), and
-the mean of the worst route in bfloat16, next to that of PEFT itself in bfloat16 (at most 1.25 times as much).
+the mean of the worst route in bfloat16, next to that of PEFT itself in bfloat16 (at most 1.5 times as much).
 
 "All-linear" adapters are on all linear modules that vLLM applies adapters to, "patterns" ones have ranks and alphas of
 their own by suffixes and expressions, with rsLoRA, and "one-layer" ones are on the last layer only.

@@ -51,8 +51,9 @@ ARCHITECTURES = (
 and one that vLLM serves without adapters."""
 FLOAT32_NATS = 2e-3
 """The largest difference of a token's log-probability in float32."""
-BFLOAT16_FACTOR = 1.25
-"""The largest ratio of our mean error in bfloat16 to PEFT's own, both relative to PEFT in float32."""
+BFLOAT16_FACTOR = 1.5
+"""The largest ratio of our mean error in bfloat16 to PEFT's own, both relative to PEFT in float32. They are 0.7 to 1.2,
+most where rounding chooses other experts."""
 MIN_EFFECT_NATS = 0.05
 """An adapter that changes the base's log-probabilities by less, on average, would show little."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
 from vllm.model_executor.models import ModelRegistry, is_text_generation_model, registry
 
 from loramux_adapters.base_description import BaseDescription
@@ -72,7 +74,8 @@ def _outcome(folder: Path, architecture: str) -> dict[str, Any]:
             written = peft_shapes(folder, architecture)
             description = describe(folder, architecture, {"dtype": "float32"}, {})
     except Exception as error:  # noqa: BLE001 - whatever keeps a library from it is the outcome
-        return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        reason = f"{type(error).__name__}: {error}".replace(str(folder), "the base")
+        return {"error": " ".join(reason.split())[:300]}
     if description.refusal:
         return {"refusal": description.refusal}
     described = described_shapes(description, written)
@@ -82,10 +85,14 @@ def _outcome(folder: Path, architecture: str) -> dict[str, Any]:
 
 
 def _write_base(folder: Path, architecture: str) -> None:
+    """Write a base whose weights have nothing but their names: which layers are packed is read from these."""
     config = shrunk(getattr(transformers, architecture).config_class, **CHANGES.get(architecture, {}))
     config.architectures = [architecture]
     config.save_pretrained(folder)
     write_tokenizer(folder, CHATML)
+    with torch.device("meta"):
+        names = getattr(transformers, architecture)(config).state_dict()
+    save_file({name: torch.zeros(1) for name in names}, folder / "model.safetensors", {"format": "pt"})
 
 
 def peft_shapes(folder: Path, architecture: str) -> dict[str, Shape]:
