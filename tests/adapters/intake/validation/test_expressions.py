@@ -27,6 +27,8 @@ def ends_with(text: str, names: Sequence[str] = NAMES) -> list[str]:
         ("^model.layers.1.self_attn.q_proj", NAMES[1:2]),
         (r".*\.layers\.1\..*(q_proj|up_proj)", [NAMES[1], NAMES[3]]),
         ("(q|up)_proj", NAMES[1:]),
+        ("(q|up)_pro", []),
+        ("^model.layers.1.*attn", []),
         ("self.attn.q.proj", NAMES[1:3]),
         ("self-attn.q_proj", []),
         ("", []),
