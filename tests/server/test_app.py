@@ -488,5 +488,7 @@ async def test_versions_whose_weights_this_engine_would_ignore_are_taken_out_of_
         base = BaseDescription.of(refused, spec=spec, parameters=BASE.parameters)
         storage = SimpleNamespace(base=base, resolver=service.resolver, store=service.ingest.store)
         quarantine_unserved(service, storage)  # type: ignore[arg-type]
-        with pytest.raises(openai.InternalServerError, match="not on this machine"):
+        with pytest.raises(openai.InternalServerError, match="taken out of service"):
             await tiny.chat("tone")
+        (version,) = service.get(AdapterName("tone")).versions
+        assert "v_proj: not on this machine" in (version.reason or "")
