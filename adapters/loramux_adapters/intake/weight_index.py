@@ -6,7 +6,7 @@ from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import INDEX_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.validation.strict_json import parse_object
 
-MAX_INDEX_BYTES = 16 << 20
+MAX_INDEX_BYTES = 6 << 20
 MAX_SHARDS = 256
 # No separator and no leading dot: a shard's name becomes part of a path.
 _SHARD = re.compile(r"[A-Za-z0-9][\w.-]{0,199}\.safetensors", re.ASCII)

@@ -51,7 +51,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 
 def read_stored(files: list[Path], max_header_bytes: int = MAX_HEADER_BYTES) -> dict[str, StoredTensor]:
-    """Return the tensors of all `files` by name.
+    """Return the tensors of all `files` by name; `max_header_bytes` is the limit of all headers together.
 
     Raises:
         InvalidAdapter: a file is malformed, or a tensor is in two of them.
@@ -61,6 +61,7 @@ def read_stored(files: list[Path], max_header_bytes: int = MAX_HEADER_BYTES) -> 
     for path in files:
         with open_regular(path) as file:
             tensors = read_header(file, os.fstat(file.fileno()).st_size, path.name, max_header_bytes)
+            max_header_bytes -= file.tell()  # it is where the header ends
         for name, info in tensors.items():
             if name in found:
                 raise InvalidAdapter(f"the tensor is in {found[name].file.name} and in {path.name}", where=name)

@@ -19,6 +19,7 @@ from tests.helpers.adapter_files import BASE, Tensors, lora_config, lora_tensors
 PREFIX = "base_model.model."
 TENSORS = lora_tensors()
 FIRST = next(iter(TENSORS))
+HEADER_OF_ONE = {"name": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}
 
 
 def save(folder: Path, tensors: Tensors, config: Mapping[str, Any] | None = None) -> Path:
@@ -175,6 +176,20 @@ def test_a_hostile_index_is_refused(tmp_path: Path, weight_map: object) -> None:
     (folder / WEIGHTS_FILE).unlink()
     write_index(folder, weight_map)
     assert refusal(folder).where == INDEX_FILE
+
+
+def test_the_headers_of_all_shards_together_are_limited(tmp_path: Path) -> None:
+    """A12: sharded weights; each header takes memory."""
+    folder = write_adapter(tmp_path)
+    raw = json.dumps(HEADER_OF_ONE).encode()
+    padded = raw + b" " * (300_000 - len(raw))
+    for shard in range(4):
+        content = padded.replace(b"name", f"nam{shard}".encode())
+        (folder / f"{shard}.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + bytes(4))
+    (folder / WEIGHTS_FILE).unlink()
+    write_index(folder, {f"nam{shard}": f"{shard}.safetensors" for shard in range(4)})
+    error = refusal(folder)
+    assert (error.where, error.problem) == ("3.safetensors", "the header is truncated or too large")
 
 
 def test_a_shard_that_is_a_link_is_not_read(tmp_path: Path) -> None:
