@@ -12,7 +12,7 @@ from loramux_adapters.intake.normalization.tensor_files import read_stored
 from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
 
 _COMMAND = (sys.executable, "-I", "-m", "loramux_adapters.conversion.unpickling_process")
-# One thread: the process gives up its network, which only a process of one thread can do without privileges.
+# One thread: no others can be started once the process has given up what it does not need.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 MAX_WALL_SECONDS = 900
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit

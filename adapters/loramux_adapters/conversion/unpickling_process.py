@@ -24,8 +24,8 @@ def restrict(size: int) -> None:
     _limit(resource.RLIMIT_AS, _address_space() + _MEMORY_FACTOR * size + _SPARE_BYTES)
     _limit(resource.RLIMIT_FSIZE, _MEMORY_FACTOR * size + _SPARE_BYTES)
     _limit(resource.RLIMIT_CORE, 0)
-    # The standard streams stay open; any other file and connection is refused, and processes to all users but root.
-    _limit(resource.RLIMIT_NOFILE, 3)
+    # What is open stays open; any other file and connection is refused, and processes to all users but root.
+    _limit(resource.RLIMIT_NOFILE, 0)
     _limit(resource.RLIMIT_NPROC, 0)
 
 

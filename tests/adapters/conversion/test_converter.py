@@ -151,6 +151,7 @@ def test_the_process_can_open_nothing_after_its_restriction(tmp_path: Path) -> N
         "import os, socket\n"
         "from loramux_adapters.conversion.unpickling_process import restrict\n"
         "restrict(0)\n"
+        "os.close(0)\n"
         f"for act in (lambda: open('{tmp_path}/x', 'w'), lambda: open('/etc/passwd'), socket.socket, os.pipe):\n"
         "    try: act()\n"
         "    except OSError as error: print(error.errno)\n"
