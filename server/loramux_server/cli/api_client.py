@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.status import Status
 
-from loramux_adapters.intake.content import CONFIG_FILE
+from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.intake.content import CONFIG_FILE, check_listing
 from loramux_adapters.intake.sources.selection import adapter_files
 from loramux_server.cli.console import fail, stderr, upload_progress
 
@@ -110,10 +111,12 @@ class ApiClient:
 def _open_adapter_files(stack: ExitStack, bar: Progress, folder: Path) -> dict[str, Any]:
     """Open the adapter's files in `folder`; `bar` advances as they are read."""
     try:
-        names = adapter_files(os.listdir(folder))  # noqa: PTH208 - names, not paths
-        if not names:
-            fail(f"can't read {folder / CONFIG_FILE}: the folder contains no adapter")
+        present = os.listdir(folder)  # noqa: PTH208 - names, not paths
+        check_listing(present, (name for name in present if (folder / name / CONFIG_FILE).is_file()))
+        names = adapter_files(present)
         return {name: stack.enter_context(bar.open(folder / name, "rb", description=name)) for name in names}
+    except InvalidAdapter as error:
+        fail(f"can't upload {folder}: {error.message}")
     except OSError as error:
         fail(f"can't read {error.filename}: {error.strerror}")
 

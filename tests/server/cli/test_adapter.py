@@ -99,7 +99,10 @@ async def test_a_refused_adapter_ends_with_the_reason_and_exit_code_1(
     result = await run("add", "refused", str(folder), "--upload")
     assert result.exit_code == 1
     assert "DoRA" in result.stderr
-    assert "can't read" in (await run("add", "refused", str(tmp_path), "--upload")).stderr
+    assert "in the folders inside: dora" in (await run("add", "refused", str(tmp_path), "--upload")).stderr
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    assert "`loramux adapter convert" in (await run("add", "refused", str(folder), "--upload")).stderr
+    assert "can't read" in (await run("add", "refused", str(tmp_path / "none"), "--upload")).stderr
     assert "outside the allowed folders" in (await run("add", "refused", "/etc")).stderr
     assert "should begin with one of" in (await run("add", "refused", "ftp://host/x")).stderr
     assert "LORAMUX_ALLOWED_URLS" in (await run("add", "refused", "https://host/x")).stderr
