@@ -41,7 +41,7 @@ def validate(folder: Path, base: BaseDescription, max_rank: int, *, refuse_other
     selection = select(config, base)
     with open_regular(folder / WEIGHTS_FILE) as file:
         tensors = read_tensors(file, os.fstat(file.fileno()).st_size, max_header_bytes(base))
-        pairs = expected_pairs(config, selection.modules, base, tensors)
+        pairs = expected_pairs(config, selection, base, tensors)
         check_layout(tensors, pairs, base)
         check_values(file, tensors, pairs)
     files = hash_files(folder)

@@ -67,7 +67,7 @@ def _renamed_targets(selection: Selection, base: BaseDescription) -> dict[str, A
     """Return the keys that choose the modules, by the names of `base`."""
     parameters = {path for path in selection.modules if base.modules[path].parameter is not None}
     return {
-        "target_modules": sorted(selection.modules.keys() - parameters),
+        "target_modules": sorted(selection.modules.keys() - parameters - selection.tied),
         "target_parameters": sorted(pattern_name(path, base.modules[path]) for path in parameters) or None,
         "exclude_modules": None,
         "layers_to_transform": None,

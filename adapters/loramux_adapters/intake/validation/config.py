@@ -140,12 +140,3 @@ def refuse_expressions(config: LoraConfig) -> None:
             if not is_plain(text):
                 problem = f"{key}: an expression in place of a module's name"
                 raise InvalidAdapter(problem, where=CONFIG_FILE, expected="the end of a module's name", found=text)
-
-
-def read_config(file: BinaryIO, max_rank: int) -> LoraConfig:
-    """Return the configuration in `file`.
-
-    Raises:
-        InvalidAdapter: the configuration is malformed, not supported or has a rank above `max_rank`.
-    """
-    return check_config(read_values(file), max_rank)[0]

@@ -34,6 +34,7 @@ def _matching(method: str, expression: str, names: Sequence[str]) -> list[list[A
 
 def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     question = json.load(sys.stdin)
     json.dump(evaluate(question["expressions"], question["names"]), sys.stdout)

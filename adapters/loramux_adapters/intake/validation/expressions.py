@@ -108,7 +108,12 @@ def _evaluate_in_process(expressions: Sequence[Expression], names: Sequence[str]
     program = [sys.executable, "-I", "-S", "-W", "ignore", str(Path(expression_process.__file__))]
     try:
         done = subprocess.run(
-            program, input=json.dumps(question).encode(), capture_output=True, timeout=MAX_WALL_SECONDS, check=True
+            program,
+            input=json.dumps(question).encode(),
+            capture_output=True,
+            timeout=MAX_WALL_SECONDS,
+            check=True,
+            env={},
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         first = next((each for each in expressions if not is_plain(each.text)), expressions[0])

@@ -1,13 +1,13 @@
 """The names and shapes of the tensors that an adapter must have, given its config and the base."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from loramux_adapters.base_description import BaseDescription, TargetModule, layer_of
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE
 from loramux_adapters.intake.validation.config import LoraConfig
-from loramux_adapters.intake.validation.selection import Adapted
+from loramux_adapters.intake.validation.selection import Adapted, Selection
 from loramux_adapters.intake.validation.tensors import TensorInfo
 from loramux_adapters.intake.validation.unexpected import unexpected_tensor
 
@@ -53,21 +53,24 @@ class LoraPair(NamedTuple):
 
 
 def expected_pairs(
-    config: LoraConfig, adapted: Mapping[str, Adapted], base: BaseDescription, tensors: Mapping[str, TensorInfo]
+    config: LoraConfig, selection: Selection, base: BaseDescription, tensors: Mapping[str, TensorInfo]
 ) -> list[LoraPair]:
     """Return the tensor pairs that the file must have: those of the adapted modules to which vLLM applies adapters.
 
     Other adapted modules must have none. If they have none, the adapter does not change them: for example, it was made
-    for the language model of a base that also reads images.
+    for the language model of a base that also reads images. The same goes for modules that only some models have which
+    PEFT adapts with this config: matrices of single experts, and a head that is tied to the embedding.
 
     Raises:
         InvalidAdapter: the config adapts no module of the base, or one to which vLLM applies no adapters.
     """
     everything = [
         LoraPair(path, base.modules[path], *_rank_and_scaling(config, found))
-        for path, found in sorted(adapted.items(), key=lambda item: (layer_of(item[0]) or 0, item[0]))
+        for path, found in sorted(selection.modules.items(), key=lambda item: (layer_of(item[0]) or 0, item[0]))
     ]
-    pairs = [pair for pair in everything if pair.path in base.served]
+    experts = {pair.path for pair in everything if pair.target.is_expert}
+    absent = _absent(everything, experts, tensors) | _absent(everything, selection.tied, tensors)
+    pairs = [pair for pair in everything if pair.path in base.served and pair.path not in absent]
     others = [pair for pair in everything if pair.path not in base.served]
     for pair in others:
         if not pairs or pair.shapes.keys() & tensors.keys():
@@ -93,6 +96,12 @@ def check_layout(tensors: Mapping[str, TensorInfo], pairs: Sequence[LoraPair], b
             raise InvalidAdapter("the tensor is missing", where=name)
         if tensors[name].shape != shape:
             raise InvalidAdapter("the shape is wrong", where=name, expected=shape, found=tensors[name].shape)
+
+
+def _absent(pairs: Sequence[LoraPair], paths: Set[str], tensors: Mapping[str, TensorInfo]) -> Set[str]:
+    """Return `paths` if the file has no tensor of any of these modules."""
+    is_present = any(pair.shapes.keys() & tensors.keys() for pair in pairs if pair.path in paths)
+    return set() if is_present else paths
 
 
 def _rank_and_scaling(config: LoraConfig, found: Adapted) -> tuple[int, float]:

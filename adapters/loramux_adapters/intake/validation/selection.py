@@ -41,6 +41,8 @@ class Selection:
 
     modules: Mapping[str, Adapted]
     unused: Mapping[str, Sequence[object]]
+    tied: frozenset[str] = frozenset()
+    """The adapted head, if it is adapted only where it has the weights of the embedding."""
 
     def warnings(self, keys: Container[str] | None = None) -> list[str]:
         """Return a warning for each of `keys` (default: all) with entries without effect."""
@@ -64,7 +66,8 @@ def select(config: LoraConfig, base: BaseDescription, names: Mapping[str, str] |
     answers = dict(zip(asked, matching_names(asked, list(known.values())), strict=True))
     targets = _targets(config, base, modules, answers) - _excluded(config, modules, answers)
     targets |= {name for name in parameters.values() if _is_listed(name, set(config.target_parameters or ()))}
-    targets |= _tied_heads(config, base, modules, targets)
+    tied = _tied_heads(config, base, modules, targets)
+    targets |= tied
     ranks = _first_values("rank_pattern", config.rank_pattern or {}, answers)
     alphas = _first_values("alpha_pattern", config.alpha_pattern or {}, answers)
     adapted = {
@@ -72,7 +75,8 @@ def select(config: LoraConfig, base: BaseDescription, names: Mapping[str, str] |
         for path, name in known.items()
         if name in targets
     }
-    return Selection(adapted, _unused(config, modules, parameters.values(), targets, answers))
+    unused = _unused(config, modules, parameters.values(), targets, answers)
+    return Selection(adapted, unused, frozenset(path for path, name in modules.items() if name in tied))
 
 
 def pattern_name(path: str, module: TargetModule) -> str:
@@ -131,11 +135,11 @@ def _excluded(config: LoraConfig, modules: Mapping[str, str], answers: Answers) 
 
 
 def _tied_heads(config: LoraConfig, base: BaseDescription, modules: Mapping[str, str], targets: Set[str]) -> set[str]:
-    """Return the head if PEFT adapts it together with the embedding, which has its weights."""
+    """Return the head if PEFT adapts it together with the embedding, and only then."""
     kinds = {name: base.modules[path] for path, name in modules.items()}
     if not config.ensure_weight_tying or not any(kinds[name].kind == "embedding" for name in targets & kinds.keys()):
         return set()
-    return {name for name, module in kinds.items() if module.is_head}
+    return {name for name, module in kinds.items() if module.is_head} - targets
 
 
 def _is_listed(name: str, listed: Set[str]) -> bool:

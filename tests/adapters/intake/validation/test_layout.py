@@ -100,8 +100,10 @@ def test_an_embedding_that_is_tied_to_the_head_by_peft_comes_with_the_heads_tens
     """A6."""
     embedding = {name: tensor for name, tensor in VOCABULARY.items() if "embed" in name}
     tied: dict[str, Any] = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}
-    assert refusal(tmp_path, embedding, **tied).where == f"{PREFIX}lm_head.lora_A.weight"
+    half = {name: tensor for name, tensor in VOCABULARY.items() if "lm_head.lora_B" not in name}
+    assert refusal(tmp_path, half, **tied).where == f"{PREFIX}lm_head.lora_B.weight"
     assert accept(tmp_path, VOCABULARY, **tied).target_modules == ("embed_tokens", "lm_head")
+    assert accept(tmp_path, embedding, **tied).target_modules == ("embed_tokens",)  # as on a base that is not tied
     assert accept(tmp_path, embedding, target_modules=["embed_tokens"]).target_modules == ("embed_tokens",)
 
 
@@ -186,6 +188,32 @@ def test_separate_experts_need_equal_ranks_and_all_three_matrices(
         accept(tmp_path, tensors, SEPARATE, **config)
     else:
         assert "with equal ranks" in refusal(tmp_path, tensors, SEPARATE, **config).problem
+
+
+def single_experts(layers: tuple[int, ...]) -> BaseDescription:
+    """A base whose experts vLLM adapts one by one, in some of its layers."""
+    experts = {
+        f"model.layers.{layer}.mlp.experts.{expert}.{name}": TargetModule(inputs=16, outputs=16, is_expert=True)
+        for layer in layers
+        for expert in range(2)
+        for name in ("gate_proj", "up_proj", "down_proj")
+    }
+    return BaseDescription.of({**BASE.modules, **experts}, spec=BASE.spec, parameters=BASE.parameters)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "gate_proj", "up_proj", "down_proj"]])
+def test_experts_that_were_no_modules_where_the_adapter_was_trained_may_all_be_absent(
+    tmp_path: Path, targets: str | list[str]
+) -> None:
+    """Since transformers 5, the matrices of all experts are one parameter, which `target_modules` does not select."""
+    base = single_experts((0, 1))
+    chosen = [path for path in BASE.linear if targets == "all-linear" or path.rpartition(".")[2] in targets]
+    others = matrices({f"{path}.lora_A.weight": base.modules[path].shapes(4)[0] for path in chosen}) | matrices(
+        {f"{path}.lora_B.weight": base.modules[path].shapes(4)[1] for path in chosen}
+    )
+    assert accept(tmp_path, others, base, target_modules=targets).layers == (0, 1, 2)
+    one = matrices({"model.layers.0.mlp.experts.0.up_proj.lora_A.weight": (4, 16)})
+    assert refusal(tmp_path, others | one, base, target_modules=targets).problem == "the tensor is missing"
 
 
 def test_a_base_without_adapters_refuses_every_adapter_by_its_own_reason(tmp_path: Path) -> None:
