@@ -45,7 +45,7 @@ class RankLimit:
 
     async def _grow(self, rank: int, limit: int) -> None:
         memory = await self._call("growth_bytes", limit)
-        required, free = sum(required for required, _ in memory), min(free for _, free in memory)
+        required, free = max(memory, key=lambda worker: worker[0] - MAX_MEMORY_SHARE * worker[1])
         if required > MAX_MEMORY_SHARE * free:
             raise _refused(rank, self.current, _not_enough(limit, required, free))
         try:

@@ -22,7 +22,7 @@ class Workers:
         await asyncio.sleep(0)
         (rank,) = args
         if method == "growth_bytes":
-            return [((rank - self.ranks[-1]) * 1000, self.free)] * 2
+            return [((rank - self.ranks[-1]) * 1000, free) for free in (self.free, 10**9)]
         assert method == "set_max_rank"
         self.ranks.append(rank)
         if rank == self.fails_at:
@@ -67,7 +67,7 @@ async def test_ranks_above_what_vllm_allows_are_refused() -> None:
 
 
 async def test_growth_that_takes_more_than_half_of_the_free_memory_is_refused() -> None:
-    growing = limit(workers := Workers(free=2 * 2 * 48_000 - 1))
+    growing = limit(workers := Workers(free=2 * 48_000 - 1))
     assert "0.0 GB" in (await refusal(growing, 64)).message
     assert workers.ranks == [16]
     await growing.ensure(32)

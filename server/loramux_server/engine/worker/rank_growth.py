@@ -4,6 +4,7 @@ vLLM itself chooses the rank of its slots at start. Nothing else depends on it, 
 graphs are captured: both hold on to the slots' memory.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,11 +20,12 @@ class RankGrowthMixin:
     _adapters: Any  # of BackgroundLoadingMixin
     model_runner: Any
     lora_config: Any
+    parallel_config: Any
 
     def growth_bytes(self, rank: int) -> tuple[int, int]:
-        """Return the memory that slots of `rank` need in addition, and the memory that is free, in bytes."""
+        """Return the memory that slots of `rank` need in addition, and what is free for this worker, in bytes."""
         now = sum(tensor.nbytes for tensor in self._slot_tensors())
-        free: int = free_cpu_memory() if current_platform.is_cpu() else torch.cuda.mem_get_info()[0]
+        free: int = _free_memory(self.parallel_config.world_size)
         return now * rank // self.lora_config.max_lora_rank - now, free
 
     def set_max_rank(self, rank: int) -> None:
@@ -38,6 +40,7 @@ class RankGrowthMixin:
         adapters._last_mapping = adapters._last_slot_layout = None
         for wrapper in adapters.punica_wrapper_mapping.values():
             getattr(wrapper, "_weight_arrays", {}).clear()  # else CpuPunicaWrapper keeps the former slots
+        _clear_pointers()
         config.max_lora_rank = rank
         for module in adapters.modules.values():
             module.create_lora_weights(adapters.lora_slots, config, adapters.model.config)
@@ -48,3 +51,18 @@ class RankGrowthMixin:
             for value in vars(module).values():
                 tensors = value if isinstance(value, tuple | list) else (value,)
                 yield from (tensor for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor._base is None)
+
+
+def _free_memory(workers: int) -> int:
+    """Return the bytes that are free for one of `workers`: on CPUs they share the machine's memory."""
+    if current_platform.is_cpu():
+        return free_cpu_memory() // workers
+    free: int = torch.cuda.mem_get_info()[0]
+    return free
+
+
+def _clear_pointers() -> None:
+    """Empty the caches of the kernels for GPUs: they have the slots' strides by address, and keep some of the slots."""
+    kernels = sys.modules.get("vllm.lora.ops.triton_ops.utils")
+    for name in ("_LORA_A_PTR_DICT", "_LORA_B_PTR_DICT") if kernels else ():
+        getattr(kernels, name).clear()
