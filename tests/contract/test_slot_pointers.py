@@ -1,4 +1,4 @@
-"""vLLM's kernels for GPUs keep the slots that they have seen in two dictionaries, which a growth of the ranks empties."""
+"""vLLM's kernels for GPUs keep the slots that they have seen; a growth of the ranks empties these caches."""
 
 import torch
 from vllm.lora.ops.triton_ops import utils
