@@ -21,7 +21,7 @@ def layer() -> VocabParallelEmbeddingWithLoRA:
 
     made = VocabParallelEmbeddingWithLoRA.__new__(VocabParallelEmbeddingWithLoRA)
     nn.Module.__init__(made)
-    made.base_layer = nn.Embedding.from_pretrained(torch.zeros(VOCABULARY, WIDTH))
+    made.base_layer = nn.Embedding(VOCABULARY, WIDTH, _weight=torch.zeros(VOCABULARY, WIDTH))
     made.punica_wrapper = SimpleNamespace(_embeddings_indices=SLOTS * VOCABULARY, add_lora_embedding=add)
     made.lora_a_stacked_2d = torch.arange(2.0 * VOCABULARY * WIDTH).view(-1, WIDTH)
     made.lora_b_stacked = None

@@ -21,6 +21,7 @@ def install_flat_embeddings() -> None:
 def _flattened(forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> Callable[[Any, torch.Tensor], torch.Tensor]:
     @wraps(forward)
     def embed(layer: Any, tokens: torch.Tensor) -> torch.Tensor:
-        return forward(layer, tokens.flatten()).unflatten(0, tokens.shape)
+        embedded = forward(layer, tokens.flatten())
+        return embedded.view(*tokens.shape, embedded.shape[-1])
 
     return embed
