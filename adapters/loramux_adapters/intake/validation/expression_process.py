@@ -4,11 +4,13 @@ It reads a JSON object with `expressions` (pairs of a method, `match` or `fullma
 from its standard input, and writes the result of `evaluate` as JSON. It needs nothing but the standard library.
 """
 
+import contextlib
 import json
 import re
 import resource
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 MAX_CPU_SECONDS = 1
@@ -35,6 +37,8 @@ def _matching(method: str, expression: str, names: Sequence[str]) -> list[list[A
 def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # if memory runs out, this process ends, and not the server
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     question = json.load(sys.stdin)
     json.dump(evaluate(question["expressions"], question["names"]), sys.stdout)

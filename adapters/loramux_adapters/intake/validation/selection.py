@@ -65,7 +65,7 @@ def select(config: LoraConfig, base: BaseDescription, names: Mapping[str, str] |
     asked = list(_expressions(config))
     answers = dict(zip(asked, matching_names(asked, list(known.values())), strict=True))
     targets = _targets(config, base, modules, answers) - _excluded(config, modules, answers)
-    targets |= {name for name in parameters.values() if _is_listed(name, set(config.target_parameters or ()))}
+    targets |= _listed(parameters.values(), config.target_parameters)
     tied = _tied_heads(config, base, modules, targets)
     targets |= tied
     ranks = _first_values("rank_pattern", config.rank_pattern or {}, answers)
@@ -115,12 +115,11 @@ def _targets(config: LoraConfig, base: BaseDescription, modules: Mapping[str, st
         return {name for path, name in modules.items() if _is_linear(base.modules[path])}
     if isinstance(targets, str):
         return answers[whole_name("target_modules", targets)].keys() & set(modules.values())
-    listed, layers = set(targets or ()), set(config.layer_indices)
-    found = {name for name in modules.values() if _is_listed(name, listed)}
+    found, whole, layers = _listed(modules.values(), targets), set(targets or ()), set(config.layer_indices)
     if not layers:
         return found
     numbers = _layer_numbers(config, found, answers)
-    return {name for name in found if name in listed or numbers.get(name) in layers}
+    return {name for name in found if name in whole or numbers.get(name) in layers}
 
 
 def _is_linear(module: TargetModule) -> bool:
@@ -131,7 +130,7 @@ def _excluded(config: LoraConfig, modules: Mapping[str, str], answers: Answers) 
     excluded = config.exclude_modules
     if isinstance(excluded, str):
         return answers[whole_name("exclude_modules", excluded)].keys()
-    return {name for name in modules.values() if _is_listed(name, set(excluded or ()))}
+    return _listed(modules.values(), excluded)
 
 
 def _tied_heads(config: LoraConfig, base: BaseDescription, modules: Mapping[str, str], targets: Set[str]) -> set[str]:
@@ -142,8 +141,10 @@ def _tied_heads(config: LoraConfig, base: BaseDescription, modules: Mapping[str,
     return {name for name, module in kinds.items() if module.is_head} - targets
 
 
-def _is_listed(name: str, listed: Set[str]) -> bool:
-    return any(end in listed for end in ends(name))
+def _listed(names: Iterable[str], listed: Iterable[str] | None) -> set[str]:
+    """Return the names of which the whole or an end after a dot is in `listed`."""
+    wanted = set(listed or ())
+    return {name for name in names if any(end in wanted for end in ends(name))}
 
 
 def _layer_numbers(config: LoraConfig, names: Iterable[str], answers: Answers) -> dict[str, int]:
