@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_server.base_model import BaseError, ResolvedBase
+from loramux_server.engine.describing import ARGUMENT_REFUSED
 from loramux_server.settings import Settings
 
 CHILD = "loramux_server.engine.describing"
@@ -30,15 +31,16 @@ def describe_base(base: ResolvedBase, settings: Settings, progress: ReportProgre
     """Return the description of `base` as it is served with `settings`, from the data folder if it is there.
 
     Raises:
-        BaseError: vLLM does not serve this base.
+        BaseError: vLLM does not serve this base, or refuses a setting.
     """
-    question = [base.name, json.dumps(settings.engine), json.dumps({name: _version(name) for name in LIBRARIES})]
-    path = settings.data_dir / "bases" / "descriptions" / f"{_key(base, question)}.json"
+    versions = json.dumps({name: _version(name) for name in LIBRARIES})
+    engine = json.dumps(settings.engine)
+    path = settings.data_dir / "bases" / "descriptions" / f"{_key(base, engine, versions)}.json"
     try:
         return BaseDescription.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         progress(f"reading the modules of {base.name} (once per base)")
-    description = _described(base.path, question)
+    description = _described(base.path, base.name, engine, versions)
     with suppress(OSError):  # then the next start computes it again
         _write(path, description)
     return description
@@ -51,19 +53,24 @@ def _version(library: str) -> str:
         return "not installed"
 
 
-def _key(base: ResolvedBase, question: list[str]) -> str:
-    content = [(base.path / "config.json").read_bytes(), *(text.encode() for text in question)]
+def _key(base: ResolvedBase, *settings: str) -> str:
+    content = [(base.path / "config.json").read_bytes(), base.name.encode(), *(text.encode() for text in settings)]
     return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
-def _described(folder: Path, question: list[str]) -> BaseDescription:
+def _described(folder: Path, name: str, engine: str, versions: str) -> BaseDescription:
     with tempfile.TemporaryDirectory() as work:
         output = Path(work, "description.json")
-        command = [sys.executable, "-m", CHILD, str(folder), *question, str(output)]
-        child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_MAX_SECONDS)
+        command = [sys.executable, "-m", CHILD, str(folder), name, versions, str(output)]
+        try:
+            child = subprocess.run(
+                command, input=engine, capture_output=True, text=True, check=False, timeout=_MAX_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BaseError(f"{name} can't be described: no answer after {_MAX_SECONDS} seconds") from error
         if child.returncode:
             reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-            raise BaseError(f"vLLM can't serve {question[0]}: {reason}")
+            raise BaseError(reason if child.returncode == ARGUMENT_REFUSED else f"vLLM can't serve {name}: {reason}")
         return BaseDescription.model_validate_json(output.read_bytes())
 
 

@@ -13,10 +13,17 @@ from tests.helpers.adapter_files import BASE
 
 CHILD = """\
 import pathlib, sys
-folder, name, options, versions, output = sys.argv[1:]
+folder, name, versions, output = sys.argv[1:]
+options = sys.stdin.read()
 log = pathlib.Path(folder, "calls")
 log.write_text(log.read_text() + options + "\\n" if log.exists() else options + "\\n")
 print("a warning of a library", file=sys.stderr)
+if pathlib.Path(folder, "refused").exists():
+    print("LORAMUX_ENGINE__X: vLLM refused it", file=sys.stderr)
+    sys.exit(3)
+if pathlib.Path(folder, "slow").exists():
+    import time
+    time.sleep(60)
 if pathlib.Path(folder, "unserved").exists():
     sys.exit("Model architectures ['X'] are not supported for now.")
 pathlib.Path(output).write_text(pathlib.Path(folder, "description.json").read_text())
@@ -75,6 +82,29 @@ def test_a_base_that_vllm_does_not_serve_is_one_line(tmp_path: Path, base: Resol
         describe_base(base, settings(tmp_path))
     assert str(caught.value) == "vLLM can't serve tiny: Model architectures ['X'] are not supported for now."
     assert not (tmp_path / "data" / "bases" / "descriptions").exists()
+
+
+def test_a_setting_that_is_refused_is_named_and_not_the_base(tmp_path: Path, base: ResolvedBase) -> None:
+    (base.path / "refused").touch()
+    with pytest.raises(BaseError) as caught:
+        describe_base(base, settings(tmp_path))
+    assert str(caught.value) == "LORAMUX_ENGINE__X: vLLM refused it"
+
+
+def test_a_child_that_does_not_end_is_an_error(
+    tmp_path: Path, base: ResolvedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (base.path / "slow").touch()
+    monkeypatch.setattr(described_base, "_MAX_SECONDS", 0.5)
+    with pytest.raises(BaseError, match="no answer after"):
+        describe_base(base, settings(tmp_path))
+
+
+def test_settings_are_not_on_the_command_line_of_the_child(tmp_path: Path, base: ResolvedBase) -> None:
+    """Other users of the machine can read command lines, and `hf_token` is a setting."""
+    (tmp_path / "scripted_child.py").write_text(CHILD + "assert 'secret' not in ' '.join(sys.argv)\n")
+    assert describe_base(base, settings(tmp_path, hf_token="secret")) == BASE
+    assert calls(base) == [{"hf_token": "secret"}]
 
 
 def test_a_data_folder_that_can_not_be_written_costs_only_time(tmp_path: Path, base: ResolvedBase) -> None:

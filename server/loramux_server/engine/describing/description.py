@@ -7,34 +7,42 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from loramux_adapters.base_description import BaseDescription, TargetModule
 from loramux_adapters.errors import UnsupportedBase
 from loramux_adapters.models import BaseSpec
 from loramux_server.engine.describing.peft_view import build_model, peft_modules
-from loramux_server.engine.describing.vllm_view import VllmView, vllm_view
+from loramux_server.engine.describing.vllm_view import VllmView, model_config, parse_arguments, vllm_view
 
 
 def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapping[str, str]) -> BaseDescription:
     """Return the description of the base in `folder`, which is served as `name` with vLLM's `options`.
 
     Raises:
-        Exception: any error of the libraries, for a base that vLLM does not serve.
+        EngineArgumentError: an option is refused.
+        Exception: any error of vLLM, for a base that it does not serve.
     """
+    arguments = parse_arguments(folder, name, options)
+    config = model_config(arguments)
     modules: dict[str, TargetModule] = {}
     refusal = None
     try:  # before vLLM's view, which changes classes of transformers
-        modules = peft_modules(folder)
-        parameters = sum(prod(parameter.shape) for parameter in build_model(folder).parameters())
+        modules = peft_modules(config.hf_config)
+        parameters = sum(prod(parameter.shape) for parameter in build_model(config.hf_config).parameters())
     except UnsupportedBase as error:
-        refusal, parameters = f"{error.message}, so PEFT makes no adapters of it", 1
-    view = vllm_view(folder, options)
+        refusal, parameters = error.message, 1
+    view = vllm_view(arguments)
     refusal = view.refusal or refusal
     modules = {path: _with_refusal(path, module, view) for path, module in modules.items()} | _experts(modules, view)
     if not refusal and all(module.refusal for module in modules.values()):
         refusal = f"vLLM applies adapters to no module of {view.architecture}"
-    spec = _spec(folder, name, view.architecture, modules)
+    spec = BaseSpec(
+        name=name,
+        architecture=view.architecture,
+        hidden_size=config.get_hidden_size(),
+        num_hidden_layers=config.get_total_num_hidden_layers(),
+        vocab_size=config.get_vocab_size(),
+        modules_digest=_digest(modules),
+    )
     return BaseDescription.of(modules, spec=spec, parameters=parameters, refusal=refusal, versions=versions)
 
 
@@ -54,14 +62,6 @@ def _experts(modules: Mapping[str, TargetModule], view: VllmView) -> dict[str, T
     return found
 
 
-def _spec(folder: Path, name: str, architecture: str, modules: Mapping[str, TargetModule]) -> BaseSpec:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+def _digest(modules: Mapping[str, TargetModule]) -> str:
     served = [(path, module.shapes(1)) for path, module in sorted(modules.items()) if module.refusal is None]
-    return BaseSpec(
-        name=name,
-        architecture=architecture,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        vocab_size=config.vocab_size,
-        modules_digest=hashlib.sha256(json.dumps(served).encode()).hexdigest(),
-    )
+    return hashlib.sha256(json.dumps(served).encode()).hexdigest()

@@ -4,9 +4,9 @@ PEFT itself is asked: it adds adapters of rank 1 to the model of transformers, o
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
@@ -20,54 +20,61 @@ from loramux_adapters.errors import UnsupportedBase
 PREFIX = "base_model.model."
 
 
-def build_model(folder: Path) -> Any:
-    """Return the model in `folder` on the meta device.
+def build_model(config: Any) -> Any:
+    """Return the model of a `config` of transformers on the meta device.
 
     Raises:
-        UnsupportedBase: transformers does not have its architecture.
+        UnsupportedBase: transformers does not have its architecture, or can't build it.
     """
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     architecture = (config.architectures or [""])[0]
     model_class = getattr(transformers, architecture, None)
     if model_class is None:
         raise UnsupportedBase(f"transformers {transformers.__version__} does not have {architecture}")
-    with torch.device("meta"):
-        return model_class(config)
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except Exception as error:
+        raise UnsupportedBase(f"transformers {transformers.__version__} can't build {architecture}: {error}") from error
 
 
-def peft_modules(folder: Path) -> dict[str, TargetModule]:
+def peft_modules(config: Any) -> dict[str, TargetModule]:
     """Return the modules that PEFT can adapt, by path: linear layers, the embedding, the head, and experts.
 
     Raises:
-        UnsupportedBase: transformers does not have the architecture.
+        UnsupportedBase: transformers does not have the architecture, or PEFT refuses it.
     """
-    model = build_model(folder)
-    embedding, head = _name_of(model, model.get_input_embeddings()), _name_of(model, model.get_output_embeddings())
-    experts = list(_expert_parameters(model))
-    modules = _all_linear(folder)
-    modules |= _adapted(build_model(folder), target_modules=list(filter(None, (embedding, head))))
-    if head:
-        modules[head] = modules[head].model_copy(update={"is_head": True})
-    if experts:
-        modules |= _adapted(build_model(folder), target_modules=[], target_parameters=experts)
+    model = build_model(config)
+    try:
+        embedding, head = (
+            _name_of(model, end) for end in (model.get_input_embeddings(), model.get_output_embeddings())
+        )
+        experts = list(_expert_parameters(model))
+        modules = _all_linear(config)
+        modules |= _adapted(build_model(config), target_modules=list(filter(None, (embedding, head))))
+        if head:
+            modules[head] = modules[head].model_copy(update={"is_head": True})
+        if experts:
+            modules |= _adapted(build_model(config), target_modules=[], target_parameters=experts)
+    except Exception as error:
+        raise UnsupportedBase(f"PEFT {peft.__version__} can't adapt {type(model).__name__}: {error}") from error
     return modules
 
 
-def _all_linear(folder: Path) -> dict[str, TargetModule]:
+def _all_linear(config: Any) -> dict[str, TargetModule]:
     try:
-        return _adapted(build_model(folder), target_modules="all-linear")
+        return _adapted(build_model(config), target_modules="all-linear")
     except ValueError:  # it is incompatible with a module of this model
-        names = {name.rpartition(".")[2] for name, module in build_model(folder).named_modules() if _is_linear(module)}
-        return {path: module for name in sorted(names) for path, module in _compatible(folder, name).items()}
+        names = {name.rpartition(".")[2] for name, module in build_model(config).named_modules() if _is_linear(module)}
+        return {path: module for name in sorted(names) for path, module in _compatible(config, name).items()}
 
 
 def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def _compatible(folder: Path, name: str) -> dict[str, TargetModule]:
+def _compatible(config: Any, name: str) -> dict[str, TargetModule]:
     """Return the linear modules of this name; none if PEFT refuses them."""
-    model = build_model(folder)
+    model = build_model(config)
     head = _name_of(model, model.get_output_embeddings())
     paths = [path for path, module in model.named_modules() if _is_linear(module) and path != head]
     paths = [path for path in paths if path.rpartition(".")[2] == name]

@@ -1,16 +1,16 @@
 """The modules to which vLLM applies adapters: its own model and LoRA manager are asked, on the meta device."""
 
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import vllm
-from transformers import AutoConfig
-from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.config import ModelConfig, VllmConfig, set_current_vllm_config
 from vllm.distributed import (
     destroy_distributed_environment,
     destroy_model_parallel,
@@ -22,19 +22,44 @@ from vllm.lora.model_manager import LoRAModelManager
 from vllm.model_executor.model_loader import get_model_architecture
 from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.model_executor.models import ModelRegistry, supports_lora
+from vllm.transformers_utils.config import get_config
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 import loramux_server.engine.worker.extension  # noqa: F401 - what it changes in vLLM holds in the engine, too
+from loramux_server.engine.arguments import engine_arguments
 
 Rename = Callable[[str], str | None]
 Shape = tuple[int, int]
 """Inputs and outputs."""
-_FIXED = {"load_format": "dummy", "enforce_eager": True}
-_OF_THE_MACHINE = {
-    "load_format", "enforce_eager", "enable_lora", "tensor_parallel_size", "pipeline_parallel_size", "max_loras",
-    "max_cpu_loras", "max_lora_rank", "worker_extension_cls",
+_FIXED = {
+    "load_format": "dummy", "enforce_eager": True, "tensor_parallel_size": 1, "pipeline_parallel_size": 1,
+    "max_loras": 1, "max_cpu_loras": None, "max_lora_rank": 16,
 }  # fmt: skip
 """Arguments that change how a base is served, but not which of its modules can have adapters."""
+
+
+def parse_arguments(folder: Path, name: str, options: Mapping[str, Any]) -> Namespace:
+    """Return vLLM's arguments for the base in `folder`, without its weights.
+
+    Raises:
+        EngineArgumentError: vLLM or loramux refuses one of `options`.
+    """
+    arguments = engine_arguments(folder, name, options, enable_lora=False)
+    vars(arguments).update(_FIXED)
+    return arguments
+
+
+def model_config(arguments: Namespace) -> ModelConfig:
+    """Return what vLLM knows about the base from its config.json.
+
+    Raises:
+        ValueError: vLLM does not serve this base, or needs a package that is not installed.
+    """
+    try:
+        return EngineArgs.from_cli_args(arguments).create_model_config()
+    except ValueError:
+        _check_packages(arguments)
+        raise
 
 
 @dataclass(frozen=True)
@@ -52,27 +77,25 @@ class VllmView:
     """By the name of a module of experts: the shape of each expert's matrix, by its name from `experts` on."""
 
 
-def vllm_view(folder: Path, options: Mapping[str, Any]) -> VllmView:
-    """Ask vLLM about the base in `folder`, if it is started with `options`; those that it does not know are ignored.
+def vllm_view(arguments: Namespace) -> VllmView:
+    """Ask vLLM about the base, if it is started with `arguments`.
 
     Raises:
-        ValueError: vLLM does not serve this base, or needs a package that is not installed.
+        Exception: vLLM does not serve this base.
     """
-    _check_packages(folder)
-    known = {argument.name for argument in fields(EngineArgs)}
-    chosen = {name: value for name, value in options.items() if name in known and name not in _OF_THE_MACHINE}
-    config = EngineArgs(**chosen, model=str(folder), **_FIXED).create_engine_config()
-    model_class, architecture = get_model_architecture(config.model_config)
+    model_class, architecture = get_model_architecture(model_config(arguments))
     if not supports_lora(model_class):
         return VllmView(architecture, f"vLLM {vllm.__version__} serves {architecture} without adapters")
-    config = EngineArgs(**chosen, model=str(folder), **_FIXED, enable_lora=True).create_engine_config()
+    with_lora = Namespace(**(vars(arguments) | {"enable_lora": True}))
+    config = EngineArgs.from_cli_args(with_lora).create_engine_config()
     with _single_process(config):
         return _with_adapters(config, architecture)
 
 
-def _check_packages(folder: Path) -> None:
+def _check_packages(arguments: Namespace) -> None:
     """Import vLLM's class of the base: vLLM itself would only point at its log."""
-    for architecture in AutoConfig.from_pretrained(folder, local_files_only=True).architectures or ():
+    config = get_config(arguments.model, arguments.trust_remote_code)
+    for architecture in config.architectures or ():
         if registered := ModelRegistry.models.get(architecture):
             try:
                 registered.load_model_cls()
@@ -112,9 +135,11 @@ def _with_adapters(config: VllmConfig, architecture: str) -> VllmView:
 
 def expert_shapes(name: str, manager: Any) -> Iterator[tuple[str, Shape]]:
     """Yield the name, from `experts` on, and the shape of each matrix that vLLM adapts for each expert by itself."""
+    if name not in manager.packed_modules:  # it adapts the matrices of all experts at once
+        return
     module, prefix = manager.modules[name], name.removesuffix("experts")
     matrices = zip(module.lora_a_stacked, module.lora_b_stacked, strict=True)
-    for part, (a, b) in zip(manager.packed_modules.get(name, []), matrices, strict=False):  # the others: other slots
+    for part, (a, b) in zip(manager.packed_modules[name], matrices, strict=False):  # the others: other slots
         yield part.removeprefix(prefix), (a.shape[-1], b.shape[-2])
 
 
