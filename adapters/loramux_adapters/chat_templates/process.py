@@ -9,7 +9,9 @@ import json
 import resource
 import signal
 import sys
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
@@ -21,8 +23,15 @@ from loramux_adapters.chat_templates.environment import CLOCK, make_environment,
 MAX_MEMORY_BYTES = 1 << 28
 MAX_TEXT_CHARACTERS = 1 << 23
 """Length of a rendered conversation; no context of a model is as long."""
-_LIMITS = (MemoryError, RecursionError)
+MAX_REASON_CHARACTERS = 200
 _MARK = "loramux-content-8c1f0a"
+
+
+class _TooLongError(Exception):
+    """A conversation was rendered to a text that is too long."""
+
+
+_LIMITS = (MemoryError, RecursionError, _TooLongError)
 
 
 def run(cpu_seconds: float) -> None:
@@ -36,7 +45,7 @@ def run(cpu_seconds: float) -> None:
             if template is None:
                 template, reply = _load(request["template"])
             else:
-                reply = {"text": _render(template, request["values"], request["now"])}
+                reply = {"text": _render(template, request["values"], request["now"], request["max_characters"])}
             output = json.dumps(reply)
         except Exception as error:  # noqa: BLE001 - a template may raise anything, MemoryError and RecursionError too
             output = json.dumps({"error": _reason(error), "is_limit": isinstance(error, _LIMITS)})
@@ -46,6 +55,8 @@ def run(cpu_seconds: float) -> None:
 
 
 def _limit_resources() -> None:
+    with suppress(OSError):  # the kernel ends this process first when memory is short
+        Path("/proc/self/oom_score_adj").write_text("1000")
     for kind, limit in (
         (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
         (resource.RLIMIT_FSIZE, 0),
@@ -67,12 +78,12 @@ def _load(text: str) -> tuple[Template, dict[str, Any]]:
     }
 
 
-def _render(template: Template, values: dict[str, Any], now: str | None) -> str:
+def _render(template: Template, values: dict[str, Any], now: str | None, max_characters: int) -> str:
     if now is not None:
         values = {CLOCK: datetime.fromisoformat(now).strftime} | values
     text = template.render(values)
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise MemoryError
+    if len(text) > max_characters:
+        raise _TooLongError(f"it writes {len(text)} characters, and at most {max_characters} are allowed")
     return text
 
 
@@ -81,7 +92,7 @@ def _reads_parts(template: Template) -> bool:
     messages = [{"role": "user", "content": [{"type": "text", "text": _MARK}]}]
     values = {"messages": messages, "bos_token": "", "eos_token": "", "add_generation_prompt": True}
     try:
-        text = _render(template, values, None)
+        text = _render(template, values, None, MAX_TEXT_CHARACTERS)
     except Exception:  # noqa: BLE001 - it can't
         return False
     return _MARK in text and f"'{_MARK}'" not in text and f'"{_MARK}"' not in text
@@ -102,12 +113,12 @@ def _needs_system_first(text: str) -> bool:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TemplateSyntaxError):
-        return f"line {error.lineno}: {error.message}"
+        return f"line {error.lineno}: {error.message}"[:MAX_REASON_CHARACTERS]
     if isinstance(error, MemoryError):
-        return f"it takes more than {MAX_MEMORY_BYTES >> 20} MiB, or writes more than {MAX_TEXT_CHARACTERS} characters"
+        return f"it takes more than {MAX_MEMORY_BYTES >> 20} MiB of memory"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return (str(error) or type(error).__name__)[:500]
+    return (str(error) or type(error).__name__)[:MAX_REASON_CHARACTERS]
 
 
 if __name__ == "__main__":

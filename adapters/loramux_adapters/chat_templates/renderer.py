@@ -71,18 +71,22 @@ class TemplateRenderer:
         self.close()
         return self._start()
 
-    def render(self, values: Mapping[str, Any], now: datetime | None = None) -> str:
+    def render(
+        self, values: Mapping[str, Any], now: datetime | None = None, max_characters: int = MAX_TEXT_CHARACTERS
+    ) -> str:
         """Return the text of a conversation.
 
         Args:
             values: the template's variables, of types that JSON has.
             now: today, for templates that write it; None for the machine's time.
+            max_characters: the length of the longest text that is of use.
 
         Raises:
             RenderingError: the template refuses the values, or exceeds its limits.
         """
         try:
-            line = json.dumps({"values": dict(values), "now": now and now.isoformat()})
+            request = {"values": dict(values), "now": now and now.isoformat(), "max_characters": max_characters}
+            line = json.dumps(request)
         except (TypeError, ValueError, RecursionError) as error:
             raise RenderingError("a value of the request is not JSON") from error
         if self._process is None or self._process.poll() is not None:

@@ -26,7 +26,7 @@ from loramux_adapters.models import Manifest
 
 MANIFEST_FILE = "manifest.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX_MANIFEST_BYTES = 1 << 20
+_MAX_MANIFEST_BYTES = 1 << 22
 _ADVICE = {
     errno.ENOSPC: "free space on the disk of LORAMUX_DATA_DIR",
     errno.EDQUOT: "free space on the disk of LORAMUX_DATA_DIR, or raise the quota",
@@ -65,7 +65,7 @@ class VersionStore:
         """
         target = self.path(manifest.digest)
         with _store_errors("written"):
-            (staged / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
+            (staged / MANIFEST_FILE).write_bytes(_serialize(manifest))
             for name in (*manifest.files, MANIFEST_FILE):
                 (staged / name).chmod(0o444)
                 fsync_path(staged / name, follow_links=False)
@@ -157,6 +157,14 @@ class VersionStore:
             lock.acquire()
         with lock:
             yield folder
+
+
+def _serialize(manifest: Manifest) -> bytes:
+    content = manifest.model_dump_json(indent=2).encode()
+    if len(content) > _MAX_MANIFEST_BYTES:
+        raise InvalidAdapter("the description of the adapter is too large", where=MANIFEST_FILE,
+                             expected=f"at most {_MAX_MANIFEST_BYTES} bytes", found=len(content))  # fmt: skip
+    return content
 
 
 @contextmanager

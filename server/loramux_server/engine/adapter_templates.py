@@ -25,7 +25,7 @@ from vllm.utils.async_utils import make_async
 
 from loramux_adapters.chat_templates.environment import CLOCK
 from loramux_adapters.chat_templates.errors import RenderingError
-from loramux_adapters.chat_templates.renderer import Features, TemplateRenderer
+from loramux_adapters.chat_templates.renderer import MAX_TEXT_CHARACTERS, Features, TemplateRenderer
 from loramux_adapters.intake.content import TEMPLATE_FILE
 from loramux_adapters.models import VersionId
 from loramux_adapters.registry.registry import VersionRecord
@@ -46,6 +46,13 @@ class VersionFiles(Protocol):
 
     def path(self, version: VersionId) -> Path:
         """Return the folder of its files."""
+
+
+class _RefusedError(Exception):
+    """A refused conversation. vLLM logs this error, and answers with its cause, which may quote the client."""
+
+    def __str__(self) -> str:
+        return "the adapter's chat template failed"
 
 
 class AdapterTemplates:
@@ -105,7 +112,13 @@ class AdapterTemplate:
         stand_in = _stand_in(await self.features())
         own = copy.copy(renderer)
         own._apply_chat_template_async = self._apply
-        values = params.chat_template_kwargs | {_RENDER: self._render}
+        max_characters = renderer.model_config.max_model_len * renderer.tokenizer.max_chars_per_token
+
+        @pass_context
+        def render(context: Context) -> str:
+            return self._render(context, max_characters)
+
+        values = params.chat_template_kwargs | {_RENDER: render}
         changed = replace(params, chat_template=stand_in, chat_template_kwargs=values)
         try:
             return await HfRenderer.render_messages_async(own, messages, changed)
@@ -130,16 +143,16 @@ class AdapterTemplate:
                 raise VLLMValidationError(f"The adapter's chat template can't be used: {error}.") from error
         return self._features
 
-    @pass_context
-    def _render(self, context: Context) -> str:
+    def _render(self, context: Context, max_characters: int) -> str:
         """Render the variables of the stand-in by the template; functions are left out: the process has its own."""
         variables = context.get_all()
         values = {name: value for name, value in variables.items() if not callable(value)}
         clock = getattr(variables.get(CLOCK), "__self__", None)
         try:
-            return self._renderer.render(values, clock if isinstance(clock, datetime) else None)
+            now = clock if isinstance(clock, datetime) else None
+            return self._renderer.render(values, now, min(max_characters, MAX_TEXT_CHARACTERS))
         except RenderingError as error:
-            raise TemplateError(str(error)) from error
+            raise _RefusedError from TemplateError(str(error))
 
 
 class _Tokenizer:

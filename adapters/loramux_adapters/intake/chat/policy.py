@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from loramux_adapters.chat_templates.errors import LimitExceededError, RenderingError
 from loramux_adapters.chat_templates.renderer import Features, TemplateRenderer
-from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.intake.chat.companions import COMPANION_LIMITS, TOKENIZER_CONFIG_FILE, own_template
-from loramux_adapters.intake.chat.tokenizer import check_added_tokens, check_tokenizer, special_tokens
+from loramux_adapters.errors import InvalidAdapter, printable
+from loramux_adapters.intake.chat.companions import COMPANION_LIMITS, TOKENIZER_CONFIG_FILE, Companions
+from loramux_adapters.intake.chat.tokenizer import check_added_tokens, check_tokenizer
 from loramux_adapters.intake.content import TEMPLATE_FILE
 
 TemplateUse = Literal["use", "ignore", "refuse"]
+MAX_VARIABLES = 100
+"""Number of variables of a chat template; those of known models have at most 20."""
 SETTING = "LORAMUX_ADAPTER_CHAT_TEMPLATE"
 _QUESTION = "What is loramux-sample-3f81?"
 _OTHER_SAMPLES = (("system", "user"), ("user", "assistant", "user"))
@@ -28,8 +30,8 @@ class ServedChat:
     """The special tokens of its tokenizer, such as `eos_token`, by name."""
     stop_tokens: frozenset[str] = frozenset()
     """The tokens that end its answers."""
-    vocabulary: Callable[[], Mapping[str, int]] = dict
-    """Returns the numbers of its tokens."""
+    vocabulary: Callable[[], Mapping[str, int]] | None = None
+    """Returns the numbers of its tokens; None if they can't be compared with those of adapters."""
     tokenizer: Path | None = None
     """Its tokenizer.json, if it has one."""
     refusal: str | None = None
@@ -53,27 +55,32 @@ class ChatPolicy:
             InvalidAdapter: the template does not work or is not wanted, or the tokenizer is of another base.
             OSError: a file can't be read or written.
         """
-        if not any((folder / name).exists() for name in COMPANION_LIMITS):
+        own = Companions(folder)
+        if not any(map(own.has, COMPANION_LIMITS)):
             return []
-        text, others = own_template(folder)
-        notes = self._check_tokenizer(folder)
-        tokens = special_tokens(folder)
-        kept = None if text is None else self._keep(text, tokens, notes)
+        text, others = own.template()
+        notes = self._check_tokenizer(own)
+        kept = None if text is None else self._keep(text, own.special_tokens, notes)
         if kept is not None and others:
             notes.append(f"{TOKENIZER_CONFIG_FILE}: of its chat templates, only 'default' is used")
-        if (end := tokens.get("eos_token")) and self.base.stop_tokens and end not in self.base.stop_tokens:
-            notes.append(f"{TOKENIZER_CONFIG_FILE}: {end!r} does not end answers of this base: requests need `stop`")
+        end = own.special_tokens.get("eos_token")
+        if end and self.base.stop_tokens and end not in self.base.stop_tokens:
+            notes.append(
+                f"{TOKENIZER_CONFIG_FILE}: {printable(end)!r} does not end answers of this base: requests need `stop`"
+            )
         for name in COMPANION_LIMITS:
             (folder / name).unlink(missing_ok=True)
         if kept is not None:
             (folder / TEMPLATE_FILE).write_bytes(kept.encode())
         return notes
 
-    def _check_tokenizer(self, folder: Path) -> list[str]:
+    def _check_tokenizer(self, own: Companions) -> list[str]:
+        notes: list[str] = []
         try:
-            notes = check_added_tokens(folder, self.base.vocabulary())
+            if self.base.vocabulary is not None:
+                notes += check_added_tokens(own, self.base.vocabulary())
             if self.base.tokenizer is not None:
-                notes += check_tokenizer(folder, self.base.tokenizer)
+                notes += check_tokenizer(own, self.base.tokenizer)
         except InvalidAdapter as error:
             if self.use != "ignore":
                 raise
@@ -99,7 +106,10 @@ class ChatPolicy:
         variables = check_template(text).variables
         notes.append(f"{TEMPLATE_FILE}: its own chat template is used instead of the base's ({SETTING})")
         assignments = [f"{{% set {name} = {token!a} %}}\n" for name, token in other.items() if name in variables]
-        return "".join(assignments) + text
+        if assignments:
+            text = "".join(assignments) + text
+            check_template(text)
+        return text
 
 
 def as_read(text: str) -> str:
@@ -121,6 +131,9 @@ def check_template(text: str) -> Features:
                 _render_unless_refused(renderer, _sample(roles, features))
     except RenderingError as error:
         raise InvalidAdapter(f"the chat template can't be used: {error}", where=TEMPLATE_FILE) from error
+    if len(features.variables) > MAX_VARIABLES:
+        raise InvalidAdapter("the chat template has too many variables", where=TEMPLATE_FILE,
+                             expected=f"at most {MAX_VARIABLES}", found=len(features.variables))  # fmt: skip
     if _QUESTION not in prompt:
         raise InvalidAdapter("the chat template does not write the user's message", where=TEMPLATE_FILE)
     return features

@@ -8,63 +8,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.errors import InvalidAdapter, printable
 from loramux_adapters.intake.chat.companions import (
     ADDED_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
-    read_object,
+    Companions,
 )
 
 _COMMAND = (sys.executable, "-I", "-m", "loramux_adapters.intake.chat.tokenizer_process")
 _MAX_WALL_SECONDS = 120
 _MAX_NAMED = 5
 _MAX_DIGITS = 9
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
-def special_tokens(folder: Path) -> dict[str, str]:
-    """Return the special tokens of the adapter's tokenizer, such as `eos_token`, by name.
-
-    Raises:
-        InvalidAdapter: its configuration is malformed.
-        OSError: it can't be read.
-    """
-    config = read_object(folder, TOKENIZER_CONFIG_FILE)
-    values = {name: config.get(name) for name in SPECIAL_TOKENS}
-    contents = {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
-    return {name: value for name, value in contents.items() if isinstance(value, str)}
-
-
-def check_added_tokens(folder: Path, vocabulary: Mapping[str, int]) -> list[str]:
+def check_added_tokens(own: Companions, vocabulary: Mapping[str, int]) -> list[str]:
     """Return notes on the tokens that the adapter's configuration adds to the base's `vocabulary`.
 
     Raises:
         InvalidAdapter: it adds tokens that its prompts or answers could contain.
         OSError: a file can't be read.
     """
-    added = read_object(folder, ADDED_TOKENS_FILE) | _declared_tokens(read_object(folder, TOKENIZER_CONFIG_FILE))
-    where = ADDED_TOKENS_FILE if (folder / ADDED_TOKENS_FILE).exists() else TOKENIZER_CONFIG_FILE
+    added = own.added_tokens | _declared_tokens(own.tokenizer_config)
+    where = ADDED_TOKENS_FILE if own.has(ADDED_TOKENS_FILE) else TOKENIZER_CONFIG_FILE
     moved = sorted(token for token, number in added.items() if vocabulary.get(token) not in (None, number))
     if moved:
         raise _renumbered(where, moved[0])
-    return _check_new_tokens(folder, sorted(added.keys() - vocabulary.keys()), where)
+    return _check_new_tokens(own, sorted(added.keys() - vocabulary.keys()), where)
 
 
-def check_tokenizer(folder: Path, base_tokenizer: Path) -> list[str]:
+def check_tokenizer(own: Companions, base_tokenizer: Path) -> list[str]:
     """Return notes on the differences of the adapter's tokenizer from the base's, if it has one.
 
     Raises:
         InvalidAdapter: it has other tokens, or can't be read.
         OSError: a file can't be read.
     """
-    own = folder / TOKENIZER_FILE
-    if not own.exists() or not base_tokenizer.is_file() or filecmp.cmp(own, base_tokenizer, shallow=False):
+    file = own.folder / TOKENIZER_FILE
+    if not file.exists() or not base_tokenizer.is_file() or filecmp.cmp(file, base_tokenizer, shallow=False):
         return []
-    found = _compare(base_tokenizer, own)
+    found = _compare(base_tokenizer, file)
     if found["is_renumbered"] or found["lacks"]:
         raise _renumbered(TOKENIZER_FILE, None)
-    notes = _check_new_tokens(folder, found["new"], TOKENIZER_FILE)
+    notes = _check_new_tokens(own, found["new"], TOKENIZER_FILE)
     if not found["splits_alike"]:
         notes.append(
             f"{TOKENIZER_FILE}: splits texts into other tokens than the base's tokenizer, which is used instead"
@@ -72,12 +58,14 @@ def check_tokenizer(folder: Path, base_tokenizer: Path) -> list[str]:
     return notes
 
 
-def _check_new_tokens(folder: Path, new: list[str], where: str) -> list[str]:
+def _check_new_tokens(own: Companions, new: list[str], where: str) -> list[str]:
     """Refuse tokens that the base does not have; but padding is never a part of a prompt or an answer."""
     if not new:
         return []
-    named = ", ".join(map(repr, new[:_MAX_NAMED])) + (f" and {len(new) - _MAX_NAMED} more" if new[_MAX_NAMED:] else "")
-    if new == [special_tokens(folder).get("pad_token")]:
+    named = ", ".join(repr(printable(token)) for token in new[:_MAX_NAMED]) + (
+        f" and {len(new) - _MAX_NAMED} more" if new[_MAX_NAMED:] else ""
+    )
+    if new == [own.special_tokens.get("pad_token")]:
         return [
             f"{where}: adds the padding token {named} to the base's tokens; it is ignored, as prompts never contain it"
         ]

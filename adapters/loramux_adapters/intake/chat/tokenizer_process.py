@@ -7,12 +7,15 @@ its other tokens have the numbers of BASE, and whether it splits sample texts as
 import json
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 MAX_CPU_SECONDS = 30
-MAX_MEMORY_BYTES = 4 << 30
+MEMORY_BYTES, MEMORY_PER_BYTE = 1 << 30, 12
+"""The limit of memory is the sum of the first, and of the second for each byte of both files."""
 MAX_TOKENS = 1000
 """Number of new tokens that are listed."""
 _SAMPLES = (
@@ -49,7 +52,11 @@ def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    memory = MEMORY_BYTES + MEMORY_PER_BYTE * sum(Path(file).stat().st_size for file in sys.argv[1:3])
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # the kernel ends this process first when memory is short
+        Path("/proc/self/oom_score_adj").write_text("1000")
     json.dump(compare(sys.argv[1], sys.argv[2]), sys.stdout)
 
 

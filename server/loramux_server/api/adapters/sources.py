@@ -25,7 +25,7 @@ from loramux_server.errors import InvalidRequest
 T = TypeVar("T", bound=BaseModel)
 
 _MAX_FILES = MAX_SHARDS + 16
-"""Number of files in an upload: weights may be in several, and others may be beside them."""
+"""Number of files in an upload: the weights may be in several, with the files of a tokenizer."""
 
 
 class _RequestBody(BaseModel):

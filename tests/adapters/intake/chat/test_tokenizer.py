@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.intake.chat.companions import own_template
-from loramux_adapters.intake.chat.tokenizer import check_added_tokens, check_tokenizer, special_tokens
+from loramux_adapters.intake.chat.companions import Companions
+from loramux_adapters.intake.chat.tokenizer import check_added_tokens, check_tokenizer
 from tests.helpers.chat_templates import write_tokenizer
 
 VOCABULARY = {"<s>": 0, "</s>": 1, "a": 2}
@@ -49,7 +49,7 @@ def test_tokens_that_the_base_has_under_the_same_numbers_are_fine(tmp_path: Path
         "tokenizer_config.json",
         {"added_tokens_decoder": {"1": {"content": "</s>"}, "x": 3, "9" * 5000: {"content": "a"}}},
     )
-    assert check_added_tokens(tmp_path, VOCABULARY) == []
+    assert check_added_tokens(Companions(tmp_path), VOCABULARY) == []
 
 
 @pytest.mark.parametrize(
@@ -62,50 +62,52 @@ def test_tokens_that_the_base_has_under_the_same_numbers_are_fine(tmp_path: Path
 def test_added_tokens_are_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
     """A10."""
     with pytest.raises(InvalidAdapter, match="'<tool>'") as refused:
-        check_added_tokens(write(tmp_path, name, value), VOCABULARY)
+        check_added_tokens(Companions(write(tmp_path, name, value)), VOCABULARY)
     assert refused.value.where == name
 
 
 def test_many_added_tokens_are_counted(tmp_path: Path) -> None:
     write(tmp_path, "added_tokens.json", {f"<{number}>": number for number in range(100, 300)})
     with pytest.raises(InvalidAdapter, match="'<104>' and 195 more"):
-        check_added_tokens(tmp_path, VOCABULARY)
+        check_added_tokens(Companions(tmp_path), VOCABULARY)
 
 
 def test_a_token_with_another_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidAdapter, match="another vocabulary"):
-        check_added_tokens(write(tmp_path, "added_tokens.json", {"a": 7}), VOCABULARY)
+        check_added_tokens(Companions(write(tmp_path, "added_tokens.json", {"a": 7})), VOCABULARY)
 
 
 def test_an_added_padding_token_is_a_note(tmp_path: Path) -> None:
     """A10: tools for training add one, and no prompt ever contains it."""
     write(tmp_path, "tokenizer_config.json", {"pad_token": "[PAD]"})
-    [note] = check_added_tokens(write(tmp_path, "added_tokens.json", {"[PAD]": 3}), VOCABULARY)
+    [note] = check_added_tokens(Companions(write(tmp_path, "added_tokens.json", {"[PAD]": 3})), VOCABULARY)
     assert "padding token '[PAD]'" in note
 
 
 @pytest.mark.parametrize("value", [{"eos_token": "x"}, {"eos_token": {"content": "x"}}])
 def test_special_tokens_are_read_in_both_forms(tmp_path: Path, value: object) -> None:
     write(tmp_path, "tokenizer_config.json", {"bos_token": None, "pad_token": 3} | dict(value))  # type: ignore[call-overload]
-    assert special_tokens(tmp_path) == {"eos_token": "x"}
+    assert Companions(tmp_path).special_tokens == {"eos_token": "x"}
 
 
 def test_no_tokenizer_of_the_adapter_or_of_the_base_is_no_difference(tmp_path: Path, base: Path) -> None:
-    assert check_tokenizer(tmp_path, base) == []
-    assert check_tokenizer(changed(base, tmp_path, lambda _: None), tmp_path / "missing.json") == []
+    assert check_tokenizer(Companions(tmp_path), base) == []
+    assert check_tokenizer(Companions(changed(base, tmp_path, lambda _: None)), tmp_path / "missing.json") == []
 
 
 def test_a_tokenizer_that_differs_in_its_settings_only_is_fine(tmp_path: Path, base: Path) -> None:
     """A10: a trainer leaves its truncation and padding in the file."""
     truncation = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    assert check_tokenizer(changed(base, tmp_path, lambda own: own.update(truncation=truncation)), base) == []
+    assert (
+        check_tokenizer(Companions(changed(base, tmp_path, lambda own: own.update(truncation=truncation))), base) == []
+    )
 
 
 def test_new_tokens_of_a_tokenizer_are_refused_by_name(tmp_path: Path, base: Path) -> None:
     """A10."""
     token = new_token("<tool>", len(json.loads(base.read_text())["model"]["vocab"]))
     with pytest.raises(InvalidAdapter, match="'<tool>'"):
-        check_tokenizer(changed(base, tmp_path, lambda own: own["added_tokens"].append(token)), base)
+        check_tokenizer(Companions(changed(base, tmp_path, lambda own: own["added_tokens"].append(token))), base)
 
 
 def test_a_tokenizer_with_other_numbers_is_refused(tmp_path: Path, base: Path) -> None:
@@ -114,11 +116,11 @@ def test_a_tokenizer_with_other_numbers_is_refused(tmp_path: Path, base: Path) -
         vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
 
     with pytest.raises(InvalidAdapter, match="another vocabulary"):
-        check_tokenizer(changed(base, tmp_path, swap), base)
+        check_tokenizer(Companions(changed(base, tmp_path, swap)), base)
 
 
 def test_a_tokenizer_that_splits_texts_otherwise_is_a_note(tmp_path: Path, base: Path) -> None:
-    [note] = check_tokenizer(changed(base, tmp_path, lambda own: own["model"].update(merges=[])), base)
+    [note] = check_tokenizer(Companions(changed(base, tmp_path, lambda own: own["model"].update(merges=[]))), base)
     assert "splits texts" in note
 
 
@@ -126,7 +128,7 @@ def test_a_tokenizer_that_splits_texts_otherwise_is_a_note(tmp_path: Path, base:
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, base: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(InvalidAdapter, match=r"tokenizer\.json"):
-        check_tokenizer(tmp_path, base)
+        check_tokenizer(Companions(tmp_path), base)
 
 
 JSON = strategies.recursive(
@@ -142,5 +144,5 @@ KEYS = strategies.sampled_from(["added_tokens_decoder", "chat_template", "eos_to
 def test_any_json_is_read_or_refused(config: dict[str, Any], added: object) -> None:
     with TemporaryDirectory() as name, suppress(InvalidAdapter):
         folder = write(write(Path(name), "tokenizer_config.json", config), "added_tokens.json", added)
-        check_added_tokens(folder, VOCABULARY)
-        own_template(folder)
+        check_added_tokens(Companions(folder), VOCABULARY)
+        Companions(folder).template()
