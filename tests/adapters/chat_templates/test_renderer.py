@@ -107,6 +107,20 @@ def test_every_text_arrives_unchanged(content: str) -> None:
         assert renderer.render({"messages": [{"content": content}]}) == content
 
 
+def test_a_text_that_is_of_no_use_is_refused_before_it_is_sent() -> None:
+    with TemplateRenderer("{{ 'a' * n }}") as renderer:
+        assert renderer.render({"n": 100}, max_characters=100) == "a" * 100
+        with pytest.raises(LimitExceededError, match="writes 101 characters, and at most 100 are allowed"):
+            renderer.render({"n": 101}, max_characters=100)
+
+
+def test_reasons_are_short() -> None:
+    for template in ("{% " + "a" * 5000 + " %}", "{{ raise_exception('a' * 5000) }}"):
+        with TemplateRenderer(template) as renderer, pytest.raises(RenderingError) as failed:
+            renderer.render(VALUES)
+        assert len(str(failed.value)) <= 200
+
+
 def test_values_that_are_not_json_are_refused() -> None:
     with TemplateRenderer("{{ messages }}") as renderer, pytest.raises(RenderingError, match="not JSON"):
         renderer.render({"messages": object()})

@@ -1,3 +1,4 @@
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from loramux_adapters.errors import AdapterError, AdapterExists, InvalidAdapter, PathNotAllowed, StoreError
-from loramux_adapters.intake.content import ADAPTER_FILES, WEIGHTS_FILE
+from loramux_adapters.intake import ingest as ingest_module
+from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.ingest import AdapterIngest, declared_rank
 from loramux_adapters.intake.sources import ReportProgress, Source
 from loramux_adapters.intake.sources.folder import FolderSource
@@ -213,3 +215,33 @@ def test_the_declared_rank_of_an_mlx_adapter_is_known(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path, {"fine_tune_type": "lora", "lora_parameters": {"rank": 24, "scale": 2.0}})
     assert declared_rank(FolderSource(folder, [tmp_path])) == 24
     assert declared_rank(FolderSource(tmp_path / "none", [tmp_path])) is None
+
+
+@pytest.mark.parametrize("error", [ValueError, OverflowError, KeyError, IndexError, RecursionError, TypeError])
+def test_content_that_nobody_thought_of_is_refused(
+    ingest: AdapterIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """A mistake in our own checks is one refused adapter: no file may stop a server."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ingest_module, "normalize", fail)
+    with pytest.raises(InvalidAdapter, match=f"the files can't be understood: {error.__name__}"):
+        ingest_version(ingest, ScriptedSource(write_adapter))
+    assert not contents(tmp_path)
+    monkeypatch.setattr(ingest_module, "declared_config", fail)
+    assert declared_rank(ScriptedSource(write_adapter)) is None
+
+
+def test_a_config_stays_about_as_large_as_it_was(ingest: AdapterIngest) -> None:
+    """Indentation would make one of deep brackets a thousand times larger."""
+    deep: list[object] = []
+    for _ in range(300):
+        deep = [deep] * 2 if len(deep) < 2 else [deep]
+    config = lora_config(r=4.0, runtime_config=deep)
+    staged = ingest.stage(TONE, ScriptedSource(lambda into: write_adapter(into, config)), print)
+    try:
+        assert (staged.folder / CONFIG_FILE).stat().st_size <= 2 * len(json.dumps(config))
+    finally:
+        staged.discard()

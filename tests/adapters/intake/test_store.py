@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from loramux_adapters.errors import StoreError
+from loramux_adapters.errors import InvalidAdapter, StoreError
 from loramux_adapters.intake.content import ADAPTER_FILES, TEMPLATE_FILE, WEIGHTS_FILE
 from loramux_adapters.intake.store import MANIFEST_FILE, VersionStore
 from loramux_adapters.intake.validation import validate
@@ -80,6 +80,15 @@ def test_a_template_that_is_added_later_is_no_part_of_a_version(store: VersionSt
     manifest = put(store)
     (store.path(manifest.digest) / TEMPLATE_FILE).write_text("template")
     assert store.verify(manifest.digest) == manifest
+
+
+def test_a_description_that_could_not_be_read_again_is_refused(store: VersionStore) -> None:
+    with store.staging() as staged:
+        manifest = validate(write_adapter(staged), BASE, max_rank=8)
+        large = manifest.model_copy(update={"warnings": ("x" * (4 << 20),)})
+        with pytest.raises(InvalidAdapter, match=MANIFEST_FILE):
+            store.put(staged, large)
+    assert not store.path(manifest.digest).exists()
 
 
 def test_a_version_s_files_are_read_only(store: VersionStore) -> None:

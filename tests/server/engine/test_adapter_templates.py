@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pytest
 import vllm.tokenizers.hf as vllm_tokenizers
 from fastapi import FastAPI
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
 from vllm.exceptions import VLLMValidationError
 
 from loramux_adapters.chat_templates.renderer import TemplateRenderer
@@ -171,6 +173,30 @@ def test_all_other_routes_are_rendered_as_before(stock: Any, ours: Any, versions
 def test_a_template_that_refuses_a_conversation_says_so(ours: Any, versions: Versions) -> None:
     version = versions.add("{{ raise_exception('no system message') }}")
     assert run(rendered(ours, CHATS[1]), version) == "no system message"
+
+
+def test_what_a_template_quotes_is_in_the_answer_and_not_in_the_log(
+    ours: Any, versions: Versions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A10: it may quote the client's messages."""
+    version = versions.add("{{ raise_exception(messages[0].content) }}")
+    with caplog.at_level(logging.DEBUG):
+        assert run(rendered(ours, [{"role": "user", "content": "secret"}]), version) == "secret"
+    assert "secret" not in caplog.text
+    assert "the adapter's chat template failed" in caplog.text
+
+
+def test_a_text_that_no_context_can_hold_is_refused_before_it_is_tokenized(ours: Any, versions: Versions) -> None:
+    """A10: /tokenize has no limit of its own, and would stop the server for seconds."""
+    version = versions.add("{{ 'a' * 7000000 }}" + CHATML)
+    request = TokenizeChatRequest(messages=[USER], model="tiny")
+    with request_for(version), pytest.raises(VLLMValidationError, match=r"70000\d\d characters, and at most 6656 are"):
+        asyncio.run(
+            ours.online_renderer.preprocess_chat(
+                request, request.messages, default_template=None, default_template_content_format="auto",
+                default_template_kwargs={},
+            )
+        )  # fmt: skip
 
 
 def test_the_fixed_date_of_evaluations_reaches_an_adapters_template(ours: Any, versions: Versions) -> None:

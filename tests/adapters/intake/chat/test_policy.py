@@ -188,6 +188,35 @@ def test_another_end_of_answers_is_a_note(tmp_path: Path) -> None:
     assert "'<s>' does not end answers of this base" in note
 
 
+def test_a_special_token_is_short(tmp_path: Path) -> None:
+    """A10: a note of megabytes would be one of megabytes in every list of adapters."""
+    with pytest.raises(InvalidAdapter, match="eos_token is too long"):
+        apply(write(tmp_path, CHATML, eos_token="🙂" * 201))
+
+
+def test_notes_are_short_and_on_one_line(tmp_path: Path) -> None:
+    notes = apply(write(tmp_path, "{{ eos_token }}" + CHATML, eos_token="\n" * 200))
+    assert all(len(note) < 1000 and note.isprintable() for note in notes)
+
+
+def test_a_template_has_few_variables(tmp_path: Path) -> None:
+    """A10: vLLM's parser would take a second for thousands, on the first request."""
+    with pytest.raises(InvalidAdapter, match="at most 100"):
+        apply(write(tmp_path, CHATML + "".join(f"{{{{ v{number} }}}}" for number in range(200))))
+
+
+def test_half_of_a_character_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "\\ud800"}')
+    with pytest.raises(InvalidAdapter, match=r"tokenizer_config\.json"):
+        apply(tmp_path)
+
+
+def test_a_base_whose_tokens_have_other_numbers_refuses_no_tokens(tmp_path: Path) -> None:
+    """A10: with a tokenizer of its own, a base has no numbers to compare."""
+    write(tmp_path, None, added_tokens_decoder={"7": {"content": "<tool>"}})
+    assert apply(tmp_path, base=ServedChat(refusal="the base has code for it")) == []
+
+
 @pytest.mark.parametrize("token", ["it's", '"', "{% x %}", "\\", "🙂", "\n"])
 def test_any_special_token_is_written_as_it_is(tmp_path: Path, token: str) -> None:
     apply(write(tmp_path, "{{ eos_token }}\n" + CHATML, eos_token=token))

@@ -124,6 +124,15 @@ def test_a_tokenizer_that_splits_texts_otherwise_is_a_note(tmp_path: Path, base:
     assert "splits texts" in note
 
 
+@pytest.mark.slow
+def test_a_tokenizer_that_makes_texts_grow_is_refused(tmp_path: Path, base: Path) -> None:
+    """A10: 1 KB of it would take all memory."""
+    growing = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}
+    changed(base, tmp_path, lambda own: own.update(normalizer={"type": "Sequence", "normalizers": [growing] * 6}))
+    with pytest.raises(InvalidAdapter, match=r"tokenizer\.json"):
+        check_tokenizer(Companions(tmp_path), base)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model": {}}', "\x00" * 100])
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, base: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)

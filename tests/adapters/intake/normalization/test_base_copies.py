@@ -179,3 +179,18 @@ def test_a_base_that_can_t_be_read_has_no_copies(tmp_path: Path, content: bytes)
         normalize(folder, BASE, base_folder)
         with pytest.raises(InvalidAdapter, match=r"lm_head\.weight"):
             validate(folder, BASE, max_rank=8)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (64,), (64, 16, 1), (16,), (1, 1)])
+@pytest.mark.parametrize("name", ["model.layers.0.input_scale", EMBEDDING, NORM])
+def test_tensors_of_any_shape_are_compared_or_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """A13: scales of quantised bases are scalars."""
+    (tmp_path / "base").mkdir()
+    base = base_tensors() | {"model.layers.0.input_scale": np.ones((), np.float32)}
+    save_file(base, tmp_path / "base" / "model.safetensors")
+    folder = adapter(tmp_path, {name: np.ones(shape, np.float32)})
+    if name.endswith("scale") and shape == ():
+        normalize(folder, BASE, tmp_path / "base")
+        assert names(folder) == lora_tensors().keys()
+    else:
+        assert "fully trained" in refusal(folder, tmp_path / "base").problem

@@ -117,6 +117,7 @@ def refusal(folder: Path) -> InvalidAdapter:
         ({"lora_parameters": {"rank": 4}}, "lora_parameters.scale"),
         ({"lora_parameters": {"rank": 0, "scale": 20.0}}, "lora_parameters.rank"),
         ({"lora_parameters": {"rank": "4", "scale": 20.0}}, "lora_parameters.rank"),
+        ({"lora_parameters": {"rank": 10**400, "scale": 20.0}}, "lora_parameters.rank"),
         ({"lora_parameters": {"rank": 4, "scale": "NaN"}}, "lora_parameters.scale"),
         ({"lora_parameters": {"rank": 4, "scale": -1.0}}, "lora_parameters.scale"),
         ({"lora_parameters": {"rank": 4, "scale": 1e300}}, "lora_parameters.scale"),
