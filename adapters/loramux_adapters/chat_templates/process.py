@@ -63,7 +63,9 @@ def _limit_resources() -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 16),
     ):
-        resource.setrlimit(kind, (limit, limit))
+        _, hard = resource.getrlimit(kind)
+        value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (value, value))
 
 
 def _load(text: str) -> tuple[Template, dict[str, Any]]:

@@ -51,10 +51,15 @@ def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _main() -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
     memory = MEMORY_BYTES + MEMORY_PER_BYTE * sum(Path(file).stat().st_size for file in sys.argv[1:3])
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, limit in (
+        (resource.RLIMIT_CPU, MAX_CPU_SECONDS),
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (value, value))
     with suppress(OSError):  # the kernel ends this process first when memory is short
         Path("/proc/self/oom_score_adj").write_text("1000")
     json.dump(compare(sys.argv[1], sys.argv[2]), sys.stdout)
