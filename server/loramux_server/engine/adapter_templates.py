@@ -25,7 +25,8 @@ from vllm.utils.async_utils import make_async
 
 from loramux_adapters.chat_templates.environment import CLOCK
 from loramux_adapters.chat_templates.errors import RenderingError
-from loramux_adapters.chat_templates.renderer import MAX_TEXT_CHARACTERS, Features, TemplateRenderer
+from loramux_adapters.chat_templates.process import MAX_TEXT_CHARACTERS
+from loramux_adapters.chat_templates.renderer import Features, TemplateRenderer
 from loramux_adapters.intake.content import TEMPLATE_FILE
 from loramux_adapters.models import VersionId
 from loramux_adapters.registry.registry import VersionRecord

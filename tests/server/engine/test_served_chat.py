@@ -37,6 +37,7 @@ def test_template_and_tokens_are_those_of_the_base(base: Path) -> None:
     assert (chat.template, chat.refusal, chat.tokenizer) == (BRACKETS, None, base / "tokenizer.json")
     assert chat.special_tokens["eos_token"] == "<|im_end|>"
     assert chat.stop_tokens == {"<|im_end|>", "<|user|>"}  # of the tokenizer, and of generation_config.json
+    assert chat.vocabulary is not None
     assert chat.vocabulary()["<s>"] == 0
 
 
