@@ -35,12 +35,11 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 BOTH = ["experts.gate_up_proj", "experts.down_proj"]
 
 
-def base_of(architecture: str, folder: Path) -> BaseDescription:
+def base_of(architecture: str) -> BaseDescription:
     config = CONFIGS[architecture]
     config.architectures = [architecture]
-    config.save_pretrained(folder / "base")
     spec = BaseSpec(name="tiny", architecture=architecture, hidden_size=16, num_hidden_layers=2, vocab_size=64)
-    return BaseDescription.of(peft_modules(folder / "base"), spec=spec, parameters=1)
+    return BaseDescription.of(peft_modules(config), spec=spec, parameters=1)
 
 
 def save(architecture: str, folder: Path, **choices: Any) -> dict[str, tuple[int, float]]:
@@ -75,7 +74,7 @@ def save(architecture: str, folder: Path, **choices: Any) -> dict[str, tuple[int
 def test_the_experts_that_peft_adapts_are_accepted_with_their_ranks(
     tmp_path: Path, architecture: str, choices: dict[str, Any]
 ) -> None:
-    base = base_of(architecture, tmp_path)
+    base = base_of(architecture)
     peft = save(architecture, tmp_path / "adapter", **choices)
     assert peft
     normalize(tmp_path / "adapter", base, None)
@@ -88,7 +87,7 @@ def test_the_experts_that_peft_adapts_are_accepted_with_their_ranks(
 @pytest.mark.parametrize("target", BOTH)
 def test_one_matrix_of_the_experts_alone_is_refused(tmp_path: Path, target: str) -> None:
     """PEFT names the tensors of either one alone as vLLM names those of the second."""
-    base = base_of("Qwen3MoeForCausalLM", tmp_path)
+    base = base_of("Qwen3MoeForCausalLM")
     save("Qwen3MoeForCausalLM", tmp_path / "adapter", target_parameters=[target])
     with pytest.raises(InvalidAdapter, match="all matrices of a layer's experts or none"):
         normalize(tmp_path / "adapter", base, None)
