@@ -1,7 +1,8 @@
 """Ingests versions: source, staging, validation, store, registry."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,8 @@ from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
 from loramux_adapters.models import AdapterName, Manifest, VersionId
 from loramux_adapters.registry.registry import Registry
 from loramux_adapters.registry.transaction import ChangedBy
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class AdapterIngest:
             raise AdapterExists(f"{name} is the name of the base model: choose another name for the adapter.")
         if self.base.refusal:
             raise InvalidAdapter(self.base.refusal, where=self.base.name)
-        with ExitStack() as stack:
+        with ExitStack() as stack, _unexpected_content():
             folder = stack.enter_context(self.store.staging())
             self._fetch(source, folder, report_progress)
             notes = [*normalize(folder, self.base, self.base_folder), *self.chat.apply(folder)]
@@ -104,6 +107,17 @@ def declared_rank(source: Source) -> int | None:
     with TemporaryDirectory() as folder:
         try:
             source.fetch(Path(folder), {CONFIG_FILE: MAX_CONFIG_BYTES}, lambda _: None)
-            return parse_config(declared_config(Path(folder))).largest_rank
+            with _unexpected_content():
+                return parse_config(declared_config(Path(folder))).largest_rank
         except (AdapterError, OSError):
             return None
+
+
+@contextmanager
+def _unexpected_content() -> Iterator[None]:
+    """Raise errors of our own code on content that nobody thought of as InvalidAdapter: no file may stop a server."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, LookupError, RecursionError, TypeError) as error:
+        _log.exception("an adapter's files can't be understood")
+        raise InvalidAdapter(f"the files can't be understood: {type(error).__name__}", where=CONFIG_FILE) from error

@@ -236,9 +236,9 @@ def test_content_that_nobody_thought_of_is_refused(
 
 def test_a_config_stays_about_as_large_as_it_was(ingest: AdapterIngest) -> None:
     """Indentation would make one of deep brackets a thousand times larger."""
-    deep: list[object] = []
+    deep: list[object] = [0] * 300
     for _ in range(300):
-        deep = [deep] * 2 if len(deep) < 2 else [deep]
+        deep = [deep]
     config = lora_config(r=4.0, runtime_config=deep)
     staged = ingest.stage(TONE, ScriptedSource(lambda into: write_adapter(into, config)), print)
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import InvalidAdapter, printable
-from loramux_adapters.intake.content import CONFIG_FILE, INDEX_FILE, MLX_WEIGHTS_FILE, WEIGHTS_FILE, open_regular
+from loramux_adapters.intake.content import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, open_regular
 from loramux_adapters.intake.normalization import mlx
 from loramux_adapters.intake.normalization.base_copies import BaseCopies, fully_trained
 from loramux_adapters.intake.normalization.names import TensorNames, renamed
@@ -54,15 +54,15 @@ def normalize(folder: Path, base: BaseDescription, base_folder: Path | None) -> 
     """
     with open_regular(folder / CONFIG_FILE) as file:
         original = read_values(file)
-    files = weights_files(folder)
+    files, index = weights_files(folder)
     stored = read_stored(files, max_header_bytes(base))
-    if len(files) > 1 or files[0].name not in (WEIGHTS_FILE, MLX_WEIGHTS_FILE):
-        check_index(folder, stored)
+    if index is not None:
+        check_index(index, stored)
     normalization = _Normalization(base, base_folder, original, stored)
     config, tensors = normalization.result()
     config, notes = canonical_config(config, *normalization.trained_model())
     if json.dumps(config) != json.dumps(original):  # 8.0 == 8, but vLLM tells them apart
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False))
+        (folder / CONFIG_FILE).write_text(json.dumps(config, sort_keys=True, ensure_ascii=False))
     if files != [folder / WEIGHTS_FILE] or tensors != stored:
         _replace(folder, files, tensors)
     joined = [f"The weights were in {len(files)} files, and were joined into one."] if len(files) > 1 else []

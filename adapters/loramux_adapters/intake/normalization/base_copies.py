@@ -59,7 +59,8 @@ class BaseCopies:
         """
         theirs = self._tensors[original]
         if tensor.info.shape != theirs.info.shape:
-            if tensor.info.shape[1:] == theirs.info.shape[1:] and theirs.info.shape[0] == self._base.spec.vocab_size:
+            mine, vocabulary = tensor.info.shape, self._base.spec.vocab_size
+            if theirs.info.shape == (vocabulary, *mine[1:]) and mine:
                 raise InvalidAdapter("the vocabulary was resized, which is not supported", where=name,
                                      expected=f"{theirs.info.shape[0]} tokens", found=tensor.info.shape[0])  # fmt: skip
             return False

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loramux_adapters.base_description import TargetModule
 from loramux_adapters.errors import InvalidAdapter
@@ -23,7 +23,7 @@ _OLD_ALPHA = (
 class _Parameters(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    rank: PositiveInt
+    rank: Annotated[int, Field(gt=0, le=1 << 16)]
     scale: Annotated[float, Field(gt=0, le=1e6)]
     alpha: float | None = None
     dropout: float = 0.0

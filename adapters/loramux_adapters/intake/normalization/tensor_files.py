@@ -35,18 +35,19 @@ class StoredTensor:
         return self.info.shape[::-1] if self.is_transposed else self.info.shape
 
 
-def weights_files(folder: Path) -> list[Path]:
-    """Return the files of an adapter's weights, in the form that has precedence if there are several.
+def weights_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
+    """Return the files of an adapter's weights, in the form that has precedence if there are several, and their index.
 
     Raises:
         InvalidAdapter: there are none, or the index is invalid.
     """
     if (folder / WEIGHTS_FILE).exists():
-        return [folder / WEIGHTS_FILE]
+        return [folder / WEIGHTS_FILE], None
     if (folder / INDEX_FILE).exists():
-        return [folder / name for name in sorted(set(parse_index((folder / INDEX_FILE).read_bytes()).values()))]
+        index = parse_index((folder / INDEX_FILE).read_bytes())
+        return [folder / name for name in sorted(set(index.values()))], index
     if (folder / MLX_WEIGHTS_FILE).exists():
-        return [folder / MLX_WEIGHTS_FILE]
+        return [folder / MLX_WEIGHTS_FILE], None
     raise InvalidAdapter("the file is missing", where=WEIGHTS_FILE)
 
 
@@ -69,13 +70,12 @@ def read_stored(files: list[Path], max_header_bytes: int = MAX_HEADER_BYTES) -> 
     return found
 
 
-def check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+def check_index(index: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> None:
     """Check that the files have exactly the tensors that the index names, each in its file.
 
     Raises:
         InvalidAdapter: they have not.
     """
-    index = parse_index((folder / INDEX_FILE).read_bytes())
     for name in sorted(index.keys() | tensors.keys()):
         found = tensors[name].file.name if name in tensors else "no file"
         if index.get(name) != found:
