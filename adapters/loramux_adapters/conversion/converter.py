@@ -1,5 +1,6 @@
 """Converts an adapter whose weights PyTorch pickled (`.bin`, `.pt`) to safetensors."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,14 @@ from tempfile import TemporaryDirectory
 
 from loramux_adapters.errors import InvalidAdapter, printable
 from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
-from loramux_adapters.intake.content import CONFIG_FILE, WEIGHTS_FILE, copy_bounded, pickled_weights
+from loramux_adapters.intake.content import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    copy_bounded,
+    open_regular,
+    pickled_weights,
+    resolve_inside,
+)
 from loramux_adapters.intake.normalization.tensor_files import read_stored
 from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
 
@@ -54,16 +62,16 @@ def _pickle_in(folder: Path) -> Path:
 
 def _copy(source: Path, target: Path, max_bytes: int) -> None:
     """Copy the file `source`; all but the config are optional."""
-    if not source.is_file():
+    if not os.path.lexists(source):
         if target.name == CONFIG_FILE:
             raise InvalidAdapter("the file is missing", where=CONFIG_FILE)
         return
-    with source.open("rb") as file:
+    with open_regular(resolve_inside(source)) as file:
         copy_bounded(file, target, max_bytes)
 
 
 def _convert_weights(source: Path, target: Path) -> int:
-    with source.open("rb") as pickled, target.open("xb") as converted:
+    with open_regular(resolve_inside(source)) as pickled, target.open("xb") as converted:
         try:
             done = subprocess.run(
                 _COMMAND,

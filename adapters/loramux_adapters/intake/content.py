@@ -54,6 +54,21 @@ def open_regular(path: str | Path, *, folder: int | None = None) -> BufferedRead
     return os.fdopen(descriptor, "rb")
 
 
+def resolve_inside(path: Path) -> Path:
+    """Return the file that `path` is or links to: it must be in the same folder, or in the same repository of the Hub's
+    cache, whose snapshots consist of links.
+
+    Raises:
+        InvalidAdapter: it is a link to something else.
+    """
+    folder = path.parent.resolve()
+    root = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    found = path.resolve()
+    if not found.is_relative_to(root):
+        raise InvalidAdapter("is a symbolic link to something outside its folder", where=path.name)
+    return found
+
+
 def copy_bounded(source: BinaryIO, target: Path, max_bytes: int) -> None:
     """Copy all of `source` to the new file `target`.
 

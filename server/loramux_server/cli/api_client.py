@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.status import Status
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.intake.content import CONFIG_FILE, check_listing
+from loramux_adapters.intake.content import CONFIG_FILE, check_listing, resolve_inside
 from loramux_adapters.intake.sources.selection import adapter_files
 from loramux_server.cli.console import fail, stderr, upload_progress
 
@@ -114,7 +114,8 @@ def _open_adapter_files(stack: ExitStack, bar: Progress, folder: Path) -> dict[s
         present = os.listdir(folder)  # noqa: PTH208 - names, not paths
         check_listing(present, (name for name in present if (folder / name / CONFIG_FILE).is_file()))
         names = adapter_files(present)
-        return {name: stack.enter_context(bar.open(folder / name, "rb", description=name)) for name in names}
+        paths = {name: resolve_inside(folder / name) for name in names}
+        return {name: stack.enter_context(bar.open(path, "rb", description=name)) for name, path in paths.items()}
     except InvalidAdapter as error:
         fail(f"can't upload {folder}: {error.message}")
     except OSError as error:

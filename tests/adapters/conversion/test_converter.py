@@ -208,3 +208,31 @@ def test_a_process_that_ends_badly_is_explained_and_leaves_nothing(
         convert(source, target)
     assert caught.value.message.isprintable()
     assert not list(target.parent.iterdir())
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, TEMPLATE_FILE, BIN])
+def test_links_out_of_the_folder_are_not_followed(source: Path, target: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("{}")
+    (source / BIN).touch()
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to("../secret")
+    with pytest.raises(InvalidAdapter, match=f"{name}: is a symbolic link to something outside its folder"):
+        convert(source, target)
+    assert not list(target.parent.iterdir())
+
+
+def test_the_links_of_the_hubs_cache_are_followed(
+    source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A12: a snapshot in the Hub's cache."""
+    snapshot, blobs = tmp_path / "models--org--tone" / "snapshots" / "0123", tmp_path / "models--org--tone" / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for name in (CONFIG_FILE, BIN):
+        (blobs / name[::-1]).write_bytes(b"{}")
+        (snapshot / name).symlink_to(f"../../blobs/{name[::-1]}")
+    copying = "import sys; h=b'{}'; sys.stdout.buffer.write(len(h).to_bytes(8, 'little') + h)"
+    monkeypatch.setattr(converter, "_COMMAND", (sys.executable, "-I", "-S", "-c", copying))
+    assert convert(snapshot, target) == 0
+    assert (target / CONFIG_FILE).read_bytes() == b"{}"
+    assert not (target / CONFIG_FILE).is_symlink()
