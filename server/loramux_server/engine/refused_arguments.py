@@ -42,6 +42,7 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 """Names by the reason for their refusal."""
 _BREAKS = {
+    "trust_request_chat_template": "templates of requests are never rendered; an adapter can have one of its own",
     "speculative_config": "vLLM counts NaN values per draft token, so that one adapter's would be blamed on another",
 }
 _PREFIXES = {"data_parallel_": _REPLICAS}
