@@ -180,8 +180,13 @@ def test_what_a_template_quotes_is_in_the_answer_and_not_in_the_log(
 ) -> None:
     """A10: it may quote the client's messages."""
     version = versions.add("{{ raise_exception(messages[0].content) }}")
-    with caplog.at_level(logging.DEBUG):
-        assert run(rendered(ours, [{"role": "user", "content": "secret"}]), version) == "secret"
+    vllm = logging.getLogger("vllm")  # it has handlers of its own once vLLM has configured it
+    vllm.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.DEBUG, "vllm"):
+            assert run(rendered(ours, [{"role": "user", "content": "secret"}]), version) == "secret"
+    finally:
+        vllm.removeHandler(caplog.handler)
     assert "secret" not in caplog.text
     assert "the adapter's chat template failed" in caplog.text
 

@@ -31,7 +31,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[ServerSetup]:
     def bind(name: str) -> BenchmarkPart:
         return lambda setup, scratch, progress: part(name, setup, progress)
 
-    def parts(rounds: int, *, quick: bool) -> dict[str, BenchmarkPart]:
+    def parts(rounds: int, *, quick: bool, stock: bool) -> dict[str, BenchmarkPart]:
         return {name: bind(name) for name in ("good", "broken", "missed")}
 
     monkeypatch.setattr(bench_churn, "parts", parts)
@@ -92,4 +92,4 @@ def test_a_base_that_can_not_be_created_is_an_error(tmp_path: Path, monkeypatch:
 
 def test_the_parts_are_those_of_the_table_and_a_trial_is_a_small_part_of_each() -> None:
     whole, trial = bench_churn.parts(3, quick=False), bench_churn.parts(3, quick=True)
-    assert list(whole) == list(trial) == ["throughput", "gaps", "cold", "bad", "many"]
+    assert list(whole) == list(trial) == ["throughput", "gaps", "cold", "bad", "many", "configured"]
