@@ -95,7 +95,7 @@ class RateSearch:
                 break
             if trial.met:
                 return Bracket(trial.held_rate, missed), trial
-            rate, missed = rate / (1 + self.precision), rate
+            rate, missed = rate / (1 + self.precision / 2), rate
         return Bracket(0.0, missed), None
 
     async def _try(self, rate: float, seconds: float) -> RateTrial | None:

@@ -51,10 +51,10 @@ async def test_a_server_that_meets_the_goal_never_or_always_ends_the_search() ->
 
 
 async def test_a_rate_that_does_not_hold_for_longer_is_replaced_by_the_next_lower_one() -> None:
-    search = search_by(lambda rate: rate <= 3.9)
+    search = search_by(lambda rate: rate <= 4.0)
     bracket, sustained = await search.confirm(Bracket(4.3, 5.0), 120)
-    assert [trial.rate for trial in search.trials] == pytest.approx([4.3, 4.3 / 1.1, 4.3 / 1.1**2])
-    assert (bracket.met, bracket.missed) == pytest.approx((4.3 / 1.1**2, 4.3 / 1.1))
+    assert [trial.rate for trial in search.trials] == pytest.approx([4.3, 4.3 / 1.05, 4.3 / 1.05**2])
+    assert (bracket.met, bracket.missed) == pytest.approx((4.3 / 1.05**2, 4.3 / 1.05))
     assert sustained == search.trials[-1]
 
 
