@@ -31,7 +31,9 @@ def add(
     name: Name,
     source: Annotated[
         str,
-        typer.Argument(help="Folder on the server, hf:ORG/NAME[/FOLDER][@REVISION], or URL such as s3://bucket/folder."),
+        typer.Argument(
+            help="Folder on the server, hf:ORG/NAME[/FOLDER][@REVISION], or URL such as s3://bucket/folder."
+        ),
     ],
     *,
     upload: Annotated[
