@@ -48,7 +48,7 @@ async def with_template(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPa
 
 
 async def add(tiny: TinyServer, name: str, template: str | None, seed: int = 0) -> VersionId:
-    """Register an adapter with a chat template beside its weights."""
+    """Register an adapter with a chat template next to its weights."""
     folder = write_adapter(tiny.settings.allowed_roots[0] / f"{name}-{seed}", None, lora_tensors(seed=seed))
     if template is not None:
         (folder / "chat_template.jinja").write_text(template)

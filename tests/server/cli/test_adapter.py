@@ -68,7 +68,7 @@ async def test_a_local_folder_is_uploaded_and_served(shared: TinyServer, run: Ru
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_an_upload_includes_the_adapters_chat_template(shared: TinyServer, run: Run, tmp_path: Path) -> None:
-    """A10: beside files that are no part of an adapter."""
+    """A10: next to files that are no part of an adapter."""
     folder = write_adapter(tmp_path / "own")
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     (folder / "trainer_state.json").write_text("{}")

@@ -13,7 +13,7 @@ from loramux_adapters.intake.validation.unexpected import module_path
 def unserved_reason(folder: Path, base: BaseDescription) -> str | None:
     """Return why vLLM would ignore weights of the accepted adapter in `folder`; None if it applies all of them.
 
-    Files that can't be read are left to whoever loads them.
+    Files that can't be read are left to their load, which reports them.
     """
     try:
         with open_regular(folder / WEIGHTS_FILE) as file:
