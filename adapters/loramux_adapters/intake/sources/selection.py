@@ -9,7 +9,7 @@ from loramux_adapters.intake.content import ADAPTER_FILES, CONFIG_FILE, INDEX_FI
 from loramux_adapters.intake.weight_index import MAX_INDEX_BYTES, is_shard_name, parse_index
 
 CopyFile = Callable[[str, int], bool]
-"""Copies the file of a name, which has at most the given number of bytes, to the staging folder; False if there is no such file."""
+"""Copies the file with the given name and maximum size to the staging folder; False if there is no such file."""
 
 
 def copy_adapter(copy: CopyFile, into: Path, max_bytes: Mapping[str, int]) -> bool:
