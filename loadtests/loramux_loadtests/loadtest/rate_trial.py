@@ -63,6 +63,8 @@ class RateWatch:
     max_seconds: float
     capacity: float | None = None
     """Requests per second that the server answered when it was overloaded; None if it was not yet."""
+    judged_seconds: float = 0.0
+    """A rate is met for at least this time: without the beginning, which is not judged."""
     starts: list[float] = field(default_factory=list)
     ended_at: float | None = None
     """When it stopped the load, in seconds of the load."""
@@ -85,7 +87,8 @@ class RateWatch:
             return state.is_overloaded or (self.capacity is not None and self.rate > 1.02 * self.capacity)
         in_flight = len(self.starts) - len(rows)
         return (
-            state.sent >= max(MIN_REQUESTS, required_requests(self.goal)) * 1.05  # the window may still move
+            state.seconds >= self.judged_seconds
+            and state.sent >= max(MIN_REQUESTS, required_requests(self.goal)) * 1.05  # the window may still move
             and now >= MIN_LATENCIES * usual_latency(rows, now, 0.95)
             and sqrt(2 * in_flight) <= _MAX_NOISE * len(self.starts)
         )

@@ -44,8 +44,8 @@ class _SweepSession:
     async def _run(self, rate: float, seconds: float) -> RateTrial | None:
         scenario, invocation = self.invocation.scenario, self.invocation
         shortest = max(scenario.duration or 0.0, seconds)
-        longest = max(self.options.max_seconds, shortest)
-        watch = RateWatch(rate, self._goal, shortest, longest, measured_capacity(self.search.trials))
+        longest = max(self.options.max_seconds, shortest, 2 * seconds)  # the beginning takes half of a run at most
+        watch = RateWatch(rate, self._goal, shortest, longest, measured_capacity(self.search.trials), seconds)
         suffix = " again" if seconds else ""
         named = replace(self.target, name=f"{self.target.name} at {rate:.3g}/s{suffix}")
         # Another seed each time: the previous prompts are in the prefix cache.

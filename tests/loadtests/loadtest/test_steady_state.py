@@ -81,6 +81,13 @@ def test_a_rate_runs_as_long_as_its_latency_demands() -> None:
     assert 100 <= slow < 250
 
 
+def test_a_confirmed_rate_is_judged_for_the_whole_time_without_its_beginning() -> None:
+    rows = load(4, 800, latency=4)
+    end = watched(rows, RateWatch(4, GOAL, 10, 300, judged_seconds=60))
+    assert end is not None
+    assert 60 <= judge_rate(4, GOAL, [row for row in rows if row.scheduled < end], end).state.seconds < 70
+
+
 def test_an_overload_ends_a_run_early() -> None:
     overload = watched(load(8, 300, growth=0.5), RateWatch(8, GOAL, 10, 300))
     assert overload is not None
