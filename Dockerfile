@@ -19,7 +19,8 @@ WORKDIR /app
 COPY tools tools
 COPY requirements requirements
 COPY pyproject.toml ./
-COPY server/loramux_server/__init__.py server/loramux_server/machine.py server/loramux_server/
+COPY server/loramux_server/__init__.py server/loramux_server/gpus.py server/loramux_server/machine.py \
+    server/loramux_server/
 RUN python3 tools/setup.py packages
 COPY . .
 RUN python3 tools/setup.py serve

@@ -10,30 +10,20 @@ import ctypes
 import os
 import platform
 import shutil
-import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from loramux_server.gpus import CUDA_CAPABILITY, CUDA_DRIVER, Gpu, find_gpus
+
 GIB = 1 << 30
 PYTHONS = ((3, 11), (3, 14))
 """Oldest and newest Python for which every pinned package has wheels."""
-CUDA_DRIVER = 580
-"""Oldest NVIDIA driver that runs CUDA 13, for which vLLM's wheels are built."""
 GLIBC = {"x86_64": (2, 31), "aarch64": (2, 34)}
 """Oldest glibc for vLLM's CPU wheels, by processor."""
 BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """An NVIDIA GPU, as its driver describes it."""
-
-    name: str
-    memory_bytes: int
-    driver: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +40,9 @@ class Machine:
     libc: tuple[str, tuple[int, ...]]
     libnuma: bool
     gpus: tuple[Gpu, ...]
+    """The GPUs that CUDA_VISIBLE_DEVICES shows, in its order."""
+    gpu_problem: str | None = None
+    """Why `gpus` is empty, where more can be said than that there is none."""
 
     @property
     def description(self) -> str:
@@ -58,9 +51,24 @@ class Machine:
         return ", ".join([f"{self.cpu_model} ({self.processor})", f"{self.cores} cores", *gpus])
 
     @property
+    def usable_gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that can run the CUDA engine."""
+        return tuple(gpu for gpu in self.gpus if gpu.problem is None)
+
+    @property
     def backend(self) -> str:
-        """`cuda` where a GPU has a driver that is new enough, else `cpu`."""
-        return "cuda" if any(gpu.driver >= CUDA_DRIVER for gpu in self.gpus) else "cpu"
+        """`cuda` where a GPU can run it, else `cpu`."""
+        return "cuda" if self.usable_gpus else "cpu"
+
+    @property
+    def backend_reason(self) -> str:
+        """Why `backend` is chosen, as the end of a sentence."""
+        if self.usable_gpus:
+            gpu = self.usable_gpus[0]
+            return f"{gpu.name} can run it" + (f" ({gpu.properties})" if gpu.properties else "")
+        if self.gpus:
+            return f"{self.gpus[0].name} can't be used: {self.gpus[0].problem}"
+        return self.gpu_problem or "no GPU was found"
 
 
 def this_machine(folder: Path) -> Machine:
@@ -69,6 +77,8 @@ def this_machine(folder: Path) -> Machine:
     Takes milliseconds; with an NVIDIA driver, up to seconds.
     """
     libc, version = platform.libc_ver()
+    memory = _memory_bytes()
+    gpus, gpu_problem = find_gpus(memory, _free_memory_bytes())
     cpu = _cpu_info()
     flags = (cpu.get("flags") or cpu.get("Features") or "").split()
     return Machine(
@@ -77,11 +87,12 @@ def this_machine(folder: Path) -> Machine:
         cpu_model=cpu.get("model name") or platform.processor() or "unknown",
         instructions=frozenset(flags).intersection(INSTRUCTIONS),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory,
         disk_free_bytes=shutil.disk_usage(str(folder)).free,
         libc=(libc, tuple(int(part) for part in version.split(".") if part.isdigit())),
         libnuma=_loads("libnuma.so.1"),
-        gpus=_gpus(),
+        gpus=gpus,
+        gpu_problem=gpu_problem,
     )
 
 
@@ -119,7 +130,19 @@ def _cpu_problems(machine: Machine) -> list[str]:
 def _cuda_problems(machine: Machine) -> list[str]:
     if machine.backend == "cuda":
         return []
-    return [f"no NVIDIA GPU with driver {CUDA_DRIVER} or newer was found (`nvidia-smi`): set LORAMUX_BACKEND=cpu"]
+    capability = ".".join(map(str, CUDA_CAPABILITY))
+    needed = f"an NVIDIA GPU with driver {CUDA_DRIVER} or newer and compute capability {capability} or higher"
+    return [f"the CUDA engine needs {needed}, but {machine.backend_reason}; or set LORAMUX_BACKEND=cpu"]
+
+
+def explain_engine(machine: Machine, backend: str) -> str:
+    """Say in one sentence why the engine is vLLM for `backend`, which is what is installed or asked for."""
+    if backend == machine.backend:
+        return f"vLLM for {backend.upper()}, because {machine.backend_reason}"
+    if backend == "cpu":
+        update = "to use it, run `LORAMUX_BACKEND=cuda python3 tools/setup.py`"
+        return f"vLLM for CPU is installed, although {machine.backend_reason} with CUDA; {update}"
+    return f"vLLM for CUDA is installed, but {machine.backend_reason}"
 
 
 def installed_backend() -> str:
@@ -188,19 +211,18 @@ def _memory_bytes() -> int:
         return memory
 
 
+def _free_memory_bytes() -> int | None:
+    """Return the memory that programs can still get; None if the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
 def _loads(library: str) -> bool:
     try:
         ctypes.CDLL(library)
     except OSError:
         return False
     return True
-
-
-def _gpus() -> tuple[Gpu, ...]:
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        rows = [[cell.strip() for cell in line.split(",")] for line in listing.splitlines() if line.strip()]
-        return tuple(Gpu(name, int(mib) << 20, int(driver.split(".")[0])) for name, mib, driver in rows)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return ()

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from loramux_server.gpus import Gpu
 from loramux_server.machine import (
     GIB,
-    Gpu,
     Machine,
     engine_defaults,
     engine_environment,
+    explain_engine,
     find_problems,
     installed_backend,
     this_machine,
@@ -29,7 +30,8 @@ LAPTOP = Machine(
     libnuma=True,
     gpus=(),
 )
-H100 = Gpu(name="NVIDIA H100", memory_bytes=80 * GIB, driver=580)
+H100 = Gpu(name="NVIDIA H100", memory_bytes=80 * GIB, driver=580, compute_capability=(9, 0))
+V100 = Gpu(name="Tesla V100", memory_bytes=16 * GIB, driver=580, compute_capability=(7, 0))
 
 
 def test_a_linux_laptop_runs_the_cpu_engine() -> None:
@@ -47,6 +49,35 @@ def test_a_gpu_with_an_old_driver_gets_the_cpu_engine() -> None:
     machine = replace(LAPTOP, gpus=(replace(H100, driver=579),))
     assert machine.backend == "cpu"
     assert "driver 580 or newer" in find_problems(machine, "cuda")[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "backend", "reason"),
+    [
+        ({"gpus": (H100,)}, "cuda", "NVIDIA H100 can run it (driver 580, compute capability 9.0)"),
+        ({"gpus": (V100, H100)}, "cuda", "NVIDIA H100 can run it"),
+        ({"gpus": (Gpu("NVIDIA GB10", 120 * GIB, None),)}, "cuda", "NVIDIA GB10 can run it"),
+        ({"gpus": (V100,)}, "cpu", "Tesla V100 can't be used: its compute capability is 7.0, and CUDA 13 needs 7.5"),
+        ({"gpus": (replace(H100, driver=570),)}, "cpu", "NVIDIA H100 can't be used: its driver is 570"),
+        ({"gpu_problem": "there is an AMD GPU"}, "cpu", "there is an AMD GPU"),
+        ({}, "cpu", "no GPU was found"),
+    ],
+)
+def test_the_chosen_engine_has_a_reason(change: dict[str, object], backend: str, reason: str) -> None:
+    """GPU-7: a CPU engine was chosen without a word about the GPU."""
+    machine = replace(LAPTOP, **change)  # type: ignore[arg-type]
+    assert machine.backend == backend
+    assert machine.backend_reason.startswith(reason)
+    assert explain_engine(machine, backend) == f"vLLM for {backend.upper()}, because {machine.backend_reason}"
+    assert bool(find_problems(machine, "cuda")) == (backend == "cpu")
+
+
+def test_an_engine_that_does_not_suit_the_machine_is_explained_too() -> None:
+    """GPU-7."""
+    assert "although NVIDIA H100 can run it" in explain_engine(replace(LAPTOP, gpus=(H100,)), "cpu")
+    assert "LORAMUX_BACKEND=cuda python3 tools/setup.py" in explain_engine(replace(LAPTOP, gpus=(H100,)), "cpu")
+    sentence = explain_engine(replace(LAPTOP, gpus=(V100,)), "cuda")
+    assert sentence.startswith("vLLM for CUDA is installed, but Tesla V100 can't be used")
 
 
 @pytest.mark.parametrize(
@@ -115,26 +146,6 @@ def test_the_machine_of_this_test_is_seen_as_it_is(tmp_path: Path) -> None:
     assert machine.memory_bytes > GIB
     assert machine.libc[0] == "glibc"
     assert find_problems(machine, installed_backend()) == []
-
-
-@pytest.mark.parametrize(
-    ("printed", "gpus"),
-    [
-        ("NVIDIA H100, 81920, 580.65.06\n" * 2, (H100, H100)),
-        ("NVIDIA-SMI has failed\n", ()),
-        ("GPU, [N/A], 580.1\n", ()),
-        ("", ()),
-    ],
-)
-def test_the_driver_is_believed_only_where_its_words_make_sense(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, gpus: tuple[Gpu, ...]
-) -> None:
-    (tmp_path / "output").write_text(printed)
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text(f'#!/bin/sh\nexec cat "{tmp_path}/output"\n')
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert this_machine(tmp_path).gpus == gpus
 
 
 def test_the_module_needs_no_installed_packages() -> None:

@@ -15,7 +15,7 @@ def test_every_file_that_the_dockerfile_copies_is_in_the_build_context() -> None
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [
         source
-        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        for line in (ROOT / "Dockerfile").read_text().replace("\\\n", "").splitlines()
         if line.startswith("COPY ") and "--from" not in line
         for source in line.split()[1:-1]
         if source != "."

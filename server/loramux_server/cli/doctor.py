@@ -6,13 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import BaseError, resolve_base
 from loramux_server.cli.base_tables import base_report, print_base, shown_architectures
 from loramux_server.cli.console import fact_table, fail, stderr, stdout
 from loramux_server.described_base import describe_base
-from loramux_server.machine import GIB, Machine, engine_defaults, find_problems, installed_backend, this_machine
+from loramux_server.gpus import Gpu
+from loramux_server.machine import (
+    GIB,
+    Machine,
+    engine_defaults,
+    explain_engine,
+    find_problems,
+    installed_backend,
+    this_machine,
+)
 from loramux_server.settings import SettingsError, load_settings
 
 
@@ -57,31 +67,39 @@ def _report(
 ) -> dict[str, Any]:
     facts = dataclasses.asdict(machine) | {"instructions": sorted(machine.instructions)}
     report = {"can_run": not problems, "obstacles": problems, "backend": backend, "engine": settings, "machine": facts}
+    report["backend_reason"] = explain_engine(machine, backend)
     return report | ({"base": base_report(base)} if base else {})
 
 
 def _print_report(machine: Machine, backend: str, settings: dict[str, Any], problems: list[str]) -> None:
     stdout.print(fact_table(_facts(machine, backend, settings)))
     for problem in problems:
-        stdout.print(f"[red]✗[/] {problem}", soft_wrap=True)
+        stdout.print(f"[red]✗[/] {escape(problem)}", soft_wrap=True)
     if not problems:
         stdout.print("[green]✓[/] this machine can run loramux")
 
 
 def _facts(machine: Machine, backend: str, settings: dict[str, Any]) -> dict[str, str]:
     name, version = machine.libc
-    gpus = [f"{gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB, driver {gpu.driver}" for gpu in machine.gpus]
     return {
         "System": f"{machine.system}, {name or 'no glibc'} {'.'.join(map(str, version))}",
         "Processor": f"{machine.cpu_model} ({machine.processor}), {machine.cores} cores",
         "Instructions": " ".join(sorted(machine.instructions)) or "none of interest",
         "Memory": f"{machine.memory_bytes / GIB:.1f} GiB",
         "Disk": f"{machine.disk_free_bytes / GIB:.1f} GiB free",
-        "GPU": "; ".join(gpus) or "none with an NVIDIA driver",
-        "Engine": f"vLLM for {backend.upper()}",
+        "GPU": "; ".join(map(_describe_gpu, machine.gpus)) or machine.gpu_problem or "none with an NVIDIA driver",
+        "Engine": explain_engine(machine, backend),
         "Settings": ", ".join(f"{key}={value}" for key, value in settings.items()),
         "Bases": _bases(),
     }
+
+
+def _describe_gpu(gpu: Gpu) -> str:
+    memory = "the machine's memory" if gpu.unified else f"{gpu.memory_bytes / GIB:.0f} GiB"
+    free = "" if gpu.free_bytes is None else f" ({gpu.free_bytes / GIB:.0f} GiB free)"
+    return ", ".join(
+        filter(None, [gpu.name, memory + free, gpu.properties, gpu.problem and f"can't be used: {gpu.problem}"])
+    )
 
 
 def _bases() -> str:

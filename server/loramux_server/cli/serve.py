@@ -20,7 +20,14 @@ from loramux_server.cli.console import stderr
 from loramux_server.configured_folders import check_configured
 from loramux_server.errors import CannotStart
 from loramux_server.lifecycle import bind, interruptible_start
-from loramux_server.machine import engine_defaults, engine_environment, find_problems, installed_backend, this_machine
+from loramux_server.machine import (
+    engine_defaults,
+    engine_environment,
+    explain_engine,
+    find_problems,
+    installed_backend,
+    this_machine,
+)
 from loramux_server.settings import Settings, export_engine_environment, load_settings
 
 if TYPE_CHECKING:
@@ -72,6 +79,7 @@ async def _serve(settings: Settings) -> int:
     listener = bind(settings.host, settings.port)
     with stderr.status("") as status:
         report_progress = _StartProgress(status, log, started_at)
+        report_progress(f"engine: {explain_engine(machine, backend)}")
         base = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=report_progress)
         report_progress("loading libraries")
         from loramux_server import app  # late, because vLLM takes seconds to import

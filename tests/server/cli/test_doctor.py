@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import BaseError, ResolvedBase
 from loramux_server.cli import doctor as command
-from loramux_server.machine import this_machine
+from loramux_server.gpus import Gpu
+from loramux_server.machine import GIB, this_machine
 from tests.helpers.adapter_files import BASE
 
 
@@ -40,6 +41,38 @@ def test_an_unsupported_machine_is_reported_with_exit_code_1(app: typer.Typer, m
     assert result.exit_code == 1
     assert "WSL2" in result.stdout
     assert json.loads(CliRunner().invoke(app, ["--json"]).stdout)["can_run"] is False
+
+
+@pytest.mark.parametrize(
+    ("gpus", "problem", "shown"),
+    [
+        ((), None, ["none with an NVIDIA driver", "vLLM for CPU, because no GPU was found"]),
+        ((), "there is an AMD GPU", ["vLLM for CPU, because there is an AMD GPU"]),
+        (
+            (Gpu("RTX 4090", 24 * GIB, 570, (8, 9), 20 * GIB),),
+            None,
+            ["RTX 4090, 24 GiB (20 GiB free), driver 570, compute capability 8.9, can't be used: its driver is 570"],
+        ),
+        (
+            (Gpu("GB10", 120 * GIB, 580, (12, 1), None, unified=True),),
+            None,
+            ["GB10, the machine's memory, driver 580", "vLLM for CPU is installed, although GB10 can run it"],
+        ),
+    ],
+)
+def test_the_engine_is_shown_with_the_reason_for_it(
+    app: typer.Typer, monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], problem: str | None, shown: list[str]
+) -> None:
+    """GPU-7: nothing said why a GPU was not used."""
+    monkeypatch.setattr(
+        command, "this_machine", lambda folder: replace(this_machine(folder), gpus=gpus, gpu_problem=problem)
+    )
+    monkeypatch.setattr(command, "installed_backend", lambda: "cpu")
+    printed = " ".join(CliRunner().invoke(app).stdout.split())
+    for text in shown:
+        assert text in printed
+    report = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
+    assert report["backend_reason"] in printed
 
 
 @pytest.fixture
