@@ -28,7 +28,7 @@ test-fast: dev ## run the quick unit tests, in about a minute on two cores; ARGS
 	$(BIN)/python -m pytest -m "not engine and not slow" --hypothesis-profile=dev -n 4 --dist=worksteal $(ARGS)
 
 matrix: dev ## compare adapters of many architectures with PEFT, and write docs/architectures.md; ARGS="-k Qwen" for some of them
-	LORAMUX_RECORD_MATRIX=1 $(BIN)/python -m pytest tests/matrix $(ARGS)
+	RECORD_MATRIX=1 $(BIN)/python -m pytest tests/matrix $(ARGS)
 
 lint: dev ## check style, format and types
 	$(BIN)/ruff check .

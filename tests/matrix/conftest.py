@@ -7,7 +7,7 @@ import pytest
 
 from tests.matrix.results import Results
 
-RECORD = "LORAMUX_RECORD_MATRIX"
+RECORD = "RECORD_MATRIX"
 
 
 @pytest.fixture(scope="session")
