@@ -19,8 +19,8 @@ WORKDIR /app
 COPY tools tools
 COPY requirements requirements
 COPY pyproject.toml ./
-COPY server/loramux_server/__init__.py server/loramux_server/gpus.py server/loramux_server/machine.py \
-    server/loramux_server/
+COPY server/loramux_server/__init__.py server/loramux_server/c_compiler.py server/loramux_server/gpus.py \
+    server/loramux_server/machine.py server/loramux_server/
 RUN python3 tools/setup.py packages
 COPY . .
 RUN python3 tools/setup.py serve
@@ -28,7 +28,7 @@ RUN python3 tools/setup.py serve
 
 FROM cpu-system AS cpu
 ENV PATH=/app/.venv/bin:$PATH \
-    LORAMUX_HOST=0.0.0.0 LORAMUX_PORT=8000 LORAMUX_DATA_DIR=/data HF_HOME=/data/huggingface
+    LORAMUX_HOST=0.0.0.0 LORAMUX_PORT=8000 LORAMUX_DATA_DIR=/data HF_HOME=/data/huggingface XDG_CACHE_HOME=/data/cache
 RUN useradd --uid 10001 --user-group --create-home loramux && install --directory --owner loramux /data
 WORKDIR /app
 COPY --from=cpu-build /app /app
@@ -42,7 +42,10 @@ CMD ["serve"]
 
 
 FROM ${CUDA_BASE} AS cuda
-ENV LORAMUX_HOST=0.0.0.0 LORAMUX_PORT=8000 LORAMUX_DATA_DIR=/data HF_HOME=/data/huggingface
+ENV LORAMUX_HOST=0.0.0.0 LORAMUX_PORT=8000 LORAMUX_DATA_DIR=/data HF_HOME=/data/huggingface XDG_CACHE_HOME=/data/cache
+# What is compiled for the GPU takes minutes. In the volume, the next container of this base finds it.
+ENV VLLM_CACHE_ROOT=/data/cache/vllm TRITON_CACHE_DIR=/data/cache/triton TORCHINDUCTOR_CACHE_DIR=/data/cache/inductor \
+    FLASHINFER_WORKSPACE_BASE=/data/cache/flashinfer CUDA_CACHE_PATH=/data/cache/cuda
 RUN useradd --uid 10001 --user-group --create-home loramux && install --directory --owner loramux /data
 WORKDIR /app
 # vLLM, torch and CUDA are in the base image. Install the other dependencies, in the versions that were resolved with them.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from tools.steps import SetupError, StepRunner
 from tools.uv import find_uv, uv_environment
 
+from loramux_server.c_compiler import compiler_problem
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -30,10 +32,17 @@ class Installer:
         self._environment = uv_environment(private)
 
     def install_packages(self) -> None:
-        """Create the environment again, with the pinned packages; uv takes known ones from its cache."""
+        """Create the environment again, with the pinned packages; uv takes known ones from its cache.
+
+        Raises:
+            SetupError: the packages can't be installed, or vLLM could not compile its kernels with them.
+
+        """
         for stamp in self._venv.glob(".*.stamp"):
             stamp.unlink()
         self._run("creating the environment .venv", "venv", "--clear", "--python", self._python, str(self._venv))
+        if self._backend == "cuda":
+            self._check_compiler()
         if self._backend == "cpu":
             self._torch_cpu()
             self._torchvision_cpu()
@@ -47,6 +56,17 @@ class Installer:
     def install_development(self) -> None:
         """Install the dependencies of the tests, the linters and the documentation."""
         self._install("installing the development tools", "-r", self._pins / "dev.txt")
+
+    def install_triton(self) -> None:
+        """Install Triton for tests, where only they find it: with it in the environment, vLLM behaves differently."""
+        if self._backend == "cpu":
+            folder = ("--target", self._venv / "triton")
+            self._install("installing Triton for the tests of the CUDA path", *folder, "-r", self._pins / "triton.txt")
+
+    def _check_compiler(self) -> None:
+        """Check what vLLM would miss only after gigabytes were downloaded."""
+        if problem := compiler_problem(str(self._venv / "bin" / "python")):
+            raise SetupError(problem)
 
     def _torch_cpu(self) -> None:
         pin = self._pins / "torch-cpu.txt"

@@ -20,8 +20,9 @@ OPTIONS = ["--universal", "--python-version=3.11", "--no-annotate", "--no-header
 TARGETS = {
     "cpu": ["--excludes=excluded.txt", "--excludes=excluded-cpu.txt"],
     "cuda": ["--excludes=excluded.txt"],
-    # Last: it is constrained by cpu.txt.
+    # Last: they are constrained by cpu.txt and cuda.txt.
     "dev": [],
+    "triton": ["--no-deps"],
 }
 
 

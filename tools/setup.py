@@ -25,13 +25,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "server")]
 
 from tools.installer import Installer  # noqa: E402
 from tools.steps import SetupError, StepRunner  # noqa: E402
+from tools.uv import cache_folder  # noqa: E402
 
-from loramux_server.machine import GIB, PYTHONS, find_problems, this_machine  # noqa: E402
+from loramux_server.machine import GIB, PYTHONS, explain_engine, find_problems, this_machine  # noqa: E402
 
 VENV = ROOT / ".venv"
 PINS = ROOT / "requirements"
-DISK_BYTES = 5 * GIB
-LEVELS = {"packages": 1, "serve": 2, "dev": 3}
+DISK_BYTES = {"cpu": 5 * GIB, "cuda": 12 * GIB}
+"""Free space for the packages: for CUDA, downloads of 4.2 GB, which are 8 GB on the disk."""
+SMALL_LAYER_BYTES = GIB
+"""Free space for each layer on top of the packages."""
+LEVELS = {"packages": 1, "serve": 2, "dev": 4}
 """Number of layers of each level; a container build installs the first one separately, to cache it."""
 
 
@@ -79,12 +83,13 @@ def set_up(level: str) -> None:
         SetupError: the machine is not suitable, or an installation failed.
 
     """
-    backend = _backend()
+    backend, reason = _backend()
     layers = _layers(backend)[: LEVELS[level]]
     if all(layer.is_current() for layer in layers):
         return
-    _check_disk()
+    _check_disk(SMALL_LAYER_BYTES if layers[0].is_current() else DISK_BYTES[backend])
     runner = StepRunner()
+    runner.log(reason)
     with _setup_lock(runner) as lock:
         installer = Installer(ROOT, VENV, backend, _python_for_uv(), runner, lock)
         for layer in layers:
@@ -100,6 +105,7 @@ def _layers(backend: str) -> list[SetupLayer]:
         SetupLayer("packages", _digest(backend, *pins), Installer.install_packages),
         SetupLayer("loramux", _digest(backend, ROOT / "pyproject.toml"), Installer.install_project),
         SetupLayer("development", _digest(backend, PINS / "dev.txt"), Installer.install_development),
+        SetupLayer("triton", _digest(backend, PINS / "triton.txt"), Installer.install_triton),
     ]
 
 
@@ -107,14 +113,18 @@ def _digest(backend: str, *inputs: Path) -> str:
     return hashlib.sha256(b"\0".join([backend.encode(), *(path.read_bytes() for path in inputs)])).hexdigest()
 
 
-def _backend() -> str:
+def _backend() -> tuple[str, str]:
+    """Return the engine to install, `cpu` or `cuda`, and a sentence that says why."""
     machine = this_machine(ROOT)
-    backend = os.environ.get("LORAMUX_BACKEND") or machine.backend
+    wanted = os.environ.get("LORAMUX_BACKEND")
+    backend = wanted or machine.backend
     if backend not in ("cpu", "cuda"):
         raise SetupError(f"unknown LORAMUX_BACKEND {backend!r}; expected cpu or cuda")
     if found := find_problems(machine, backend):
         raise SetupError("\n  ".join(["this machine can't run loramux", *found]))
-    return backend
+    if wanted and wanted != machine.backend:
+        return backend, f"vLLM for {backend.upper()}, because LORAMUX_BACKEND says so"
+    return backend, explain_engine(machine, backend)
 
 
 def _python_for_uv() -> str:
@@ -124,11 +134,17 @@ def _python_for_uv() -> str:
     return f">={PYTHONS[0][0]}.{PYTHONS[0][1]},<{PYTHONS[1][0]}.{PYTHONS[1][1] + 1}"
 
 
-def _check_disk() -> None:
-    free = shutil.disk_usage(str(ROOT)).free
-    if free < DISK_BYTES:
+def _check_disk(needed: int) -> None:
+    """Check the disk of the environment, and that of uv's cache: on one disk, they share the files."""
+    cache = cache_folder(os.environ)
+    if (free := shutil.disk_usage(str(ROOT)).free) < needed:
         raise SetupError(
-            f"the disk has {free / GIB:.1f} GB free, and the packages need {DISK_BYTES / GIB:.0f} GB: free some space"
+            f"the disk has {free / GIB:.1f} GB free, and the packages need {needed / GIB:.0f} GB: free some space"
+        )
+    if cache.stat().st_dev != ROOT.stat().st_dev and (free := shutil.disk_usage(str(cache)).free) < needed:
+        raise SetupError(
+            f"the disk of uv's cache ({cache}) has {free / GIB:.1f} GB free, and the packages need "
+            f"{needed / GIB:.0f} GB: free some space, or set UV_CACHE_DIR to a folder on another disk"
         )
 
 

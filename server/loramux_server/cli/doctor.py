@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.markup import escape
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import BaseError, resolve_base
+from loramux_server.c_compiler import compiler_problem
 from loramux_server.cli.base_tables import base_report, print_base, shown_architectures
 from loramux_server.cli.console import fact_table, fail, stderr, stdout
 from loramux_server.described_base import describe_base
@@ -38,6 +40,8 @@ def doctor(
     """
     machine, backend = this_machine(Path.cwd()), installed_backend()
     problems = find_problems(machine, backend)
+    if backend == "cuda" and (problem := compiler_problem(sys.executable)):
+        problems.append(problem)
     settings = engine_defaults(machine, backend, demo=False)
     description = _describe(base) if base else None
     if as_json:

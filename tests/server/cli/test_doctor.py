@@ -75,6 +75,16 @@ def test_the_engine_is_shown_with_the_reason_for_it(
     assert report["backend_reason"] in printed
 
 
+def test_a_gpu_without_a_compiler_is_reported(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPU-8."""
+    gpu = Gpu("NVIDIA H100", 80 * GIB, 580, (9, 0))
+    monkeypatch.setattr(command, "this_machine", lambda folder: replace(this_machine(folder), gpus=(gpu,)))
+    monkeypatch.setattr(command, "installed_backend", lambda: "cuda")
+    monkeypatch.setattr(command, "compiler_problem", lambda _: "no Python.h: `apt-get install python3.12-dev`")
+    report = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
+    assert report["obstacles"] == ["no Python.h: `apt-get install python3.12-dev`"]
+
+
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> BaseDescription:
     """A base whose head vLLM does not adapt."""
