@@ -35,6 +35,11 @@ class Started(_Event):
     trained_parameters: int
     base_parameters: int
     device: str = "cpu"
+    precision: str = ""
+    """The dtype of the base, which weights it has, and how it is served, if that differs."""
+    memory: str = ""
+    """How memory is saved, and why; empty if it is not."""
+    gradient_checkpointing: bool = False
     resumed_step: int = 0
     recipe: Recipe | None = None
 
@@ -42,6 +47,13 @@ class Started(_Event):
     def trained_share(self) -> float:
         """Trained parameters as a share of the base's parameters."""
         return self.trained_parameters / self.base_parameters
+
+
+class Warned(_Event):
+    """Something that the user should know: a device that was not used, or memory that ran out."""
+
+    event: Literal["warned"] = "warned"
+    message: str
 
 
 class Step(_Event):
@@ -112,7 +124,7 @@ class Failed(_Event):
         return _ERRORS.get(self.code, TrainingError)(self.message)
 
 
-TrainerEvent = Started | Step | Validated | Checkpointed | Saved | Paused | Finished | Failed
+TrainerEvent = Started | Warned | Step | Validated | Checkpointed | Saved | Paused | Finished | Failed
 _EVENT: TypeAdapter[TrainerEvent] = TypeAdapter(Annotated[TrainerEvent, Field(discriminator="event")])
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
+from loramux_adapters.finetuning.recipes.memory_demand import Quantize
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 
 
@@ -36,6 +37,12 @@ class TrainingRun(BaseModel):
     """Longest time between two saved states: how much training a kill may cost."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    quantize: Quantize = "auto"
+    """Whether the base is held in 4 bits on a GPU: where it does not fit otherwise, never, or always."""
+    unquantized_base: Path | None = None
+    """Folder of the base's unquantized weights, if those of `base` are quantized; None: those of `base`."""
+    served_dtype: str | None = None
+    """The dtype in which the base is served, to be told to the user; None if it is not known."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: torch's default."""
 

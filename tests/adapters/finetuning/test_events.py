@@ -12,6 +12,7 @@ from loramux_adapters.finetuning.events import (
     Step,
     TrainerEvent,
     Validated,
+    Warned,
     parse_event,
 )
 from loramux_adapters.finetuning.recipes.recipe import Recipe
@@ -21,6 +22,8 @@ from loramux_adapters.finetuning.recipes.recipe import Recipe
     "event",
     [
         Started(examples=8, steps=2, trained_parameters=2, base_parameters=200, resumed_step=1, recipe=Recipe()),
+        Started(examples=8, steps=2, trained_parameters=2, base_parameters=200, precision="float16", memory="parts"),
+        Warned(message="Training runs on cpu"),
         Step(step=1, steps=2, epoch=0.5, loss=0.25, learning_rate=2e-3, tokens=64, seconds=1.5, seconds_left=1.5),
         Validated(step=2, loss=0.5, token_accuracy=0.75),
         Checkpointed(step=2, folder="checkpoints/step-2"),

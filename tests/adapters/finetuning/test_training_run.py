@@ -16,6 +16,7 @@ RUN = TrainingRun(base=Path("base"), description=BASE, data=Path("train.jsonl"),
         {},
         {"recipe": Recipe(rank=4, learning_rate=1 / 3), "validation": Path("held-out.jsonl"), "state": Path("state")},
         {"save_seconds": 0.0, "device": "cuda:1", "threads": 3},
+        {"quantize": "never", "unquantized_base": Path("full"), "served_dtype": "bfloat16"},
         {"data": Path(os.fsdecode(b"not-utf-8-\xff.jsonl")), "output": Path("größe")},
     ],
 )
@@ -23,6 +24,14 @@ def test_a_run_survives_its_file(tmp_path: Path, changes: dict[str, object]) -> 
     run = RUN.model_copy(update=changes)
     run.write(tmp_path / "run.json")
     assert TrainingRun.read(tmp_path / "run.json") == run
+
+
+def test_a_file_of_an_older_release_is_a_run_that_quantizes_only_if_needed(tmp_path: Path) -> None:
+    older = {"base", "description", "data", "output", "recipe", "validation", "rendering", "state", "save_seconds",
+             "device", "threads"}  # fmt: skip
+    (tmp_path / "run.json").write_text(RUN.model_dump_json(include=older))
+    found = TrainingRun.read(tmp_path / "run.json")
+    assert (found.quantize, found.unquantized_base) == ("auto", None)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loramux_adapters.finetuning.events import Checkpointed, Finished, Saved, Started, Step, TrainerEvent, Validated
+from loramux_adapters.finetuning.events import (
+    Checkpointed,
+    Finished,
+    Saved,
+    Started,
+    Step,
+    TrainerEvent,
+    Validated,
+    Warned,
+)
 from loramux_adapters.finetuning.jobs.forecast import seconds_left
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobProgress, JobRecord
 from loramux_adapters.finetuning.jobs.observer import JobObserver
@@ -47,6 +56,16 @@ class JobEventLog:
         if self._begin(phase):
             await self._flush({})
 
+    async def note(self, message: str) -> None:
+        """Add an event that is not the trainer's.
+
+        Raises:
+            WrongJobState: the job no longer runs.
+            StoreError: the registry can't be written.
+        """
+        self._events.append(JobEvent(message))
+        await self._flush({})
+
     def seconds_left(self) -> float | None:
         """Return the estimated time until the end of the job."""
         job = replace(self.job, progress=self.progress, timings=self.timings)
@@ -78,6 +97,10 @@ class JobEventLog:
                 self._update(**event.model_dump(include=names))
                 self._begin("training")
                 self._events.append(JobEvent(_start_message(event)))
+                if event.memory:
+                    self._events.append(JobEvent(f"Memory is saved by {event.memory}"))
+            case Warned():
+                self._events.append(JobEvent(event.message, "warn"))
             case Step():
                 names = {"step", "steps", "tokens", "seconds", "seconds_left", "loss"}
                 self._update(**event.model_dump(include=names), estimated_at=self.now())
@@ -110,8 +133,9 @@ class JobEventLog:
 def _start_message(started: Started) -> str:
     if started.resumed_step:
         return f"Training resumes after step {started.resumed_step} of {started.steps} on {started.device}"
+    precision = f" in {started.precision}" if started.precision else ""
     return (
-        f"Training starts on {started.device}: {started.examples:,} examples, {started.steps:,} steps; "
+        f"Training starts on {started.device}{precision}: {started.examples:,} examples, {started.steps:,} steps; "
         f"{started.trained_parameters:,} trained parameters, {started.trained_share:.2%} of the base's"
     )
 

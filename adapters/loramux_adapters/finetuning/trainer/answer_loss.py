@@ -1,6 +1,7 @@
 """TRL's trainer with less work for the same result: logits of answers only, and batches of similar lengths."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,11 @@ from trl import SFTTrainer
 from loramux_adapters.finetuning.errors import TrainingError
 from loramux_adapters.finetuning.recipes.memory import LOGITS_CHUNK_TOKENS
 from loramux_adapters.finetuning.trainer.logits import logits_of
+from loramux_adapters.finetuning.trainer.micro_batches import MemoryFallback, split_batch
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
 from loramux_adapters.finetuning.trainer.tokenized_examples import IGNORED_LABEL
 
+_COLUMNS = ("input_ids", "attention_mask", "labels")
 _BATCHES_PER_GROUP = 25
 """Random groups of 25 batches' examples are sorted by length, so that similar lengths share a batch."""
 
@@ -36,32 +39,54 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     control: Any
 
-    def __init__(self, *, reporter: ProgressReporter, lengths: list[int], **options: Any) -> None:
-        self._reporter, self._lengths = reporter, lengths
+    def __init__(
+        self, *, reporter: ProgressReporter, lengths: list[int], memory: MemoryFallback, **options: Any
+    ) -> None:
+        self._reporter, self._lengths, self._memory = reporter, lengths, memory
         self._tokens = 0
         self._accuracy = 0.0
         super().__init__(callbacks=[reporter], **options)
 
-    def compute_loss(self, model: Any, inputs: Any, **_: Any) -> torch.Tensor:
-        """Return the mean loss of a batch's answers, a scalar.
+    def training_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
+        """Add up the gradients of a batch's mean loss over the tokens of its answers; returns the loss, a scalar.
 
         Raises:
-            TrainingError: the loss is NaN or infinite.
+            TrainingError: the loss is NaN or infinite, or memory ran out.
         """
-        scores = self.score(model, inputs)
-        if not torch.isfinite(scores.loss):
-            raise TrainingError(
-                f"the loss is NaN or infinite after step {self.state.global_step}: use a lower learning_rate"
-            )
-        self._tokens += int(inputs["attention_mask"].sum())
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        work = partial(self._score_parts, batch, backward=self._backward)
+        scores = self._memory.run(work, f"step {self.state.global_step + 1}")
+        self._tokens += int(batch["attention_mask"].sum())
         self._accuracy = int(scores.correct) / scores.tokens
         return scores.loss / scores.tokens
+
+    def _score_parts(
+        self, batch: Any, size: int, backward: Callable[[torch.Tensor], None] | None = None
+    ) -> AnswerScores:
+        """Score a batch in parts of `size` examples; `backward` is called with each part's share of the mean loss."""
+        tokens = int(_is_answer(batch["labels"]).sum())
+        parts = []
+        for part in split_batch({name: batch[name] for name in _COLUMNS}, size):
+            scores = self.score(self.model, part)
+            if backward:
+                backward(scores.loss / tokens)
+            parts.append((scores.loss.detach(), scores.correct))
+        losses, correct = zip(*parts, strict=True)
+        return AnswerScores(torch.stack(losses).sum(), torch.stack(correct).sum(), tokens)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            narrow = " or, since float16's range is small, train on the CPU" if self.args.fp16 else ""
+            raise TrainingError(
+                f"the loss is NaN or infinite after step {self.state.global_step}: use a lower learning_rate{narrow}"
+            )
+        self.accelerator.backward(loss)
 
     def score(self, model: Any, inputs: Any) -> AnswerScores:
         """Score the answers of a batch of `input_ids`, `attention_mask` and `labels`, each [examples, tokens]."""
         causal = model.get_base_model()
-        targets = inputs["labels"][:, 1:]
-        is_answer = targets != IGNORED_LABEL
+        targets, is_answer = inputs["labels"][:, 1:], _is_answer(inputs["labels"])
         with self.accelerator.autocast():
             states = causal.get_decoder()(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
@@ -94,6 +119,7 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         """Evaluate the validation file: means over the tokens of its answers, independent of the batches.
 
         Raises:
+            InsufficientMemory: memory ran out.
             PausedError: a pause was requested; a pass can be long, so it is not finished but repeated on resuming.
         """
         self.model.eval()
@@ -102,7 +128,8 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             for inputs in self.get_eval_dataloader():
                 if self._reporter.pause_requested:
                     raise PausedError(self._reporter.saved_step)
-                scores = self.score(self.model, self._prepare_inputs(inputs))
+                work = partial(self._score_parts, self._prepare_inputs(inputs))
+                scores = self._memory.run(work, f"the validation after step {self.state.global_step}")
                 loss, correct, tokens = (
                     loss + float(scores.loss),
                     correct + int(scores.correct),
@@ -115,6 +142,11 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _get_train_sampler(self, *_: Any) -> "LengthGroupedSampler":
         return LengthGroupedSampler(self._lengths, self.args.train_batch_size, self.args.seed)
+
+
+def _is_answer(labels: torch.Tensor) -> torch.Tensor:
+    """Return whether the next token of each token but the last is learned: [examples, tokens - 1]."""
+    return labels[:, 1:] != IGNORED_LABEL
 
 
 class LengthGroupedSampler(Sampler[int]):

@@ -18,8 +18,9 @@ from typing import TextIO
 
 import torch
 
-from loramux_adapters.finetuning.errors import DiskFull, TrainingError
+from loramux_adapters.finetuning.errors import DiskFull, InsufficientMemory, TrainingError
 from loramux_adapters.finetuning.events import Failed, Paused
+from loramux_adapters.finetuning.trainer.micro_batches import is_out_of_memory
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
 from loramux_adapters.finetuning.trainer.signals import ignore_signals
 from loramux_adapters.finetuning.trainer.training import train
@@ -27,6 +28,10 @@ from loramux_adapters.finetuning.training_run import TrainingRun
 
 MIN_FREE_BYTES = 16 << 20
 """A trainer that fails with less free space on its disk is taken to have failed for that reason."""
+_MEMORY_RAN_OUT = (
+    "memory ran out while the base was loaded or the adapter was updated: another process took some since the start, "
+    "or the estimate was too low. Free some, use shorter examples, or train on another device"
+)
 ORPHAN_SECONDS = 20.0
 """Time that a trainer whose parent died may take to save its state."""
 
@@ -48,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reporter.report(Failed(message=str(error), code=error.code))
         return 2
     except Exception as error:
+        if is_out_of_memory(error):  # outside of a step, where less memory could be used
+            reporter.report(Failed(message=_MEMORY_RAN_OUT, code=InsufficientMemory.code))
+            return 2
         if not isinstance(error, OSError) and _has_free_space(run.output):
             raise
         reporter.report(_failed_event(error, run.output))

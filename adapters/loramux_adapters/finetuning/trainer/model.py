@@ -5,51 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, BitsAndBytesConfig
 
 from loramux_adapters.base_description import BaseDescription, layer_of
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
-from loramux_adapters.finetuning.errors import TrainingError, UnusableBase
-from loramux_adapters.finetuning.recipes.memory import free_cpu_memory
+from loramux_adapters.finetuning.errors import UnusableBase
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.recipes.trained_modules import trained_modules
-
-
-def select_device(requested: str) -> str:
-    """Return the device to train on: for `auto` the GPU with the most free memory, else the CPU.
-
-    Raises:
-        TrainingError: the machine has no such device.
-    """
-    if requested == "auto":
-        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        return max(devices, key=free_memory, default="cpu")
-    kind, _, number = requested.partition(":")
-    gpus = torch.cuda.device_count()
-    count = gpus if kind == "cuda" else 1
-    if kind not in {"cpu", "cuda"} or not (number or "0").isdecimal() or int(number or 0) >= count:
-        raise TrainingError(
-            f"unknown device {requested!r:.40}; expected auto, cpu, or one of this machine's {gpus} GPUs (cuda:N)"
-        )
-    return requested
-
-
-def select_dtype(device: str) -> torch.dtype:
-    """Return bfloat16 if the device multiplies it natively: the base is served so too, and training is faster.
-
-    On two cores of an EPYC with AVX512-BF16 it took less than half of float32's time, at the same quality.
-    """
-    capabilities = torch.cpu.get_capabilities()
-    native = device != "cpu" or any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
-
-
-def free_memory(device: str) -> int:
-    """Return the free memory of the device in bytes."""
-    return free_cpu_memory() if device == "cpu" else torch.cuda.mem_get_info(device)[0]
+from loramux_adapters.finetuning.trainer.base_weights import FIX, BaseWeights, find_weights, reason_of
+from loramux_adapters.finetuning.trainer.devices import select_dtype
+from loramux_adapters.finetuning.trainer.micro_batches import is_out_of_memory
 
 
 def load_tokenizer(base: Path, rendering: ChatRendering) -> Any:
@@ -65,18 +31,36 @@ def load_tokenizer(base: Path, rendering: ChatRendering) -> Any:
     return tokenizer
 
 
-def load_model(base: Path, device: str) -> Any:
-    """Return the base model on the device.
+def load_weights(base: Path, unquantized: Path | None) -> BaseWeights:
+    """Return the weights to train on: of the base, or of its unquantized form.
+
+    Raises:
+        UnusableBase: they can't be trained on.
+    """
+    with _translated_errors(unquantized or base):
+        return find_weights(base, unquantized)
+
+
+def load_model(weights: BaseWeights, device: str, *, load_in_4bit: bool) -> Any:
+    """Return the base model on the device, with its linear modules in NF4 if `load_in_4bit`.
 
     Raises:
         UnusableBase: it can't be loaded.
     """
-    with _translated_errors(base):
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
-        # The class that the base's description is of; the automatic one may leave out the parts for images.
-        model_class = getattr(transformers, config.architectures[0], AutoModelForCausalLM)
-        model = model_class.from_pretrained(base, local_files_only=True, dtype=select_dtype(device))
-    return model.to(device)
+    dtype = select_dtype(device)
+    options: dict[str, Any] = {"local_files_only": True, "config": weights.config, "dtype": dtype}
+    if load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    if load_in_4bit or weights.quantization:
+        options["device_map"] = {"": device}  # quantized weights are made or unpacked where they stay
+    with _translated_errors(weights.folder), _quantization_errors(weights, load_in_4bit=load_in_4bit):
+        model = weights.model_class.from_pretrained(weights.folder, **options)
+    return model if "device_map" in options else model.to(device)
 
 
 @contextmanager
@@ -85,6 +69,19 @@ def _translated_errors(base: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise UnusableBase(f"{base.name} can't be loaded as a base model: {error}") from error
+
+
+@contextmanager
+def _quantization_errors(weights: BaseWeights, *, load_in_4bit: bool) -> Iterator[None]:
+    """Translate the errors of the libraries that quantize, which are of any kind."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) or not (load_in_4bit or weights.quantization):
+            raise
+        what = "in 4 bits" if load_in_4bit else f"with its {weights.description}"
+        fix = "set training.quantize to never" if load_in_4bit else FIX
+        raise UnusableBase(f"{weights.folder.name} can't be loaded {what}: {reason_of(error)}; {fix}") from error
 
 
 def check_recipe(base: BaseDescription, recipe: Recipe) -> None:

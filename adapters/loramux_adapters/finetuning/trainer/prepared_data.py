@@ -7,16 +7,13 @@ from typing import Any
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer
+from loramux_adapters.finetuning.recipes.device_choice import DeviceChoice, choose_device
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions, choose_recipe
-from loramux_adapters.finetuning.recipes.memory import TrainingSize, check_memory, required_bytes
+from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand
 from loramux_adapters.finetuning.recipes.recipe import Recipe
-from loramux_adapters.finetuning.trainer.model import (
-    check_recipe,
-    free_memory,
-    load_tokenizer,
-    select_device,
-    select_dtype,
-)
+from loramux_adapters.finetuning.trainer.base_weights import BaseWeights
+from loramux_adapters.finetuning.trainer.devices import candidate_devices
+from loramux_adapters.finetuning.trainer.model import check_recipe, load_tokenizer, load_weights
 from loramux_adapters.finetuning.trainer.tokenized_examples import (
     TokenizedExample,
     check_lengths,
@@ -34,7 +31,14 @@ class PreparedData:
     """Sorted by length, so that batches need less padding."""
     recipe: Recipe
     tokenizer: Any
-    device: str
+    weights: BaseWeights
+    choice: DeviceChoice
+    demand: MemoryDemand
+
+    @property
+    def device(self) -> str:
+        """The device to train on."""
+        return self.choice.device.name
 
 
 def prepare_data(run: TrainingRun) -> PreparedData:
@@ -44,18 +48,20 @@ def prepare_data(run: TrainingRun) -> PreparedData:
         TrainingError: the run can't be trained as it is.
         OSError: a file can't be read.
     """
-    device, tokenizer, base = select_device(run.device), load_tokenizer(run.base, run.rendering), run.description
+    devices, tokenizer, base = candidate_devices(run.device), load_tokenizer(run.base, run.rendering), run.description
     renderer = ExampleTokenizer(ChatRenderer(tokenizer, run.rendering))
     examples = tokenize_file(run.data, renderer)
     validation = tokenize_file(run.validation, renderer) if run.validation else []
-    recipe = run.recipe or _choose_recipe(base, examples + validation, len(examples), on_gpu=device != "cpu")
+    # By the devices that there are, not by the chosen one: a training that resumes must have the same recipe.
+    recipe = run.recipe or _choose_recipe(base, examples + validation, len(examples), on_gpu=devices[0].is_gpu)
     check_recipe(base, recipe)
     check_lengths(examples, recipe.max_length)
     check_lengths(validation, recipe.max_length)
-    size = _training_size(base, examples + validation, device)
-    check_memory(required_bytes(base, recipe, size), free_memory(device), recipe, device)
+    weights = load_weights(run.base, run.unquantized_base)
+    demand = _memory_demand(base, recipe, examples + validation, weights)
+    choice = choose_device(demand, devices, run.quantize)
     validation.sort(key=lambda example: len(example.tokens))
-    return PreparedData(examples, validation, recipe, tokenizer, device)
+    return PreparedData(examples, validation, recipe, tokenizer, weights, choice, demand)
 
 
 def _choose_recipe(base: BaseDescription, examples: Sequence[TokenizedExample], count: int, *, on_gpu: bool) -> Recipe:
@@ -63,10 +69,14 @@ def _choose_recipe(base: BaseDescription, examples: Sequence[TokenizedExample], 
     return choose_recipe(Hyperparameters(), LoraOptions(), count, base, max_length=longest, seed=0, on_gpu=on_gpu)
 
 
-def _training_size(base: BaseDescription, examples: Sequence[TokenizedExample], device: str) -> TrainingSize:
-    return TrainingSize(
-        parameters=base.parameters,
-        bytes_per_parameter=select_dtype(device).itemsize,
+def _memory_demand(
+    base: BaseDescription, recipe: Recipe, examples: Sequence[TokenizedExample], weights: BaseWeights
+) -> MemoryDemand:
+    return MemoryDemand(
+        base=base,
+        recipe=recipe,
         max_example_tokens=max(len(example.tokens) for example in examples),
         max_answer_tokens=max(example.answer_length for example in examples),
+        can_checkpoint=weights.can_checkpoint,
+        packed_weights_bytes=weights.packed_bytes,
     )

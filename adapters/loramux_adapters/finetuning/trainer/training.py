@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl import SFTConfig
 
-from loramux_adapters.finetuning.events import Checkpointed, Finished, Started
+from loramux_adapters.finetuning.events import Checkpointed, Finished, Started, Warned
 from loramux_adapters.finetuning.recipes.estimate import trained_layer_share
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.trainer.adapter_files import write_adapter
 from loramux_adapters.finetuning.trainer.answer_loss import AnswerLossTrainer
-from loramux_adapters.finetuning.trainer.model import add_adapter, load_model, select_dtype
+from loramux_adapters.finetuning.trainer.base_weights import check_shapes
+from loramux_adapters.finetuning.trainer.devices import select_dtype
+from loramux_adapters.finetuning.trainer.model import add_adapter, load_model
 from loramux_adapters.finetuning.trainer.pace import PlannedSteps
 from loramux_adapters.finetuning.trainer.prepared_data import PreparedData, prepare_data
 from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
-from loramux_adapters.finetuning.trainer.tokenized_examples import to_dataset
+from loramux_adapters.finetuning.trainer.trainer_setup import create_trainer
 from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_adapters.finetuning.training_state import (
     SavedState,
@@ -44,14 +45,18 @@ def train(run: TrainingRun, reporter: ProgressReporter) -> None:
         PausedError: the reporter was asked to pause.
     """
     data = prepare_data(run)
-    model = load_model(run.base, data.device)
+    if data.choice.warning:
+        reporter.report(Warned(message=data.choice.warning))
+    model = load_model(data.weights, data.device, load_in_4bit=data.choice.strategy.load_in_4bit)
+    if run.unquantized_base:
+        check_shapes(model, run.description)
     torch.manual_seed(data.recipe.seed)  # the adapter's initial weights are random
     model = add_adapter(model, run.description, data.recipe)
     run.output.mkdir(parents=True, exist_ok=True)
     with _open_states(run, data.recipe) as states:
-        trainer = _create_trainer(model, data, states, reporter)
-        started = _started_event(model, data)
-        reporter.planned = _planned_steps(started, data, model.config.num_hidden_layers)
+        trainer = create_trainer(model, data, states.unfinished, reporter)
+        started = _started_event(model, data, run.served_dtype)
+        reporter.planned = _planned_steps(started, data)
         _train_to_end(trainer, run, states, reporter, started)
     size = write_adapter(model, run.description.name, run.output)
     reporter.report(Finished(size=size, seconds=reporter.seconds, tokens=reporter.tokens))
@@ -100,8 +105,9 @@ def checkpoint_steps(steps: int) -> frozenset[int]:
     return frozenset(ceil(steps * part / CHECKPOINT_COUNT) for part in range(1, CHECKPOINT_COUNT + 1))
 
 
-def _started_event(model: Any, data: PreparedData) -> Started:
+def _started_event(model: Any, data: PreparedData, served_dtype: str | None) -> Started:
     trained, total = model.get_nb_trainable_parameters()
+    choice = data.choice
     return Started(
         examples=len(data.examples),
         validation_examples=len(data.validation_examples),
@@ -109,12 +115,24 @@ def _started_event(model: Any, data: PreparedData) -> Started:
         trained_parameters=trained,
         base_parameters=total - trained,
         device=data.device,
+        precision=_describe_precision(data, served_dtype),
+        memory=choice.reason,
+        gradient_checkpointing=choice.strategy.gradient_checkpointing,
         recipe=data.recipe,
     )
 
 
-def _planned_steps(started: Started, data: PreparedData, layers: int) -> PlannedSteps:
-    forward_share = 1 / (1 + trained_layer_share(data.recipe, layers))
+def _describe_precision(data: PreparedData, served_dtype: str | None) -> str:
+    dtype = str(select_dtype(data.device)).removeprefix("torch.")
+    form = f"4 bits (NF4) and {dtype}" if data.choice.strategy.load_in_4bit else dtype
+    served = f"served in {served_dtype}" if served_dtype and served_dtype != form else ""
+    notes = ", ".join(filter(None, [data.weights.description, served]))
+    return f"{form} ({notes})" if notes else form
+
+
+def _planned_steps(started: Started, data: PreparedData) -> PlannedSteps:
+    share = trained_layer_share(data.recipe, data.demand.base.spec.num_hidden_layers)
+    forward_share = 1 / (1 + share * (2 if started.gradient_checkpointing else 1))
     return PlannedSteps(
         steps=started.steps,
         tokens=data.recipe.epochs * sum(len(example.tokens) for example in data.examples),
@@ -124,52 +142,11 @@ def _planned_steps(started: Started, data: PreparedData, layers: int) -> Planned
     )
 
 
-def _create_trainer(
-    model: Any, data: PreparedData, states: TrainingStateStore, reporter: ProgressReporter
-) -> AnswerLossTrainer:
-    recipe, on_gpu = data.recipe, data.device != "cpu"
-    arguments = SFTConfig(
-        output_dir=str(states.unfinished),
-        num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="linear",
-        max_length=recipe.max_length,
-        seed=recipe.seed,
-        use_cpu=not on_gpu,
-        bf16=select_dtype(data.device) is torch.bfloat16,
-        gradient_checkpointing=False,
-        dataloader_pin_memory=on_gpu,
-        logging_steps=1,
-        save_strategy="no",  # the reporter decides
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    use_only_device(arguments, torch.device(data.device))
-    return AnswerLossTrainer(
-        reporter=reporter,
-        lengths=[len(example.tokens) for example in data.examples],
-        model=model,
-        args=arguments,
-        train_dataset=to_dataset(data.examples),
-        eval_dataset=to_dataset(data.validation_examples) if data.validation_examples else None,
-        processing_class=data.tokenizer,
-    )
-
-
-def use_only_device(arguments: SFTConfig, device: torch.device) -> None:
-    """Make transformers use this device alone: by default it takes the first GPU, and all others too."""
-    arguments._n_gpu = int(device.type != "cpu")
-    arguments.__dict__["_setup_devices"] = device  # a cached property
-    arguments.distributed_state.device = device
-
-
 @contextmanager
 def _open_states(run: TrainingRun, recipe: Recipe) -> Iterator[TrainingStateStore]:
     """Open the run's states, locked against other trainers; a run that keeps none gets a temporary folder."""
-    fingerprint = training_fingerprint(run.base, run.data, run.validation, recipe, run.rendering)
+    weights = run.unquantized_base or run.base
+    fingerprint = training_fingerprint(weights, run.data, run.validation, recipe, run.rendering)
     if run.state:
         with lock_states(run.state):
             yield TrainingStateStore(run.state, fingerprint)
