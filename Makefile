@@ -6,7 +6,7 @@ EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order
 .DEFAULT_GOAL := help
 # With this variable set, each process of every start would compile vLLM's sources again: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test test-fast matrix lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page docs dashboards fuzz clean
+.PHONY: help runtime dev serve test test-fast test-cuda-path matrix lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page docs dashboards fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,11 +21,15 @@ serve: runtime ## install everything and serve; ARGS="--port 9000" is passed on
 	@exec $(BIN)/loramux serve $(ARGS)
 
 test: dev ## install everything and run all the tests: those without an engine first
-	$(BIN)/python -m pytest -m "not engine" $(ARGS)
+	$(BIN)/python -m pytest -m "not engine and not cuda_path" $(ARGS)
 	$(BIN)/python -m pytest -m engine $(ARGS)
+	$(BIN)/python -m tests.cuda_path $(ARGS)
 
 test-fast: dev ## run the quick unit tests, in about a minute on two cores; ARGS="-k keys" for some of them
-	$(BIN)/python -m pytest -m "not engine and not slow" --hypothesis-profile=dev -n 4 --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not engine and not cuda_path and not slow" --hypothesis-profile=dev -n 4 --dist=worksteal $(ARGS)
+
+test-cuda-path: dev ## run vLLM's code for GPUs on this CPU, its kernels interpreted; ARGS="-k NaN" for some of the tests
+	$(BIN)/python -m tests.cuda_path $(ARGS)
 
 matrix: dev ## compare adapters of many architectures with PEFT, and write docs/architectures.md; ARGS="-k Qwen" for some of them
 	RECORD_MATRIX=1 $(BIN)/python -m pytest tests/matrix $(ARGS)

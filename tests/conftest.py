@@ -18,6 +18,7 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import ResolvedBase
+from tests.helpers.cuda_path.environment import is_cuda_path
 from tests.helpers.leftover_threads import describe_thread, leftover_threads
 
 # No deadlines: how long an example takes depends on the machine. Choose the quicker one with --hypothesis-profile=dev.
@@ -33,7 +34,7 @@ REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "adapters" / "loramux_adapters" / "examples"
 EXAMPLE_NAMES = ("house-tone", "order-json", "support-intent")
 
-TIMEOUTS = {"engine": 600, "slow": 300}
+TIMEOUTS = {"engine": 600, "cuda_path": 600, "slow": 300}
 """Seconds for tests with these marks, instead of the `timeout` in pyproject.toml."""
 
 EXIT_STATUS = pytest.StashKey[int]()
@@ -113,39 +114,58 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> ResolvedBase:
     return write_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
+Models = tuple[ResolvedBase, dict[str, Path], dict[str, Any]]
+"""A base, its adapters by name, and vLLM's arguments for the base."""
+
+
+def demo_models(folder: Path) -> Models:
+    from loramux_server.base_model import resolve_base
+    from loramux_server.machine import engine_defaults, installed_backend, this_machine
+
+    base = resolve_base("demo", REPOSITORY / ".loramux", progress=print)
+    examples = {name: EXAMPLES / name for name in EXAMPLE_NAMES}
+    return base, examples, engine_defaults(this_machine(folder), installed_backend(), demo=True)
+
+
+def small_models(folder: Path) -> Models:
+    """Write models that are small enough for Triton's interpreter."""
+    from tests.helpers.cuda_path.engine import OPTIONS, write_adapters, write_cuda_path_base
+
+    base = ResolvedBase(write_cuda_path_base(folder / "tiny"), "tiny")
+    return base, write_adapters(folder / "examples", EXAMPLE_NAMES), OPTIONS
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealServer]:
     import asyncio
 
     from loramux_server.adapter_storage import open_storage
     from loramux_server.app import build_server
-    from loramux_server.base_model import resolve_base
     from loramux_server.configured_adapters import FRONTEND_DEFAULTS, add_configured
     from loramux_server.described_base import describe_base
     from loramux_server.engine.arguments import engine_arguments
     from loramux_server.engine.startup import vllm_engine
     from loramux_server.lifecycle import Lifecycle, bind
-    from loramux_server.machine import engine_defaults, engine_environment, installed_backend, this_machine
+    from loramux_server.machine import engine_environment, installed_backend, this_machine
     from loramux_server.metering.pricing import Prices
     from loramux_server.settings import Settings, export_engine_environment
 
     folder = tmp_path_factory.mktemp("real")
-    examples = {name: EXAMPLES / name for name in EXAMPLE_NAMES}
+    base, examples, suited = small_models(folder) if is_cuda_path() else demo_models(folder)
     prices = Prices.model_validate({"base": {"input": 1, "output": 2}, "gpu_hour": 3600})
     settings = Settings(data_dir=folder / "data", allowed_roots=(EXAMPLES, folder), adapters=examples, prices=prices)
-    machine, backend = this_machine(folder), installed_backend()
     before = dict(os.environ)
-    export_engine_environment(settings, engine_environment(machine, backend))
-    base = resolve_base("demo", REPOSITORY / ".loramux", progress=print)
-    suited = engine_defaults(machine, backend, demo=True) | FRONTEND_DEFAULTS
-    arguments = engine_arguments(base.path, base.name, suited | {"max_loras": 2, "max_cpu_loras": 3})
+    export_engine_environment(settings, engine_environment(this_machine(folder), installed_backend()))
+    options = suited | FRONTEND_DEFAULTS | {"max_loras": 2, "max_cpu_loras": 3}
+    arguments = engine_arguments(base.path, base.name, options)
     storage = open_storage(settings, describe_base(base, settings), base.path)
     async with vllm_engine(arguments) as engine:
         server = await build_server(settings, storage, engine, arguments)
         await add_configured(server.adapter_service, settings, report_progress=print)
         listener, started = bind("127.0.0.1", 0), asyncio.Event()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        life = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.start, drain_seconds=5)
+        ready = server.readiness
+        life = Lifecycle(server.app, listener, ready.is_engine_dead, ready.drain.start, drain_seconds=5)
         living = asyncio.create_task(life.run(started.set))
         await started.wait()
         async with (

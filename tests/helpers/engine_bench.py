@@ -1,13 +1,15 @@
 """The real engine of the tests without its adapters, and a loader of generated ones."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from loramux_adapters.models import AdapterName, Digest, VersionId
@@ -23,6 +25,7 @@ NUMBERS = count(1_000_000)
 """Adapter ids above those of the server, which shares the engine."""
 STRENGTH = 0.15
 """The size of the test weights: large enough to change answers, small enough to keep them plausible."""
+Answer = TypeVar("Answer")
 
 
 class EngineBench:
@@ -32,6 +35,7 @@ class EngineBench:
         self.engine = real.engine
         self._base = real.base
         self._folder = folder
+        self._prompt = [token % real.base.spec.vocab_size for token in PROMPT]
         self.requests = LoraRequests(self, real.base.name)
         self.requests._next_id = NUMBERS
         self.loader = EngineLoader(real.engine, self.requests, lambda _: None)
@@ -42,26 +46,59 @@ class EngineBench:
     def path(self, version: VersionId) -> Path:
         return self._folder / version.name
 
-    def version(self, name: str, *, seed: int = 0, rank: int = 8, digest: str = "0123456789ab") -> VersionId:
-        """Write an adapter of all linear modules, strong enough to change every answer."""
+    def version(
+        self,
+        name: str,
+        *,
+        seed: int = 0,
+        rank: int = 8,
+        digest: str = "0123456789ab",
+        modules: Collection[str] = (),
+        fill: float | None = None,
+    ) -> VersionId:
+        """Write an adapter of all linear modules or of those called `modules`, strong enough to change every answer.
+
+        With `fill`, all its values are the same.
+        """
         strength = np.float32(STRENGTH * (8 / rank) ** 0.5)
-        tensors = tensors_for(self._base, rank=rank, seed=seed)
+        tensors = tensors_for(self._base, modules, rank=rank, seed=seed)
         strong = {key: np.sign(value) * strength for key, value in tensors.items()}
-        write_adapter(
-            self._folder / name, lora_config(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), strong
-        )
+        if fill is not None:
+            strong = {key: np.full_like(value, fill) for key, value in tensors.items()}
+        targets = list(modules) or "all-linear"
+        write_adapter(self._folder / name, lora_config(r=rank, lora_alpha=2 * rank, target_modules=targets), strong)
         return VersionId(AdapterName(name), Digest(digest))
 
     async def ask(self, version: VersionId | None, tokens: int = 8) -> list[tuple[int, float]]:
         """Return the tokens of the answer, each with its log-probability."""
-        params = SamplingParams(
-            max_tokens=tokens, ignore_eos=True, temperature=0.0, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
-        )
-        prompt, lora = {"prompt_token_ids": PROMPT}, self._lora(version)
-        async for output in self.engine.generate(prompt, params, f"ask-{next(NUMBERS)}", lora_request=lora):
-            last = output
-        (answer,) = last.outputs
+        (answer,) = (await self.generate(version, tokens)).outputs
         return [(token, given[token].logprob) for token, given in zip(answer.token_ids, answer.logprobs, strict=True)]
+
+    async def generate(self, version: VersionId | None, tokens: int = 8, **options: Any) -> RequestOutput:
+        """Return vLLM's output for the prompt, or that in `options`, which are of SamplingParams otherwise."""
+        prompt = options.pop("prompt", self._prompt)
+        params = SamplingParams(
+            max_tokens=tokens,
+            ignore_eos=True,
+            temperature=0.0,
+            logprobs=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            **options,
+        )
+        outputs = self.engine.generate(
+            {"prompt_token_ids": prompt}, params, f"ask-{next(NUMBERS)}", lora_request=self._lora(version)
+        )
+        async for output in outputs:
+            last = output
+        return last
+
+    async def together(self, *requests: Coroutine[Any, Any, Answer]) -> list[Answer]:
+        """Return the answers of requests that the engine computes in the same steps."""
+        await self.engine.pause_generation(mode="keep", clear_cache=False)  # all wait, and then start at once
+        tasks = [asyncio.create_task(request) for request in requests]
+        await asyncio.sleep(0.3)  # until the scheduler, in the engine's process, has them
+        await self.engine.resume_generation()
+        return await asyncio.gather(*tasks)
 
     def _lora(self, version: VersionId | None) -> LoRARequest | None:
         return None if version is None else self.requests.of(version)
