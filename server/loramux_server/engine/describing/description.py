@@ -11,7 +11,13 @@ from loramux_adapters.base_description import BaseDescription, TargetModule
 from loramux_adapters.errors import UnsupportedBase
 from loramux_adapters.models import BaseSpec
 from loramux_server.engine.describing.peft_view import build_model, peft_modules
-from loramux_server.engine.describing.vllm_view import VllmView, model_config, parse_arguments, vllm_view
+from loramux_server.engine.describing.vllm_view import (
+    VllmView,
+    chosen_options,
+    model_config,
+    parse_arguments,
+    vllm_view,
+)
 
 
 def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapping[str, str]) -> BaseDescription:
@@ -30,7 +36,7 @@ def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapp
         parameters = sum(prod(parameter.shape) for parameter in build_model(config.hf_config).parameters())
     except UnsupportedBase as error:
         refusal, parameters = error.message, 1
-    view = vllm_view(arguments)
+    view = vllm_view(arguments, chosen_options(folder, name, options))
     refusal = view.refusal or refusal
     modules = {path: _with_refusal(path, module, view) for path, module in modules.items()} | _experts(modules, view)
     if not refusal and all(module.refusal for module in modules.values()):
@@ -43,7 +49,8 @@ def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapp
         vocab_size=config.get_vocab_size(),
         modules_digest=_digest(modules),
     )
-    return BaseDescription.of(modules, spec=spec, parameters=parameters, refusal=refusal, versions=versions)
+    fields = {"memory": view.memory, "memory_problem": view.memory_problem, "versions": versions}
+    return BaseDescription.of(modules, spec=spec, parameters=parameters, refusal=refusal, **fields)
 
 
 def _with_refusal(path: str, module: TargetModule, view: VllmView) -> TargetModule:

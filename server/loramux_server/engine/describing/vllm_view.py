@@ -26,7 +26,9 @@ from vllm.transformers_utils.config import get_config
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 import loramux_server.engine.worker.extension  # noqa: F401 - what it changes in vLLM holds in the engine, too
+from loramux_adapters.base_memory import BaseMemory
 from loramux_server.engine.arguments import engine_arguments
+from loramux_server.engine.describing.memory_view import chosen_arguments, memory_view, with_slots
 
 Rename = Callable[[str], str | None]
 Shape = tuple[int, int]
@@ -47,6 +49,11 @@ def parse_arguments(folder: Path, name: str, options: Mapping[str, Any]) -> Name
     arguments = engine_arguments(folder, name, options, enable_lora=False)
     vars(arguments).update(_FIXED)
     return arguments
+
+
+def chosen_options(folder: Path, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `options` that decide what fits into a device's memory, as vLLM parses them."""
+    return chosen_arguments(engine_arguments(folder, name, options, enable_lora=False), options)
 
 
 def model_config(arguments: Namespace) -> ModelConfig:
@@ -75,21 +82,26 @@ class VllmView:
     """Returns vLLM's name of a module in PEFT's files."""
     experts: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
     """By the name of a module of experts: the shape of each expert's matrix, by its name from `experts` on."""
+    memory: BaseMemory | None = None
+    memory_problem: str | None = None
+    """Why there is no `memory`."""
 
 
-def vllm_view(arguments: Namespace) -> VllmView:
-    """Ask vLLM about the base, if it is started with `arguments`.
+def vllm_view(arguments: Namespace, chosen: Mapping[str, Any]) -> VllmView:
+    """Ask vLLM about the base, if it is started with `arguments`; `chosen` are the operator's own among them.
 
     Raises:
         Exception: vLLM does not serve this base.
     """
     model_class, architecture = get_model_architecture(model_config(arguments))
-    if not supports_lora(model_class):
-        return VllmView(architecture, f"vLLM {vllm.__version__} serves {architecture} without adapters")
-    with_lora = Namespace(**(vars(arguments) | {"enable_lora": True}))
-    config = EngineArgs.from_cli_args(with_lora).create_engine_config()
+    has_adapters = supports_lora(model_class)
+    adapted = Namespace(**(vars(arguments) | {"enable_lora": has_adapters}))
+    config = EngineArgs.from_cli_args(adapted).create_engine_config()
+    if not has_adapters:
+        refusal = f"vLLM {vllm.__version__} serves {architecture} without adapters"
+        return VllmView(architecture, refusal, **_memory_without_adapters(config, chosen))
     with _single_process(config):
-        return _with_adapters(config, architecture)
+        return _with_adapters(config, architecture, chosen)
 
 
 def _check_packages(arguments: Namespace) -> None:
@@ -117,20 +129,39 @@ def _build_model(config: VllmConfig) -> Any:
             return initialize_model(config)
 
 
-def _with_adapters(config: VllmConfig, architecture: str) -> VllmView:
+def _memory_without_adapters(config: VllmConfig, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        with _single_process(config):
+            return _memory(config, _build_model(config), chosen)
+    except Exception as error:  # noqa: BLE001 - the base is served all the same
+        return {"memory_problem": str(error)}
+
+
+def _memory(config: VllmConfig, model: Any, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of VllmView about memory."""
+    try:
+        return {"memory": memory_view(config, model, chosen)}
+    except Exception as error:  # noqa: BLE001 - the base is served all the same
+        return {"memory_problem": str(error) or type(error).__name__}
+
+
+def _with_adapters(config: VllmConfig, architecture: str, chosen: Mapping[str, Any]) -> VllmView:
     model = _build_model(config)
+    memory = _memory(config, model, chosen)  # before the manager, which wraps the model's modules
     try:
         manager = LoRAModelManager(
             model, 1, 8, config.model_config.get_vocab_size(), config.lora_config, torch.device("cpu"), config
         )
     except Exception as error:  # noqa: BLE001 - it has no class for what it can't do
         problem = f"vLLM {vllm.__version__} can't apply adapters to {architecture} on this machine: {error}"
-        return VllmView(architecture, problem)
+        return VllmView(architecture, problem, **memory)
+    if "memory" in memory:
+        memory["memory"] = with_slots(memory["memory"], manager.modules.values(), config.lora_config.max_lora_rank)
     applied = {part for name in manager.modules for part in manager.packed_modules.get(name, [name])}
     mapper = getattr(model, "hf_to_vllm_mapper", None)
     rename = mapper.get_rename_mapper()._map_name if mapper else str
     experts = {name: dict(expert_shapes(name, manager)) for name in manager.modules if name.endswith(".experts")}
-    return VllmView(architecture, None, frozenset(applied), rename, experts)
+    return VllmView(architecture, None, frozenset(applied), rename, experts, **memory)
 
 
 def expert_shapes(name: str, manager: Any) -> Iterator[tuple[str, Shape]]:

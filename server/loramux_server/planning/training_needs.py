@@ -1,0 +1,42 @@
+"""What fine-tuning an adapter of a base would take on a GPU, by the trainer's own estimate."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.base_memory import BaseMemory
+from loramux_adapters.finetuning.recipes.memory import MemoryStrategy, leanest_strategy
+from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, TrainingDevice
+from loramux_adapters.finetuning.recipes.recipe import Recipe
+from loramux_server.planning.parts import BYTES_PER_VALUE
+
+EXAMPLE_TOKENS = 1024
+"""The longest example of the estimate, half of it the answer."""
+MAX_TRAINED_RANK = 256
+
+
+@dataclass(frozen=True)
+class TrainingNeed:
+    """One way to train, and the bytes that it needs at its peak."""
+
+    method: str
+    required_bytes: int
+
+
+def training_needs(base: BaseDescription, memory: BaseMemory, rank: int) -> list[TrainingNeed]:
+    """Return what training an adapter of `rank` needs, the fastest way first; empty if the base can't be trained on."""
+    packed = memory.weight_bytes if memory.quantization else None
+    recipe = Recipe(rank=min(rank, MAX_TRAINED_RANK))
+    demand = MemoryDemand(base, recipe, EXAMPLE_TOKENS, EXAMPLE_TOKENS // 2, packed_weights_bytes=packed)
+    device = TrainingDevice("cuda:0", 0, BYTES_PER_VALUE, can_load_in_4bit=True)
+    try:
+        return [TrainingNeed(name, demand.required_bytes(device, way)) for name, way in _ways(demand, device)]
+    except ValueError:
+        return []
+
+
+def _ways(demand: MemoryDemand, device: TrainingDevice) -> Iterator[tuple[str, MemoryStrategy]]:
+    yield f"{demand.recipe.batch_size} examples at a time", MemoryStrategy(demand.recipe.batch_size)
+    yield "one example at a time, gradient checkpointing", leanest_strategy()
+    if demand.can_load_in_4bit(device):
+        yield "the same with the base in 4 bits (NF4)", leanest_strategy(load_in_4bit=True)
