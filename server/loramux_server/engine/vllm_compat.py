@@ -1,4 +1,4 @@
-"""Imports names that differ between vLLM 0.32 and 0.26.
+"""Imports names that differ between vLLM 0.33, 0.32 and 0.26; `make check-vllm` compares all names with a version.
 
 0.26 is the newest version for torch 2.11, which some CUDA machines without network access have. Only the GPU load tests
 run there; replacements for missing names cover what those need.
@@ -6,9 +6,28 @@ run there; replacements for missing names cover what those need.
 
 from typing import Any
 
+
+def _check_renamed(error: ImportError) -> None:
+    """Raise an error that is not about a name of vLLM: a package that it needs is not installed."""
+    if not (error.name or "").startswith("vllm"):
+        raise error
+
+
+try:  # 0.33
+    from vllm.entrypoints.common.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.v1.core.kv_cache_planning import _max_memory_usage_bytes_from_groups, get_kv_cache_groups
+except ImportError as error:
+    _check_renamed(error)
+    from vllm.v1.core.kv_cache_utils import _max_memory_usage_bytes_from_groups, get_kv_cache_groups
+
+    try:  # 0.32
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    except ImportError as older:  # 0.26
+        _check_renamed(older)
+        from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
+
 try:
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
     from vllm.exceptions import GracefulHTTPError
     from vllm.renderers.chat_utils import load_chat_template
@@ -17,10 +36,10 @@ try:
     """The method that converts a request to /v1/messages."""
     UNSUPPORTED_ARGUMENTS: frozenset[str] = frozenset()
     """Engine arguments that this vLLM does not have; they are ignored."""
-except ImportError:
+except ImportError as error:
+    _check_renamed(error)
     from vllm.entrypoints.chat_utils import load_chat_template
     from vllm.entrypoints.openai.api_server import init_app_state
-    from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
 
     CONVERT_MESSAGES = "_convert_anthropic_to_openai_request"
     UNSUPPORTED_ARGUMENTS = frozenset({"tool_strict_level"})
@@ -35,13 +54,17 @@ except ImportError:
         """Do nothing: 0.26 adds handlers only to its own application; our error envelope replaces them."""
 
 
+max_memory_usage_bytes_from_groups = _max_memory_usage_bytes_from_groups
+
 __all__ = [
     "CONVERT_MESSAGES",
     "UNSUPPORTED_ARGUMENTS",
     "GracefulHTTPError",
+    "get_kv_cache_groups",
     "init_app_state",
     "init_exception_handler",
     "load_chat_template",
     "make_arg_parser",
+    "max_memory_usage_bytes_from_groups",
     "validate_parsed_serve_args",
 ]

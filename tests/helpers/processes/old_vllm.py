@@ -10,6 +10,9 @@ MODULES = {
     "vllm.exceptions": (),
     "vllm.entrypoints.chat_utils": ("load_chat_template",),
     "vllm.entrypoints.openai.api_server": ("init_app_state",),
+    "vllm.v1": (),
+    "vllm.v1.core": (),
+    "vllm.v1.core.kv_cache_utils": ("_max_memory_usage_bytes_from_groups", "get_kv_cache_groups"),
     "vllm.entrypoints.openai.cli_args": ("make_arg_parser", "validate_parsed_serve_args"),
 }
 
@@ -29,6 +32,7 @@ if __name__ == "__main__":
 
     assert vllm_compat.init_app_state == "old init_app_state", vllm_compat.init_app_state
     assert vllm_compat.make_arg_parser == "old make_arg_parser"
+    assert vllm_compat.get_kv_cache_groups == "old get_kv_cache_groups"
     assert vllm_compat.load_chat_template == "old load_chat_template"
     assert vllm_compat.CONVERT_MESSAGES == "_convert_anthropic_to_openai_request"
     assert list(vllm_compat.UNSUPPORTED_ARGUMENTS) == ["tool_strict_level"]

@@ -1,8 +1,8 @@
 """LoRA's products on a CPU: correct for the base, and as fast for many adapters in a batch as for one.
 
 vLLM 0.32 assigns the base's tokens to slot -1, which its CPU kernels use as an index: in Python, that is the last slot.
-When all slots are filled, the base answers with the last slot's adapter. (Its GPU kernels skip -1.) They also copy an
-adapter's weights for every token.
+When all slots are filled, the base answers with the last slot's adapter. (Its GPU kernels skip -1, and so do all of
+0.33.) They also copy an adapter's weights for every token.
 
 Here an adapter with many tokens in a step, as in prefill, gets its own matrix products; all adapters with few tokens,
 as in decode, share one call of a compiled kernel per matrix. For few tokens, the products take less time than the calls

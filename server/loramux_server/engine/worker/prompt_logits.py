@@ -20,10 +20,10 @@ def install_prompt_slots() -> None:
     CPUModelRunner._get_prompt_logprobs_dict = _prompt_logprobs
 
 
-def _prompt_logprobs(runner: Any, hidden_states: torch.Tensor, scheduled: dict[str, int]) -> Any:
+def _prompt_logprobs(runner: Any, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]) -> Any:
     head = _adapted_head(runner) if runner.num_prompt_logprobs else None
     with _token_slots(runner.model, head.punica_wrapper, hidden_states) if head else nullcontext():
-        return GPUModelRunner._get_prompt_logprobs_dict(runner, hidden_states, scheduled)
+        return GPUModelRunner._get_prompt_logprobs_dict(runner, hidden_states, num_scheduled_tokens)
 
 
 def _adapted_head(runner: Any) -> Any:
