@@ -6,7 +6,7 @@ EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order
 .DEFAULT_GOAL := help
 # With this variable set, each process of every start would compile vLLM's sources again: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test test-fast test-cuda-path matrix lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page docs dashboards fuzz clean
+.PHONY: help runtime dev serve test test-fast test-cuda-path matrix lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page docs dashboards fuzz check-vllm clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: dev ## check style, format and types
 format: dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+check-vllm: dev ## check all that is used of vLLM in the newest version, or in VERSION=0.33.0
+	$(BIN)/python -m tools.check_vllm $(VERSION)
 
 lock: ## pin the dependencies of requirements/*.in again; ARGS="--upgrade" takes newer versions
 	@$(PYTHON) tools/lock.py $(ARGS)
