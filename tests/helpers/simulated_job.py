@@ -43,7 +43,13 @@ class JobScript:
     def work(self) -> JobWork:
         tokens = self.tokens + 3 * self.validation_tokens / 2
         flops = tokens * FLOPS_PER_TOKEN
-        return JobWork(steps=len(self.steps), tokens=self.tokens, flops=flops, questions=self.questions)
+        return JobWork(
+            steps=len(self.steps),
+            tokens=self.tokens,
+            flops=flops,
+            recomputed_flops=flops / 2,
+            questions=self.questions,
+        )
 
 
 @dataclass
@@ -87,8 +93,8 @@ class PlayedJob:
         return (left - (end - at)) / (end - at)
 
 
-async def play_job(script: JobScript, speeds: PhaseSpeeds) -> PlayedJob:
-    """Play a job; its time left is estimated from `speeds` and from what happens."""
+async def play_job(script: JobScript, speeds: PhaseSpeeds, **started: Any) -> PlayedJob:
+    """Play a job that starts as `started` says; its time left is estimated from `speeds` and from what happens."""
     clock = _Clock()
     waiting = replace(job_record(JobState.RUNNING), timings=JobTimings(work=script.work, machine=MACHINE))
     registry: Any = _NullRegistry()
@@ -97,7 +103,7 @@ async def play_job(script: JobScript, speeds: PhaseSpeeds) -> PlayedJob:
     began = clock.now
     await log.enter("loading")
     clock.advance(script.loading)
-    for event in _training(script, clock):
+    for event in _training(script, clock, started):
         await log.record(event)
     clock.advance(script.publishing)
     await log.enter("evaluating")
@@ -109,12 +115,12 @@ async def play_job(script: JobScript, speeds: PhaseSpeeds) -> PlayedJob:
     return PlayedJob(record, clock.samples, began)
 
 
-def _training(script: JobScript, clock: _Clock) -> Any:
+def _training(script: JobScript, clock: _Clock, started: dict[str, Any]) -> Any:
     """Yield the trainer's events, each at its time."""
     count, planned = len(script.steps), _planned(script)
     pace, began, tokens = TrainingPace(planned), clock.now, 0
     common: dict[str, Any] = {"examples": 1, "trained_parameters": 1, "base_parameters": 100}
-    yield Started(steps=count, **common)
+    yield Started(steps=count, **common, **started)
     for step, (seconds, step_tokens) in enumerate(script.steps, start=1):
         clock.advance(seconds)
         tokens += step_tokens

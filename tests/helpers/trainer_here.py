@@ -93,12 +93,16 @@ class TrainerHere:
 
         self._patch.setattr(prepared_data, "candidate_devices", lambda _: list(devices))
         self._patch.setattr(training, "write_adapter", record)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more would wait for each other: the base is tiny
         try:
             training.train(run, reporter)
         except PausedError:
             pass
         except TrainingError as error:
             result.error = error
+        finally:
+            torch.set_num_threads(threads)
         result.events = [parse_event(line) for line in stream.getvalue().splitlines()]
         return result
 

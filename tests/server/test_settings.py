@@ -46,6 +46,17 @@ def test_a_queue_of_length_0_is_refused() -> None:
     assert "training.queue" in refusal({"LORAMUX_TRAINING__QUEUE": "0"})
 
 
+@pytest.mark.parametrize("value", ["yes", "4", "Auto"])
+def test_quantize_has_three_values(value: str) -> None:
+    assert load_settings(environ={"LORAMUX_TRAINING__QUANTIZE": "never"}).training.quantize == "never"
+    assert "training.quantize" in refusal({"LORAMUX_TRAINING__QUANTIZE": value})
+
+
+def test_4_bits_on_a_cpu_are_refused() -> None:
+    environ = {"LORAMUX_TRAINING__QUANTIZE": "always", "LORAMUX_TRAINING__DEVICE": "cpu"}
+    assert "quantize is always, which needs a GPU" in refusal(environ)
+
+
 def test_paths_inside_the_data_folder_follow_it() -> None:
     settings = load_settings(environ={"LORAMUX_DATA_DIR": "/srv/data"})
     assert settings.database_url == "sqlite:////srv/data/loramux.sqlite3"

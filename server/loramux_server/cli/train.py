@@ -14,11 +14,11 @@ from loramux_adapters.errors import AdapterError
 from loramux_adapters.finetuning.chat_rendering import ChatRendering, read_stop_token_ids
 from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.errors import TrainerCrashed
-from loramux_adapters.finetuning.events import Finished, Started, Step, TrainerEvent, Validated
+from loramux_adapters.finetuning.events import Finished, Started, Step, TrainerEvent, Validated, Warned
 from loramux_adapters.finetuning.recipes.recipe import load_recipe
 from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.finetuning.training_run import TrainingRun
-from loramux_server.base_model import BaseError, ResolvedBase, resolve_base
+from loramux_server.base_model import BaseError, ResolvedBase, resolve_base, resolve_unquantized
 from loramux_server.cli.console import fail, stderr, step_progress
 from loramux_server.described_base import describe_base
 from loramux_server.settings import Settings, SettingsError, load_settings
@@ -90,6 +90,8 @@ def train(
             rendering=_rendering(settings, resolved),
             state=work_folder / "state",
             device=device,
+            quantize=settings.training.quantize,
+            unquantized_base=resolve_unquantized(settings.training.base, settings.data_dir, _log),
         )
         last = asyncio.run(_run_trainer(run, work_folder, _print_json if as_json else _show_progress))
         if not isinstance(last, Finished):  # the trainer alone was asked to stop, and has saved its state
@@ -150,6 +152,8 @@ async def _show_progress(events: AsyncIterator[TrainerEvent]) -> TrainerEvent | 
                 case Started():
                     _log(_summary(event))
                     progress.update(task, description="training", total=event.steps)
+                case Warned():
+                    _log(event.message)
                 case Step():
                     progress.update(task, completed=event.step, note=_note(event))
                 case Validated():
@@ -170,8 +174,14 @@ def _summary(started: Started) -> str:
     return (
         f"{started.examples:,} examples, {started.steps:,} steps; "
         f"training {started.trained_parameters:,} parameters, {started.trained_share:.2%} of the base's"
+        f"{_device_lines(started)}"
         f"{_recipe_lines(started)}"
     )
+
+
+def _device_lines(started: Started) -> str:
+    precision = f" in {started.precision}" if started.precision else ""
+    return f"\n  on {started.device}{precision}" + (f"\n  memory saved by {started.memory}" if started.memory else "")
 
 
 def _recipe_lines(started: Started) -> str:

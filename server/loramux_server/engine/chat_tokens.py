@@ -13,6 +13,8 @@ class EngineChatTokens:
     def __init__(self, engine: Any, rendering: ChatRendering) -> None:
         self.rendering = rendering
         self.max_context_tokens: int = engine.model_config.max_model_len
+        self.dtype = str(engine.model_config.dtype).removeprefix("torch.")
+        """The dtype in which the base is served, such as `bfloat16`."""
         self._renderer = ChatRenderer(engine.renderer.tokenizer, rendering)
         self._examples = ExampleTokenizer(self._renderer)
 

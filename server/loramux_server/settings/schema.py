@@ -35,13 +35,21 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
-    """Device on which jobs train: cpu, or a GPU such as cuda:1. `auto` takes the GPU with most free memory, if any."""
+    """Device on which jobs train: cpu, or a GPU such as cuda:1. `auto` takes the GPU with most free memory on which the
+    job fits, or else the CPU."""
+    quantize: Literal["auto", "never", "always"] = "auto"
+    """Whether jobs hold the base in 4 bits on a GPU, which needs bitsandbytes: `never`, `always`, or if it does not fit
+    otherwise (`auto`)."""
+    base: Annotated[str, Field(min_length=1)] | None = None
+    """Folder or Hub id of the unquantized base, on which jobs train if the weights that are served are quantized."""
     priority: Literal["idle", "low", "equal"] = "idle"
     """Share of a busy CPU that the trainer gets: `idle` (what serving leaves), `low` (a tenth) or `equal` (half)."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Maximum number of CPU threads of the trainer; None for torch's default."""
     queue: Annotated[int, Field(ge=1, le=100_000)] = 100  # every job is queued first, so 0 would refuse all
     """Maximum number of queued jobs."""
+    sleep: bool = False
+    """Whether the engine frees its GPU memory while a job trains; requests get status 503 until the training ends."""
     save_seconds: PositiveFloat = 30.0
     """Seconds between saved training states, the most training that a kill can lose."""
     evaluation_items: Annotated[int, Field(ge=0, le=10_000)] = 100
@@ -50,6 +58,18 @@ class TrainingSettings(BaseModel):
     """Difference of their mean scores, 0 to 1, below which the comparison calls an adapter as good as the base."""
     self_test: bool = True
     """Whether a trained adapter must give the answers that it has learned before its name points at it."""
+
+    @model_validator(mode="after")
+    def _check_quantize(self) -> Self:
+        if self.quantize == "always" and self.device == "cpu":
+            raise ValueError("quantize is always, which needs a GPU, and device is cpu: set one of them differently")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sleep(self) -> Self:
+        if self.sleep and self.device == "cpu":
+            raise ValueError("sleep frees the GPU for the training, and device is cpu: set one of them differently")
+        return self
 
 
 class Settings(BaseSettings):

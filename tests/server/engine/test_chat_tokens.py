@@ -37,7 +37,7 @@ class Tokenizer:
 
 def tokens(error: Exception | None = None, **rendering: Any) -> EngineChatTokens:
     renderer = SimpleNamespace(tokenizer=Tokenizer(error))
-    engine = SimpleNamespace(renderer=renderer, model_config=SimpleNamespace(max_model_len=99))
+    engine = SimpleNamespace(renderer=renderer, model_config=SimpleNamespace(max_model_len=99, dtype="torch.bfloat16"))
     return EngineChatTokens(engine, ChatRendering(**rendering))
 
 

@@ -96,6 +96,7 @@ class JobEventLog:
                 names = {"examples", "steps", "device", "trained_parameters", "base_parameters"}
                 self._update(**event.model_dump(include=names))
                 self._begin("training")
+                self.timings = self.timings.as_trained(recomputes=event.gradient_checkpointing)
                 self._events.append(JobEvent(_start_message(event)))
                 if event.memory:
                     self._events.append(JobEvent(f"Memory is saved by {event.memory}"))

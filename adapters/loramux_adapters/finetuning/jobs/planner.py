@@ -1,7 +1,7 @@
 """Plans jobs: checks their files, chooses open hyperparameters, estimates time and cost, lays out work folders."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
 from pathlib import Path
@@ -19,6 +19,7 @@ from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparame
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.timings import JobTimings, learn_speeds
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.recipes.device_choice import DeviceChoice, expect_device
 from loramux_adapters.finetuning.recipes.estimate import (
     CPU_SPEEDS,
     GPU_SPEEDS,
@@ -30,6 +31,7 @@ from loramux_adapters.finetuning.recipes.hyperparameters import (
     choose_recipe,
     default_learning_rate,
 )
+from loramux_adapters.finetuning.recipes.memory_demand import Quantize, TrainingDevice
 from loramux_adapters.finetuning.recipes.recipe import MAX_LEARNING_RATE, Recipe, parse_recipe
 from loramux_adapters.finetuning.trainer_process import LOG_FILE
 from loramux_adapters.finetuning.training_run import TrainingRun
@@ -50,7 +52,14 @@ class JobPlanner:
     cost: TrainingCost
     device: str = "auto"
     trains_on_gpu: bool = False
-    """Whether the device is a GPU: then an adapter has all layers by default."""
+    """Whether the device is a GPU, if the training fits there: then an adapter has all layers by default."""
+    find_devices: Callable[[], Sequence[TrainingDevice]] = tuple
+    """Finds the devices that a job may train on, best first, with the memory that is free now; none if not known."""
+    quantize: Quantize = "auto"
+    """Whether a job may hold the base in 4 bits."""
+    unquantized_base: Path | None = None
+    """Folder of the base's unquantized weights, if those that are served are quantized."""
+    served_dtype: str | None = None
     threads: int | None = None
     rendering: ChatRendering = field(default_factory=ChatRendering)
     """How the base's conversations are rendered when served."""
@@ -59,6 +68,8 @@ class JobPlanner:
     """Most items of the comparison with the base; 0: nothing is compared."""
     machine: str = ""
     """What the duration of jobs depends on, apart from their work: durations are learned per base and machine."""
+    cpu_machine: str = ""
+    """The same for jobs that train on the CPU because they do not fit on the GPU."""
 
     def plan(
         self, training_file: str, validation_file: str | None, requested: RequestedHyperparameters, seed: int
@@ -71,9 +82,11 @@ class JobPlanner:
         """
         report = self._report(training_file, "training_file")
         validation = self._report(validation_file, "validation_file") if validation_file else None
-        recipe = self._recipe(report, validation, requested, seed)
-        work = job_work(report, validation, recipe, self.base, self.evaluation_items)
-        guess = estimate_job(work, self.speeds())
+        recipe, choice = self._recipe_and_device(report, validation, requested, seed)
+        on_gpu = choice.device.is_gpu if choice else self.trains_on_gpu
+        recomputes = choice is not None and choice.strategy.gradient_checkpointing
+        work = job_work(report, validation, recipe, self.base, self.evaluation_items, recomputes=recomputes)
+        guess = estimate_job(work, self.speeds(on_gpu=on_gpu))
         return JobPlan(
             report=report,
             validation_report=validation,
@@ -81,17 +94,21 @@ class JobPlanner:
             recipe=recipe,
             estimate=guess,
             work=work,
+            on_gpu=on_gpu,
             cost=self.cost(guess.tokens, guess.seconds),
         )
 
-    def speeds(self) -> PhaseSpeeds:
+    def speeds(self, *, on_gpu: bool | None = None) -> PhaseSpeeds:
         """Return the speeds of the last jobs on this base and machine; assumed ones before the first. Blocks.
+
+        On the configured device, unless it is said whether that is a GPU.
 
         Raises:
             StoreError: the registry can't be read.
         """
+        on_gpu = self.trains_on_gpu if on_gpu is None else on_gpu
         last = self.registry.newest_succeeded(self.base.name, _JOBS_TO_LEARN_FROM)
-        return learn_speeds(last, self.machine, GPU_SPEEDS if self.trains_on_gpu else CPU_SPEEDS)
+        return learn_speeds(last, self._machine(on_gpu=on_gpu), GPU_SPEEDS if on_gpu else CPU_SPEEDS)
 
     def forecasts(self, now: float) -> Mapping[str, JobForecast]:
         """Return the forecasts of all unfinished jobs on this base. Blocks.
@@ -114,7 +131,7 @@ class JobPlanner:
 
     def timings(self, plan: JobPlan) -> JobTimings:
         """Return the timings of a job that was planned and has not begun."""
-        return JobTimings(work=plan.work, machine=self.machine)
+        return JobTimings(work=plan.work, machine=self._machine(on_gpu=plan.on_gpu))
 
     def training_run(self, job: JobRecord) -> TrainingRun:
         """Return the training run of a job that was planned, and create its work folder.
@@ -136,6 +153,9 @@ class JobPlanner:
             state=folder / "state",
             save_seconds=self.save_seconds,
             device=self.device,
+            quantize=self.quantize,
+            unquantized_base=self.unquantized_base,
+            served_dtype=self.served_dtype,
             threads=self.threads,
         )
 
@@ -174,14 +194,29 @@ class JobPlanner:
             return 0
         return count_overlap(self.files.path(training_file), self.files.path(validation_file))
 
-    def _recipe(
+    def _machine(self, *, on_gpu: bool) -> str:
+        return self.machine if on_gpu == self.trains_on_gpu else self.cpu_machine
+
+    def _recipe_and_device(
         self,
         report: DatasetReport,
         validation: DatasetReport | None,
         requested: RequestedHyperparameters,
         seed: int,
-    ) -> Recipe:
+    ) -> tuple[Recipe, DeviceChoice | None]:
+        """Choose the recipe for the device on which the training fits now; None if that is not known."""
         longest = max(report.longest, validation.longest if validation else 0, 8)
+        devices = self.find_devices()
+        recipe = self._recipe(report, longest, requested, seed, on_gpu=self.trains_on_gpu)
+        choice = expect_device(self.base, recipe, longest, devices, self.quantize)
+        if choice and choice.device.is_gpu != self.trains_on_gpu:
+            recipe = self._recipe(report, longest, requested, seed, on_gpu=choice.device.is_gpu)
+            choice = expect_device(self.base, recipe, longest, [choice.device], self.quantize)
+        return recipe, choice
+
+    def _recipe(
+        self, report: DatasetReport, longest: int, requested: RequestedHyperparameters, seed: int, *, on_gpu: bool
+    ) -> Recipe:
         try:
             recipe = choose_recipe(
                 requested.hyperparameters,
@@ -190,7 +225,7 @@ class JobPlanner:
                 self.base,
                 max_length=longest,
                 seed=seed % 2**32,
-                on_gpu=self.trains_on_gpu,
+                on_gpu=on_gpu,
             )
         except ValidationError as error:
             raise _invalid_recipe(error, self.base) from error

@@ -38,6 +38,8 @@ class JobPlan(BaseModel):
     recipe: Recipe
     estimate: Estimate
     work: JobWork
+    on_gpu: bool = False
+    """Whether the job is expected to train on a GPU."""
     cost: dict[str, float | None]
 
 

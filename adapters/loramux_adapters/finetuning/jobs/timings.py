@@ -40,6 +40,12 @@ class JobTimings(BaseModel):
         """Return the timings after the start of a phase."""
         return self.model_copy(update={"phases": (*self.phases, PhaseStart(phase=phase, at=at))})
 
+    def as_trained(self, *, recomputes: bool) -> "JobTimings":
+        """Return the timings of a job that is trained with or without gradient checkpointing."""
+        if self.work is None or self.work.recomputes == recomputes:
+            return self
+        return self.model_copy(update={"work": self.work.model_copy(update={"recomputes": recomputes})})
+
     def seconds(self, phase: Phase, finished_at: float) -> float | None:
         """Return how long the last run of a phase took; None if it did not lead to the next phase.
 
@@ -83,7 +89,7 @@ def _measure(job: "JobRecord") -> _Measured:
     evaluating = timings.seconds("evaluating", finished_at)
     return _Measured(
         loading=timings.seconds("loading", finished_at),
-        flops_per_second=work.flops / trained if work and work.flops > 0 and trained > 0 else None,
+        flops_per_second=work.total_flops / trained if work and work.flops > 0 and trained > 0 else None,
         publishing=timings.seconds("publishing", finished_at),
         per_question=evaluating / work.questions if evaluating and work and work.questions else None,
     )

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loramux_adapters.finetuning.errors import InsufficientMemory, UnusableBase
+from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.finetuning.errors import InsufficientMemory, TrainingError, UnusableBase
 from loramux_adapters.finetuning.recipes.memory import MemoryStrategy
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, Quantize, TrainingDevice
 from loramux_adapters.finetuning.recipes.memory_shortage import describe_need, describe_shortage, format_bytes, join
+from loramux_adapters.finetuning.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ def choose_device(demand: MemoryDemand, devices: Sequence[TrainingDevice], quant
                     device, strategy, required, reason, _warning(demand, able[:number], device, quantize)
                 )
     raise InsufficientMemory(describe_shortage(demand, able, quantize))
+
+
+def expect_device(
+    base: BaseDescription, recipe: Recipe, tokens: int, devices: Sequence[TrainingDevice], quantize: Quantize
+) -> DeviceChoice | None:
+    """Return what the trainer will choose if the memory stays as it is; None if the training fits nowhere.
+
+    Answers are taken to be as long as the longest example, of `tokens`.
+    """
+    try:
+        return choose_device(MemoryDemand(base, recipe, tokens, tokens), devices, quantize)
+    except TrainingError:  # the trainer will say so, if it is still so
+        return None
 
 
 def _reason(

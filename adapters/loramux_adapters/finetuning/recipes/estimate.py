@@ -34,7 +34,16 @@ class JobWork(BaseModel):
     """Tokens of prompts and answers of all epochs."""
     flops: float
     """Floating-point operations of training, including the passes over the validation file."""
+    recomputed_flops: float = 0.0
+    """Those of the second forward pass of gradient checkpointing, not part of `flops`."""
+    recomputes: bool = False
+    """Whether gradient checkpointing is on: expected, then as the trainer says."""
     questions: int = 0
+
+    @property
+    def total_flops(self) -> float:
+        """Floating-point operations of training as it is or will be done."""
+        return self.flops + (self.recomputed_flops if self.recomputes else 0.0)
 
 
 class PhaseSpeeds(BaseModel):
@@ -52,7 +61,7 @@ class PhaseSpeeds(BaseModel):
         """Return the expected duration of each phase."""
         return {
             "loading": self.loading_seconds,
-            "training": work.flops / self.flops_per_second,
+            "training": work.total_flops / self.flops_per_second,
             "publishing": self.publishing_seconds,
             "evaluating": work.questions * self.seconds_per_question,
         }
@@ -86,17 +95,25 @@ class Estimate(BaseModel):
 
 
 def job_work(
-    report: DatasetReport, validation: DatasetReport | None, recipe: Recipe, base: BaseDescription, max_questions: int
+    report: DatasetReport,
+    validation: DatasetReport | None,
+    recipe: Recipe,
+    base: BaseDescription,
+    max_questions: int,
+    *,
+    recomputes: bool = False,
 ) -> JobWork:
     """Return the work of a job on these files, whose evaluation has at most `max_questions` items."""
     tokens = report.tokens * recipe.epochs
-    forward = _FORWARD_FLOPS * base.parameters
-    backward = _BACKWARD_FLOPS * base.parameters * trained_layer_share(recipe, base.spec.num_hidden_layers)
+    share = trained_layer_share(recipe, base.spec.num_hidden_layers)
+    forward, backward = _FORWARD_FLOPS * base.parameters, _BACKWARD_FLOPS * base.parameters * share
     validation_tokens = VALIDATION_PASSES * validation.tokens if validation else 0
     return JobWork(
         steps=ceil(report.examples / recipe.batch_size) * recipe.epochs,
         tokens=tokens,
         flops=tokens * (forward + backward) + validation_tokens * forward,
+        recomputed_flops=tokens * forward * share,
+        recomputes=recomputes,
         questions=min(validation.examples, max_questions) if validation else 0,
     )
 

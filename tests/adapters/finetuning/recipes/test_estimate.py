@@ -2,7 +2,7 @@ import pytest
 
 from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.jobs.timings import learn_speeds
-from loramux_adapters.finetuning.recipes.estimate import CPU_SPEEDS, estimate_job, job_work
+from loramux_adapters.finetuning.recipes.estimate import CPU_SPEEDS, JobWork, estimate_job, job_work
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from tests.helpers.adapter_files import BASE
 from tests.helpers.llama_bases import SMOL
@@ -26,6 +26,34 @@ def test_the_work_of_a_job_follows_its_files_and_its_recipe() -> None:
     shallow = job_work(report(20, 1000), None, half, BASE, max_questions=30)
     assert shallow.flops == pytest.approx(BASE.parameters * 3000 * (2 + 2 / BASE.spec.num_hidden_layers))
     assert shallow.questions == 0
+
+
+def test_gradient_checkpointing_adds_a_forward_pass_of_the_layers_with_an_adapter() -> None:
+    """GPU-10."""
+    recipe = Recipe(last_layers=1)
+    plain = job_work(report(20, 1000), None, recipe, BASE, 0)
+    recomputed = job_work(report(20, 1000), None, recipe, BASE, 0, recomputes=True)
+    assert plain.total_flops == plain.flops == recomputed.flops
+    second_pass = BASE.parameters * 1000 * 2 / BASE.spec.num_hidden_layers
+    assert recomputed.total_flops == pytest.approx(plain.flops + second_pass)
+    slower = estimate_job(recomputed, CPU_SPEEDS).seconds / estimate_job(plain, CPU_SPEEDS).seconds
+    assert slower == pytest.approx(recomputed.total_flops / plain.flops)
+
+
+def test_the_work_of_an_older_release_is_without_checkpointing() -> None:
+    work = JobWork.model_validate({"steps": 1, "tokens": 2, "flops": 3.0, "questions": 4})
+    assert work.total_flops == 3.0
+
+
+async def test_a_speed_is_learned_from_what_the_trainer_did_not_from_what_was_expected() -> None:
+    """GPU-10: a job that was planned without gradient checkpointing, and trained with it."""
+    planned = JobScript([(2.0, 100)] * 20)
+    played = await play_job(planned, CPU_SPEEDS, gradient_checkpointing=True)
+    work = played.record.timings.work
+    assert work is not None
+    assert work.total_flops == planned.work.flops + planned.work.recomputed_flops > planned.work.total_flops
+    learned = learn_speeds([played.record], MACHINE, CPU_SPEEDS)
+    assert learned.flops_per_second == pytest.approx(work.total_flops / 40, rel=0.02)
 
 
 def test_without_an_earlier_job_an_estimate_says_that_it_is_assumed() -> None:

@@ -1,0 +1,71 @@
+"""Jobs are planned for the device on which they will be trained; GPU-10."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from loramux_adapters.finetuning.jobs.planner import JobPlanner
+from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters
+from loramux_adapters.finetuning.recipes.memory import leanest_strategy
+from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, TrainingDevice
+from loramux_adapters.finetuning.recipes.recipe import Recipe
+from tests.helpers.adapter_files import BASE
+from tests.helpers.fine_tuning_jobs import JobTestBed, job_test_bed
+
+ROOMY_GPU = TrainingDevice("cuda:0", 1 << 40, 2)
+FULL_GPU = TrainingDevice("cuda:0", 1000, 2)
+CPU = TrainingDevice("cpu", 1 << 40, 4)
+
+
+@pytest.fixture
+def bed(tmp_path: Path, engine: sa.Engine) -> JobTestBed:
+    return job_test_bed(tmp_path, engine)
+
+
+def planner(bed: JobTestBed, devices: Sequence[TrainingDevice]) -> JobPlanner:
+    changes = {"machine": "a GPU", "cpu_machine": "a CPU", "trains_on_gpu": True}
+    return replace(bed.runner.planner, find_devices=lambda: devices, **changes)  # type: ignore[arg-type]
+
+
+def plan(bed: JobTestBed, *devices: TrainingDevice) -> JobPlan:
+    return planner(bed, devices).plan(bed.training_file, None, RequestedHyperparameters(), 1)
+
+
+def test_a_job_that_fits_on_the_gpu_is_planned_for_it(bed: JobTestBed) -> None:
+    found = plan(bed, ROOMY_GPU, CPU)
+    assert (found.on_gpu, found.recipe.last_layers, found.work.recomputes) == (True, None, False)
+    assert planner(bed, [ROOMY_GPU]).timings(found).machine == "a GPU"
+
+
+def test_a_job_that_does_not_fit_there_is_planned_for_the_cpu(bed: JobTestBed) -> None:
+    found = plan(bed, FULL_GPU, CPU)
+    assert not found.on_gpu
+    assert found.recipe.last_layers == -(-BASE.spec.num_hidden_layers * 2 // 5)
+    assert planner(bed, [FULL_GPU, CPU]).timings(found).machine == "a CPU"
+    assert found.estimate.phases["loading"] == 20  # as assumed for a CPU
+
+
+def test_an_estimate_counts_the_second_forward_pass_of_checkpointing(bed: JobTestBed) -> None:
+    demand = MemoryDemand(BASE, Recipe(batch_size=1), 30, 30)
+    tight = replace(ROOMY_GPU, free_bytes=demand.required_bytes(ROOMY_GPU, leanest_strategy()))
+    found, roomy = plan(bed, tight, CPU), plan(bed, ROOMY_GPU, CPU)
+    assert found.work.recomputes
+    assert found.work.total_flops == pytest.approx(1.5 * roomy.work.total_flops)
+
+
+@pytest.mark.parametrize("devices", [(), (FULL_GPU,)])
+def test_without_a_device_that_is_known_to_fit_the_configured_one_is_expected(
+    bed: JobTestBed, devices: tuple[TrainingDevice, ...]
+) -> None:
+    found = plan(bed, *devices)
+    assert (found.on_gpu, found.recipe.last_layers, found.work.recomputes) == (True, None, False)
+
+
+def test_a_run_has_the_settings_of_memory(bed: JobTestBed) -> None:
+    job = bed.job()
+    settings = {"quantize": "never", "unquantized_base": Path("full"), "served_dtype": "float16"}
+    run = replace(bed.runner.planner, **settings).training_run(job)  # type: ignore[arg-type]
+    assert {name: getattr(run, name) for name in settings} == settings
