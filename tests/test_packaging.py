@@ -88,6 +88,7 @@ def providers(module: str) -> set[str]:
     return set(ALTERNATIVES.get(module, (distribution(module),)))
 
 
+@pytest.mark.slow
 def test_every_import_is_declared_in_the_dependencies_or_the_extra_that_runs_it() -> None:
     assert [line for file, path in sources() for line in undeclared(file, third_party(path))] == []
 

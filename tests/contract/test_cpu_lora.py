@@ -77,6 +77,7 @@ def test_every_precision_is_served(dtype: torch.dtype, few: int, monkeypatch: py
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0, 2, 8])
 @pytest.mark.parametrize("lora_dtype", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -43,6 +43,7 @@ def saved(folder: Path, **choices: Any) -> dict[str, tuple[int, float]]:
     return {name.removeprefix(PREFIX): (layer.r["default"], layer.scaling["default"]) for name, layer in layers.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [

@@ -69,6 +69,7 @@ async def known_series(tiny: TinyServer) -> dict[str, frozenset[str]]:
     return series
 
 
+@pytest.mark.slow
 async def test_every_panel_uses_only_metrics_and_labels_of_a_server(busy: TinyServer) -> None:
     series = exposed(await metrics_page(busy))
     for query in panel_queries():

@@ -53,6 +53,7 @@ def test_every_option_says_what_it_does() -> None:
     assert [row[0] for row in rows(cli_page()) if row[0].startswith("`--") and not row[1].strip()] == []
 
 
+@pytest.mark.slow
 async def test_every_endpoint_is_listed_and_ours_with_the_fields_of_their_schemas() -> None:
     page = await http_api_page()
     for endpoint in ("POST /v1/chat/completions", "GET /admin/usage", "POST /v1/fine_tuning/jobs", "GET /health"):

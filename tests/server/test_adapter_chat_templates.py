@@ -65,6 +65,7 @@ async def prompt_tokens(tiny: TinyServer, path: str, model: str, changes: dict[s
     return int(found[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_every_endpoint_counts_as_a_server_with_this_template(
     ours: TinyServer, with_template: TinyServer, path: str
@@ -78,6 +79,7 @@ async def test_every_endpoint_counts_as_a_server_with_this_template(
     assert await prompt_tokens(ours, path, base) != await prompt_tokens(with_template, path, base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 async def test_late_system_messages_are_where_the_adapters_template_allows_them(
     ours: TinyServer, with_template: TinyServer, tiny_base: ResolvedBase, tmp_path: Path, path: str

@@ -92,6 +92,7 @@ async def series(tiny: TinyServer, name: str, *labels: str) -> dict[tuple[str, .
     return dict(found)
 
 
+@pytest.mark.slow
 async def test_the_ledger_and_the_metrics_count_the_same_requests_tokens_and_costs(tiny: TinyServer) -> None:
     """T13: /admin/usage and /metrics agree, by route, outcome, type of token and cost mode."""
     groups = {route_of(group): group for group in (await usage(tiny))["groups"]}

@@ -199,6 +199,7 @@ async def test_requests_that_wait_for_a_version_which_is_removed_get_404(
     await asyncio.gather(*running)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["changed", "deleted"])
 async def test_weights_that_changed_on_disk_never_run_and_affect_no_other_adapter(
     tiny: TinyServer, damage: str

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,7 @@ def test_texts_in_a_script_without_spaces_can_be_nearly_right_too() -> None:
 JSON = st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
 
 
+@pytest.mark.slow
 @given(answer=st.text() | JSON, expected=st.text(min_size=1))
 def test_any_answer_has_scores_between_0_and_1(answer: str, expected: str) -> None:
     for scores in (scored(answer, expected), scored(answer, '{"a": 1}')):

@@ -22,6 +22,7 @@ def test_a_ratio_is_that_of_the_means() -> None:
     assert interval.high / interval.low < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.3, 1.0])
 def test_equal_latencies_are_told_apart_in_at_most_5_percent_of_experiments_with_many_peeks(spread: float) -> None:
     rng, alarms, experiments = np.random.default_rng(0), 0, 300

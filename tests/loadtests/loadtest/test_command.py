@@ -152,6 +152,7 @@ def sweep_document(folder: Path, goal: str, code: int) -> Any:
     return json.loads((folder / "out" / "load-trial-sweep.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_a_sweep_finds_where_a_server_misses_its_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = FakeLoads(monkeypatch)
@@ -282,6 +283,7 @@ def test_the_name_of_a_server_never_leaves_the_folder(tmp_path: Path) -> None:
     assert rows.name == "load-x.http-a-etc-passwd.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_a_killed_load_leaves_its_rows_of_which_a_report_is_made(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url:

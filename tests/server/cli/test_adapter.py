@@ -173,6 +173,7 @@ async def test_an_unknown_digest_is_refused_with_the_known_ones(shared: TinyServ
     assert (await run("promote", "known", version)).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_pins_and_residency(tiny: TinyServer) -> None:
     run = command_for(tiny)

@@ -19,6 +19,7 @@ async def calibrated(tiny: TinyServer, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 async def test_the_weight_is_the_time_of_an_output_token_relative_to_an_input_token(
     tiny_base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def style(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 async def test_an_experiment_is_started_shown_listed_and_stopped(
     tiny: TinyServer, run: Run, style: Path, tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ async def test_an_experiment_is_started_shown_listed_and_stopped(
     assert "stopped: It was stopped." in stopped.stdout
 
 
+@pytest.mark.slow
 async def test_a_version_is_promoted_when_it_is_shown_to_be_better(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
     old, new = await tiny.add("shop"), await tiny.add("shop", 1)
     assert (await run("adapter", "promote", old)).exit_code == 0

@@ -47,6 +47,7 @@ def data(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_job_is_created_listed_shown_paused_resumed_and_cancelled(run: Run, data: str) -> None:
     made = await run("create", data, "--suffix", "tone", "--epochs", "2", "--json")

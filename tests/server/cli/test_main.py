@@ -42,6 +42,7 @@ def test_version_is_that_of_the_installed_package() -> None:
     assert CliRunner().invoke(command.main, ["--version"]).stdout.startswith(f"loramux {version('loramux')}")
 
 
+@pytest.mark.slow
 def test_a_command_starts_without_the_seconds_that_vllm_takes_to_import() -> None:
     code = "import loramux_server.cli.main, sys; print({'torch', 'transformers', 'vllm'} & sys.modules.keys())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

@@ -224,6 +224,7 @@ def test_a_request_can_not_replace_the_function_that_renders(ours: Any, versions
     assert isinstance(run(rendered(ours, [USER], chat_template_kwargs={"render_adapter_template": "x"}), version), list)
 
 
+@pytest.mark.slow
 def test_a_slow_template_keeps_no_other_route_waiting(
     ours: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +255,7 @@ def test_a_slow_template_keeps_no_other_route_waiting(
     assert "more than 0.4 s" in order[2]
 
 
+@pytest.mark.slow
 def test_templates_that_are_rendered_hold_no_copy_of_the_tokenizer(
     ours: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +292,7 @@ def test_a_template_that_was_changed_in_the_store_is_not_used(ours: Any, version
     assert "was changed" in str(run(rendered(ours, [USER]), version))
 
 
+@pytest.mark.slow
 def test_more_templates_than_processes_are_all_rendered(
     ours: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ async def test_base_and_version_are_asked_what_a_user_would_ask(tiny: TinyServer
     assert base.seconds > 0
 
 
+@pytest.mark.slow
 async def test_nobody_is_charged(tiny: TinyServer, ask: EngineEvaluationClient) -> None:
     await ask(VersionId.parse(await tiny.add("tone")), CHAT, 9)
     assert (await tiny.http.get("/admin/usage")).json()["total"] is None

@@ -153,6 +153,7 @@ def test_the_engine_is_checked_at_each_scrape(metrics: PrometheusMetrics, regist
     assert value(registry, "engine_up") == 0
 
 
+@pytest.mark.slow
 def test_five_thousand_adapters_and_ten_thousand_wrong_names_leave_a_bounded_number_of_series(
     registry: CollectorRegistry,
 ) -> None:

@@ -89,6 +89,7 @@ def test_invalid_json_is_reported_with_its_position(client: TestClient, content:
     assert error(client, content)["message"].startswith("The body is not valid JSON: ")
 
 
+@pytest.mark.slow
 def test_a_huge_wrong_body_gets_a_short_answer(client: TestClient) -> None:
     content = '{"messages": [' + ",".join(["{}"] * 20_000) + "]}"
     assert len(error(client, content)["message"]) < 100

@@ -163,6 +163,7 @@ async def test_a_checkpoint_that_the_engine_has_no_slot_for_is_added_at_the_end(
     assert any("step 2 is added at the job's end" in message for message in messages(bed, job))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "message"),
     [

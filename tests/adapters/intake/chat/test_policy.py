@@ -217,6 +217,7 @@ def test_a_base_whose_tokens_have_other_numbers_refuses_no_tokens(tmp_path: Path
     assert apply(tmp_path, base=ServedChat(refusal="the base has code for it")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["it's", '"', "{% x %}", "\\", "🙂", "\n"])
 def test_any_special_token_is_written_as_it_is(tmp_path: Path, token: str) -> None:
     apply(write(tmp_path, "{{ eos_token }}\n" + CHATML, eos_token=token))

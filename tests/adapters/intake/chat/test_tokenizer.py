@@ -148,6 +148,7 @@ JSON = strategies.recursive(
 KEYS = strategies.sampled_from(["added_tokens_decoder", "chat_template", "eos_token", "pad_token", "content", "1", "x"])
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(config=strategies.dictionaries(KEYS, JSON | strategies.dictionaries(KEYS, JSON)), added=JSON)
 def test_any_json_is_read_or_refused(config: dict[str, Any], added: object) -> None:

@@ -109,6 +109,7 @@ def test_an_invalid_repository_is_refused_without_a_request(server: HubServer, n
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_the_environment_sets_the_hub_the_token_and_the_cache(server: HubServer, tmp_path: Path) -> None:
     server.token = "hf_secret"
     program = (

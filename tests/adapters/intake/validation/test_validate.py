@@ -409,6 +409,7 @@ def test_the_largest_adapter_that_is_accepted_fits_the_size_limit(tmp_path: Path
     assert manifest.files[WEIGHTS_FILE].bytes <= limits[WEIGHTS_FILE]
 
 
+@pytest.mark.slow
 def test_a_base_with_many_experts_has_a_longer_header(tmp_path: Path) -> None:
     experts = {
         f"model.layers.{layer}.mlp.experts.{expert}.down_proj": TargetModule(inputs=1, outputs=1, is_expert=True)

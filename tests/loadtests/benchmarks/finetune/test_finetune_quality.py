@@ -52,6 +52,7 @@ async def test_a_goal_that_is_missed_is_missed(tmp_path: Path, monkeypatch: pyte
     assert not (await learned(tmp_path, monkeypatch, data, exact=0.8)).goals_met
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "reason"), [("fails", "failed: .*no memory"), ("wary", "400 .*line 1: messages")])
 async def test_a_job_that_fails_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path, mode: str, reason: str

@@ -84,6 +84,7 @@ def test_prompts_differ_from_the_start() -> None:
     assert len({text.split()[0] for text in texts}) > 190
 
 
+@pytest.mark.slow
 async def test_two_servers_are_compared_on_every_route_with_goals_for_their_ratios(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_draft_is_sound_until_it_is_corrupted(candidate: CandidateAdapter) -> 
     take_in(candidate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD_ADAPTERS)
 def test_a_corrupted_adapter_is_rejected_before_it_reaches_the_engine(candidate: CandidateAdapter, case: str) -> None:
     BAD_ADAPTERS[case](candidate)
@@ -92,6 +93,7 @@ def load_keys(raw: bytes) -> set[str]:
     return set(json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")]))
 
 
+@pytest.mark.slow
 def test_a_config_of_100_mb_is_valid_json(candidate: CandidateAdapter) -> None:
     BAD_ADAPTERS["config of 100 MB"](candidate)
     text = (candidate.folder / CONFIG).read_text()

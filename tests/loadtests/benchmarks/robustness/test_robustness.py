@@ -56,6 +56,7 @@ async def test_served_bad_adapters_and_affected_requests_are_counted(tmp_path: P
     ]
 
 
+@pytest.mark.slow
 async def test_a_server_with_affected_requests_is_restarted_before_the_next_case(
     tmp_path: Path, started: list[str]
 ) -> None:
@@ -63,6 +64,7 @@ async def test_a_server_with_affected_requests_is_restarted_before_the_next_case
     assert started == ["loramux", "stock", "stock"]
 
 
+@pytest.mark.slow
 async def test_a_response_is_reported_without_paths_of_this_machine(tmp_path: Path, started: list[str]) -> None:
     report = await survey(tmp_path, {"NaN weights": all_cases()["NaN weights"]})
     line = next(line for line in report_markdown(report, {}).splitlines() if line.startswith("| NaN weights"))
@@ -79,6 +81,7 @@ async def test_one_server_can_be_tried_alone(tmp_path: Path, started: list[str])
     assert line == f"| NaN weights | no |  | {report.rounds[0]['response']} |"
 
 
+@pytest.mark.slow
 async def test_a_server_without_a_sound_adapter_is_an_error(
     tmp_path: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ async def test_an_internal_error_is_logged_and_not_sent(
     assert "secret" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_effect", [True, False])
 async def test_an_upload_is_completed_after_its_client_disconnected(
     shared: TinyServer,

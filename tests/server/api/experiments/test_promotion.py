@@ -65,6 +65,7 @@ class Canary:
         return [(change["action"], change["actor"]) for change in changes]
 
 
+@pytest.mark.slow
 async def test_a_better_candidate_is_promoted_by_itself(tiny: TinyServer) -> None:
     canary = await Canary.create(tiny, "better")
     experiment = await canary.start(liked=canary.new)

@@ -264,6 +264,7 @@ async def printed(tiny: TinyServer, *arguments: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 async def test_the_command_prints_a_table_with_a_total_json_or_csv(tiny: TinyServer) -> None:
     await tiny.add("tone")
     for model in ("tiny", "tone"):
