@@ -12,7 +12,7 @@ from loramux_adapters.models import parse_adapter_name
 from loramux_adapters.resolver import AdapterResolver
 from loramux_adapters.service import AdapterService
 from loramux_server.configured_folders import ConfiguredFolders, configured_sources, folder_state
-from loramux_server.engine.arguments import max_lora_rank
+from loramux_server.engine.lora_ranks import max_lora_rank
 from loramux_server.settings import Settings
 
 LORA_DEFAULTS = {"max_loras": 4, "max_cpu_loras": 32}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import sys
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +11,11 @@ from rich.markup import escape
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import BaseError, resolve_base
-from loramux_server.c_compiler import compiler_problem
 from loramux_server.cli.base_tables import base_report, print_base, shown_architectures
 from loramux_server.cli.console import fact_table, fail, stderr, stdout
+from loramux_server.cli.plan_tables import print_plan
 from loramux_server.described_base import describe_base
+from loramux_server.engine.lora_ranks import max_lora_rank
 from loramux_server.gpus import Gpu
 from loramux_server.machine import (
     GIB,
@@ -25,32 +26,95 @@ from loramux_server.machine import (
     installed_backend,
     this_machine,
 )
+from loramux_server.planning.device import Device
+from loramux_server.planning.engine_arguments import plan_machine
+from loramux_server.planning.plan import Wanted, plan_memory
+from loramux_server.planning.report import plan_report
 from loramux_server.settings import SettingsError, load_settings
 
 
 def doctor(
     base: Annotated[
-        str | None, typer.Option(help="Also show which modules of this base adapters can change: folder or Hub id.")
+        str | None,
+        typer.Option(
+            help="Also show the modules of this base that adapters can change, and plan it: folder or Hub id."
+        ),
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=1, max=4096, help="Plan for another GPU, with this memory in GiB.")
+    ] = None,
+    compute_capability: Annotated[
+        str | None, typer.Option(help="Its compute capability, such as 8.9.", show_default="unknown")
+    ] = None,
+    rank: Annotated[
+        list[int] | None, typer.Option(min=1, max=512, help="Rank of the adapters; can be repeated.", show_default="16")
+    ] = None,
+    adapters: Annotated[int | None, typer.Option(min=1, help="Number of adapters.")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of context that must fit.", show_default="what fits")
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="Requests that must run at a time, each with the whole context.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print what this machine has and whether it can run loramux; exit code 1, with the reasons, if it can't.
 
-    Exit code 2 if the base can't be served. Example: loramux doctor --base Qwen/Qwen3-4B
+    With --base, also print what fits on this machine's GPU, or on the one of --gpu-memory: exit code 1 if the base does
+    not, 2 if vLLM can't serve it. Weights are not downloaded for that. Example: loramux doctor --base Qwen/Qwen3-4B
+    --gpu-memory 24
     """
+    wanted = Wanted(max_lora_rank(rank or []), adapters, context, requests)
+    device = _device(gpu_memory, compute_capability, has_base=base is not None)
     machine, backend = this_machine(Path.cwd()), installed_backend()
     problems = find_problems(machine, backend)
-    if backend == "cuda" and (problem := compiler_problem(sys.executable)):
-        problems.append(problem)
     settings = engine_defaults(machine, backend, demo=False)
     description = _describe(base) if base else None
+    plan = _plan(machine, description, wanted, device)
     if as_json:
-        typer.echo(json.dumps(_report(machine, backend, settings, problems, description), indent=2))
+        report = _report(machine, backend, settings, problems, description)
+        typer.echo(json.dumps(report | ({"plan": plan} if plan else {}), indent=2))
     else:
         _print_report(machine, backend, settings, problems)
         if description:
             print_base(description)
-    raise typer.Exit(1 if problems else 0)
+            _print_plan(description, plan)
+    raise typer.Exit(1 if problems or (plan and plan["problems"]) else 0)
+
+
+def _device(gpu_memory: float | None, compute_capability: str | None, *, has_base: bool) -> Device | None:
+    """Return the GPU of the options; None for the one of this machine."""
+    if gpu_memory is None:
+        if compute_capability is not None:
+            fail("--compute-capability belongs to --gpu-memory", 2)
+        return None
+    if not has_base:
+        fail("--gpu-memory plans a base: name it with --base", 2)
+    capability = re.fullmatch(r"([0-9]{1,2})\.([0-9]{1,2})", compute_capability or "0.0")
+    if capability is None:
+        fail(f"--compute-capability is {compute_capability!r}; expected two numbers, such as 8.9", 2)
+    size = int(gpu_memory * GIB)
+    known = (int(capability[1]), int(capability[2])) if compute_capability else None
+    return Device(f"a GPU with {gpu_memory:g} GiB", size, size, known)
+
+
+def _plan(
+    machine: Machine, base: BaseDescription | None, wanted: Wanted, device: Device | None
+) -> dict[str, Any] | None:
+    if base is None or base.memory is None:
+        return None
+    host = machine.memory_bytes
+    plan = plan_memory(device, base, base.memory, wanted, host) if device else plan_machine(machine, base, wanted)
+    return plan and plan_report(plan, host)
+
+
+def _print_plan(base: BaseDescription, plan: dict[str, Any] | None) -> None:
+    if plan:
+        print_plan(plan)
+    elif base.memory is None:
+        stdout.print(f"\nNo plan: vLLM can't say what it takes: {escape(base.memory_problem or '')}", soft_wrap=True)
+    else:
+        stdout.print("\nNo GPU to plan for; for another one, add --gpu-memory 24")
 
 
 def _log(line: str) -> None:
@@ -60,7 +124,9 @@ def _log(line: str) -> None:
 def _describe(base: str) -> BaseDescription:
     try:
         settings = load_settings(overrides={"base": base})
-        resolved = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=_log)
+        resolved = resolve_base(
+            settings.base, settings.data_dir, revision=settings.base_revision, progress=_log, with_weights=False
+        )
         return describe_base(resolved, settings, _log)
     except (BaseError, SettingsError) as error:
         fail(error, 2)

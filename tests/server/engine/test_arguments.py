@@ -1,16 +1,9 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loramux_server.base_model import ResolvedBase
-from loramux_server.engine.arguments import (
-    LORA_RANKS,
-    EngineArgumentError,
-    engine_arguments,
-    max_lora_rank,
-)
+from loramux_server.engine.arguments import EngineArgumentError, engine_arguments
 from loramux_server.engine.refused_arguments import REFUSED
 
 
@@ -77,18 +70,6 @@ def test_a_value_that_vllm_refuses_is_reported(tiny_base: ResolvedBase, options:
 def test_a_value_that_looks_like_an_option_stays_a_value(tiny_base: ResolvedBase) -> None:
     arguments = parsed(tiny_base, revision="--host=0.0.0.0")
     assert (arguments.revision, arguments.host) == ("--host=0.0.0.0", None)
-
-
-@given(st.lists(st.integers(1, 512)))
-def test_max_lora_rank_is_the_lowest_that_admits_every_adapter(ranks: list[int]) -> None:
-    limit = max_lora_rank(ranks)
-    assert limit >= max([16, *ranks])
-    assert limit in LORA_RANKS
-    assert not any(max([16, *ranks]) <= lower < limit for lower in LORA_RANKS)
-
-
-def test_a_rank_above_all_limits_gets_the_highest() -> None:
-    assert max_lora_rank([100_000]) == LORA_RANKS[-1]
 
 
 def test_refused_names_are_names_that_vllm_has(tiny_base: ResolvedBase) -> None:
