@@ -19,9 +19,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries, about each other
     from loramux_adapters.finetuning.trainer import model, prepared_data, trainer_setup, training
     from loramux_adapters.finetuning.trainer.answer_loss import AnswerLossTrainer
+    from loramux_adapters.finetuning.trainer.base_weights import find_weights
+    from loramux_adapters.finetuning.trainer.model import load_model
     from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, ProgressReporter
 
 from loramux_adapters.finetuning.training_run import TrainingRun
+
+__all__ = ["ROOMY", "TrainerHere", "Training", "find_weights", "largest_difference", "load_model"]
 
 ROOMY = TrainingDevice("cpu", free_bytes=1 << 40, bytes_per_parameter=4)
 

@@ -69,7 +69,8 @@ def find_weights(base: Path, unquantized: Path | None) -> BaseWeights:
         return BaseWeights(folder, config)
     try:
         quantizer = AutoHfQuantizer.from_config(deepcopy(quantization), pre_quantized=True)
-        method = str(getattr(quantizer.quantization_config.quant_method, "value", "an unknown method"))
+        method = quantizer.quantization_config.quant_method
+        method = str(getattr(method, "value", method))
         if hasattr(quantizer.quantization_config, "dequantize"):
             quantization["dequantize"] = True
             return BaseWeights(folder, config, method, is_dequantized=True)
