@@ -33,10 +33,14 @@ class Device:
         return cls(gpu.name, gpu.memory_bytes, free, gpu.compute_capability)
 
     @property
+    def free_share(self) -> float:
+        """The largest `gpu_memory_utilization` with which vLLM starts: it refuses a share that is not free."""
+        return math.floor(max(0, self.free_bytes - CONTEXT_BYTES) / max(1, self.total_bytes) * 100) / 100
+
+    @property
     def usable_share(self) -> float:
-        """The largest `gpu_memory_utilization` with which vLLM starts; it refuses a share that is not free."""
-        free = max(0, self.free_bytes - CONTEXT_BYTES) / max(1, self.total_bytes)
-        return min(MAX_SHARE, math.floor(free * 100) / 100)
+        """The `gpu_memory_utilization` that leaves some memory for others: vLLM's default, or less."""
+        return min(MAX_SHARE, self.free_share)
 
     @property
     def has_bfloat16(self) -> bool:

@@ -1,7 +1,7 @@
 """What speaks against a plan, in sentences, and what would help."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from loramux_server.planning.device import GIB
 from loramux_server.planning.parts import slot_bytes
@@ -49,7 +49,7 @@ def _share_problems(plan: MemoryPlan) -> Iterator[Problem]:
     if plan.budget_bytes > plan.device.free_bytes:
         yield Problem(
             f"gpu_memory_utilization={plan.share:g} asks for {gib(plan.budget_bytes)} of {plan.device.name}, of which "
-            f"{gib(plan.device.free_bytes)} are free: set at most {plan.device.usable_share:g}, or stop what uses it"
+            f"{gib(plan.device.free_bytes)} are free: set at most {plan.device.free_share:g}, or stop what uses it"
         )
 
 
@@ -99,6 +99,9 @@ def advice(plan: MemoryPlan, host_bytes: int) -> list[str]:
 def _advice(plan: MemoryPlan, host_bytes: int) -> Iterator[str]:
     if plan.is_context_chosen and plan.context >= 1:
         yield f"a context of at most {plan.context:,} tokens: LORAMUX_ENGINE__MAX_MODEL_LEN=-1 takes what fits"
+    free = plan.device.free_share
+    if free > plan.share and _with_arguments(plan, host_bytes, gpu_memory_utilization=free).fits:
+        yield f"LORAMUX_ENGINE__GPU_MEMORY_UTILIZATION={free:g}: all that is free, which leaves nothing for training"
     if plan.slots > 1 and _with_arguments(plan, host_bytes, max_loras=1).fits:
         size = gib(slot_bytes(plan.memory, plan.wanted.rank))
         yield f"fewer slots or a lower rank: LORAMUX_ENGINE__MAX_LORAS=1; a slot takes {size}"
@@ -120,9 +123,9 @@ def _quantized(plan: MemoryPlan, host_bytes: int) -> Iterator[str]:
             return
 
 
-def _with_arguments(plan: MemoryPlan, host_bytes: int, **arguments: int) -> MemoryPlan:
+def _with_arguments(plan: MemoryPlan, host_bytes: int, **arguments: float) -> MemoryPlan:
     memory = plan.memory.model_copy(update={"arguments": {**plan.memory.arguments, **arguments}})
-    return plan_memory(plan.device, plan.base, memory, replace(plan.wanted), host_bytes)
+    return plan_memory(plan.device, plan.base, memory, plan.wanted, host_bytes)
 
 
 def gib(size: int) -> str:

@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import pytest
+
+from loramux_server.gpus import Gpu
+from loramux_server.machine import Machine, engine_defaults
+from loramux_server.planning.engine_arguments import DoesNotFit, suited_arguments
+from tests.helpers.gpu_plans import GIB, SHAPES
+from tests.server.test_machine import LAPTOP
+
+L4 = Gpu("NVIDIA L4", 23_034 << 20, 580, (8, 9), 22_500 << 20)
+MACHINE = replace(LAPTOP, gpus=(L4,), memory_bytes=64 * GIB)
+
+
+def suited(machine: Machine, base: str, backend: str = "cuda", **arguments: object) -> tuple[dict[str, object], str]:
+    """Return the arguments, and what is reported."""
+    lines: list[str] = []
+    description = SHAPES[base].describe(**arguments)
+    found = suited_arguments(machine, backend, description, 16, demo=False, report_progress=lines.append)
+    return found, "\n".join(lines)
+
+
+def test_a_gpu_gets_the_arguments_of_its_plan() -> None:
+    """GPU-4, GPU-13: the context is fitted, the share is what is free, and slots are what the memory holds."""
+    found, reported = suited(MACHINE, "8B")
+    assert found["max_model_len"] == -1
+    assert found["gpu_memory_utilization"] == 0.92
+    assert isinstance(found["max_loras"], int)
+    assert 1 < found["max_loras"] <= 16
+    assert "NVIDIA L4: 20.7 GiB for the engine" in reported
+    assert "tokens" in reported
+
+
+def test_a_cpu_keeps_its_arguments() -> None:
+    assert suited(MACHINE, "8B", backend="cpu") == (engine_defaults(MACHINE, "cpu", demo=False), "")
+
+
+@pytest.mark.parametrize(
+    ("base", "arguments", "reason"),
+    [
+        ("70B", {}, "131.4 GiB of weights"),
+        ("8B", {"max_model_len": 131_072}, "16.0 GiB of KV cache"),
+        ("8B", {"dtype": "float32"}, "float32"),
+        ("8B", {"gpu_memory_utilization": 1.0}, "asks for 22.5 GiB"),
+    ],
+)
+def test_a_start_that_can_not_fit_is_refused_with_the_numbers(
+    base: str, arguments: dict[str, object], reason: str
+) -> None:
+    """GPU-4, GPU-9: before vLLM is started, which takes a minute to find out."""
+    with pytest.raises(DoesNotFit) as caught:
+        suited(MACHINE, base, **arguments)
+    assert reason in str(caught.value)
+
+
+def test_a_refusal_says_what_would_help() -> None:
+    with pytest.raises(DoesNotFit, match=r"What would help: .*MAX_MODEL_LEN=-1"):
+        suited(MACHINE, "8B", max_model_len=131_072)
+
+
+def test_a_start_that_may_fail_is_only_reported() -> None:
+    small = replace(MACHINE, gpus=(replace(L4, memory_bytes=17 * GIB, free_bytes=17 * GIB),))
+    found, reported = suited(small, "8B")
+    assert found
+    assert "the engine may not start: base needs" in reported
+
+
+def test_several_gpus_are_planned_by_the_one_with_least_free_memory() -> None:
+    busy = replace(L4, free_bytes=20 * GIB)
+    pair = replace(MACHINE, gpus=(L4, busy))
+    assert suited(pair, "8B")[0]["gpu_memory_utilization"] == 0.92
+    assert suited(pair, "8B", tensor_parallel_size=2)[0]["gpu_memory_utilization"] == 0.86
+
+
+def test_a_gpu_that_can_not_be_used_is_not_planned() -> None:
+    old = replace(L4, compute_capability=(7, 0), memory_bytes=16 * GIB)
+    assert "NVIDIA L4: 20.7 GiB" in suited(replace(MACHINE, gpus=(old, L4)), "8B")[1]
+
+
+def test_memory_of_which_nothing_is_known_is_vllms_concern() -> None:
+    """GPU-7: a driver may not say how much is free; without `nvidia-smi`, nothing is known."""
+    assert suited(replace(MACHINE, gpus=(replace(L4, free_bytes=None),)), "8B")[0]["gpu_memory_utilization"] == 0.92
+    assert suited(replace(MACHINE, gpus=()), "8B") == ({"max_model_len": -1}, "")
+    unknown = SHAPES["8B"].describe().model_copy(update={"memory": None})
+    assert suited_arguments(MACHINE, "cuda", unknown, 16, demo=False, report_progress=print) == {"max_model_len": -1}
