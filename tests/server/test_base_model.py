@@ -112,6 +112,28 @@ def test_a_hub_id_is_downloaded_at_its_revision_and_pinned_to_the_commit(
     assert asked == ["org/name", base.HUB_FILES, "v1"]
 
 
+def test_a_base_that_is_only_described_needs_no_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan for a GPU must not download gigabytes."""
+    (folder / "model.safetensors").unlink()
+    asked: list[str] = []
+
+    def download(_: str, patterns: tuple[str, ...], **__: object) -> hub.HubSnapshot:
+        asked.extend(patterns)
+        return hub.HubSnapshot(folder, "0123abcd")
+
+    monkeypatch.setattr(hub, "download", download)
+    for name in ("org/name", str(folder)):
+        assert resolve_base(name, tmp_path, progress=lambda _: None, with_weights=False).path == folder
+        with pytest.raises(BaseError, match="missing weights"):
+            _resolve(name, tmp_path)
+    described, loaded = asked[: len(base.CONFIG_FILES)], asked[len(base.CONFIG_FILES) :]
+    assert "*.safetensors" in loaded
+    assert not any("safetensors" in pattern for pattern in described)
+    assert {"*.json", "tokenizer.model"} <= set(described)
+
+
 def test_a_hub_error_is_reported_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: object, **__: object) -> hub.HubSnapshot:
         raise SourceUnavailable("org/name is gated")

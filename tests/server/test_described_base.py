@@ -75,6 +75,19 @@ def test_a_broken_description_is_computed_again(tmp_path: Path, base: ResolvedBa
     assert len(calls(base)) == 2
 
 
+def test_a_description_of_an_older_release_without_memory_is_computed_again(
+    tmp_path: Path, base: ResolvedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPU-4: the memory of a base is in its description since this release."""
+    monkeypatch.setattr(described_base, "_CONTENT", "modules")
+    describe_base(base, settings(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr(described_base, "CHILD", "scripted_child")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    describe_base(base, settings(tmp_path))
+    assert len(calls(base)) == 2
+
+
 def test_a_base_that_vllm_does_not_serve_is_one_line(tmp_path: Path, base: ResolvedBase) -> None:
     """A1: a base that vLLM can't serve is refused with its reason and no traceback."""
     (base.path / "unserved").touch()

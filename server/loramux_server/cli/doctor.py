@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import BaseError, resolve_base
+from loramux_server.c_compiler import compiler_problem
 from loramux_server.cli.base_tables import base_report, print_base, shown_architectures
 from loramux_server.cli.console import fact_table, fail, stderr, stdout
 from loramux_server.cli.plan_tables import print_plan
@@ -68,6 +70,8 @@ def doctor(
     device = _device(gpu_memory, compute_capability, has_base=base is not None)
     machine, backend = this_machine(Path.cwd()), installed_backend()
     problems = find_problems(machine, backend)
+    if backend == "cuda" and (problem := compiler_problem(sys.executable)):
+        problems.append(problem)
     settings = engine_defaults(machine, backend, demo=False)
     description = _describe(base) if base else None
     plan = _plan(machine, description, wanted, device)
@@ -90,12 +94,17 @@ def _device(gpu_memory: float | None, compute_capability: str | None, *, has_bas
         return None
     if not has_base:
         fail("--gpu-memory plans a base: name it with --base", 2)
-    capability = re.fullmatch(r"([0-9]{1,2})\.([0-9]{1,2})", compute_capability or "0.0")
-    if capability is None:
-        fail(f"--compute-capability is {compute_capability!r}; expected two numbers, such as 8.9", 2)
     size = int(gpu_memory * GIB)
-    known = (int(capability[1]), int(capability[2])) if compute_capability else None
-    return Device(f"a GPU with {gpu_memory:g} GiB", size, size, known)
+    return Device(f"a GPU with {gpu_memory:g} GiB", size, size, _capability(compute_capability))
+
+
+def _capability(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    numbers = re.fullmatch(r"([0-9]{1,2})\.([0-9]{1,2})", text)
+    if numbers is None:
+        fail(f"--compute-capability is {text!r}; expected two numbers, such as 8.9", 2)
+    return int(numbers[1]), int(numbers[2])
 
 
 def _plan(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from click.testing import Result
 from typer.testing import CliRunner
 
 from loramux_adapters.base_description import BaseDescription
@@ -12,6 +13,7 @@ from loramux_server.cli import doctor as command
 from loramux_server.gpus import Gpu
 from loramux_server.machine import GIB, this_machine
 from tests.helpers.adapter_files import BASE
+from tests.helpers.gpu_plans import SHAPES
 
 
 @pytest.fixture
@@ -121,3 +123,103 @@ def test_a_base_that_can_not_be_served_is_one_line_and_exit_code_2(
     monkeypatch.setattr(command, "describe_base", refuse)
     result = CliRunner().invoke(app, ["--base", base.name])
     assert (result.exit_code, result.stderr.strip()) == (2, "vLLM can't serve tiny: [X] is unknown")
+
+
+def planned(app: typer.Typer, *options: str) -> Result:
+    return CliRunner().invoke(app, ["--base", "tiny", *options])
+
+
+@pytest.fixture
+def large(base: BaseDescription, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base is as large as Llama-3.1-8B, and this machine has no GPU."""
+    monkeypatch.setattr(command, "describe_base", lambda *_: SHAPES["8B"].describe())
+    monkeypatch.setattr(command, "this_machine", lambda folder: replace(this_machine(folder), gpus=()))
+
+
+@pytest.mark.usefixtures("large")
+def test_a_plan_for_another_gpu_is_readable_in_80_columns(app: typer.Typer) -> None:
+    """GPU-4: what fits on a GPU is known before it is rented."""
+    result = planned(app, "--gpu-memory", "24", "--compute-capability", "8.9", "--rank", "8", "--rank", "20")
+    assert result.exit_code == 0
+    text = result.stdout[result.stdout.index("Plan for") :]
+    assert text.startswith("Plan for a GPU with 24 GiB")
+    assert "compute capability 8.9" in text
+    for part in ("15.0 GiB  bfloat16", "ranks up to 32", "128 KiB per token", "gpu_memory_utilization=0.92"):
+        assert part in text
+    assert "LORAMUX_ENGINE__MAX_MODEL_LEN=-1" in text
+    assert "fits while the engine sleeps" in " ".join(text.split())
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.usefixtures("large")
+def test_a_plan_in_json_has_the_sizes_in_bytes(app: typer.Typer) -> None:
+    report = json.loads(planned(app, "--gpu-memory", "24", "--json").stdout)["plan"]
+    assert report["sizes"]["weights"] == 16_060_522_496
+    assert report["sizes"]["engine"] == int(24 * (1 << 30) * 0.92)
+    assert report["kv_bytes_per_token"] == 131_072
+    assert report["slot_bytes"] == 16 * 5_507_584
+    assert (report["fits"], report["problems"], report["advice"]) == (True, [], [])
+    assert report["engine"]["max_loras"] == report["slots"]
+    assert report["gpu"]["compute_capability"] is None
+
+
+@pytest.mark.usefixtures("large")
+def test_a_base_that_does_not_fit_is_exit_code_1_with_what_would_help(app: typer.Typer) -> None:
+    result = planned(app, "--gpu-memory", "16", "--compute-capability", "7.5")
+    assert result.exit_code == 1
+    assert "✗ base needs" in result.stdout
+    assert "8-bit weights" in result.stdout
+    assert planned(app, "--gpu-memory", "24", "--context", "131072").exit_code == 1
+    assert planned(app, "--gpu-memory", "24", "--context", "4096", "--requests", "100").exit_code == 1
+
+
+@pytest.mark.usefixtures("large")
+def test_without_a_gpu_the_option_for_another_one_is_named(app: typer.Typer) -> None:
+    result = planned(app)
+    assert result.exit_code == 0
+    assert "--gpu-memory 24" in result.stdout
+
+
+@pytest.mark.usefixtures("large")
+def test_the_gpu_of_this_machine_is_planned_by_itself(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu("NVIDIA L4", 23_034 << 20, 580, (8, 9), 20_000 << 20)
+    monkeypatch.setattr(command, "this_machine", lambda folder: replace(this_machine(folder), gpus=(gpu,)))
+    assert "Plan for NVIDIA L4, 22.5 GiB (19.5 GiB free)" in planned(app).stdout
+
+
+def test_a_base_of_which_vllm_can_not_say_what_it_takes_has_no_plan(
+    app: typer.Typer, base: BaseDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = base.model_copy(update={"memory_problem": "no attention backend"})
+    monkeypatch.setattr(command, "describe_base", lambda *_: unknown)
+    result = planned(app, "--gpu-memory", "24")
+    assert (result.exit_code, "no attention backend" in result.stdout) == (0, True)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--compute-capability", "8.9"),
+        ("--gpu-memory", "24", "--compute-capability", "ada"),
+        ("--gpu-memory", "24", "--compute-capability", "8"),
+        ("--gpu-memory", "24", "--compute-capability", "8.9\n"),
+        ("--gpu-memory", "24", "--compute-capability", ""),
+        ("--gpu-memory", "0"),
+        ("--gpu-memory", "-24"),
+        ("--gpu-memory", "nan"),
+        ("--gpu-memory", "1e400"),
+        ("--gpu-memory", "24", "--rank", "0"),
+        ("--gpu-memory", "24", "--rank", "513"),
+        ("--gpu-memory", "24", "--context", "0"),
+    ],
+)
+def test_options_that_make_no_sense_are_exit_code_2(app: typer.Typer, options: tuple[str, ...]) -> None:
+    result = planned(app, *options)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_gpu_without_a_base_is_exit_code_2(app: typer.Typer) -> None:
+    result = CliRunner().invoke(app, ["--gpu-memory", "24"])
+    assert (result.exit_code, "--base" in result.stderr) == (2, True)
