@@ -95,7 +95,7 @@ def _device(gpu_memory: float | None, compute_capability: str | None, *, has_bas
     if not has_base:
         fail("--gpu-memory plans a base: name it with --base", 2)
     size = int(gpu_memory * GIB)
-    return Device(f"a GPU with {gpu_memory:g} GiB", size, size, _capability(compute_capability))
+    return Device("a GPU", size, size, _capability(compute_capability))
 
 
 def _capability(text: str | None) -> tuple[int, int] | None:

@@ -14,7 +14,8 @@ def print_plan(report: Mapping[str, Any]) -> None:
     gpu = report["gpu"]
     count = f"{gpu['count']} x " if gpu["count"] > 1 else ""
     capability = f", compute capability {gpu['compute_capability']}" if gpu["compute_capability"] else ""
-    title = f"{count}{gpu['name']}, {gib(gpu['memory_bytes'])} ({gib(gpu['free_bytes'])} free){capability}"
+    free = "" if gpu["free_bytes"] == gpu["memory_bytes"] else f", {gib(gpu['free_bytes'])} of it free"
+    title = f"{count}{gpu['name']} with {gib(gpu['memory_bytes'])}{free}{capability}"
     stdout.print(f"\n[bold]Plan for {escape(title)}[/]", soft_wrap=True)
     table = column_table("Part", "Size", "")
     for name, size, note in _parts(report):
@@ -45,17 +46,18 @@ def _parts(report: Mapping[str, Any]) -> list[tuple[str, int, str]]:
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, str]:
+    training = "\n".join(map(_training, report["training"]))
+    if not report["fits"]:
+        return {"Training": training}
     requests, host = report["concurrent_requests"], report["host"]
-    names = (f"LORAMUX_ENGINE__{name.upper()}={value}" for name, value in report["engine"].items())
+    slots = f"{host['adapters']} adapters of {gib(host['adapter_bytes'])}; others are read when they are needed"
     return {
         "Context": f"{report['context']:,} of {report['max_context']:,} tokens",
         "Requests": f"{requests['typical']} with {requests['typical_tokens']:,} tokens at a time, "
         f"{requests['whole_context']} with the whole context",
-        "Host memory": f"{host['adapters']} adapters of {gib(host['adapter_bytes'])}; the rest is read when needed"
-        if report["slots"]
-        else "",
-        "serve sets": "\n".join(names),
-        "Training": "\n".join(map(_training, report["training"])),
+        "Host memory": slots if report["slots"] else "",
+        "serve sets": "\n".join(f"LORAMUX_ENGINE__{name.upper()}={value}" for name, value in report["engine"].items()),
+        "Training": training,
     }
 
 

@@ -50,7 +50,7 @@ def plan_machine(machine: Machine, base: BaseDescription, wanted: Wanted) -> Mem
 
 def summary(plan: MemoryPlan) -> str:
     """Return the plan in one line."""
-    adapters = f", {plan.slots} adapters at a time" if plan.slots else ""
+    adapters = f", {plan.slots} {'adapter' if plan.slots == 1 else 'adapters'} at a time" if plan.slots else ""
     return (
         f"{plan.device.name}: {gib(plan.budget_bytes)} for the engine, of which about {gib(max(0, plan.kv_bytes))} for "
         f"the KV cache: a context of {plan.context:,} tokens, {plan.concurrency(plan.typical_tokens)} requests with "
