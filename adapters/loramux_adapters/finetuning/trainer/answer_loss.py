@@ -140,6 +140,11 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Load the scale of the loss, unless the training goes on with a dtype that needs none."""
+        if self.accelerator.scaler is not None:
+            super()._load_scaler(checkpoint)
+
     def _get_train_sampler(self, *_: Any) -> "LengthGroupedSampler":
         return LengthGroupedSampler(self._lengths, self.args.train_batch_size, self.args.seed)
 

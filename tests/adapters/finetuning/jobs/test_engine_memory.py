@@ -21,8 +21,9 @@ ON_GPU = ("train", "0.02", "", "cuda:0")
 
 @dataclass
 class FakeMemory:
-    """An engine's memory, which no trainer may outlive."""
+    """An engine's memory: a trainer has it to itself, unless it found that it trains `on_cpu`."""
 
+    on_cpu: bool = False
     free_errors: list[Exception] = field(default_factory=list)
     restore_errors: list[Exception] = field(default_factory=list)
     is_free: bool = False
@@ -38,7 +39,7 @@ class FakeMemory:
 
     async def restore(self) -> None:
         assert self.is_free
-        assert not psutil.Process().children()
+        assert self.on_cpu or not psutil.Process().children()
         if self.restore_errors:
             raise self.restore_errors.pop()
         self.is_free = False
@@ -92,6 +93,7 @@ async def test_checkpoints_wait_for_the_engine_with_their_metrics(bed_with: BedW
 
 async def test_the_engine_serves_while_the_job_trains_on_the_cpu(bed_with: BedWith) -> None:
     bed, memory = bed_with("train", "0.05")
+    memory.on_cpu = True
     job = bed.job()
     async with bed.supervisor.running():
         await until(bed, job, lambda record: record.progress.step >= 3)
@@ -124,15 +126,15 @@ async def test_the_engine_wakes_when_a_client_stops_the_job(bed_with: BedWith, s
         assert bed.registry.get(job.id).state is state
 
 
-@pytest.mark.parametrize("behavior", [("crash",), ("kill_itself",), ("crash_after_starting",), ("fail",)])
-async def test_the_engine_wakes_when_the_trainer_fails(bed_with: BedWith, behavior: tuple[str, ...]) -> None:
-    bed, memory = bed_with(*behavior)
+@pytest.mark.parametrize("behavior", ["crash", "kill_itself", "print_noise", "fail"])
+async def test_the_engine_wakes_when_the_trainer_fails(bed_with: BedWith, behavior: str) -> None:
+    bed, memory = bed_with(behavior)
     job = bed.job()
     async with bed.supervisor.running():
         job = await until(bed, job, has_ended)
     assert job.state is JobState.FAILED
     assert memory.is_free is False
-    assert memory.sleeps == (1 if behavior == ("fail",) else 3)
+    assert memory.sleeps == (1 if behavior == "fail" else 3)
 
 
 async def test_the_engine_wakes_when_the_server_stops_and_sleeps_again_for_the_next_one(bed_with: BedWith) -> None:

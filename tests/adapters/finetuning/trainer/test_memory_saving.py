@@ -163,24 +163,49 @@ def test_a_full_gpu_leads_to_the_cpu_with_a_warning(here: TrainerHere, folder: P
     assert len(trained.steps) == 15
 
 
+def scale_loss(trainer: Any) -> None:
+    """What accelerate does with float16 on a GPU; a CPU lets it when it is told to."""
+    assert trainer.args.fp16
+    assert not trainer.args.bf16
+    trainer.accelerator.native_amp = True
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+
 def test_float16_scales_the_loss_and_learns_almost_the_same(here: TrainerHere, folder: Path, plain: Training) -> None:
-    """As on a GPU that emulates bfloat16; a CPU lets accelerate do it when it is told to."""
-    scaled = []
+    """As on a GPU that emulates bfloat16."""
+    dtypes: dict[torch.dtype, bool] = {}
 
-    def scale(trainer: Any) -> None:
-        assert trainer.args.fp16
-        assert not trainer.args.bf16
-        trainer.accelerator.native_amp = True
-        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-        scaled.append(trainer)
+    def watch(trainer: Any) -> None:
+        scale_loss(trainer)
+        dtypes.update({parameter.dtype: parameter.requires_grad for parameter in trainer.model.parameters()})
 
-    here.change_trainers(scale)
+    here.change_trainers(watch)
     here.use_dtype(torch.float16)
     half = here.run(training_run(folder, "half", served_dtype="bfloat16"))
-    [trainer] = scaled
-    dtypes = {parameter.dtype: parameter.requires_grad for parameter in trainer.model.parameters()}
     assert dtypes == {torch.float16: False, torch.float32: True}
     [started] = half.of_kind(Started)
     assert started.precision == "float16 (served in bfloat16)"
     assert half.losses == pytest.approx(plain.losses, rel=0.02)
     assert largest_difference(half, plain) < 0.2
+
+
+def test_a_training_in_float16_resumes_on_a_device_with_another_dtype_and_back(
+    here: TrainerHere, folder: Path, plain: Training
+) -> None:
+    run = training_run(folder, "moved", state=folder / "moved-state")
+    trainings = []
+    for dtype, step in ((torch.float16, 4), (torch.float32, 8), (torch.float16, None)):
+        here.use_dtype(dtype)
+        here.change_trainers(scale_loss if dtype is torch.float16 else lambda _: None)
+        trainings.append(here.run(run, pause_after=step))
+    assert [step for training in trainings for step in training.steps] == plain.steps
+    assert [loss for training in trainings for loss in training.losses] == pytest.approx(plain.losses, rel=0.02)
+
+
+def test_a_loss_that_float16_can_not_hold_is_said_to_be_its_fault(here: TrainerHere, folder: Path) -> None:
+    here.change_trainers(scale_loss)
+    here.use_dtype(torch.float16)
+    failed = here.run(
+        training_run(folder, "overflow", recipe=RECIPE.model_copy(update={"learning_rate": 1.0, "alpha": 4096}))
+    )
+    assert "or, since float16's range is small, train on the CPU" in str(failed.error)
