@@ -1,6 +1,7 @@
 """Adapters that compute NaN, and ones without effect, on the real engine: neither affects other requests.
 
 Stock vLLM serves both. The former leave NaN in blocks of the KV cache, which corrupt the answers of later requests.
+They run on vLLM's V1 model runner, and on its V2 runner with a GPU's kernels, interpreted.
 """
 
 import asyncio
@@ -20,19 +21,23 @@ from loramux_adapters.intake.validation import values
 from loramux_adapters.models import parse_adapter_name
 from tests.conftest import EXAMPLE_NAMES, RealServer
 from tests.helpers.adapter_files import lora_config, tensors_for, write_adapter
+from tests.helpers.cuda_path.environment import is_cuda_path
 
-pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.engine, pytest.mark.cuda_path, pytest.mark.asyncio(loop_scope="session")]
 
 Answers = list[list[str]]
+LAYER = 1
+OVERFLOWING = (6e4, 2e4) if is_cuda_path() else (3e38, 1e-37)
+"""Values of A and B that are finite in the engine's type, float16 or a larger one, and whose products are not."""
 QUESTIONS = ("What is the capital of France?", "Two pizzas and a cola, please.")
 
 
 async def add(real: RealServer, name: str, *, a: float, b: float) -> Any:
     """Add an adapter whose A and B matrices are filled with these values."""
-    tensors = tensors_for(real.base, ["q_proj"], [2])
+    tensors = tensors_for(real.base, ["q_proj"], [LAYER])
     filled = {key: np.full_like(value, a if "lora_A" in key else b) for key, value in tensors.items()}
     folder = real.folder / name
-    config = lora_config(target_modules=["q_proj"], layers_to_transform=[2])
+    config = lora_config(target_modules=["q_proj"], layers_to_transform=[LAYER])
     source = FolderSource(write_adapter(folder, config, filled), [real.folder])
     return await real.server.adapter_service.add(parse_adapter_name(name), source, actor="test")
 
@@ -41,7 +46,8 @@ async def add_overflowing(real: RealServer) -> Any:
     """Add an adapter with finite weights whose products overflow; bypasses the validator, which would reject it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(values, "MAX_VALUE", math.inf)
-        return await add(real, "overflowing", a=3e38, b=1e-37)
+        patch.setattr(values, "MAX_PRODUCT", math.inf)
+        return await add(real, "overflowing", a=OVERFLOWING[0], b=OVERFLOWING[1])
 
 
 async def ask(real: RealServer, model: str, question: str) -> list[str]:

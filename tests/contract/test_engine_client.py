@@ -60,7 +60,7 @@ class EngineUnderTest:
         return outputs, accumulator.stats(NEVER_COLD)
 
 
-@pytest.fixture(params=["fake", pytest.param("vllm", marks=pytest.mark.engine)])
+@pytest.fixture(params=["fake", pytest.param("vllm", marks=[pytest.mark.engine, pytest.mark.cuda_path])])
 def tested(request: pytest.FixtureRequest, tmp_path: Path, tiny_base: ResolvedBase) -> Iterator[EngineUnderTest]:
     if request.param == "fake":
         engine = small_engine(tiny_base)

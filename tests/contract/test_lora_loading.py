@@ -1,6 +1,7 @@
 """Loads adapters while the real engine runs: the behaviour of vLLM's private names that loramux relies on.
 
-If an upgrade of vLLM changes one, the name of the failing test says what breaks.
+If an upgrade of vLLM changes one, the name of the failing test says what breaks. They run on vLLM's V1 model runner,
+and on its V2 runner with a GPU's kernels, interpreted.
 """
 
 import asyncio
@@ -15,9 +16,9 @@ from loramux_adapters.errors import StoreError
 from loramux_adapters.models import AdapterName, Digest, VersionId
 from loramux_server.engine.adapter_loader import EngineLoader
 from tests.conftest import RealServer
-from tests.helpers.engine_bench import MAX_CPU_LORAS, MAX_LORAS, EngineBench, engine_bench, tokens
+from tests.helpers.engine_bench import LONG_ANSWER, MAX_CPU_LORAS, MAX_LORAS, EngineBench, engine_bench, tokens
 
-pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.engine, pytest.mark.cuda_path, pytest.mark.asyncio(loop_scope="session")]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -86,7 +87,7 @@ async def test_a_load_takes_no_slot_from_a_running_request(bench: EngineBench) -
     first, second, third = (bench.version(name, seed=seed) for seed, name in enumerate(("first", "second", "third")))
     await bench.loader.load(first)
     await bench.loader.load(second)
-    running = [asyncio.create_task(bench.ask(version, 60)) for version in (first, second)]
+    running = [asyncio.create_task(bench.ask(version, LONG_ANSWER)) for version in (first, second)]
     await asyncio.sleep(0.3)
     await bench.loader.load(third)
     in_slots = await bench.loader.slots()
@@ -147,7 +148,7 @@ async def test_weights_changed_on_disk_are_never_loaded(bench: EngineBench) -> N
 async def test_a_cancelled_load_leaves_nothing(bench: EngineBench) -> None:
     version = bench.version("tone", rank=16)
     loading = asyncio.create_task(bench.loader.load(version))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.001)
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loading

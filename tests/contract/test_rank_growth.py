@@ -1,4 +1,7 @@
-"""The engine's limit of ranks grows while it runs: the behaviour of vLLM's private names that this relies on."""
+"""The engine's limit of ranks grows while it runs: the behaviour of vLLM's private names that this relies on.
+
+Those of a model runner run on vLLM's V1 runner, and on its V2 runner with a GPU's kernels, interpreted.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +19,7 @@ from loramux_adapters.models import VersionId
 from loramux_server.engine import rank_limit
 from loramux_server.engine.rank_limit import RankLimit, can_grow
 from tests.conftest import RealServer
-from tests.helpers.engine_bench import EngineBench, engine_bench, tokens
+from tests.helpers.engine_bench import LONG_ANSWER, EngineBench, engine_bench, tokens
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -48,6 +51,7 @@ async def test_the_engine_can_grow_because_nothing_is_compiled_on_a_cpu(bench: E
     assert (limit.current, limit.maximum) == (START, 512)
 
 
+@pytest.mark.cuda_path
 async def test_adapters_answer_as_before_after_the_limit_has_grown(bench: EngineBench, limit: RankLimit) -> None:
     small = [bench.version(f"small-{seed}", seed=seed) for seed in range(2)]
     before = [*await loaded(bench, *small), await bench.ask(None)]
@@ -63,11 +67,12 @@ async def test_adapters_answer_as_before_after_the_limit_has_grown(bench: Engine
     assert await bench.ask(large) == of_large
 
 
+@pytest.mark.cuda_path
 async def test_running_requests_go_on_while_the_limit_grows(bench: EngineBench, limit: RankLimit) -> None:
     first, second = bench.version("first", seed=1), bench.version("second", seed=2)
     await loaded(bench, first, second)
     alone = [tokens(await bench.ask(version, 10)) for version in (first, second)]
-    running = [asyncio.create_task(bench.ask(version, 60)) for version in (first, second)]
+    running = [asyncio.create_task(bench.ask(version, LONG_ANSWER)) for version in (first, second)]
     await asyncio.sleep(0.05)
     await limit.ensure(32)
     await limit.ensure(64)
@@ -76,6 +81,7 @@ async def test_running_requests_go_on_while_the_limit_grows(bench: EngineBench, 
     assert [tokens(answer)[:10] for answer in answers] == alone
 
 
+@pytest.mark.cuda_path
 async def test_a_load_that_the_growth_interrupts_is_completed(bench: EngineBench, limit: RankLimit) -> None:
     versions = [bench.version(f"tone-{seed}", seed=seed) for seed in range(3)]
     loading = asyncio.create_task(loaded(bench, *versions))
@@ -100,6 +106,7 @@ async def test_growth_frees_the_former_slots(bench: EngineBench) -> None:
     assert rss[-1] - rss[1] < slots / 4
 
 
+@pytest.mark.cuda_path
 async def test_all_ranks_of_a_large_adapter_count(bench: EngineBench, limit: RankLimit) -> None:
     """The last 8 of 64 ranks are those of an adapter of rank 8, and the others are zeros."""
     small = bench.version("small", seed=5)
@@ -117,6 +124,7 @@ async def test_all_ranks_of_a_large_adapter_count(bench: EngineBench, limit: Ran
     assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-2)
 
 
+@pytest.mark.cuda_path
 async def test_a_rank_that_memory_does_not_allow_is_refused_with_rank_limit_and_setting(
     bench: EngineBench, limit: RankLimit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ def new_prompt(length: int) -> list[int]:
     return [random.randrange(10, 200) for _ in range(length)]  # noqa: S311 - new, so that nothing is cached
 
 
-@pytest.fixture(params=["fake", pytest.param("vllm", marks=pytest.mark.engine)])
+@pytest.fixture(params=["fake", pytest.param("vllm", marks=[pytest.mark.engine, pytest.mark.cuda_path])])
 def bench(request: pytest.FixtureRequest, tiny_base: ResolvedBase) -> Iterator[Bench]:
     if request.param == "fake":
         engine: Any = small_engine(tiny_base)
@@ -166,6 +166,7 @@ async def test_an_error_while_counting_fails_no_request(bench: Bench, caplog: py
 
 
 @pytest.mark.engine
+@pytest.mark.cuda_path
 async def test_streamed_and_plain_runs_of_equal_work_have_equal_shares(real: RealServer) -> None:
     """T10: 4 streamed and 4 plain runs that are answered at once cost the same, within 5 %."""
     meter = CountingMeter()
@@ -188,6 +189,7 @@ async def test_streamed_and_plain_runs_of_equal_work_have_equal_shares(real: Rea
 
 
 @pytest.mark.engine
+@pytest.mark.cuda_path
 async def test_a_prompt_that_is_computed_in_chunks_has_the_work_of_each_when_it_is_done(real: RealServer) -> None:
     """T10: the time of a long prefill is its own, not that of the runs next to it."""
     config = real.engine.vllm_config

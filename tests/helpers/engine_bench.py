@@ -17,10 +17,13 @@ from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.lora_directory import LoraRequests
 from tests.conftest import RealServer
 from tests.helpers.adapter_files import lora_config, tensors_for, write_adapter
+from tests.helpers.cuda_path.environment import is_cuda_path
 
 PROMPT = [504, 3575, 282, 4649, 314]
 MAX_LORAS, MAX_CPU_LORAS = 2, 3
 """Limits of the shared engine: adapters in a batch, and in host memory."""
+LONG_ANSWER = 20 if is_cuda_path() else 60
+"""Tokens that take seconds, on each of the engines."""
 NUMBERS = count(1_000_000)
 """Adapter ids above those of the server, which shares the engine."""
 STRENGTH = 0.15

@@ -14,7 +14,7 @@ OPTIONS: dict[str, Any] = {
     "dtype": "float16",
     "enforce_eager": True,
     "max_num_seqs": 16,
-    "max_model_len": 1024,
+    "max_model_len": 512,
     "max_num_batched_tokens": 512,
     "kv_cache_memory_bytes": 16 << 20,
 }
@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {
 
 def write_cuda_path_base(folder: Path) -> Path:
     """Write a Llama of two layers."""
-    return write_base(folder, ARCHITECTURE, max_position_embeddings=2048)
+    return write_base(folder, ARCHITECTURE)
 
 
 def write_adapters(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
