@@ -79,7 +79,7 @@ def _shortage(plan: MemoryPlan) -> str:
     needed = plan.parts.total + plan.request_bytes(context)
     parts = [
         f"{gib(plan.parts.weights)} of weights",
-        f"{gib(plan.parts.slots)} of slots for {plan.slots} adapters up to rank {plan.wanted.rank}"
+        f"{gib(plan.parts.slots)} of slots ({plan.slots} for ranks up to {plan.wanted.rank})"
         if plan.slots
         else "",
         f"{gib(plan.request_bytes(context))} of KV cache for one request with {context:,} tokens",
