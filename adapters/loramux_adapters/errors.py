@@ -20,7 +20,8 @@ AdapterError                  adapter_error
 ├── StoreError                adapter_store_failed
 └── TransientError            (retry_after: seconds until a retry may succeed)
     ├── AdapterLoadingFailed  adapter_loading_failed
-    └── NoAdapterCapacity     no_adapter_capacity
+    ├── NoAdapterCapacity     no_adapter_capacity
+    └── EngineAsleep          engine_asleep
 
 Codes are stable, for programs. Messages are for people: they contain no path of the server and are safe to show to a
 client. The server maps codes to HTTP statuses.
@@ -174,6 +175,17 @@ class NoAdapterCapacity(TransientError):
     """All adapters in the engine's host memory are in use."""
 
     code = "no_adapter_capacity"
+
+
+class EngineAsleep(TransientError):
+    """The engine's GPU memory is lent to a fine-tuning job."""
+
+    code = "engine_asleep"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The engine is asleep while a fine-tuning job trains in its GPU memory: retry later.", retry_after=30.0
+        )
 
 
 def printable(value: object) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 from loramux_adapters.errors import AdapterError
@@ -14,6 +14,7 @@ from loramux_adapters.models import VersionState
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.service import AdapterService
 from loramux_server.adapter_storage import AdapterStorage
+from loramux_server.engine.admission import UseEngine
 from loramux_server.engine.effect_check import EngineEffectChecker
 from loramux_server.engine.lora_directory import LoraRequests
 from loramux_server.engine.rank_limit import RankLimit
@@ -34,6 +35,7 @@ def build_adapter_service(
     arguments: Namespace,
     ranks: RankLimit,
     metrics: PrometheusMetrics,
+    use: UseEngine = nullcontext,
 ) -> AdapterService:
     """Return the service that adds, checks and removes adapters."""
     refuse_other_base = settings.base_mismatch == "refuse"
@@ -46,7 +48,7 @@ def build_adapter_service(
         storage.base_folder,
         ChatPolicy(served_chat(engine, arguments), settings.adapter_chat_template),
     )
-    effect_check = EngineEffectChecker(engine, pool, requests) if settings.proof else None
+    effect_check = EngineEffectChecker(engine, pool, requests, use) if settings.proof else None
     return AdapterService(
         ingest,
         storage.registry,

@@ -31,14 +31,15 @@ from loramux_server.api.prices import prices_router
 from loramux_server.api.usage.report import UsageSources
 from loramux_server.api.usage.routes import usage_router
 from loramux_server.auth import Authenticator
-from loramux_server.base_model import ResolvedBase
-from loramux_server.configured_adapters import add_configured, engine_options, is_rank_automatic
+from loramux_server.base_model import ResolvedBase, resolve_unquantized
+from loramux_server.configured_adapters import add_configured, engine_options, is_rank_automatic, required_rank
 from loramux_server.controlled_results.experiment_results import ExperimentResults
 from loramux_server.controlled_results.job_results import JobResults
 from loramux_server.dashboard import dashboard_router
 from loramux_server.described_base import describe_base
 from loramux_server.engine.adapter_loader import EngineLoader
 from loramux_server.engine.adapter_templates import AdapterTemplates, use_adapter_templates
+from loramux_server.engine.admission import EngineAdmission
 from loramux_server.engine.anthropic_messages import place_system_messages
 from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.calibration import EngineCalibration
@@ -48,16 +49,17 @@ from loramux_server.engine.evaluation_client import EngineEvaluationClient
 from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
 from loramux_server.engine.rank_limit import RankLimit, can_grow
 from loramux_server.engine.served_rendering import served_rendering
+from loramux_server.engine.sleep import EngineSleep
 from loramux_server.engine.startup import mount_openai, vllm_engine
 from loramux_server.experimentation import Experimentation, ExperimentParts, build_experimentation
 from loramux_server.experiments.repository import ExperimentRepository
-from loramux_server.fine_tuning import build_fine_tuning
+from loramux_server.fine_tuning import build_fine_tuning, wait_for_trainer
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.machine import this_machine
 from loramux_server.metering.fixed_costs import FixedCostSource
 from loramux_server.metering.idle_calibration import IdleCalibration
 from loramux_server.metering.job_metrics import JobMetrics
-from loramux_server.metering.ledger.calibrations import Calibrations
+from loramux_server.metering.ledger.calibrations import Calibration, Calibrations
 from loramux_server.metering.ledger.price_history import PriceHistory
 from loramux_server.metering.ledger.writer import LedgerLimits
 from loramux_server.metering.price_versions import CurrentPrices
@@ -67,8 +69,12 @@ from loramux_server.metering.use_counts import UseCounts
 from loramux_server.middleware import BodyLimits, DrainState, add_error_handlers, add_middleware
 from loramux_server.middleware.end_user import record_end_user
 from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
+from loramux_server.readiness import Readiness
 from loramux_server.request_context import CompositeMeter
 from loramux_server.settings import Settings
+
+SuitedArguments = Callable[[BaseDescription, int], Mapping[str, Any]]
+"""Returns vLLM's arguments for a base and the largest rank of its adapters."""
 
 
 @dataclass(frozen=True)
@@ -82,32 +88,39 @@ class Server:
     usage_recorder: UsageRecorder
     experimentation: Experimentation
     idle_calibration: IdleCalibration
-    drain: DrainState
+    readiness: Readiness
 
 
 async def serve(
     settings: Settings,
     base: ResolvedBase,
-    machine_defaults: Mapping[str, Any],
+    suited_arguments: SuitedArguments,
     listener: socket.socket,
     report_progress: ReportProgress,
     on_started: Callable[[Server], None],
 ) -> int:
     """Serve `base` on `listener` until a signal or the engine's failure; returns the exit code.
 
-    `machine_defaults` are vLLM arguments for this machine, which the settings override.
+    `suited_arguments` returns vLLM's arguments for this machine and the base, which the settings override.
     """
-    storage = open_storage(settings, describe_base(base, settings, report_progress), base.path)
+    unquantized = resolve_unquantized(settings.training.base, settings.data_dir, report_progress)
+    storage = open_storage(settings, describe_base(base, settings, report_progress), base.path, unquantized)
+    machine_defaults = suited_arguments(storage.base, required_rank(storage.resolver, settings))
     options = engine_options(machine_defaults, storage.resolver, settings)
     refusal = storage.base.refusal
-    arguments = engine_arguments(base.path, base.name, options, enable_lora=refusal is None)
+    arguments = engine_arguments(
+        base.path, base.name, options, enable_lora=refusal is None, enable_sleep_mode=settings.training.sleep
+    )
+    if settings.training.sleep:
+        await wait_for_trainer(settings.data_dir, report_progress)
     report_progress(f"starting vLLM with {base.name}{_limits(storage.base)}")
     async with vllm_engine(arguments) as engine:
         server = await build_server(settings, storage, engine, arguments)
         quarantine_unserved(server.adapter_service, storage)
         await server.adapter_service.resume_checks()
         await add_configured(server.adapter_service, settings, report_progress)
-        lifecycle = Lifecycle(server.app, listener, lambda: engine.errored, server.drain.start, settings.drain_seconds)
+        is_dead = server.readiness.is_engine_dead
+        lifecycle = Lifecycle(server.app, listener, is_dead, server.readiness.drain.start, settings.drain_seconds)
         recorder = server.usage_recorder
         recording = recorder.recording() if settings.metering else recorder.meter.charging()
         experiments, calibration = server.experimentation.running(), server.idle_calibration.running()
@@ -132,29 +145,38 @@ async def build_server(
     registry: CollectorRegistry = REGISTRY,
 ) -> Server:
     """Wire a server around `engine` (vLLM's, or a fake with the same interface)."""
-    metrics, drain = PrometheusMetrics(registry, storage.resolver.is_pinned), DrainState()
-    metrics.watch_engine(lambda: not engine.errored)
+    metrics, drain, admission = PrometheusMetrics(registry, storage.resolver.is_pinned), DrainState(), EngineAdmission()
+    readiness = Readiness(engine, admission, drain)
+    metrics.watch_engine(lambda: not readiness.is_engine_dead())
+    metrics.watch_sleep(lambda: not admission.is_awake)
     limits = _ledger_limits(settings)
     prices = _current_prices(settings, storage)
     parts = ExperimentParts(settings, storage, registry)
     sinks = (parts.recorder,)
     recorder = UsageRecorder(prices, limits, storage.database, metrics, settings.traces_endpoint, sinks)
     requests = LoraRequests(storage.resolver, storage.base.name)
-    loader = EngineLoader(engine, requests, storage.resolver.verify)
+    loader = EngineLoader(engine, requests, storage.resolver.verify, admission.use)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
-    ranks = RankLimit(engine, arguments.max_lora_rank, grows=is_rank_automatic(settings) and can_grow(engine))
-    adapter_service = build_adapter_service(settings, storage, engine, pool, requests, arguments, ranks, metrics)
+    grows = is_rank_automatic(settings) and can_grow(engine)
+    ranks = RankLimit(engine, arguments.max_lora_rank, grows=grows, use=admission.use)
+    adapter_service = build_adapter_service(
+        settings, storage, engine, pool, requests, arguments, ranks, metrics, admission.use
+    )
 
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
     directory = AdapterDirectory(storage.resolver, requests)
-    calibration = _idle_calibration(settings, prices, engine)
-    routed = LeasingEngineClient(engine, pool, adapter_service.quarantine, recorder.meter, calibration.request_started)
-    experimentation = build_experimentation(parts, settings, storage, adapter_service, engine, recorder.meter)
+    calibration = _idle_calibration(settings, prices, engine, admission)
+    routed = LeasingEngineClient(
+        engine, pool, adapter_service.quarantine, recorder.meter, calibration.request_started, admission.check
+    )
+    experimentation = build_experimentation(
+        parts, settings, storage, adapter_service, engine, recorder.meter, admission.background
+    )
     await mount_openai(app, routed, directory, arguments, record_end_user, experimentation.wrap_chat)
     add_error_handlers(app)
     experimentation.add_routes(app)
     _add_routes(app, settings, storage, adapter_service, recorder, limits.record_seconds)
-    app.include_router(health_router(_readiness(drain, engine), registry))
+    app.include_router(health_router(readiness.not_ready_reason, registry))
     chat, job_metrics = app.state.openai_serving_chat, JobMetrics(recorder.training_costs, registry)
     if settings.adapter_chat_template != "ignore":
         templates = AdapterTemplates(storage.resolver)
@@ -162,7 +184,8 @@ async def build_server(
         place_system_messages(app.state.anthropic_serving_messages, templates)
     tokens = EngineChatTokens(engine, served_rendering(chat))
     ask = EngineEvaluationClient(chat, storage.base.name, tokens.rendering)
-    supervisor = build_fine_tuning(app, settings, storage, adapter_service, tokens, ask, job_metrics, prices)
+    sleep = EngineSleep(engine, admission)
+    supervisor = build_fine_tuning(app, settings, storage, adapter_service, tokens, ask, job_metrics, prices, sleep)
     uses = UseCounts(storage.resolver.count_use)
     wrapped = add_middleware(
         app,
@@ -170,9 +193,10 @@ async def build_server(
         authenticator=Authenticator(key.get_secret_value() for key in settings.api_keys),
         limits=_body_limits(settings, storage, ranks.maximum),
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
+        admit=admission.request,
     )
     name = storage.base.name
-    return Server(wrapped, name, adapter_service, supervisor, recorder, experimentation, calibration, drain)
+    return Server(wrapped, name, adapter_service, supervisor, recorder, experimentation, calibration, readiness)
 
 
 def _add_routes(
@@ -205,23 +229,20 @@ def _current_prices(settings: Settings, storage: AdapterStorage) -> CurrentPrice
     return CurrentPrices(PriceHistory(storage.database), calibrations, settings.prices)
 
 
-def _idle_calibration(settings: Settings, prices: CurrentPrices, engine: Any) -> IdleCalibration:
+def _idle_calibration(
+    settings: Settings, prices: CurrentPrices, engine: Any, admission: EngineAdmission
+) -> IdleCalibration:
+    calibrate = EngineCalibration(engine)
+
     def is_busy() -> bool:
-        return bool(engine.output_processor.get_num_unfinished_requests())
+        return not admission.is_awake or bool(engine.output_processor.get_num_unfinished_requests())
+
+    async def measure() -> Calibration | None:
+        async with admission.background():
+            return await calibrate()
 
     idle_seconds = settings.calibration_idle_seconds if settings.metering else 0
-    return IdleCalibration(EngineCalibration(engine), prices, is_busy, idle_seconds or None)
-
-
-def _readiness(drain: DrainState, engine: Any) -> Callable[[], str | None]:
-    """Return a function that returns why the server is not ready, or None."""
-
-    def not_ready_reason() -> str | None:
-        if drain.is_draining:
-            return "The server is shutting down."
-        return "The engine is dead." if engine.errored else None
-
-    return not_ready_reason
+    return IdleCalibration(measure, prices, is_busy, idle_seconds or None)
 
 
 def _body_limits(settings: Settings, storage: AdapterStorage, max_rank: int) -> BodyLimits:

@@ -9,7 +9,7 @@ LoramuxError                    500 server_error
 │   └── BodyTooLarge            413 body_too_large
 ├── RateLimited                 429 rate_limit_exceeded
 ├── NotServing                  503, the adapters' own code
-└── ServerOverloaded            503 server_overloaded
+└── ServerOverloaded            503 server_overloaded, or engine_asleep
     └── ShuttingDown            503 server_overloaded
 
 Messages are for clients: they contain no paths and no internals of the server.
@@ -22,7 +22,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from loramux_adapters.errors import AdapterError, NoAdapterCapacity, TransientError
+from loramux_adapters.errors import AdapterError, EngineAsleep, NoAdapterCapacity, TransientError
 
 
 class CannotStart(Exception):
@@ -204,6 +204,7 @@ _ADAPTER_STATUSES = {
     "adapter_store_failed": 500,
     "adapter_loading_failed": 500,
     "no_adapter_capacity": 503,
+    "engine_asleep": 503,
     "file_not_found": 404,
     "file_in_use": 409,
     "file_invalid": 400,
@@ -228,6 +229,8 @@ def from_adapter_error(error: AdapterError) -> LoramuxError:
     retry_after = ceil(error.retry_after) if isinstance(error, TransientError) else None
     if isinstance(error, NoAdapterCapacity):
         return ServerOverloaded(error.message, retry_after=retry_after)
+    if isinstance(error, EngineAsleep):
+        return ServerOverloaded(error.message, code=error.code, retry_after=retry_after)
     if status == 503:
         return NotServing(error.message, code=error.code)
     if status == 429:

@@ -1,7 +1,7 @@
 """Wiring of experiments on live traffic: their service, their requests in the engine, and the feedback of users."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from loramux_adapters.service import AdapterService
 from loramux_server.adapter_storage import AdapterStorage
 from loramux_server.api.experiments.feedback import feedback_router
 from loramux_server.api.experiments.routes import experiments_router
+from loramux_server.engine.admission import AwaitEngine
 from loramux_server.engine.background_chat import BackgroundChat
 from loramux_server.engine.experiment_chat import ChatEndpoint, with_experiments
 from loramux_server.engine.judge import EngineJudge
@@ -87,9 +88,10 @@ def build_experimentation(
     adapter_service: AdapterService,
     engine: Any,
     meter: Meter,
+    awake: AwaitEngine = nullcontext,
 ) -> Experimentation:
-    """Wire the experiments; `meter` charges the requests that no client asked for."""
-    chat = BackgroundChat(meter)
+    """Wire the experiments; `meter` charges the requests that no client asked for, which run `awake()`."""
+    chat = BackgroundChat(meter, awake)
     is_elsewhere = settings.judge_url is not None
     judge = HttpJudge(settings.judge_url, settings.judge_api_key) if settings.judge_url else EngineJudge(chat)
     service = ExperimentService(

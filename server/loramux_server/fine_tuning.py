@@ -1,12 +1,13 @@
 """Wiring of fine-tuning: training files, jobs, and their routes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
-from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.datasets.report import inspect_dataset
+from loramux_adapters.finetuning.jobs.engine_memory import EngineMemory
 from loramux_adapters.finetuning.jobs.evaluation import CompleteChat, Evaluator
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
@@ -14,8 +15,11 @@ from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
 from loramux_adapters.finetuning.jobs.self_test import SelfTest
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
+from loramux_adapters.finetuning.jobs.trainer_lock import LOCK_FILE, is_trainer_running, wait_until_released
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.recipes.memory_demand import TrainingDevice
 from loramux_adapters.finetuning.trainer_process import TrainerLauncher
+from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.service import AdapterService
 from loramux_server.adapter_storage import AdapterStorage
 from loramux_server.api.fine_tuning.files import files_router
@@ -27,6 +31,11 @@ from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import PriceSource
 from loramux_server.settings import Settings
+from loramux_server.training_devices import training_devices
+
+JOBS_FOLDER = "fine-tuning"
+MAX_TRAINER_WAIT_SECONDS = 90.0
+"""A trainer has 60 seconds to save its state."""
 
 
 def build_fine_tuning(
@@ -38,12 +47,13 @@ def build_fine_tuning(
     complete: CompleteChat,
     metrics: JobMetrics,
     prices: PriceSource,
+    engine_memory: EngineMemory,
 ) -> Supervisor:
     """Add the routes for files and jobs to `app`, and return the supervisor that runs the jobs."""
     files, registry = TrainingFiles(storage.database, settings.data_dir / "files"), JobRegistry(storage.database)
     files.sweep()
     context, items = tokens.max_context_tokens, settings.training.evaluation_items
-    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens.rendering, prices)
+    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens, prices)
     publisher = ResultPublisher(
         registry,
         adapter_service,
@@ -52,7 +62,8 @@ def build_fine_tuning(
         SelfTest(complete, tokens) if settings.training.self_test else None,
     )
     launcher = TrainerLauncher(settings.training.priority)
-    supervisor = Supervisor(JobRunner(registry, planner, publisher, launcher, metrics))
+    lent_memory = engine_memory if settings.training.sleep else None
+    supervisor = Supervisor(JobRunner(registry, planner, publisher, launcher, metrics, engine_memory=lent_memory))
 
     def check(path: Path) -> dict[str, Any]:
         return inspect_dataset(path, tokens, context).model_dump()
@@ -66,13 +77,24 @@ def build_fine_tuning(
     return supervisor
 
 
+async def wait_for_trainer(data_dir: Path, report_progress: ReportProgress) -> None:
+    """Wait for the trainer of a server that was killed: it saves its state, and still has the GPU's memory.
+
+    It goes on after MAX_TRAINER_WAIT_SECONDS: another server that shares the folder may be training.
+    """
+    lock = data_dir / JOBS_FOLDER / LOCK_FILE
+    if is_trainer_running(lock):
+        report_progress("waiting for the trainer of the last server, which saves its state")
+        await wait_until_released(lock, MAX_TRAINER_WAIT_SECONDS)
+
+
 def _planner(
     settings: Settings,
     storage: AdapterStorage,
     files: TrainingFiles,
     registry: JobRegistry,
     max_rank: int,
-    rendering: ChatRendering,
+    tokens: EngineChatTokens,
     prices: PriceSource,
 ) -> JobPlanner:
 
@@ -80,22 +102,33 @@ def _planner(
         return prices.current.training_cost(tokens, seconds)
 
     training = settings.training
-    device = installed_backend() if training.device == "auto" else training.device
+    backend = installed_backend()
+    device = backend if training.device == "auto" else training.device
+
+    def find_devices() -> Sequence[TrainingDevice]:
+        machine = this_machine(settings.data_dir)
+        return training_devices(machine, backend, training.device, engine_sleeps=training.sleep)
+
     return JobPlanner(
         files=files,
         registry=registry,
         base=storage.base,
         base_folder=storage.base_folder,
-        folder=settings.data_dir / "fine-tuning",
+        folder=settings.data_dir / JOBS_FOLDER,
         max_rank=max_rank,
-        rendering=rendering,
+        rendering=tokens.rendering,
         cost=training_cost,
         device=training.device,
         trains_on_gpu=device.startswith("cuda"),
+        find_devices=find_devices,
+        quantize=training.quantize,
+        unquantized_base=storage.unquantized_base,
+        served_dtype=tokens.dtype,
         threads=training.threads,
         save_seconds=training.save_seconds,
         evaluation_items=training.evaluation_items,
         machine=_describe_machine(settings.data_dir, device),
+        cpu_machine=_describe_machine(settings.data_dir, "cpu"),
     )
 
 

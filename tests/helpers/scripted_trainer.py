@@ -17,7 +17,7 @@ CHECKPOINT_STEPS = (2, 4, 6)
 FAILURE = {"event": "failed", "message": "the base has no chat template"}
 
 
-def train(run: dict[str, Any], step_seconds: str = "0", accuracy: str = "") -> None:
+def train(run: dict[str, Any], step_seconds: str = "0", accuracy: str = "", device: str = "cpu") -> None:
     """Train six steps, saving each and exporting every second one; resume, and pause on SIGTERM."""
     state = Path(run["state"])
     state.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,8 @@ def train(run: dict[str, Any], step_seconds: str = "0", accuracy: str = "") -> N
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a second trainer of the same run crashes here
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
-    _report("started", examples=12, steps=STEPS, trained_parameters=1, base_parameters=100, resumed_step=step)
+    sizes = {"examples": 12, "steps": STEPS, "trained_parameters": 1, "base_parameters": 100}
+    _report("started", **sizes, resumed_step=step, device=device)
     while step < STEPS and not signals:
         time.sleep(float(step_seconds))
         step += 1

@@ -156,7 +156,8 @@ async def tiny_server(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     started = asyncio.Event()
-    life = Lifecycle(server.app, listener, lambda: fake.errored, server.drain.start, configured.drain_seconds)
+    ready = server.readiness
+    life = Lifecycle(server.app, listener, ready.is_engine_dead, ready.drain.start, configured.drain_seconds)
     living = asyncio.create_task(life.run(started.set))
     await started.wait()
     key = keys[0] if keys else "none"

@@ -63,6 +63,7 @@ async def test_the_base_and_an_adapter_each_run_on_their_route(shared: TinyServe
     assert (base.model, adapter.model) == ("tiny", version)
 
 
+@pytest.mark.slow
 async def test_a_pinned_adapter_has_its_own_histograms(tiny: TinyServer) -> None:
     name = AdapterName("support-tone")
     await tiny.add(name)
@@ -133,6 +134,7 @@ async def test_a_removed_adapter_is_a_404_and_its_name_can_be_reused(shared: Tin
     assert (await shared.chat("removed")).model == version
 
 
+@pytest.mark.slow
 async def test_more_adapters_than_the_engine_holds_are_all_served(shared: TinyServer) -> None:
     names = [f"crowd-{number}" for number in range(8)]
     versions = [await shared.add(name, seed=number) for number, name in enumerate(names)]
@@ -272,7 +274,7 @@ async def test_a_body_of_50_mb_is_refused(shared: TinyServer) -> None:
 async def test_draining_refuses_new_requests_and_finishes_running_ones(tiny: TinyServer) -> None:
     tiny.engine.seconds_per_token = 0.05
     stream = await tiny.chat("tiny", stream=True)
-    tiny.server.drain.start()
+    tiny.server.readiness.drain.start()
     assert (await tiny.http.get("/health")).status_code == 200
     assert (await tiny.http.get("/ready")).status_code == 503
     with pytest.raises(openai.InternalServerError) as caught:
@@ -429,6 +431,7 @@ async def test_an_adapter_above_the_limit_raises_it_unless_it_was_set(
             assert "LORAMUX_ENGINE__MAX_LORA_RANK" in response.text
 
 
+@pytest.mark.slow
 async def test_use_counts_are_saved_and_the_most_used_are_loaded_at_the_next_start(
     tiny_base: ResolvedBase, tmp_path: Path
 ) -> None:

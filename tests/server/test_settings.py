@@ -46,6 +46,12 @@ def test_a_queue_of_length_0_is_refused() -> None:
     assert "training.queue" in refusal({"LORAMUX_TRAINING__QUEUE": "0"})
 
 
+def test_the_engine_sleeps_only_if_it_is_told_to_and_for_a_training_on_a_gpu() -> None:
+    assert load_settings(environ={}).training.sleep is False
+    assert load_settings(environ={"LORAMUX_TRAINING__SLEEP": "true"}).training.sleep is True
+    assert "device is cpu" in refusal({"LORAMUX_TRAINING__SLEEP": "true", "LORAMUX_TRAINING__DEVICE": "cpu"})
+
+
 @pytest.mark.parametrize("value", ["yes", "4", "Auto"])
 def test_quantize_has_three_values(value: str) -> None:
     assert load_settings(environ={"LORAMUX_TRAINING__QUANTIZE": "never"}).training.quantize == "never"

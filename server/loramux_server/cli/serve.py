@@ -7,7 +7,7 @@ import json
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 import typer
@@ -15,19 +15,20 @@ import uvloop
 from rich.markup import escape
 from rich.status import Status
 
+from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import resolve_base
 from loramux_server.cli.console import stderr
 from loramux_server.configured_folders import check_configured
 from loramux_server.errors import CannotStart
 from loramux_server.lifecycle import bind, interruptible_start
 from loramux_server.machine import (
-    engine_defaults,
     engine_environment,
     explain_engine,
     find_problems,
     installed_backend,
     this_machine,
 )
+from loramux_server.planning.engine_arguments import suited_arguments
 from loramux_server.settings import Settings, export_engine_environment, load_settings
 
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ async def _serve(settings: Settings) -> int:
     machine, backend = this_machine(Path.cwd()), installed_backend()
     if problems := find_problems(machine, backend):
         raise CannotStart("\n".join(problems))
+    if settings.training.sleep and backend == "cpu":
+        raise CannotStart(
+            "LORAMUX_TRAINING__SLEEP: only an engine on a GPU can free its memory for a training, and this one is "
+            f"{explain_engine(machine, backend)}: set it to false"
+        )
     check_configured(settings)
     log = export_engine_environment(settings, engine_environment(machine, backend))
     listener = bind(settings.host, settings.port)
@@ -90,8 +96,11 @@ async def _serve(settings: Settings) -> int:
             _print_examples(f"http://{settings.host}:{listener.getsockname()[1]}", server, settings)
             report_progress("serving; press Ctrl-C to stop")
 
-        defaults = engine_defaults(machine, backend, demo=settings.base == "demo")
-        return await app.serve(settings, base, defaults, listener, report_progress, on_started)
+        def arguments(base: BaseDescription, max_rank: int) -> dict[str, Any]:
+            is_demo = settings.base == "demo"
+            return suited_arguments(machine, backend, base, max_rank, demo=is_demo, report_progress=report_progress)
+
+        return await app.serve(settings, base, arguments, listener, report_progress, on_started)
 
 
 class _StartProgress:

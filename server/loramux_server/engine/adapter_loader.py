@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 from loramux_adapters.models import VersionId
+from loramux_server.engine.admission import UseEngine
 from loramux_server.engine.lora_directory import LoraRequests
 from loramux_server.engine.throttle import throttled
 
@@ -24,10 +26,19 @@ class EngineLoader:
     The files are read twice: here by `verify`, which compares their digest, and in the workers. A prepared adapter is
     committed only if `verify` succeeded, so weights that changed on disk never run. Both reads run at the same time if
     the engine is idle; while streams run, they are sequential and throttled, to leave the CPU to the model.
+
+    The engine can't sleep in the middle of a load, and nothing is loaded while it is asleep: see `use`.
     """
 
-    def __init__(self, engine: Any, requests: LoraRequests, verify: Callable[[VersionId], object]) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        requests: LoraRequests,
+        verify: Callable[[VersionId], object],
+        use: UseEngine = nullcontext,
+    ) -> None:
         self._engine = engine
+        self._use = use
         self._requests = requests
         self._verify = verify
         self._thread = ThreadPoolExecutor(1, "verify-adapter")
@@ -37,8 +48,13 @@ class EngineLoader:
 
         Raises:
             StoreError: `verify` found that the files are not what was accepted.
+            EngineAsleep: the engine is asleep.
             Exception: any error of vLLM.
         """
+        with self._use():
+            await self._load(version)
+
+    async def _load(self, version: VersionId) -> None:
         number = self._requests.of(version).lora_int_id
         throttle = self._engine.output_processor.get_num_unfinished_requests() > 0
         try:

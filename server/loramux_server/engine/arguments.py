@@ -16,9 +16,6 @@ from loramux_server.errors import CannotStart
 WORKER_EXTENSION = "loramux_server.engine.worker.extension.WorkerExtension"
 """A name and not an import: only vLLM's workers import it."""
 
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM accepts for `max_lora_rank`."""
-
 
 class EngineArgumentError(CannotStart):
     """An invalid name or value under the setting `engine`."""
@@ -29,18 +26,13 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
         raise EngineArgumentError(f"LORAMUX_ENGINE__*: vLLM refused it: {message}")
 
 
-def max_lora_rank(ranks: list[int]) -> int:
-    """Return the smallest `max_lora_rank` for adapters of all these ranks, at least vLLM's default of 16.
-
-    A higher value costs speed and memory on every request that uses an adapter.
-    """
-    return next((limit for limit in LORA_RANKS if limit >= max([16, *ranks])), LORA_RANKS[-1])
-
-
-def engine_arguments(base: Path, name: str, options: Mapping[str, Any], *, enable_lora: bool = True) -> Namespace:
+def engine_arguments(
+    base: Path, name: str, options: Mapping[str, Any], *, enable_lora: bool = True, enable_sleep_mode: bool = False
+) -> Namespace:
     """Parse `options` (vLLM's argument names, with underscores) for the base in the folder `base`, served as `name`.
 
-    `enable_lora` is off for a base that vLLM serves without adapters.
+    `enable_lora` is off for a base that vLLM serves without adapters; `enable_sleep_mode` lets the engine free its
+    memory.
 
     Raises:
         EngineArgumentError: an unknown or reserved name, or a value that vLLM refuses.
@@ -51,6 +43,7 @@ def engine_arguments(base: Path, name: str, options: Mapping[str, Any], *, enabl
         "model": str(base),
         "served_model_name": [name],
         "enable_lora": enable_lora,
+        "enable_sleep_mode": enable_sleep_mode,
         "worker_extension_cls": WORKER_EXTENSION,
     }
     left_out = UNSUPPORTED_ARGUMENTS | ({"max_lora_rank"} if options.get("max_lora_rank") == "auto" else set())

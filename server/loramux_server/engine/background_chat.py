@@ -1,10 +1,12 @@
 """Chat completions that no client asked for, by vLLM's own handler, charged to an account of their own."""
 
+from contextlib import nullcontext
 from typing import Any
 from uuid import uuid4
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
+from loramux_server.engine.admission import AwaitEngine
 from loramux_server.engine.answer_text import texts_of_messages
 from loramux_server.experiments.assignment import Assignment
 from loramux_server.metering.usage_record import Operation, Outcome
@@ -12,10 +14,10 @@ from loramux_server.request_context import Meter, RequestContext, current_reques
 
 
 class BackgroundChat:
-    """Completes chats outside of any HTTP request."""
+    """Completes chats outside of any HTTP request; `awake` waits for an engine that is asleep."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, meter: Meter, awake: AwaitEngine = nullcontext) -> None:
+        self._meter, self._awake = meter, awake
         self.handler: Any = None
         """vLLM's chat handler, once it is mounted."""
 
@@ -38,7 +40,8 @@ class BackgroundChat:
         plain = request.model_copy(update={"stream": False, "stream_options": None, "request_id": own_id})
         token, outcome = current_request.set(context), Outcome.FAILED
         try:
-            response = await self.handler.create_chat_completion(plain)
+            async with self._awake():
+                response = await self.handler.create_chat_completion(plain)
             choices = getattr(response, "choices", None)
             if choices is not None:
                 outcome = Outcome.OK

@@ -31,7 +31,7 @@ class LeasingEngineClient:
     A run on an adapter starts only once the version is in the engine's host memory, so vLLM never reads a disk in a
     step and never evicts by itself. `quarantine(version, reason)` is called when a version computes NaN or infinite
     values, and must block new requests immediately. `meter` allocates the engine's cost to the request, and
-    `request_started` is called before each run.
+    `request_started` is called before each run. `check_engine` raises an AdapterError if the engine can't run now.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class LeasingEngineClient:
         quarantine: Callable[[VersionId, str], None],
         meter: ChargingMeter,
         request_started: Callable[[], None] = lambda: None,
+        check_engine: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._quarantine = quarantine
         self._observer = StepObserver(engine.output_processor, meter)
         self._request_started = request_started
+        self._check_engine = check_engine
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -59,6 +61,7 @@ class LeasingEngineClient:
         """
         self._engine.check_admission(n, request_id)
         with _as_http_errors():
+            self._check_engine()
             for version in current_request.get().versions.values():
                 self._pool.check(version)
 
@@ -85,6 +88,7 @@ class LeasingEngineClient:
         try:
             with _as_http_errors():
                 lease = await self._pool.lease(version) if version else None
+                self._check_engine()  # it would keep the request until it wakes up
             with self._observer.observing(request_id, request.cost_share, accumulator.progress) as engine_id:
                 outputs = self._engine.generate(
                     prompt, sampling_params, engine_id, lora_request=lora_request, **options

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -11,6 +12,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from loramux_adapters.models import EffectCheck, ProbeAnswer, VersionId
 from loramux_adapters.residency.pool import AdapterPool
+from loramux_server.engine.admission import UseEngine
 from loramux_server.engine.lora_directory import LoraRequests
 
 PROBES = (
@@ -49,8 +51,8 @@ class EngineEffectChecker:
     noise is the difference between this run of the base and its first one.
     """
 
-    def __init__(self, engine: Any, pool: AdapterPool, requests: LoraRequests) -> None:
-        self._engine, self._pool, self._requests = engine, pool, requests
+    def __init__(self, engine: Any, pool: AdapterPool, requests: LoraRequests, use: UseEngine = nullcontext) -> None:
+        self._engine, self._pool, self._requests, self._use = engine, pool, requests, use
         self._baseline: dict[str, _ProbeRun] = {}
         self._request_numbers = count()
 
@@ -58,8 +60,12 @@ class EngineEffectChecker:
         """Run the probes on the base and on the version.
 
         Raises:
-            AdapterError: the engine can't load the version.
+            AdapterError: the engine can't load the version, or it is asleep.
         """
+        with self._use():
+            return await self._check_effect(version)
+
+    async def _check_effect(self, version: VersionId) -> EffectCheck:
         for prompt in PROBES:
             if prompt not in self._baseline:
                 self._baseline[prompt] = await self._run_probe(prompt, None)

@@ -2,7 +2,7 @@
 
 It uses vLLM's real configuration, tokenizer and input processing, so everything above `generate` is the same as in
 production. Its answers name their route, and it fails on what loramux must never do: generate on a version that is not
-loaded, or load more versions than `max_cpu_loras`.
+loaded, load more versions than `max_cpu_loras`, or use the engine while it is asleep.
 """
 
 import asyncio
@@ -48,6 +48,11 @@ class FakeEngine:
         self._requests = 0
         self.throttled_loads = 0
         self.errored = False
+        self.asleep = False
+        self.sleeps = 0
+        self.sleep_errors: list[Exception] = []
+        self.wake_errors: list[Exception] = []
+        self.backup = (0, 1)
 
     @property
     def is_running(self) -> bool:
@@ -98,6 +103,34 @@ class FakeEngine:
     def shutdown(self, timeout: float | None = None) -> None:
         """Do nothing."""
 
+    async def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        """Fall asleep, or fail with the next one of `sleep_errors`."""
+        await asyncio.sleep(0)
+        self._fail_with(self.sleep_errors)
+        if self.running or self.loading or (level, mode) != (1, "wait"):
+            raise AssertionError("falls asleep while it is in use")
+        self.asleep = True
+        self.sleeps += 1
+
+    async def wake_up(self, tags: list[str] | None = None) -> bool:
+        """Wake up, or fail with the next one of `wake_errors`."""
+        await asyncio.sleep(0)
+        self._fail_with(self.wake_errors)
+        self.asleep = False
+        return tags is None
+
+    def _fail_with(self, errors: list[Exception]) -> None:
+        if errors:
+            raise errors.pop(0)
+
+    def _check_awake(self) -> None:
+        if self.asleep:
+            raise AssertionError("used while it is asleep")
+
+    def backup_bytes(self) -> tuple[int, int]:
+        """Return the host memory that a sleep takes, and what is free."""
+        return self.backup
+
     async def collective_rpc(
         self, method: str, _timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
@@ -115,6 +148,7 @@ class FakeEngine:
 
     def start_load(self, name: str, number: int, _path: str, *, throttle: bool, seconds: float) -> bool:
         """Start to load a version."""
+        self._check_awake()
         self.throttled_loads += throttle
         self.loading[number] = (name, time.monotonic() + self.seconds_per_load)
         return self.is_prepared(number, seconds)
@@ -128,6 +162,7 @@ class FakeEngine:
 
     def commit_load(self, number: int, seconds: float) -> bool:
         """Make a prepared version available."""
+        self._check_awake()
         name, _ = self.loading.pop(number)
         self.loads.append(name)
         self.loaded[number] = name
@@ -153,6 +188,7 @@ class FakeEngine:
 
     def set_max_rank(self, rank: int) -> None:
         """Set the largest rank of adapters."""
+        self._check_awake()
         self.vllm_config.lora_config.max_lora_rank = rank
 
     async def remove_lora(self, lora_id: int) -> bool:
@@ -173,6 +209,7 @@ class FakeEngine:
         **_options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Answer `[ROUTE] 0 1 2 ...` to any prompt."""
+        self._check_awake()
         self._check_loaded(lora_request)
         name = lora_request.lora_name if lora_request else ""
         stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic(), scheduled_ts=time.monotonic())

@@ -1,13 +1,15 @@
 """The largest rank of adapters in the engine, which grows with the adapters that are added."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 from vllm.config import CompilationMode, CUDAGraphMode
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE
-from loramux_server.engine.arguments import LORA_RANKS, max_lora_rank
+from loramux_server.engine.admission import UseEngine
+from loramux_server.engine.lora_ranks import LORA_RANKS, max_lora_rank
 
 SETTING = "LORAMUX_ENGINE__MAX_LORA_RANK"
 MAX_MEMORY_SHARE = 0.5
@@ -20,8 +22,9 @@ class RankLimit:
     With `grows`, it rises to what an adapter needs, as far as memory allows; see `worker.rank_growth`.
     """
 
-    def __init__(self, engine: Any, current: int, *, grows: bool = False) -> None:
+    def __init__(self, engine: Any, current: int, *, grows: bool = False, use: UseEngine = nullcontext) -> None:
         self._engine = engine
+        self._use = use
         self._grows = grows
         self._lock = asyncio.Lock()
         self.current = current
@@ -36,12 +39,14 @@ class RankLimit:
 
         Raises:
             InvalidAdapter: the limit does not grow, or there is not enough memory.
+            EngineAsleep: the limit has to grow, and the engine is asleep.
         """
         async with self._lock:
             if rank > self.maximum:
                 raise _refused(rank, self.maximum, f"the rank is above the engine's limit ({SETTING})")
             if rank > self.current:
-                await self._grow(rank, max_lora_rank([rank]))
+                with self._use():
+                    await self._grow(rank, max_lora_rank([rank]))
 
     async def _grow(self, rank: int, limit: int) -> None:
         memory = await self._call("growth_bytes", limit)

@@ -17,6 +17,7 @@ _OWN_SETTINGS = {
     "worker_extension_cls": "loramux sets it",
     "disable_log_stats": "statistics are needed to detect NaN values",
     "scheduler_cls": "loramux sets it to zero the KV cache",
+    "enable_sleep_mode": "use LORAMUX_TRAINING__SLEEP",
 }
 _TLS = "loramux serves plain HTTP; put a reverse proxy for TLS before it"
 _PROXY = "loramux has its own HTTP server; a reverse proxy before it can do that"

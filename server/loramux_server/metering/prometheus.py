@@ -119,6 +119,9 @@ class PrometheusMetrics:
         self._cold = counter("adapter_cold_requests_total", "Requests whose adapter was not yet in the engine.")
         self._quarantines = counter("adapter_quarantines_total", "Adapter versions that were quarantined.")
         self._engine_up = gauge("engine_up", "1 while the engine runs, else 0.")
+        self._engine_asleep = gauge(
+            "engine_asleep", "1 while a job has the engine's memory or waits for it, else 0."
+        )
         self._initialize_series()
 
     def _initialize_series(self) -> None:
@@ -131,6 +134,10 @@ class PrometheusMetrics:
     def watch_engine(self, is_engine_up: Callable[[], bool]) -> None:
         """Call `is_engine_up` at each scrape."""
         self._engine_up.set_function(is_engine_up)
+
+    def watch_sleep(self, is_asleep: Callable[[], bool]) -> None:
+        """Call `is_asleep` at each scrape."""
+        self._engine_asleep.set_function(is_asleep)
 
     def begin(self, route: Route) -> None:
         """Count a request that started to run."""

@@ -1,5 +1,8 @@
 """Middleware of all requests, in plain ASGI: less than a microsecond per token."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
@@ -9,6 +12,7 @@ from loramux_server.middleware.guards import (
     BodyLimits,
     DrainState,
     authenticate,
+    hold_engine,
     limit_bodies,
     refuse_while_draining,
     require_local_host,
@@ -20,10 +24,20 @@ __all__ = ["BodyLimits", "DrainState", "add_error_handlers", "add_middleware"]
 
 
 def add_middleware(
-    app: ASGIApp, *, drain: DrainState, authenticator: Authenticator, limits: BodyLimits, meter: Meter
+    app: ASGIApp,
+    *,
+    drain: DrainState,
+    authenticator: Authenticator,
+    limits: BodyLimits,
+    meter: Meter,
+    admit: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> ASGIApp:
-    """Wrap `app` in all middleware, from the innermost layer to the outermost."""
+    """Wrap `app` in all middleware, from the innermost layer to the outermost.
+
+    `admit` is entered for each request that needs the engine; see `hold_engine`.
+    """
     wrapped = limit_bodies(app, limits)
+    wrapped = hold_engine(wrapped, admit)
     wrapped = authenticate(wrapped, authenticator)
     if authenticator.is_open:
         wrapped = require_local_host(wrapped)

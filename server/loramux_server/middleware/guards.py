@@ -1,14 +1,17 @@
 """Checks before a request is handled; each raises an error, which the error envelope outside of them renders."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loramux_adapters.errors import AdapterError
 from loramux_server.auth import Authenticator
-from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown
+from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown, from_adapter_error
+from loramux_server.middleware.request_scope import OPERATIONS
 from loramux_server.request_context import current_request
 
 KEYLESS_PATHS = frozenset({"/health", "/ready"})
@@ -19,6 +22,9 @@ DASHBOARD_PATH = "/dashboard"
 
 ADAPTERS_PATH, FILES_PATH = "/admin/adapters", "/v1/files"
 """Paths of file uploads, with larger bodies."""
+
+ENGINE_PATHS = frozenset({*OPERATIONS, ADAPTERS_PATH})
+"""A POST to one of these needs the engine: it generates, or checks the effect of an adapter."""
 
 FEEDBACK_PATH, EXPERIMENTS_PATH = "/v1/feedback", "/admin/experiments"
 SMALL_BODIES = {FEEDBACK_PATH: 4096, EXPERIMENTS_PATH: 1 << 20}
@@ -47,6 +53,21 @@ def refuse_while_draining(app: ASGIApp, drain: DrainState) -> ASGIApp:
         if drain.is_draining and scope["path"] not in KEYLESS_PATHS:
             raise ShuttingDown
         await app(scope, receive, send)
+
+    return guarded
+
+
+def hold_engine(app: ASGIApp, admit: Callable[[], AbstractContextManager[None]]) -> ASGIApp:
+    """Handle the requests that need the engine in the context `admit()`, which raises an AdapterError to refuse one."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        with ExitStack() as held:
+            if scope["method"] == "POST" and scope["path"] in ENGINE_PATHS:
+                try:
+                    held.enter_context(admit())
+                except AdapterError as error:
+                    raise from_adapter_error(error) from error
+            await app(scope, receive, send)
 
     return guarded
 

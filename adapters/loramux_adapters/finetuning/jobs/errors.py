@@ -10,14 +10,17 @@ AdapterError                  adapter_error
 ├── InvalidJob                job_invalid
 ├── QueueFull                 job_queue_full
 ├── EvaluationFailed          trial_failed
-└── SelfTestFailed            self_test_failed
+├── SelfTestFailed            self_test_failed
+├── EngineSleepFailed         engine_sleep_failed
+└── TransientError
+    └── EngineLost            engine_lost
 
 Jobs also fail with TrainingError and its subclasses (finetuning/errors.py).
 """
 
 # ruff: noqa: N818 - each name says what happened; the tree above shows that it is an error.
 
-from loramux_adapters.errors import AdapterError
+from loramux_adapters.errors import AdapterError, TransientError
 
 
 class FileNotFound(AdapterError):
@@ -86,3 +89,15 @@ class SelfTestFailed(AdapterError):
     """An adapter has learned its training answers, but does not give them when it is served."""
 
     code = "self_test_failed"
+
+
+class EngineSleepFailed(AdapterError):
+    """The engine could not free its GPU memory for a job."""
+
+    code = "engine_sleep_failed"
+
+
+class EngineLost(TransientError):
+    """The engine failed, or could not take its GPU memory back: the server exits, and the next one resumes the job."""
+
+    code = "engine_lost"

@@ -9,8 +9,10 @@ from typing import Any
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.finetuning.errors import TrainerCrashed
-from loramux_adapters.finetuning.events import Checkpointed, Paused
+from loramux_adapters.finetuning.events import Checkpointed, Paused, Started
 from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
+from loramux_adapters.finetuning.jobs.checkpoint_queue import CheckpointQueue
+from loramux_adapters.finetuning.jobs.engine_memory import EngineMemory, borrowed_memory
 from loramux_adapters.finetuning.jobs.errors import WrongJobState
 from loramux_adapters.finetuning.jobs.event_log import JobEventLog
 from loramux_adapters.finetuning.jobs.failures import JobFailures
@@ -38,6 +40,8 @@ class JobRunner:
     retry_seconds: float = 5.0
     """First pause before a retry; see JobFailures."""
     now: Callable[[], float] = time.time
+    engine_memory: EngineMemory | None = None
+    """The engine's, if it lends it to trainers."""
 
     def __post_init__(self) -> None:
         self._failures = JobFailures(self.registry, self.changes, self.now, self.retry_seconds)
@@ -75,15 +79,21 @@ class JobRunner:
         run = await asyncio.to_thread(self.planner.training_run, job)
         if run.recipe:  # before hours of training, not after them
             await self.publisher.library.ensure_rank(run.recipe.rank)
-        await log.enter("loading")
-        async with self.launcher.launch(run, self.planner.job_folder(job), lock_fd) as trainer:
-            async for event in trainer.events():
-                await log.record(event)
-                if isinstance(event, Checkpointed):
-                    folder = run.output / event.folder
-                    await self.publisher.publish_checkpoint(job, folder, event.step, log.progress)
-                if isinstance(event, Paused):
-                    raise TrainerCrashed("the trainer was stopped, but not by this server")
+        checkpoints = CheckpointQueue(self.publisher, job, run.output)
+        async with borrowed_memory(self.engine_memory, log) as loan:
+            await log.enter("loading")
+            async with self.launcher.launch(run, self.planner.job_folder(job), lock_fd) as trainer:
+                async for event in trainer.events():
+                    await log.record(event)
+                    if isinstance(event, Started) and not event.device.startswith("cuda"):
+                        await loan.end()
+                    if isinstance(event, Checkpointed):
+                        checkpoints.add(event, log.progress)
+                    if isinstance(event, Paused):
+                        raise TrainerCrashed("the trainer was stopped, but not by this server")
+                    if not loan.is_active:
+                        await checkpoints.publish()
+        await checkpoints.publish()
 
     async def _publish(self, job: JobRecord, log: JobEventLog) -> None:
         await log.enter("publishing")

@@ -2,13 +2,34 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from loramux_adapters.file_lock import FileLock
+from loramux_adapters.file_lock import FileLock, is_locked
 
 LOCK_FILE = "seat"  # named so by earlier releases: one that still runs must be excluded too
 _POLL_SECONDS = 0.5
+
+
+def is_trainer_running(path: Path) -> bool:
+    """Whether another server, or a trainer that has outlived its own, holds the lock.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    return path.exists() and is_locked(path)
+
+
+async def wait_until_released(path: Path, seconds: float, poll_seconds: float = _POLL_SECONDS) -> None:
+    """Wait until nobody holds the lock, at most `seconds`.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while is_trainer_running(path):  # noqa: ASYNC110 - as below
+                await asyncio.sleep(poll_seconds)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from loramux_server.engine.worker.fused_layers import install_fused_layers
 from loramux_server.engine.worker.lora_loading import BackgroundLoadingMixin
 from loramux_server.engine.worker.pattern_lookup import install_pattern_lookup
 from loramux_server.engine.worker.rank_growth import RankGrowthMixin
+from loramux_server.engine.worker.sleep import SleepMixin, install_refresh
 
 install_pattern_lookup()
 install_fused_layers()
@@ -21,12 +22,15 @@ if current_platform.is_cpu():
     install_prompt_slots()
     install_cpu_experts()
 else:
+    from vllm.v1.worker.gpu_worker import Worker
+
     from loramux_server.engine.worker.gpu_heads import install_gpu_heads
 
     install_gpu_heads()
+    install_refresh(Worker)
 
 
-class WorkerExtension(BackgroundLoadingMixin, RankGrowthMixin):
+class WorkerExtension(BackgroundLoadingMixin, RankGrowthMixin, SleepMixin):
     """Methods that vLLM adds to its worker, callable by `collective_rpc`."""
 
     def punica_wrapper_name(self) -> str:

@@ -35,9 +35,7 @@ class RankGrowthMixin:
             Exception: the memory does not suffice; call it again with the former rank.
         """
         adapters, config = self._adapters, self.lora_config
-        adapters._active_adapters.clear()
-        adapters.lora_index_to_id = [None] * adapters.lora_slots
-        adapters._last_mapping = adapters._last_slot_layout = None
+        empty_slots(adapters)
         for wrapper in adapters.punica_wrapper_mapping.values():
             getattr(wrapper, "_weight_arrays", {}).clear()  # else CpuPunicaWrapper keeps the former slots
         _clear_pointers()
@@ -51,6 +49,13 @@ class RankGrowthMixin:
             for value in vars(module).values():
                 tensors = value if isinstance(value, tuple | list) else (value,)
                 yield from (tensor for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor._base is None)
+
+
+def empty_slots(adapters: Any) -> None:
+    """Make vLLM's `LoRAModelManager` fill its slots again, with the adapters of the next steps."""
+    adapters._active_adapters.clear()
+    adapters.lora_index_to_id = [None] * adapters.lora_slots
+    adapters._last_mapping = adapters._last_slot_layout = None
 
 
 def _free_memory(workers: int) -> int:
