@@ -12,7 +12,7 @@ DECLARED: Mapping[str, str] = {
         check_admission(n, request_id)  generate(prompt, sampling_params, request_id, lora_request=_)
         collective_rpc(method, timeout, args, kwargs)  remove_lora(lora_id)  list_loras()  get_supported_tasks()
         reset_mm_cache()  check_health()  shutdown(timeout=_)  output_processor  model_config  renderer  vllm_config
-        errored  is_running  dead_error""",
+        errored  is_running  dead_error  sleep(level=_, mode=_)  wake_up()""",
     "vllm.v1.engine.output_processor.OutputProcessor": """
         process_outputs(engine_core_outputs, engine_core_timestamp)  request_states  get_num_unfinished_requests()""",
     "vllm.v1.engine.output_processor.RequestState": "external_req_id  prompt_len  is_prefilling",
@@ -66,7 +66,7 @@ DECLARED: Mapping[str, str] = {
     "vllm.v1.core.sched.async_scheduler.AsyncScheduler": "update_from_output(scheduler_output, model_runner_output)",
     "vllm.v1.request.Request": "client_index",
     # The workers.
-    "vllm.v1.worker.gpu_worker.Worker": "model_runner  lora_config  parallel_config",
+    "vllm.v1.worker.gpu_worker.Worker": "model_runner  lora_config  parallel_config  wake_up()",
     "vllm.v1.worker.cpu_worker.CPUWorker": "model_runner  lora_config  parallel_config",
     "vllm.v1.worker.gpu_model_runner.GPUModelRunner": "lora_manager  num_prompt_logprobs  model  kv_caches",
     "vllm.v1.worker.gpu.model_runner.GPUModelRunner": "lora_manager  model  kv_caches",
@@ -97,6 +97,7 @@ DECLARED: Mapping[str, str] = {
     "vllm.model_executor.layers.fused_moe.config.FusedMoEConfig": "is_lora_enabled",
     "vllm.platforms.interface.Platform": """
         get_punica_wrapper()  is_cpu()  is_cuda_alike()  update_block_size_for_backend(vllm_config)""",
+    "vllm.device_allocator.AllocationData": "handle  tag",
     "vllm.device_allocator.cumem.CuMemAllocator": "pointer_to_data",
     # The description of a base.
     "vllm.model_executor.models.utils.WeightsMapper": "get_rename_mapper()  _map_name(key)",
