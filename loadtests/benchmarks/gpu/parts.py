@@ -1,17 +1,16 @@
 """The parts of the GPU benchmark: one server each, with several cells measured on it."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.gaps import GapCell, loaded_by_request, loaded_by_stock, measure_gaps
 from benchmarks.gpu.shapes import AdapterSet
 from loramux_adapters.evaluation.statistics import quantile
 from loramux_loadtests.loadtest.local_servers import without_proof
 from loramux_loadtests.loadtest.mix import BASE
 from loramux_loadtests.loadtest.progress import ProgressLine
-from loramux_loadtests.loadtest.report import write_json
 from loramux_loadtests.loadtest.rows import measured_seconds
 from loramux_loadtests.loadtest.scenario import Scenario
 from loramux_loadtests.loadtest.session import TargetServer, run_load
@@ -36,6 +35,8 @@ class TrafficSize:
     output_tokens: int
     many: int
     """Number of small adapters."""
+    gaps: int
+    """Number of adapters that are loaded next to a stream."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ServerPart:
     name: str
     server: str
     cells: Mapping[str, Mapping[str, Any]]
+    gaps: bool = False
+    """Whether the gaps of a stream during loads are measured, before the cells."""
     many: bool = False
     """Whether it has the many small adapters instead of those on all modules."""
     lora: bool = True
@@ -81,8 +84,8 @@ def all_parts(many: int) -> dict[str, ServerPart]:
         f"{many} adapters, skewed": {"adapters": many, "popularity": "zipf"},
     }
     found = (
-        ServerPart(LORAMUX, LORAMUX, COMPARED),
-        ServerPart(STOCK, STOCK, COMPARED),
+        ServerPart(LORAMUX, LORAMUX, COMPARED, gaps=True),
+        ServerPart(STOCK, STOCK, COMPARED, gaps=True),
         ServerPart("stock-without-lora", STOCK, {"base": COMPARED["base"]}, lora=False),
         ServerPart("many", LORAMUX, popular, many=True),
     )
@@ -91,13 +94,16 @@ def all_parts(many: int) -> dict[str, ServerPart]:
 
 async def measure(
     part: ServerPart, setup: ServerSetup, adapters: AdapterSet, size: TrafficSize, scratch: Path, progress: ProgressLine
-) -> list[TableCell]:
-    """Start the part's server and measure its cells.
+) -> tuple[list[TableCell], list[GapCell]]:
+    """Start the part's server and measure its gaps and cells.
 
     Raises:
         ServerFailedError: the server does not start.
+        LoadTestError: an adapter can't be loaded.
     """
-    part_adapters = adapters.small if part.many else adapters.full
+    # A stock vLLM loads the adapters that it is started with: those for the gaps are added later.
+    starts_with = adapters.full | (adapters.for_gaps if part.server == LORAMUX else {})
+    part_adapters = adapters.small if part.many else starts_with
     limits = {"max_loras": SLOTS, "max_cpu_loras": 4 * SLOTS, "max_lora_rank": 8}
     arguments = {**setup.engine, **(limits if part.lora else {"enable_lora": False})}
     part_setup = without_proof(
@@ -105,12 +111,20 @@ async def measure(
     )
     async with started_server(part.server, part_setup, scratch, progress) as target:
         name = part.server if part.lora else "stock, LoRA off"
-        return [
+        gaps = [await _measure_gaps(target, adapters, progress)] if part.gaps else []
+        cells = [
             await _measure_cell(
                 TargetServer(name, target.url, base=target.base), cell, mix, size, scratch, progress, number
             )
             for number, (cell, mix) in enumerate(part.cells.items())
         ]
+    return cells, gaps
+
+
+async def _measure_gaps(target: TargetServer, adapters: AdapterSet, progress: ProgressLine) -> GapCell:
+    progress.begin(f"{target.name}: loading next to a stream")
+    load = loaded_by_request if target.name == LORAMUX else loaded_by_stock(target.url, adapters.for_gaps)
+    return await measure_gaps(target.name, target.url, target.base or "", list(adapters.for_gaps), load)
 
 
 async def _measure_cell(
@@ -157,17 +171,3 @@ async def _measure_cell(
 
 def _quantile(values: Sequence[float], q: float) -> float:
     return quantile(values, q) if values else 0.0
-
-
-def store_part(
-    part: ServerPart, cells: Sequence[TableCell], started: float, folder: Path, about: Mapping[str, Any]
-) -> None:
-    """Write a part's cells, for later calls."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "part": part.name,
-        "seconds": time.monotonic() - started,
-        "about": about,
-        "cells": list(map(asdict, cells)),
-    }
-    write_json(folder / f"gpu-{part.name}.json", content)

@@ -40,10 +40,12 @@ TINY: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class AdapterSet:
-    """Folders by name: `full` adapters on all linear modules, and many `small` ones."""
+    """Folders by name: `full` adapters on all linear modules, others like them, and many `small` ones."""
 
-    full: Mapping[str, Path]
-    small: Mapping[str, Path]
+    full: dict[str, Path]
+    small: dict[str, Path]
+    for_gaps: dict[str, Path]
+    """Those that are loaded next to a stream."""
 
 
 def write_base(folder: Path, tokenizer: Path, shape: Mapping[str, Any], dtype: str) -> Path:
@@ -73,22 +75,29 @@ def write_base(folder: Path, tokenizer: Path, shape: Mapping[str, Any], dtype: s
     return folder
 
 
-def write_adapter_set(folder: Path, base: Path, full: int, small: int) -> AdapterSet:
-    """Write `whole` adapters on all linear modules and `small` ones on a few."""
-    config = json.loads((base / "config.json").read_text())
+def write_adapter_set(folder: Path, base: Path, full: int, small: int, for_gaps: int) -> AdapterSet:
+    """Write `full` adapters on all linear modules, `for_gaps` others, and `small` ones on a few modules."""
+    config = read_config(base)
     layers = range(min(SMALL_LAYERS, config["num_hidden_layers"]))
-    write = partial(write_adapter, base=base, rank=RANK, shapes=_linear_shapes(config))
-    everything = module_names(_linear_shapes(config))
+    write = partial(write_adapter, base=base, rank=RANK, shapes=linear_shapes(config))
+    everything = module_names(linear_shapes(config))
     return AdapterSet(
         {f"w{n}": write(folder / "whole" / f"w{n}", seed=n, modules=everything) for n in range(full)},
         {
             f"a{n}": write(folder / "small" / f"a{n}", seed=n, modules=SMALL_MODULES, layers=layers)
             for n in range(small)
         },
+        {f"g{n}": write(folder / "gaps" / f"g{n}", seed=1000 + n, modules=everything) for n in range(for_gaps)},
     )
 
 
-def _linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def read_config(base: Path) -> dict[str, Any]:
+    """Return the config of a base."""
+    config: dict[str, Any] = json.loads((base / "config.json").read_text())
+    return config
+
+
+def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Map the path of each linear module of this page's bases to (inputs, outputs)."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]

@@ -1,18 +1,19 @@
 """The table of the parts that were measured so far."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
+from benchmarks.gpu.checks import CheckResult
+from benchmarks.gpu.gaps import GapCell
 from benchmarks.gpu.parts import SLOTS, TableCell
-from loramux_loadtests.loadtest.errors import LoadTestError
+from benchmarks.gpu.stored import StoredPart
 from loramux_loadtests.report_tables import markdown_table
 
 Key = tuple[str, str]
 
 COLUMNS = ("server", "route", "requests", "failed", "burst tok/s", "TTFT p50 ms", "TTFT p95 ms", "TPOT p50 ms")
+CHECK_COLUMNS = ("check", "server", "result", "measured")
+GAP_COLUMNS = ("server", "loads", "median gap ms", "longest gap in a load ms", "worst ms", "longest gap without ms")
+HEADER_LINES = 2
 RATIOS = ("compared", "throughput", "TTFT p50", "TPOT p50")
 STOCK_WITHOUT_LORA = "stock, LoRA off"
 COMPARISONS: Mapping[str, tuple[Key, Key]] = {
@@ -32,45 +33,27 @@ COMPARISONS: Mapping[str, tuple[Key, Key]] = {
 }
 
 
-@dataclass(frozen=True)
-class StoredPart:
-    """A measured part and its options."""
-
-    about: Mapping[str, Any]
-    cells: Sequence[TableCell]
-
-    def differences(self, options: Mapping[str, Any]) -> list[str]:
-        """Return the names of the options that differ."""
-        return [name for name, value in options.items() if self.about.get(name) != value]
-
-    @property
-    def failed(self) -> bool:
-        """Whether any of its requests failed."""
-        return any(cell.failed for cell in self.cells)
+def tables(parts: Iterable[StoredPart]) -> str:
+    """Return as Markdown: all checks, cells and gaps, and the ratios whose both sides were measured."""
+    parts = list(parts)
+    cells = [cell for part in parts for cell in part.cells]
+    found = [
+        markdown_table(CHECK_COLUMNS, [_check(each) for part in parts for each in part.checks]),
+        markdown_table(COLUMNS, [_line(cell) for cell in cells]),
+        markdown_table(RATIOS, list(_ratios({(cell.server, cell.cell): cell for cell in cells}))),
+        markdown_table(GAP_COLUMNS, [_gaps(each) for part in parts for each in part.gaps]),
+    ]
+    return "\n".join("\n".join([*lines, ""]) for lines in found if len(lines) > HEADER_LINES)
 
 
-def read_parts(folder: Path) -> dict[str, StoredPart]:
-    """Read all parts in the folder by name.
-
-    Raises:
-        LoadTestError: a file is not a part.
-    """
-    found = {}
-    for path in sorted(folder.glob("gpu-*.json")):
-        try:
-            content = json.loads(path.read_text())
-            cells = [TableCell(**cell) for cell in content["cells"]]
-            found[path.stem.removeprefix("gpu-")] = StoredPart(dict(content["about"]), cells)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LoadTestError(f"{path} was not written by this benchmark; remove it ({error})") from error
-    return found
+def _check(check: CheckResult) -> list[str]:
+    result = {True: "passed", False: "FAILED", None: "-"}[check.passed]
+    return [check.check, check.server, result, " ".join(check.measured.replace("|", r"\|").split())]
 
 
-def tables(cells: Sequence[TableCell]) -> str:
-    """Return all measured cells, and the ratios whose both sides were measured, as Markdown."""
-    lines = markdown_table(COLUMNS, [_line(cell) for cell in cells])
-    ratios = list(_ratios({(cell.server, cell.cell): cell for cell in cells}))
-    return "\n".join([*lines, "", *(markdown_table(RATIOS, ratios) if ratios else [])]) + "\n"
+def _gaps(cell: GapCell) -> list[str]:
+    times = (cell.usual, cell.loading, cell.worst, cell.warm)
+    return [cell.server, str(cell.loads), *(f"{seconds * 1000:.1f}" for seconds in times)]
 
 
 def _line(cell: TableCell) -> list[str]:

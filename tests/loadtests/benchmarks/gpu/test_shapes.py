@@ -31,8 +31,8 @@ def test_a_base_has_the_requested_shape_and_anothers_tokenizer(tmp_path: Path, t
 
 def test_adapters_are_on_all_modules_or_small(tmp_path: Path, tokenizer: Path) -> None:
     base = write_base(tmp_path / "base", tokenizer, TINY, "float32")
-    found = write_adapter_set(tmp_path / "adapters", base, full=2, small=3)
-    assert (set(found.full), set(found.small)) == ({"w0", "w1"}, {"a0", "a1", "a2"})
+    found = write_adapter_set(tmp_path / "adapters", base, full=2, small=3, for_gaps=1)
+    assert (set(found.full), set(found.small), set(found.for_gaps)) == ({"w0", "w1"}, {"a0", "a1", "a2"}, {"g0"})
     for folder, modules in ((found.full["w1"], 7), (found.small["a2"], 2)):
         with safe_open(folder / "adapter_model.safetensors", "np") as tensors:
             assert len(tensors.keys()) == 2 * TINY["num_hidden_layers"] * modules

@@ -1,0 +1,170 @@
+"""The correctness part of the GPU benchmark: checks of a running server, with results instead of exceptions."""
+
+import asyncio
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.checked_base import NAN, CheckedModels
+from benchmarks.gpu.scoring import Logprobs, Prompts, Refused, ScoringClient, difference
+from loramux_loadtests.loadtest.errors import LoadTestError
+
+BASE = "base"
+MIN_TOLERANCE = 1e-3
+"""Nats; in float32, other orders of summation differ by less."""
+MAX_ERROR_RATIO = 2.0
+"""How much further from the exact log-probabilities than the reference's a server's may be."""
+MIN_EFFECT_RATIO = 10.0
+"""How much larger an adapter's effect must be than the tolerance: else the comparison would show nothing."""
+LENGTHS = (20, 37, 50, 64, 90, 121)
+"""Tokens of the prompts. Most leave the end of their last block unwritten."""
+STREAM_TOKENS = 256
+QUARANTINED = "adapter_quarantined"
+"""The error code of an adapter that computed NaN."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The result of one check."""
+
+    check: str
+    server: str
+    passed: bool | None
+    """None for a negative control, which shows what happens without our code."""
+    measured: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the log-probabilities must be, and how far off a correct server may be."""
+
+    prompts: Prompts
+    exact: Mapping[str, Logprobs]
+    """By route: BASE, or an adapter's name."""
+    tolerance: Mapping[str, float]
+    by: str
+    """Which program computed the log-probabilities in the served type."""
+
+    def error(self, route: str, found: Logprobs) -> float:
+        """Return the mean distance from the exact log-probabilities, in nats."""
+        return difference(found, self.exact[route])
+
+    def fits(self, route: str, found: Logprobs | Refused) -> bool:
+        """Whether a server's log-probabilities are correct."""
+        return not isinstance(found, Refused) and self.error(route, found) <= self.tolerance[route]
+
+
+def make_prompts(vocabulary: int, seed: int = 0) -> Prompts:
+    """Return prompts of random tokens."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(10, vocabulary, length).tolist() for length in LENGTHS]
+
+
+def compute_reference(models: CheckedModels, prompts: Prompts, dtype: str) -> Reference:
+    """Compute the reference in a process of its own.
+
+    Raises:
+        LoadTestError: it failed, for example because transformers is not installed.
+    """
+    adapters = {name: str(folder) for name, folder in models.sound.items()}
+    request = {"base": str(models.base), "adapters": adapters, "prompts": prompts, "dtype": dtype}
+    command = [sys.executable, "-m", "benchmarks.gpu.reference"]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoadTestError(f"the reference could not be computed:\n{done.stderr[-2000:]}")
+    return read_reference(json.loads(done.stdout), prompts)
+
+
+def read_reference(answer: Mapping[str, Any], prompts: Prompts) -> Reference:
+    """Return the reference from the answer of its process.
+
+    Raises:
+        LoadTestError: an adapter's effect is too small to be told from rounding.
+    """
+    exact, served = answer["exact"], answer["served"]
+    tolerance = {
+        route: max(MIN_TOLERANCE, MAX_ERROR_RATIO * difference(served[route], exact[route])) for route in exact
+    }
+    for route in set(exact) - {BASE}:
+        if not difference(exact[route], exact[BASE]) > MIN_EFFECT_RATIO * tolerance[route]:
+            raise LoadTestError(f"the effect of the adapter {route} is too small to check anything")
+    return Reference(prompts, exact, tolerance, str(answer["by"]))
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Checks of one server that serves the models of `checked_base`."""
+
+    server: str
+    client: ScoringClient
+    base: str
+    reference: Reference
+
+    async def _score(self, route: str) -> Logprobs | Refused:
+        return await self.client.score(self.base if route == BASE else route, self.reference.prompts)
+
+    async def same_as_reference(self) -> list[CheckResult]:
+        """Compare each route alone, and all in the same batches."""
+        routes = list(self.reference.exact)
+        alone = {route: await self._score(route) for route in routes}
+        mixed = dict(zip(routes, await asyncio.gather(*map(self._score, routes)), strict=True))
+        title = f"log-probabilities as by {self.reference.by}"
+        return [self._compared(f"{title}, each alone", alone), self._compared(f"{title}, mixed batches", mixed)]
+
+    async def load_next_to_stream(self) -> CheckResult:
+        """Load adapters while a stream runs: both must have the right log-probabilities."""
+        prompt, adapters = self.reference.prompts[0], [route for route in self.reference.exact if route != BASE]
+        stream = asyncio.create_task(self.client.generate(self.base, prompt, STREAM_TOKENS))
+        await asyncio.sleep(0.2)
+        loaded = {route: await self._score(route) for route in adapters}
+        was_running = not stream.done()
+        streamed = await stream
+        result = self._compared("adapters loaded next to a stream", loaded)
+        if isinstance(streamed, Refused):
+            return CheckResult(result.check, self.server, False, f"the stream failed: {streamed}")
+        tokens, logprobs = streamed
+        again = await self.client.score(self.base, [[*prompt, *tokens]])
+        if isinstance(again, Refused):
+            return CheckResult(result.check, self.server, False, f"the stream's text was refused: {again}")
+        distance = difference([logprobs], [again[0][len(prompt) - 1 :]])
+        passed = bool(result.passed) and was_running and distance <= 2 * self.reference.tolerance[BASE]
+        stream_text = f"the stream's own: {distance:.1e} nats" if was_running else "the stream ended before the loads"
+        return CheckResult(result.check, self.server, passed, f"{result.measured}; {stream_text}")
+
+    async def nan_isolation(self, *, is_control: bool) -> CheckResult:
+        """Ask the adapter that computes NaN again and again, and see whether others' answers change."""
+        harmed, quarantined, requests = 0, 0, 0
+        for _ in range(4):
+            nan = asyncio.create_task(self.client.score(NAN, self.reference.prompts))
+            during = await self._score(BASE)
+            answer = await nan
+            quarantined += isinstance(answer, Refused) and QUARANTINED in answer.reason
+            results = [(BASE, during), *[(route, await self._score(route)) for route in (BASE, "s0")]]
+            requests += len(results)
+            harmed += sum(not self.reference.fits(route, found) for route, found in results)
+        measured = f"{harmed} of {requests} rounds of others changed; the adapter was quarantined in {quarantined} of 4"
+        passed = None if is_control else harmed == 0 and quarantined == 4
+        return CheckResult("an adapter that computes NaN harms nobody", self.server, passed, measured)
+
+    def _compared(self, check: str, found: Mapping[str, Logprobs | Refused]) -> CheckResult:
+        wrong = [route for route, each in found.items() if not self.reference.fits(route, each)]
+        errors = {route: self._error(route, each) for route, each in found.items()}
+        worst = max(errors, key=lambda route: math.inf if math.isnan(errors[route]) else errors[route])
+        measured = f"worst {worst}: {errors[worst]:.1e} nats, allowed {self.reference.tolerance[worst]:.1e}"
+        if wrong:
+            measured += f"; wrong: {', '.join(wrong)}" + _refusals(found)
+        return CheckResult(check, self.server, not wrong, measured)
+
+    def _error(self, route: str, found: Logprobs | Refused) -> float:
+        return math.inf if isinstance(found, Refused) else self.reference.error(route, found)
+
+
+def _refusals(found: Mapping[str, Logprobs | Refused]) -> str:
+    refused: Sequence[Refused] = [each for each in found.values() if isinstance(each, Refused)]
+    return f" ({refused[0].status} {refused[0].reason})" if refused else ""
