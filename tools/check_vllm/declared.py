@@ -24,7 +24,8 @@ DECLARED: Mapping[str, str] = {
     "vllm.outputs.RequestOutput": """
         outputs  metrics  finished  num_cached_tokens  prompt_token_ids  prompt_logprobs""",
     "vllm.outputs.CompletionOutput": "index  text  token_ids  finish_reason",
-    "vllm.engine.arg_utils.EngineArgs": "trust_remote_code  from_cli_args(args)  create_engine_config()  create_model_config()",
+    "vllm.engine.arg_utils.EngineArgs": """
+        trust_remote_code  from_cli_args(args)  create_engine_config()  create_model_config()""",
     "vllm.engine.arg_utils.AsyncEngineArgs": "from_cli_args(args)  create_engine_config(usage_context=_)",
     "vllm.lora.request.LoRARequest": "lora_name  lora_int_id  lora_path",
     "vllm.logprobs.Logprob": "logprob",

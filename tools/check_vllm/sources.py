@@ -11,6 +11,8 @@ from tools.check_vllm.bindings import absolute, bound_names, import_target, stat
 from tools.check_vllm.signatures import Function
 
 PACKAGE = "vllm"
+PYTHON = {*dir(type), "__file__", "__path__"}
+"""What Python itself gives to classes and modules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,12 @@ class Sources:
 
     def find(self, dotted: str) -> Definition | None:
         """Return what a path of module, names and attributes stands for, None if it is not there."""
+        found = self._find(dotted)
+        if found is None and dotted.rpartition(".")[2] in PYTHON and self._find(dotted.rpartition(".")[0]):
+            return Definition(dotted)
+        return found
+
+    def _find(self, dotted: str) -> Definition | None:
         if self.path(dotted):
             return Definition(dotted, dotted, ast.Module([], []))
         owner, _, name = dotted.rpartition(".")

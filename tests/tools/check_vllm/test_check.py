@@ -101,6 +101,7 @@ THEIRS = {
         "from vllm.layers import Layer\ndef ours(self, index, lora_a, lora_b=None): ...\nLayer.set_lora = ours",
         "from vllm.layers import Layer\ndef ours(pattern, name): ...\nLayer.match = staticmethod(ours)",
         "from vllm.layers import Layer\ndef other(Layer): return Layer.nothing",
+        "from vllm.layers import Layer, base\nLayer.__mro__, Layer.__name__, base.__file__",
         "import vllm.layers.base\nvllm.layers.base.Layer",
         "from vllm import layers\nlayers.Layer",
         "import os\nos.environ['VLLM_USE_THIS'] = '1'",
