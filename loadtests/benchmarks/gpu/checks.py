@@ -25,6 +25,10 @@ MIN_EFFECT_RATIO = 10.0
 LENGTHS = (20, 37, 50, 64, 90, 121)
 """Tokens of the prompts. Most leave the end of their last block unwritten."""
 STREAM_TOKENS = 256
+ISOLATION = "an adapter that computes NaN harms nobody"
+NAN_ROUNDS = 4
+CONTROL_TOLERANCE = 0.1
+"""Nats, of the first token; much more than rounding in bfloat16 makes of it."""
 QUARANTINED = "adapter_quarantined"
 """The error code of an adapter that computed NaN."""
 
@@ -137,10 +141,10 @@ class Checks:
         stream_text = f"the stream's own: {distance:.1e} nats" if was_running else "the stream ended before the loads"
         return CheckResult(result.check, self.server, passed, f"{result.measured}; {stream_text}")
 
-    async def nan_isolation(self, *, is_control: bool) -> CheckResult:
+    async def nan_isolation(self) -> CheckResult:
         """Ask the adapter that computes NaN again and again, and see whether others' answers change."""
         harmed, quarantined, requests = 0, 0, 0
-        for _ in range(4):
+        for _ in range(NAN_ROUNDS):
             nan = asyncio.create_task(self.client.score(NAN, self.reference.prompts))
             during = await self._score(BASE)
             answer = await nan
@@ -148,9 +152,11 @@ class Checks:
             results = [(BASE, during), *[(route, await self._score(route)) for route in (BASE, "s0")]]
             requests += len(results)
             harmed += sum(not self.reference.fits(route, found) for route, found in results)
-        measured = f"{harmed} of {requests} rounds of others changed; the adapter was quarantined in {quarantined} of 4"
-        passed = None if is_control else harmed == 0 and quarantined == 4
-        return CheckResult("an adapter that computes NaN harms nobody", self.server, passed, measured)
+        measured = (
+            f"{harmed} of {requests} rounds of others changed; "
+            f"the adapter was quarantined in {quarantined} of {NAN_ROUNDS}"
+        )
+        return CheckResult(ISOLATION, self.server, harmed == 0 and quarantined == NAN_ROUNDS, measured)
 
     def _compared(self, check: str, found: Mapping[str, Logprobs | Refused]) -> CheckResult:
         wrong = [route for route, each in found.items() if not self.reference.fits(route, each)]
@@ -163,6 +169,22 @@ class Checks:
 
     def _error(self, route: str, found: Logprobs | Refused) -> float:
         return math.inf if isinstance(found, Refused) else self.reference.error(route, found)
+
+
+async def nan_control(server: str, client: ScoringClient, base: str, prompts: Prompts) -> CheckResult:
+    """Count the answers of the base that change after requests to the adapter that computes NaN, without a verdict.
+
+    It compares first tokens, because a stock vLLM does not compute log-probabilities of prompts correctly if there are
+    adapters.
+    """
+    before = await client.first_tokens(base, prompts)
+    changed = 0
+    for _ in range(NAN_ROUNDS):
+        await client.first_tokens(NAN, prompts)
+        for found, usual in zip(await client.first_tokens(base, prompts), before, strict=True):
+            changed += not abs(found - usual) <= CONTROL_TOLERANCE
+    measured = f"{changed} of {NAN_ROUNDS * len(prompts)} answers of the base changed"
+    return CheckResult(ISOLATION, server, None, measured)
 
 
 def _refusals(found: Mapping[str, Logprobs | Refused]) -> str:

@@ -55,6 +55,11 @@ class ScoringClient:
         [choice] = answer["choices"]
         return choice["token_ids"], [_number(each) for each in choice["logprobs"]["token_logprobs"]]
 
+    async def first_tokens(self, model: str, prompts: Prompts) -> list[float]:
+        """Return the log-probability of the first token of each prompt's answer; NaN where there is none."""
+        found = await asyncio.gather(*(self.generate(model, prompt, 1) for prompt in prompts))
+        return [math.nan if isinstance(each, Refused) else each[1][0] for each in found]
+
     async def max_context(self, model: str) -> int:
         """Return the largest number of tokens that the server allows; 0 if it does not say."""
         async with aiohttp.ClientSession(self._url) as session:

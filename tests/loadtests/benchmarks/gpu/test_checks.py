@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.checked_base import NAN
-from benchmarks.gpu.checks import BASE, CheckResult, Checks, Reference, make_prompts, read_reference
+from benchmarks.gpu.checks import BASE, Checks, Reference, make_prompts, nan_control, read_reference
 from benchmarks.gpu.scoring import Logprobs, Prompts, Refused, difference, read_logprobs
 from loramux_loadtests.loadtest.errors import LoadTestError
 
@@ -50,6 +50,10 @@ class FakeServer:
         if isinstance(change, Refused):
             return change
         return [[value + change + self.poisoned for value in each] for each in logprobs(model, prompts)]
+
+    async def first_tokens(self, model: str, prompts: Prompts) -> list[float]:
+        await self.score(model, [])
+        return [math.nan if model == NAN else -1.0 + self.poisoned] * len(prompts)
 
     async def generate(self, model: str, _prompt: Any, tokens: int) -> tuple[list[int], list[float]] | Refused:
         await asyncio.sleep(self.stream_seconds)
@@ -102,24 +106,23 @@ async def test_loads_that_were_not_next_to_the_stream_prove_nothing() -> None:
 
 
 async def test_nan_that_is_refused_and_harms_nobody_passes() -> None:
-    assert (await checks(FakeServer()).nan_isolation(is_control=False)).passed is True
+    assert (await checks(FakeServer()).nan_isolation()).passed is True
 
 
 @pytest.mark.parametrize(("after_nan", "refuses_nan"), [(math.nan, True), (0.5, True), (0.0, False)])
 async def test_nan_that_is_answered_or_changes_others_fails(after_nan: float, refuses_nan: bool) -> None:
     server = FakeServer()
     server.after_nan, server.refuses_nan = after_nan, refuses_nan
-    assert (await checks(server).nan_isolation(is_control=False)).passed is False
+    assert (await checks(server).nan_isolation()).passed is False
 
 
-async def test_the_negative_control_tells_how_many_were_harmed() -> None:
+async def test_the_negative_control_tells_how_many_answers_changed() -> None:
     server = FakeServer()
-    server.after_nan, server.refuses_nan = math.nan, False
-    result = await checks(server).nan_isolation(is_control=True)
-    assert result == CheckResult(
-        "an adapter that computes NaN harms nobody", "loramux", None,
-        "11 of 12 rounds of others changed; the adapter was quarantined in 0 of 4",
-    )  # fmt: skip
+    server.after_nan = math.nan
+    result = await nan_control("stock", server, "checked", PROMPTS)  # type: ignore[arg-type]
+    assert result.passed is None
+    assert result.measured == f"{4 * len(PROMPTS)} of {4 * len(PROMPTS)} answers of the base changed"
+    assert "0 of" in (await nan_control("stock", FakeServer(), "checked", PROMPTS)).measured  # type: ignore[arg-type]
 
 
 def test_a_reference_whose_adapter_hardly_matters_is_refused() -> None:
