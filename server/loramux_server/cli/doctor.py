@@ -114,7 +114,7 @@ def _plan(
         return None
     host = machine.memory_bytes
     plan = plan_memory(device, base, base.memory, wanted, host) if device else plan_machine(machine, base, wanted)
-    return plan and plan_report(plan, host)
+    return plan_report(plan, host) if plan else None
 
 
 def _print_plan(base: BaseDescription, plan: dict[str, Any] | None) -> None:

@@ -10,7 +10,9 @@ GIB = 1 << 30
 MAX_SHARE = 0.92
 """vLLM's default of `gpu_memory_utilization`."""
 CONTEXT_BYTES = 640 << 20
-"""What CUDA takes for a process before vLLM looks at the free memory: 300 to 600 MiB, by GPU and driver."""
+"""What CUDA takes for a process before vLLM looks at the free memory, at most: it depends on GPU and driver."""
+MIN_CONTEXT_BYTES = 256 << 20
+"""What it takes at least."""
 _MANY_BYTES = 70 * GIB
 _HUGE_BYTES = 160 * GIB
 BFLOAT16_CAPABILITY = (8, 0)

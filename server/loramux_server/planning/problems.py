@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loramux_server.planning.device import GIB
+from loramux_server.planning.device import GIB, MIN_CONTEXT_BYTES
 from loramux_server.planning.parts import slot_bytes
 from loramux_server.planning.plan import MemoryPlan, plan_memory
 
@@ -46,10 +46,11 @@ def _dtype_problems(plan: MemoryPlan) -> Iterator[Problem]:
 
 
 def _share_problems(plan: MemoryPlan) -> Iterator[Problem]:
-    if plan.budget_bytes > plan.device.free_bytes:
+    if plan.budget_bytes > plan.device.free_bytes - MIN_CONTEXT_BYTES:
         yield Problem(
             f"gpu_memory_utilization={plan.share:g} asks for {gib(plan.budget_bytes)} of {plan.device.name}, of which "
-            f"{gib(plan.device.free_bytes)} are free: set at most {plan.device.free_share:g}, or stop what uses it"
+            f"{gib(plan.device.free_bytes)} are free: set at most {plan.device.free_share:g}, or stop what uses it",
+            is_certain=plan.budget_bytes > plan.device.free_bytes,
         )
 
 
@@ -79,9 +80,7 @@ def _shortage(plan: MemoryPlan) -> str:
     needed = plan.parts.total + plan.request_bytes(context)
     parts = [
         f"{gib(plan.parts.weights)} of weights",
-        f"{gib(plan.parts.slots)} of slots ({plan.slots} for ranks up to {plan.wanted.rank})"
-        if plan.slots
-        else "",
+        f"{gib(plan.parts.slots)} of slots ({plan.slots} for ranks up to {plan.wanted.rank})" if plan.slots else "",
         f"{gib(plan.request_bytes(context))} of KV cache for one request with {context:,} tokens",
         f"about {gib(plan.parts.activations + plan.parts.cuda_graphs + plan.parts.libraries)} for the engine itself",
     ]

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_server.base_model import BaseError, ResolvedBase

@@ -49,7 +49,7 @@ def test_a_start_that_can_not_fit_is_refused_with_the_numbers(
 ) -> None:
     """GPU-4, GPU-9: before vLLM is started, which takes a minute to find out."""
     with pytest.raises(DoesNotFit) as caught:
-        suited(MACHINE, base, **arguments)
+        suited(MACHINE, base, "cuda", **arguments)
     assert reason in str(caught.value)
 
 

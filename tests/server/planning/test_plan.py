@@ -159,7 +159,9 @@ def test_adapters_in_host_memory_are_pinned_in_powers_of_two() -> None:
 )
 def test_what_the_operator_sets_is_kept(argument: str, value: float, found: object) -> None:
     assert callable(found)
-    assert found(plan("L40S", "8B", **{argument: value})) == value
+    description = SHAPES["8B"].describe(**{argument: value})
+    assert description.memory is not None
+    assert found(plan_memory(GPUS["L40S"], description, description.memory, Wanted(), HOST)) == value
 
 
 def test_slots_are_no_more_than_the_operators_adapters_in_host_memory() -> None:

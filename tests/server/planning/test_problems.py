@@ -66,6 +66,13 @@ def test_a_share_that_is_not_free_is_certain() -> None:
     assert not find_problems(plan(device, "3B", gpu_memory_utilization=0.78))
 
 
+def test_a_share_that_is_hardly_free_is_reported_and_vllm_decides() -> None:
+    """CUDA itself takes some memory before vLLM looks."""
+    found = plan(gpu("RTX 4090", 24_576, (8, 9), free_mib=20_000), "3B", gpu_memory_utilization=0.81)  # 19,906 MiB
+    assert "set at most 0.78" in texts(found)
+    assert not certain(found)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float"])
 def test_float32_is_refused_on_a_gpu(dtype: str) -> None:
     """GPU-9: vLLM's kernels for adapters assert 16 bits, and the engine would die at the first adapter."""
