@@ -98,7 +98,7 @@ def loramux_spec(setup: ServerSetup, data_dir: Path) -> ServerSpec:
 
 
 def stock_module() -> str:
-    """Return the module of vLLM's server, for vLLM 0.32 or 0.26."""
+    """Return the module of vLLM's server, for vLLM 0.33, 0.32 or 0.26."""
     found = importlib.util.find_spec("vllm")  # does not import it
     roots = [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
     old = roots and not any((root / "entrypoints/launchers/api_server/entry.py").exists() for root in roots)
