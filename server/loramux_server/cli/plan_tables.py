@@ -46,7 +46,8 @@ def _parts(report: Mapping[str, Any]) -> list[tuple[str, int, str]]:
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, str]:
-    training = "\n".join(map(_training, report["training"]))
+    size = f"batches of 8 examples with {report['training_example_tokens']} tokens"
+    training = "\n".join([f"{size}:", *map(_training, report["training"])]) if report["training"] else ""
     if not report["fits"]:
         return {"Training": training}
     requests, host = report["concurrent_requests"], report["host"]

@@ -6,7 +6,7 @@ from loramux_server.planning.device import CONTEXT_BYTES
 from loramux_server.planning.parts import slot_bytes
 from loramux_server.planning.plan import MemoryPlan
 from loramux_server.planning.problems import advice, find_problems
-from loramux_server.planning.training_needs import training_needs
+from loramux_server.planning.training_needs import EXAMPLE_TOKENS, training_needs
 
 Place = Literal["next to the engine", "while the engine sleeps", "nowhere"]
 """Where a training run has the memory that it needs."""
@@ -54,8 +54,13 @@ def plan_report(plan: MemoryPlan, host_bytes: int) -> dict[str, Any]:
             "adapter_bytes": plan.adapter_host_bytes,
         },
         "engine": plan.arguments,
+        "training_example_tokens": EXAMPLE_TOKENS,
         "training": [
-            {"method": need.method, "required_bytes": need.required_bytes, "fits": _place(plan, need.required_bytes)}
+            {
+                "method": need.method,
+                "required_bytes": need.required_bytes,
+                "fits": _place(plan, need.required_bytes, host_bytes),
+            }
             for need in training_needs(plan.base, plan.memory, plan.wanted.rank)
         ],
     }
@@ -67,7 +72,8 @@ def free_for_training(plan: MemoryPlan, *, asleep: bool) -> int:
     return max(0, plan.device.free_bytes - 2 * CONTEXT_BYTES - kept)
 
 
-def _place(plan: MemoryPlan, required: int) -> Place:
+def _place(plan: MemoryPlan, required: int, host_bytes: int) -> Place:
     if required <= free_for_training(plan, asleep=False):
         return "next to the engine"
-    return "while the engine sleeps" if required <= free_for_training(plan, asleep=True) else "nowhere"
+    can_sleep = host_bytes >= plan.parts.weights  # they are kept in host memory meanwhile
+    return "while the engine sleeps" if can_sleep and required <= free_for_training(plan, asleep=True) else "nowhere"

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.base_memory import BaseMemory
-from loramux_adapters.finetuning.recipes.memory import MemoryStrategy, leanest_strategy
+from loramux_adapters.finetuning.recipes.memory import MemoryStrategy
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, TrainingDevice
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_server.planning.parts import BYTES_PER_VALUE
 
-EXAMPLE_TOKENS = 1024
-"""The longest example of the estimate, half of it the answer."""
+EXAMPLE_TOKENS = 512
+"""The longest example of the estimate, a quarter of it the answer."""
 MAX_TRAINED_RANK = 256
 
 
@@ -27,7 +27,7 @@ def training_needs(base: BaseDescription, memory: BaseMemory, rank: int) -> list
     """Return what training an adapter of `rank` needs, the fastest way first; empty if the base can't be trained on."""
     packed = memory.weight_bytes if memory.quantization else None
     recipe = Recipe(rank=min(rank, MAX_TRAINED_RANK))
-    demand = MemoryDemand(base, recipe, EXAMPLE_TOKENS, EXAMPLE_TOKENS // 2, packed_weights_bytes=packed)
+    demand = MemoryDemand(base, recipe, EXAMPLE_TOKENS, EXAMPLE_TOKENS // 4, packed_weights_bytes=packed)
     device = TrainingDevice("cuda:0", 0, BYTES_PER_VALUE, can_load_in_4bit=True)
     try:
         return [TrainingNeed(name, demand.required_bytes(device, way)) for name, way in _ways(demand, device)]
@@ -36,7 +36,10 @@ def training_needs(base: BaseDescription, memory: BaseMemory, rank: int) -> list
 
 
 def _ways(demand: MemoryDemand, device: TrainingDevice) -> Iterator[tuple[str, MemoryStrategy]]:
-    yield f"{demand.recipe.batch_size} examples at a time", MemoryStrategy(demand.recipe.batch_size)
-    yield "one example at a time, gradient checkpointing", leanest_strategy()
+    batch = demand.recipe.batch_size
+    yield "whole batches", MemoryStrategy(batch)
+    yield "gradient checkpointing", MemoryStrategy(batch, gradient_checkpointing=True)
+    yield "the same, one example at a time", MemoryStrategy(1, gradient_checkpointing=True)
     if demand.can_load_in_4bit(device):
-        yield "the same with the base in 4 bits (NF4)", leanest_strategy(load_in_4bit=True)
+        yield "4 bits, checkpointing", MemoryStrategy(batch, gradient_checkpointing=True, load_in_4bit=True)
+        yield "the same, one example at a time", MemoryStrategy(1, gradient_checkpointing=True, load_in_4bit=True)
