@@ -36,6 +36,7 @@ PURE = (
     "loramux_adapters.residency.policy",
     "loramux_server.metering.cost_allocation",
     "loramux_server.engine.lora_directory",
+    "loramux_server.planning",
 )
 
 
