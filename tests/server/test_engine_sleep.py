@@ -9,10 +9,11 @@ import openai
 import pytest
 import pytest_asyncio
 from openai.types.fine_tuning import FineTuningJob
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
 from loramux_adapters.errors import EngineAsleep
 from loramux_adapters.finetuning.jobs.engine_memory import ASLEEP, AWAKE, DRAINING
-from loramux_adapters.finetuning.jobs.errors import EngineLost
+from loramux_adapters.finetuning.jobs.errors import EngineLost, EvaluationFailed
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
 from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.sleep import EngineSleep
@@ -144,6 +145,28 @@ async def test_an_adapter_is_loaded_to_its_end_and_then_not_at_all(tiny: TinySer
     await memory.restore()
     await pool.prefetch(id_of(version))
     assert list(tiny.engine.loaded.values()) == [version]
+
+
+async def test_a_request_that_slips_in_is_refused_and_does_not_wait_in_the_engine(
+    tiny: TinyServer,
+) -> None:
+    """vLLM keeps a request that comes during its sleep until it wakes up, which may take hours."""
+    evaluator = tiny.server.job_supervisor.runner.publisher.evaluator
+    assert evaluator is not None
+    await memory_of(tiny).free()
+    with pytest.raises(EvaluationFailed, match="The engine is asleep"):
+        await evaluator.complete(None, [{"role": "user", "content": "hello"}], 4)
+
+
+async def test_a_judge_waits_until_the_engine_is_awake(tiny: TinyServer) -> None:
+    request = ChatCompletionRequest(model="tiny", messages=[{"role": "user", "content": "grade this"}], max_tokens=4)
+    memory = memory_of(tiny)
+    await memory.free()
+    asking = asyncio.create_task(tiny.server.experimentation.chat.complete(request, charge_to="judge"))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    await memory.restore()
+    assert len(await asking) == 1
 
 
 async def test_an_adapter_that_is_pinned_meanwhile_is_loaded_when_the_engine_wakes(tiny: TinyServer) -> None:

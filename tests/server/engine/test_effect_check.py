@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from loramux_adapters.errors import AdapterLoadingFailed
+from loramux_adapters.errors import AdapterLoadingFailed, EngineAsleep
 from loramux_adapters.models import AdapterName, Digest, EffectCheck, VersionId
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_server.base_model import ResolvedBase
 from loramux_server.engine.adapter_loader import EngineLoader
+from loramux_server.engine.admission import EngineAdmission, EngineState
 from loramux_server.engine.effect_check import PROBES, EngineEffectChecker
 from loramux_server.engine.fake import FakeEngine
 from loramux_server.engine.lora_directory import LoraRequests
@@ -50,6 +51,16 @@ def bench(tiny_base: ResolvedBase) -> Iterator[CheckSetup]:
     pool = AdapterPool(EngineLoader(engine, requests, lambda _: None), engine.capacity, NullPoolObserver(), slots=2)
     yield CheckSetup(engine, pool, EngineEffectChecker(engine, pool, requests))
     assert not engine.running
+
+
+async def test_nothing_is_checked_while_the_engine_is_asleep(bench: CheckSetup) -> None:
+    admission = EngineAdmission()
+    checker = EngineEffectChecker(bench.engine, bench.pool, LoraRequests(Resolver(), "tiny"), admission.use)
+    for state in (EngineState.DRAINING, EngineState.ASLEEP):
+        admission.move(state)
+    with pytest.raises(EngineAsleep):
+        await checker.check_effect(TONE)
+    assert bench.engine.loads == []
 
 
 async def test_an_adapter_with_an_effect_differs_and_has_sample_answers(bench: CheckSetup) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from vllm.config import CompilationMode, CUDAGraphMode
 
-from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.errors import EngineAsleep, InvalidAdapter
+from loramux_server.engine.admission import EngineAdmission, EngineState
 from loramux_server.engine.rank_limit import RankLimit, can_grow
 
 
@@ -53,6 +54,17 @@ async def test_the_limit_grows_to_the_lowest_that_admits_the_adapter() -> None:
         await growing.ensure(rank)
     assert workers.ranks == [16, 64, 320]
     assert growing.current == 320
+
+
+async def test_the_limit_does_not_grow_while_the_engine_is_asleep() -> None:
+    admission, workers = EngineAdmission(), Workers()
+    growing = RankLimit(workers, 16, grows=True, use=admission.use)
+    for state in (EngineState.DRAINING, EngineState.ASLEEP):
+        admission.move(state)
+    with pytest.raises(EngineAsleep):
+        await growing.ensure(64)
+    await growing.ensure(16)
+    assert workers.ranks == [16]
 
 
 async def test_a_limit_that_was_set_does_not_grow() -> None:
