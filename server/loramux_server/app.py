@@ -176,7 +176,7 @@ async def build_server(
     add_error_handlers(app)
     experimentation.add_routes(app)
     _add_routes(app, settings, storage, adapter_service, recorder, limits.record_seconds)
-    app.include_router(health_router(readiness.not_ready_reason, registry))
+    app.include_router(health_router(readiness.not_ready_reason, registry, readiness.engine_state))
     chat, job_metrics = app.state.openai_serving_chat, JobMetrics(recorder.training_costs, registry)
     if settings.adapter_chat_template != "ignore":
         templates = AdapterTemplates(storage.resolver)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loramux_adapters.errors import EngineAsleep
-from loramux_server.engine.admission import EngineAdmission
+from loramux_server.engine.admission import EngineAdmission, EngineState
 from loramux_server.middleware import DrainState
 
 
@@ -19,6 +19,10 @@ class Readiness:
     def is_engine_dead(self) -> bool:
         """Whether the engine is lost, so that the server has to exit: it died, or it does not wake up."""
         return bool(self.engine.errored or self.admission.has_failed)
+
+    def engine_state(self) -> str:
+        """Return the state of the engine: one of EngineState."""
+        return EngineState.FAILED if self.is_engine_dead() else self.admission.state
 
     def not_ready_reason(self) -> str | None:
         """Return why the server is not ready, as a message for clients; None if it is."""

@@ -97,12 +97,14 @@ async def test_what_needs_no_engine_works_while_it_is_asleep(tiny: TinyServer) -
 
 async def test_health_readiness_and_metrics_tell_an_engine_that_sleeps_from_one_that_is_dead(tiny: TinyServer) -> None:
     assert (await tiny.http.get("/ready")).status_code == 200
+    assert (await tiny.http.get("/health")).json()["engine"] == "awake"
     assert await metric(tiny, "loramux_engine_asleep") == 0
     await memory_of(tiny).free()
     ready = await tiny.http.get("/ready")
     assert ready.status_code == 503
     assert ready.json()["error"]["message"] == EngineAsleep().message
-    assert (await tiny.http.get("/health")).status_code == 200  # nothing is to be restarted
+    health = await tiny.http.get("/health")  # nothing is to be restarted
+    assert (health.status_code, health.json()) == (200, {"status": "ok", "engine": "asleep"})
     assert await metric(tiny, "loramux_engine_asleep") == 1
     assert await metric(tiny, "loramux_engine_up") == 1
 

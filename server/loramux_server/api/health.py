@@ -14,14 +14,18 @@ NotReadyReason = Callable[[], str | None]
 """Returns why the server is not ready, as a message for clients, or None if it is."""
 
 
-def health_router(not_ready_reason: NotReadyReason, registry: CollectorRegistry = REGISTRY) -> APIRouter:
+def health_router(
+    not_ready_reason: NotReadyReason,
+    registry: CollectorRegistry = REGISTRY,
+    engine_state: Callable[[], str] = lambda: "awake",
+) -> APIRouter:
     """Return /health, /ready and /metrics (with vLLM's own metrics if `registry` is the default one)."""
     router = APIRouter()
 
     @router.head("/health", include_in_schema=False)
     @router.get("/health")
     async def health() -> dict[str, str]:
-        return {"status": "ok"}
+        return {"status": "ok", "engine": engine_state()}
 
     @router.head("/ready", include_in_schema=False)
     @router.get("/ready")
