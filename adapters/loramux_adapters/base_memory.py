@@ -23,6 +23,8 @@ class BaseMemory(BaseModel):
     """In which the model computes, by torch's name, such as `bfloat16`."""
     quantization: str | None = None
     """vLLM's name of the method, for quantized weights."""
+    is_quantized_on_load: bool = False
+    """Whether vLLM quantizes weights in 16 bits while it loads them: then `weight_bytes` are those in 16 bits."""
     min_capability: NonNegativeInt | None = None
     """The compute capability that this quantization needs, as vLLM has it: 75 means 7.5."""
     slot_bytes_per_rank: NonNegativeInt = 0

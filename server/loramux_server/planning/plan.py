@@ -63,26 +63,35 @@ class MemoryPlan:
 
     @property
     def budget_bytes(self) -> int:
-        """What the engine may take."""
-        return int(self.share * self.device.total_bytes)
+        """What the engine may take; with a KV cache of a chosen size, vLLM heeds no share of the memory."""
+        return self.device.free_bytes if self.is_kv_cache_chosen else int(self.share * self.device.total_bytes)
+
+    @property
+    def is_kv_cache_chosen(self) -> bool:
+        """Whether the operator has set the size of the KV cache."""
+        return bool(self.memory.arguments.get("kv_cache_memory_bytes"))
+
+    @property
+    def engine_bytes(self) -> int:
+        """What the engine takes."""
+        return self.parts.total + max(0, self.kv_bytes)
+
+    @property
+    def chosen_context(self) -> int | None:
+        """The context that was asked for, if any."""
+        chosen = int(self.memory.arguments.get("max_model_len") or -1)
+        return self.wanted.context or (chosen if chosen > 0 else None)
 
     @property
     def required_context(self) -> int:
         """The context that must fit."""
-        chosen = int(self.memory.arguments.get("max_model_len") or -1)
-        usual = min(self.memory.max_context, MIN_CONTEXT)
-        return self.wanted.context or (chosen if chosen > 0 else usual)
-
-    @property
-    def is_context_chosen(self) -> bool:
-        """Whether somebody asked for the context that must fit."""
-        return bool(self.wanted.context) or int(self.memory.arguments.get("max_model_len") or -1) > 0
+        return self.chosen_context or min(self.memory.max_context, MIN_CONTEXT)
 
     @property
     def context(self) -> int:
         """The context that the engine will have: what was asked for, or the longest that fits."""
         fits = self.memory.longest_request(self.kv_bytes * self.gpus)
-        return min(self.required_context, fits) if self.is_context_chosen else fits
+        return min(self.chosen_context or fits, fits)
 
     @property
     def typical_tokens(self) -> int:
@@ -100,21 +109,22 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """Whether the engine starts with the context that must fit."""
-        return self.context >= self.required_context
+        return self.context >= self.required_context and self.engine_bytes <= self.budget_bytes
 
     @property
     def arguments(self) -> dict[str, Any]:
         """vLLM's arguments that follow; those that the operator chose override them."""
-        chosen: dict[str, Any] = {
+        chosen: dict[str, Any] = {} if self.device.has_bfloat16 else {"dtype": "float16"}
+        chosen |= {
             "gpu_memory_utilization": self.share,
-            "max_model_len": self.wanted.context or -1,  # -1: the base's own length, or what fits
+            "max_model_len": self.chosen_context or -1,  # -1: the base's own length, or what fits
         }
+        if self.memory.is_quantized_on_load and not self.fits:  # its weights will leave more room than is known here
+            return chosen
         if self.slots:
             chosen |= {"max_loras": self.slots, "max_cpu_loras": self.host_adapters}
         if self.batch.requests < self.device.batch.requests:
             chosen["max_num_seqs"] = self.batch.requests
-        if not self.device.has_bfloat16:
-            chosen["dtype"] = "float16"
         return chosen
 
 

@@ -46,11 +46,12 @@ def _dtype_problems(plan: MemoryPlan) -> Iterator[Problem]:
 
 
 def _share_problems(plan: MemoryPlan) -> Iterator[Problem]:
-    if plan.budget_bytes > plan.device.free_bytes - MIN_CONTEXT_BYTES:
+    size = int(plan.share * plan.device.total_bytes)
+    if size > plan.device.free_bytes - MIN_CONTEXT_BYTES:
         yield Problem(
-            f"gpu_memory_utilization={plan.share:g} asks for {gib(plan.budget_bytes)} of {plan.device.name}, of which "
+            f"gpu_memory_utilization={plan.share:g} asks for {gib(size)} of {plan.device.name}, of which "
             f"{gib(plan.device.free_bytes)} are free: set at most {plan.device.free_share:g}, or stop what uses it",
-            is_certain=plan.budget_bytes > plan.device.free_bytes,
+            is_certain=size > plan.device.free_bytes,
         )
 
 
@@ -70,18 +71,24 @@ def _exact_bytes(plan: MemoryPlan) -> int:
     """Return what the engine takes at least: weights, slots and KV cache, without what is estimated."""
     chosen = int(plan.memory.arguments.get("max_model_len") or -1)
     kv_bytes = int(plan.memory.arguments.get("kv_cache_memory_bytes") or plan.request_bytes(max(1, chosen)))
-    return plan.parts.weights + plan.parts.slots + kv_bytes
+    weights = 0 if plan.memory.is_quantized_on_load else plan.parts.weights
+    return weights + plan.parts.slots // plan.gpus + kv_bytes
 
 
 def _shortage(plan: MemoryPlan) -> str:
     context = plan.required_context
     if context > plan.memory.request_samples[-1][0]:
         return f"{plan.base.name} was made for {plan.memory.max_context:,} tokens of context, not for {context:,}"
-    needed = plan.parts.total + plan.request_bytes(context)
+    if plan.is_kv_cache_chosen and plan.context < context:
+        return f"kv_cache_memory_bytes={plan.kv_bytes} holds {plan.context:,} tokens of context, and not {context:,}"
+    request = plan.request_bytes(context)
+    kv_bytes = int(plan.memory.arguments.get("kv_cache_memory_bytes") or request)
+    needed = plan.parts.total + kv_bytes
+    in_16_bits = " before they are quantized" if plan.memory.is_quantized_on_load else ""
     parts = [
-        f"{gib(plan.parts.weights)} of weights",
+        f"{gib(plan.parts.weights)} of weights{in_16_bits}",
         f"{gib(plan.parts.slots)} of slots ({plan.slots} for ranks up to {plan.wanted.rank})" if plan.slots else "",
-        f"{gib(plan.request_bytes(context))} of KV cache for one request with {context:,} tokens",
+        f"{gib(kv_bytes)} of KV cache" + (f" for one request with {context:,} tokens" if kv_bytes <= request else ""),
         f"about {gib(plan.parts.activations + plan.parts.cuda_graphs + plan.parts.libraries)} for the engine itself",
     ]
     return (
@@ -96,7 +103,7 @@ def advice(plan: MemoryPlan, host_bytes: int) -> list[str]:
 
 
 def _advice(plan: MemoryPlan, host_bytes: int) -> Iterator[str]:
-    if plan.is_context_chosen and plan.context >= 1:
+    if plan.chosen_context and plan.context >= 1:
         yield f"a context of at most {plan.context:,} tokens: LORAMUX_ENGINE__MAX_MODEL_LEN=-1 takes what fits"
     free = plan.device.free_share
     if free > plan.share and _with_arguments(plan, host_bytes, gpu_memory_utilization=free).fits:

@@ -33,7 +33,7 @@ def plan_report(plan: MemoryPlan, host_bytes: int) -> dict[str, Any]:
             "cuda_graphs": parts.cuda_graphs,
             "libraries": parts.libraries,
             "kv_cache": plan.kv_bytes,
-            "engine": plan.budget_bytes,
+            "engine": plan.engine_bytes if plan.is_kv_cache_chosen else plan.budget_bytes,
         },
         "dtype": plan.arguments.get("dtype", plan.memory.dtype),
         "quantization": plan.memory.quantization,
@@ -68,7 +68,7 @@ def plan_report(plan: MemoryPlan, host_bytes: int) -> dict[str, Any]:
 
 def free_for_training(plan: MemoryPlan, *, asleep: bool) -> int:
     """Return what the GPU has free for a trainer: next to the engine, or while it sleeps and keeps only a little."""
-    kept = plan.parts.cuda_graphs + plan.parts.libraries if asleep else plan.budget_bytes
+    kept = plan.parts.cuda_graphs + plan.parts.libraries if asleep else plan.engine_bytes
     return max(0, plan.device.free_bytes - 2 * CONTEXT_BYTES - kept)
 
 

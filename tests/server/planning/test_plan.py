@@ -195,6 +195,7 @@ def test_a_wanted_context_is_the_context() -> None:
     found = plan("L4", "8B", Wanted(context=8192))
     assert (found.context, found.arguments["max_model_len"], found.fits) == (8192, 8192, True)
     assert not plan("L4", "8B", Wanted(context=100_000)).fits
+    assert plan("L4", "8B", max_model_len=4096).arguments["max_model_len"] == 4096
 
 
 def test_a_base_with_a_short_context_fits_with_it() -> None:

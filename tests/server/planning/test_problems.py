@@ -139,3 +139,31 @@ def test_the_rest_of_the_free_memory_helps_if_that_is_enough() -> None:
 @pytest.mark.parametrize(("size", "text"), [(0, "0 MiB"), (88 << 20, "88 MiB"), (GIB, "1.0 GiB"), (-GIB, "-1.0 GiB")])
 def test_sizes_are_readable(size: int, text: str) -> None:
     assert gib(size) == text
+
+
+def test_a_kv_cache_of_a_chosen_size_must_fit_into_what_is_free() -> None:
+    """vLLM heeds no share of the memory then."""
+    assert find_problems(plan("L4", "8B", kv_cache_memory_bytes=4 * GIB)) == []
+    found = plan("L4", "8B", kv_cache_memory_bytes=12 * GIB)
+    assert certain(found)
+    assert "12.0 GiB of KV cache" in texts(found)
+    short = plan("L4", "8B", kv_cache_memory_bytes=GIB // 8)
+    assert "kv_cache_memory_bytes=134217728 holds 1,024 tokens of context, and not 2,048" in texts(short)
+
+
+def test_weights_that_are_quantized_while_they_load_are_never_certain_not_to_fit() -> None:
+    """GPU-9: vLLM makes its model in 16 bits first, and does not say what will be left."""
+    description = SHAPES["8B"].describe()
+    assert description.memory is not None
+    memory = description.memory.model_copy(update={"is_quantized_on_load": True, "quantization": "fp8"})
+    found = plan_memory(GPUS["T4"], description, memory, Wanted(), HOST)
+    assert "15.0 GiB of weights before they are quantized" in texts(found)
+    assert not certain(found)
+    assert found.arguments == {"dtype": "float16", "gpu_memory_utilization": 0.92, "max_model_len": -1}
+
+
+def test_slots_on_several_gpus_are_certain_only_with_the_part_of_one() -> None:
+    """vLLM shares some matrices of a slot between the GPUs."""
+    found = plan("T4", "8B", tensor_parallel_size=2, max_loras=40, max_lora_rank=32)  # 6.6 GiB of slots, or half
+    assert not found.fits
+    assert not certain(found)

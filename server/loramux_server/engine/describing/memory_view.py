@@ -42,6 +42,7 @@ def memory_view(config: VllmConfig, model: Any, chosen: Mapping[str, Any]) -> Ba
         weight_bytes=_size([*model.parameters(), *model.buffers()]),
         dtype=str(model_config.dtype).removeprefix("torch."),
         quantization=model_config.quantization,
+        is_quantized_on_load=bool(quantization) and model_config.model_arch_config.quantization_config is None,
         min_capability=quantization.get_min_capability() if quantization else None,
         values_per_token=max(_values_per_token(model), default=model_config.get_hidden_size()),
         max_context=max_context,
