@@ -1,7 +1,7 @@
 """What speaks against a plan, in sentences, and what would help."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loramux_server.planning.device import GIB, MIN_CONTEXT_BYTES
 from loramux_server.planning.parts import slot_bytes
@@ -103,6 +103,9 @@ def advice(plan: MemoryPlan, host_bytes: int) -> list[str]:
 
 
 def _advice(plan: MemoryPlan, host_bytes: int) -> Iterator[str]:
+    idle = replace(plan.device, free_bytes=plan.device.total_bytes)
+    if plan_memory(idle, plan.base, plan.memory, plan.wanted, host_bytes).fits:
+        yield f"stop what uses {gib(plan.device.total_bytes - plan.device.free_bytes)} of {plan.device.name}"
     if plan.chosen_context and plan.context >= 1:
         yield f"a context of at most {plan.context:,} tokens: LORAMUX_ENGINE__MAX_MODEL_LEN=-1 takes what fits"
     free = plan.device.free_share

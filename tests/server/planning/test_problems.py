@@ -167,3 +167,10 @@ def test_slots_on_several_gpus_are_certain_only_with_the_part_of_one() -> None:
     found = plan("T4", "8B", tensor_parallel_size=2, max_loras=40, max_lora_rank=32)  # 6.6 GiB of slots, or half
     assert not found.fits
     assert not certain(found)
+
+
+def test_a_gpu_that_others_use_is_to_be_freed() -> None:
+    """For example by a server that runs already, while `doctor` looks."""
+    found = plan(gpu("NVIDIA L4", 23_034, (8, 9), free_mib=2_048), "8B")
+    assert advice(found, HOST) == ["stop what uses 20.5 GiB of NVIDIA L4", *advice(found, HOST)[1:]]
+    assert not any("stop what uses" in text for text in advice(plan("T4", "8B"), HOST))
