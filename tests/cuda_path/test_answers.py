@@ -55,6 +55,19 @@ async def test_more_adapters_than_slots_are_answered_as_alone_and_evictions_chan
             await bench.loader.unload(version)
 
 
+async def test_an_adapter_of_few_modules_has_nothing_of_the_one_that_had_its_slot(bench: EngineBench) -> None:
+    few, larger = bench.version("few", seed=1, modules=("o_proj",)), [bench.version(str(n), seed=n) for n in (2, 3)]
+    await bench.loader.load(few)
+    expected = await bench.ask(few)
+    await bench.loader.unload(few)
+    for version in larger:  # in all slots
+        await bench.loader.load(version)
+        await bench.ask(version)
+    await bench.loader.load(few)
+    assert few in await bench.loader.slots()
+    assert await bench.ask(few) == expected
+
+
 async def test_an_adapter_loaded_next_to_a_stream_answers_as_if_vllm_had_loaded_it_alone(bench: EngineBench) -> None:
     streaming, loaded = bench.version("streaming", seed=1), bench.version("loaded", seed=2)
     assert await bench.engine.add_lora(bench.requests.of(loaded))

@@ -37,6 +37,13 @@ async def call(bench: EngineBench, method: str, *args: object) -> None:
     await bench.engine.collective_rpc(method, None, args, {})
 
 
+async def test_our_loading_refuses_values_that_are_finite_in_the_file_and_not_in_the_engine(bench: EngineBench) -> None:
+    version = bench.version("large", fill=7e4)
+    with pytest.raises(Exception, match="NaN or infinite"):
+        await bench.loader.load(version)
+    assert await bench.in_memory() == set()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def dirty(real: RealServer, bench: EngineBench) -> AsyncIterator[EngineBench]:
     """The engine, with NaN in all blocks of its KV cache; they are cleaned after the test."""
@@ -76,6 +83,21 @@ async def test_a_request_is_right_whatever_earlier_ones_left_in_its_blocks(dirty
     assert not any(map(is_corrupted, outputs))
     await call(dirty, "fill_kv_cache", 0.0)
     assert [token_ids(output) for output in outputs] == [tokens(await dirty.ask(route)) for route in (None, sound)]
+
+
+async def test_after_a_sleep_lost_slots_and_blocks_are_made_again(dirty: EngineBench) -> None:
+    """vLLM's sleep itself needs a GPU: this is what it leaves."""
+    version = dirty.version("sound", seed=1)
+    await dirty.loader.load(version)
+    expected = [tokens(await dirty.ask(route)) for route in (None, version)]
+    await call(dirty, "fill_slots", math.nan)
+    assert is_corrupted(await dirty.generate(version))
+    await call(dirty, "fill_kv_cache", math.nan)
+    await call(dirty, "refresh_after_sleep")
+    assert await dirty.engine.collective_rpc("dirty_blocks", None, (), {}) == [0]
+    outputs = [await dirty.generate(route) for route in (None, version)]
+    assert not any(map(is_corrupted, outputs))
+    assert [token_ids(output) for output in outputs] == expected
 
 
 async def test_without_zeroing_of_blocks_what_an_adapter_left_corrupts_the_base(dirty: EngineBench) -> None:

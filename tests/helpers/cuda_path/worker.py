@@ -18,7 +18,13 @@ from vllm.lora.ops.triton_ops import utils as lora_kernels
 from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.worker.gpu.sample import prompt_logprob, sampler
 
-from loramux_server.engine.worker import embedding_batches, fused_layers, gpu_heads, lora_loading  # noqa: F401 - see below
+from loramux_server.engine.worker import (  # noqa: F401 - see below
+    embedding_batches,
+    fused_layers,
+    gpu_heads,
+    lora_loading,
+    sleep,
+)
 
 with patch.object(CpuPlatform, "is_cpu", lambda _: False):  # only here: the modules that it imports are imported above
     from loramux_server.engine.worker import extension  # noqa: F401 - changes vLLM as on a GPU
@@ -34,7 +40,8 @@ LAUNCH = {"num_warps": 4, "num_ctas": 1, "num_stages": 2, "max_nreg": None}
 class InterpretedWorker(CPUWorker):  # type: ignore[misc] # vLLM is not typed
     """Adds methods for tests, which call them by `collective_rpc`."""
 
-    _adapters: Any  # of our worker extension, which vLLM adds
+    _adapters: Any  # both of our worker extension, which vLLM adds
+    _slot_tensors: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         _use_gpu_code()
@@ -69,6 +76,11 @@ class InterpretedWorker(CPUWorker):  # type: ignore[misc] # vLLM is not typed
         """Return the number of blocks with NaN."""
         return sum(int(blocks.isnan().flatten(1).any(1).sum()) for blocks in self.model_runner.kv_caches)
 
+    def fill_slots(self, value: float) -> None:
+        """Overwrite the weights of all slots."""
+        for tensor in self._slot_tensors():
+            tensor.fill_(value)
+
     def set_logits_chunk(self, rows: int) -> None:
         """Compute the logits of prompts in pieces of so many rows; vLLM's are of 1,024."""
         prompt_logprob.CHUNK_SIZE = rows
@@ -76,7 +88,7 @@ class InterpretedWorker(CPUWorker):  # type: ignore[misc] # vLLM is not typed
 
 @cache
 def _use_gpu_code() -> None:
-    lora_loading.PIN_MEMORY = True  # pinning itself is replaced by vLLM's worker for CPUs
+    vars(lora_loading)["PIN_MEMORY"] = True  # pinning itself is replaced by vLLM's worker for CPUs
     # The only kernel that calls CUDA's library of device functions, which has no interpreter.
     sampler.get_num_nans = lambda logits: logits.isnan().sum(-1, dtype=torch.int32)
     lora_kernels.load_lora_op_config = interpreted_tiles
