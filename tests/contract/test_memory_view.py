@@ -114,6 +114,7 @@ def test_the_steps_of_a_gpu_are_those_that_vllm_chooses(name: str, monkeypatch: 
     platform = SimpleNamespace(
         get_device_total_memory=lambda: device.total_bytes,
         get_device_name=lambda: device.name,
+        is_device_capability=lambda capability: device.capability == capability,
         is_tpu=lambda: False,
         is_cpu=lambda: False,
     )

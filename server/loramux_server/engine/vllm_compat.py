@@ -4,6 +4,7 @@
 run there; replacements for missing names cover what those need.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -15,10 +16,26 @@ def _check_renamed(error: ImportError) -> None:
 
 try:  # 0.33
     from vllm.entrypoints.common.cli_args import make_arg_parser, validate_parsed_serve_args
-    from vllm.v1.core.kv_cache_planning import _max_memory_usage_bytes_from_groups, get_kv_cache_groups
+    from vllm.v1.core.kv_cache_config_builder import get_kv_cache_config_builder
+    from vllm.v1.core.kv_cache_planning import _max_memory_usage_bytes_from_groups, get_kv_cache_groups_from_builder
+
+    def kv_cache_bytes(config: Any, specs: dict[str, Any]) -> Callable[[], int]:
+        """Return the function that tells the bytes of the longest request's KV cache, by the present `config`.
+
+        `specs` are the KV cache specs of the layers, by name.
+        """
+        builder = get_kv_cache_config_builder(config)
+        groups = get_kv_cache_groups_from_builder(builder, config, specs)
+        return lambda: int(_max_memory_usage_bytes_from_groups(builder, config, groups))
+
 except ImportError as error:
     _check_renamed(error)
     from vllm.v1.core.kv_cache_utils import _max_memory_usage_bytes_from_groups, get_kv_cache_groups
+
+    def kv_cache_bytes(config: Any, specs: dict[str, Any]) -> Callable[[], int]:
+        """Return the function that tells the bytes of the longest request's KV cache, by the present `config`."""
+        groups = get_kv_cache_groups(config, specs)
+        return lambda: int(_max_memory_usage_bytes_from_groups(config, groups))
 
     try:  # 0.32
         from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -54,17 +71,14 @@ except ImportError as error:
         """Do nothing: 0.26 adds handlers only to its own application; our error envelope replaces them."""
 
 
-max_memory_usage_bytes_from_groups = _max_memory_usage_bytes_from_groups
-
 __all__ = [
     "CONVERT_MESSAGES",
     "UNSUPPORTED_ARGUMENTS",
     "GracefulHTTPError",
-    "get_kv_cache_groups",
     "init_app_state",
     "init_exception_handler",
+    "kv_cache_bytes",
     "load_chat_template",
     "make_arg_parser",
-    "max_memory_usage_bytes_from_groups",
     "validate_parsed_serve_args",
 ]

@@ -6,14 +6,13 @@ import sys
 import types
 from collections.abc import Mapping
 
-KV_CACHE = ("_max_memory_usage_bytes_from_groups", "get_kv_cache_groups")
 CLI_ARGS = ("make_arg_parser", "validate_parsed_serve_args")
 OF_026 = {
     "vllm.exceptions": (),
     "vllm.entrypoints.chat_utils": ("load_chat_template",),
     "vllm.entrypoints.openai.api_server": ("init_app_state",),
     "vllm.entrypoints.openai.cli_args": CLI_ARGS,
-    "vllm.v1.core.kv_cache_utils": KV_CACHE,
+    "vllm.v1.core.kv_cache_utils": ("_max_memory_usage_bytes_from_groups", "get_kv_cache_groups"),
 }
 OF_033 = {
     "vllm.exceptions": ("GracefulHTTPError",),
@@ -21,7 +20,8 @@ OF_033 = {
     "vllm.entrypoints.launchers.api_server.app_state": ("init_app_state",),
     "vllm.entrypoints.serve.exception_handling.register": ("init_exception_handler",),
     "vllm.renderers.chat_utils": ("load_chat_template",),
-    "vllm.v1.core.kv_cache_planning": KV_CACHE,
+    "vllm.v1.core.kv_cache_config_builder": ("get_kv_cache_config_builder",),
+    "vllm.v1.core.kv_cache_planning": ("_max_memory_usage_bytes_from_groups", "get_kv_cache_groups_from_builder"),
 }
 
 
@@ -53,7 +53,7 @@ def check_026() -> None:
 
     assert vllm_compat.init_app_state == "stub init_app_state", vllm_compat.init_app_state
     assert vllm_compat.make_arg_parser == "stub make_arg_parser"
-    assert vllm_compat.get_kv_cache_groups == "stub get_kv_cache_groups"
+    assert "get_kv_cache_groups" in vllm_compat.kv_cache_bytes.__code__.co_names
     assert vllm_compat.load_chat_template == "stub load_chat_template"
     assert vllm_compat.CONVERT_MESSAGES == "_convert_anthropic_to_openai_request"
     assert list(vllm_compat.UNSUPPORTED_ARGUMENTS) == ["tool_strict_level"]
@@ -68,8 +68,7 @@ def check_033() -> None:
     from loramux_server.engine import vllm_compat
 
     assert vllm_compat.make_arg_parser == "stub make_arg_parser"
-    assert vllm_compat.get_kv_cache_groups == "stub get_kv_cache_groups"
-    assert vllm_compat.max_memory_usage_bytes_from_groups == "stub _max_memory_usage_bytes_from_groups"
+    assert "get_kv_cache_groups_from_builder" in vllm_compat.kv_cache_bytes.__code__.co_names
     assert vllm_compat.CONVERT_MESSAGES == "to_chat_completion_request"
 
 

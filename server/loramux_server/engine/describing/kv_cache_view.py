@@ -10,7 +10,7 @@ from vllm.v1.attention.backends.utils import get_supported_kv_cache_layouts, res
 from vllm.v1.core.single_type_kv_cache_manager import register_all_kvcache_specs
 from vllm.v1.worker.gpu.attn_utils import get_kv_cache_spec
 
-from loramux_server.engine.vllm_compat import get_kv_cache_groups, max_memory_usage_bytes_from_groups
+from loramux_server.engine.vllm_compat import kv_cache_bytes
 
 Sample = tuple[int, int]
 """Tokens of a request, and the bytes of its KV cache."""
@@ -41,12 +41,11 @@ def _request_bytes(config: VllmConfig) -> Callable[[int], int]:
     specs = get_kv_cache_spec(config)
     layouts = [layout.name for layout in get_supported_kv_cache_layouts(get_current_attn_backends(config))]
     config.cache_config.kv_cache_layout = resolve_kv_cache_layout(config, [layouts], list(specs.values())).name
-    groups = get_kv_cache_groups(config, specs)
+    longest_request = kv_cache_bytes(config, specs)
 
     def request_bytes(tokens: int) -> int:
         config.model_config.max_model_len = tokens
-        size: int = max_memory_usage_bytes_from_groups(config, groups)
-        return size
+        return longest_request()
 
     return request_bytes
 
