@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from tests.helpers.cuda_path.environment import has_cpu_build, problem, variables
 
@@ -11,7 +10,7 @@ PATHS = ("tests/cuda_path", "tests/contract")
 """Where tests with the mark are; those of the contract run on vLLM's V1 model runner too, in `make test`."""
 
 
-def main(arguments: list[str]) -> NoReturn:
+def main(arguments: list[str]) -> None:
     """Replace this process by pytest's.
 
     Raises:

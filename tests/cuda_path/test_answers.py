@@ -76,7 +76,7 @@ async def test_an_adapter_loaded_next_to_a_stream_answers_as_if_vllm_had_loaded_
     await bench.loader.load(streaming)
     undisturbed = await bench.ask(streaming, 40)
     stream = asyncio.create_task(bench.ask(streaming, 40))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.05)
     again = VersionId(AdapterName("loaded"), Digest("ba9876543210"))  # another id: nothing is cached
     await bench.loader.load(again)
     assert not stream.done()

@@ -59,6 +59,7 @@ def few_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lora_kernels.get_lora_op_configs.cache_clear()
     yield
     lora_kernels.get_lora_op_configs.cache_clear()
+    _clear_pointers()  # of memory that the next test may get
 
 
 def batch(tokens: int = len(TOKEN_SLOTS)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,15 +140,25 @@ def test_each_token_gets_the_embedding_of_its_own_adapter(weights: Weights) -> N
 
 
 @pytest.mark.usefixtures("few_programs")
-def test_kernels_find_slots_of_another_rank_after_the_former_ones_are_let_go(weights: Weights) -> None:
-    """A growth of the ranks makes new slots, whose addresses may be those of former ones with other strides."""
-    x, y = batch()
-    added(weights, x, y, TOKEN_SLOTS)
-    assert lora_kernels._LORA_A_PTR_DICT
-    assert lora_kernels._LORA_B_PTR_DICT
+@pytest.mark.parametrize("are_forgotten", [True, False])
+def test_slots_of_another_rank_at_the_addresses_of_former_ones_are_read_right_if_those_are_forgotten(
+    are_forgotten: bool,
+) -> None:
+    """A growth of the ranks frees slots and makes new ones; without the growth's last step, it goes wrong."""
     _clear_pointers()
-    assert not lora_kernels._LORA_A_PTR_DICT
-    assert not lora_kernels._LORA_B_PTR_DICT
+    memory = [torch.zeros(SLOTS * RANK * max(INPUTS, *SLICES), dtype=DTYPE) for _ in range(2 * len(SLICES))]
+    x, y = batch()
+    for rank in (RANK, RANK // 2):
+        shapes = [(SLOTS, 1, rank, INPUTS)] * len(SLICES) + [(SLOTS, 1, width, rank) for width in SLICES]
+        slots = [part[: math.prod(shape)].view(shape) for part, shape in zip(memory, shapes, strict=True)]
+        for slot in slots:
+            slot.copy_(torch.randn(slot.shape, generator=torch.Generator().manual_seed(rank)))
+        weights = (tuple(slots[: len(SLICES)]), tuple(slots[len(SLICES) :]))
+        found = added(weights, x, y, TOKEN_SLOTS)
+        if are_forgotten:
+            _clear_pointers()
+    is_right = torch.allclose(found.float(), expected(weights, x, y, TOKEN_SLOTS), rtol=1e-2, atol=2e-2)
+    assert is_right == are_forgotten
 
 
 def test_logits_of_more_rows_than_a_piece_has_would_be_written() -> None:
