@@ -8,13 +8,14 @@ from pathlib import Path
 
 from tools.check_vllm.calls import signature
 from tools.check_vllm.declared import DECLARED
-from tools.check_vllm.imports import Alternatives, Use
+from tools.check_vllm.imports import Alternatives, Use, candidates
 from tools.check_vllm.signatures import misfit, of_function, override_misfit, without_first
 from tools.check_vllm.sources import Sources
 from tools.check_vllm.uses import uses_of
 
 FOLDERS = ("server", "adapters", "loadtests", "tests")
 ENGINE = "server/loramux_server/engine"
+MISSING = "is not there"
 ENVIRONMENT = re.compile(r"VLLM_[A-Z0-9_]+")
 
 
@@ -33,7 +34,9 @@ class Break:
 def all_uses(root: Path, declared: Mapping[str, str] = DECLARED) -> list[Use | Alternatives]:
     """Return everything that the project in the folder `root` uses of vLLM."""
     files = [path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))]
-    visible = [use for path in files for use in uses_of(path, str(path.relative_to(root)))]
+    compat = root / ENGINE / "vllm_compat.py"
+    several = candidates(ast.parse(compat.read_text(encoding="utf-8")).body) if compat.is_file() else {}
+    visible = [use for path in files for use in uses_of(path, str(path.relative_to(root)), several)]
     return [*visible, *declared_uses(declared, _first_lines(root))]
 
 
@@ -66,7 +69,8 @@ def breaks(sources: Sources, uses: Iterable[Use | Alternatives]) -> list[Break]:
 def _breaks(sources: Sources, use: Use | Alternatives) -> list[Break]:
     if isinstance(use, Alternatives):
         branches = [breaks(sources, branch) for branch in use.branches]
-        return [] if any(not branch for branch in branches) else branches[0]
+        # The branch for this version is the one with most names.
+        return min(branches, key=lambda branch: sum(each.problem == MISSING for each in branch) + bool(branch))
     problem = _problem(sources, use)
     return [Break(use.where, use.target, problem)] if problem else []
 
@@ -74,7 +78,7 @@ def _breaks(sources: Sources, use: Use | Alternatives) -> list[Break]:
 def _problem(sources: Sources, use: Use) -> str | None:
     found = sources.find(use.target)
     if found is None:
-        return None if use.may_be_ours else "is not there"
+        return None if use.may_be_ours else MISSING
     if use.call is not None and (found.module or use.is_declared):
         theirs = signature(sources, found, is_bound=use.is_bound)
         if reason := misfit(theirs, use.call, named=use.is_declared):
@@ -97,5 +101,5 @@ def environment_breaks(sources: Sources, root: Path) -> list[Break]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
                 case ast.Constant(value=str(name)) if ENVIRONMENT.fullmatch(name) and name not in known:
-                    found.append(Break(f"{path.relative_to(root)}:{node.lineno}", name, "is not there"))
+                    found.append(Break(f"{path.relative_to(root)}:{node.lineno}", name, MISSING))
     return found

@@ -35,7 +35,9 @@ DECLARED: Mapping[str, str] = {
     "vllm.config.CompilationConfig": "mode  cudagraph_mode  static_forward_context",
     "vllm.config.ModelConfig": """
         model  tokenizer  dtype  hf_config  max_model_len  get_vocab_size()  get_hidden_size()
-        get_total_num_hidden_layers()  try_get_generation_config()  get_and_verify_max_len(_)""",
+        get_total_num_hidden_layers()  try_get_generation_config()  get_and_verify_max_len(_)  quantization
+        model_arch_config""",
+    "vllm.config.model_arch.ModelArchitectureConfig": "quantization_config",
     "vllm.model_executor.layers.quantization.base_config.QuantizationConfig": "get_min_capability()",
     "vllm.model_executor.layers.linear.LinearBase": "input_size  output_size",
     "vllm.config.LoRAConfig": "max_lora_rank  max_loras  max_cpu_loras",

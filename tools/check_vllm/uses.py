@@ -5,17 +5,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.check_vllm.imports import Alternatives, Use, aliases, imports
+from tools.check_vllm.imports import (
+    Alternatives,
+    Use,
+    aliases,
+    branches,
+    candidates,
+    imported_from_compat,
+    targets,
+)
 from tools.check_vllm.signatures import Function
 
 
-def uses_of(path: Path, name: str) -> list[Use | Alternatives]:
-    """Return the uses in one file, which is called `name` in reports."""
+def uses_of(path: Path, name: str, of_compat: dict[str, tuple[str, ...]] | None = None) -> list[Use | Alternatives]:
+    """Return the uses in one file, which is called `name` in reports.
+
+    `of_compat` are the `candidates` of our module of names that differ between versions.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, Function)}
-    visitor = _Visitor(name, dict(aliases(tree)), functions)
+    several = candidates(tree.body) | imported_from_compat(tree, of_compat or {})
+    visitor = _Visitor(name, aliases(tree.body), functions, several)
     visitor.visit(tree)
-    return [*imports(tree.body, name), *visitor.found]
+    return visitor.found
 
 
 @dataclass
@@ -23,9 +35,30 @@ class _Visitor(ast.NodeVisitor):
     name: str
     aliases: Mapping[str, str]
     functions: Mapping[str, Function]
-    found: list[Use] = field(default_factory=list)
+    several: Mapping[str, tuple[str, ...]]
+    """What names may stand for that are imported in several ways."""
+    found: list[Use | Alternatives] = field(default_factory=list)
     instances: Mapping[str, str] = field(default_factory=dict)
     """The vLLM classes of variables that are annotated with them, in the present function."""
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        """Note what is imported."""
+        self.found.extend(Use(self._where(node), target) for target, _ in targets(node))
+
+    visit_ImportFrom = visit_Import  # noqa: N815 - as above
+
+    def visit_Try(self, node: ast.Try) -> None:
+        """Note alternatives: in each branch, names stand for what it imports itself."""
+        found = []
+        for body in branches(node):
+            inner = _Visitor(self.name, {**self.aliases, **aliases(body)}, self.functions, {})
+            for statement in body:
+                inner.visit(statement)
+            found.append(tuple(inner.found))
+        if found:
+            self.found.append(Alternatives(tuple(found)))
+        else:
+            self.generic_visit(node)
 
     def _where(self, node: ast.expr | ast.stmt) -> str:
         return f"{self.name}:{node.lineno}"
@@ -49,6 +82,9 @@ class _Visitor(ast.NodeVisitor):
         if target := self._target(node.func):
             is_bound = _root(node.func) in self.instances
             self.found.append(Use(self._where(node), target, call=node, is_bound=is_bound))
+        elif isinstance(node.func, ast.Name) and (several := self.several.get(node.func.id)):
+            uses = (Use(self._where(node), target, call=node) for target in several)
+            self.found.append(Alternatives(tuple((use,) for use in uses)))
         self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
@@ -78,7 +114,7 @@ class _Visitor(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _visit_function(self, node: Function) -> None:
-        outer = self.aliases, self.instances
+        outer = self.aliases, self.instances, self.several
         bound = _bound(node)
         known = {name: target for name, target in self.aliases.items() if name not in bound}
         self.instances = {
@@ -86,8 +122,9 @@ class _Visitor(ast.NodeVisitor):
             **dict(self._annotated(node)),
         }
         self.aliases = known
+        self.several = {name: targets for name, targets in self.several.items() if name not in bound}
         self.generic_visit(node)
-        self.aliases, self.instances = outer
+        self.aliases, self.instances, self.several = outer
 
     visit_FunctionDef = visit_AsyncFunctionDef = _visit_function  # noqa: N815 - as above
 

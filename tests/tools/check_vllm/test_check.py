@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from tools.check_vllm.__main__ import main, report
-from tools.check_vllm.check import all_uses, breaks, environment_breaks
+from tools.check_vllm.check import ENGINE, all_uses, breaks, environment_breaks
 from tools.check_vllm.declared import DECLARED
 from tools.check_vllm.sources import Sources
 from tools.check_vllm.wheel import unpack
@@ -34,7 +35,8 @@ def unpacked(tmp_path: Path, write_wheel: Write) -> Callable[[dict[str, str]], P
     """Return a function that unpacks a wheel with these modules."""
 
     def write(modules: dict[str, str]) -> Path:
-        unpack(str(write_wheel(modules)), tmp_path / "sources", {})
+        if not (tmp_path / "sources").exists():
+            unpack(str(write_wheel(modules)), tmp_path / "sources", {})
         return tmp_path / "sources"
 
     return write
@@ -62,6 +64,36 @@ def test_the_break_of_033_is_found_where_its_new_place_is_not_known(
 @pytest.mark.parametrize("place", ["common", "launchers", "openai"])
 def test_one_of_several_places_of_a_name_is_enough(unpacked: Write, write_project: WriteProject, place: str) -> None:
     assert found(unpacked({f"entrypoints/{place}/cli_args.py": CLI_ARGS}), write_project(WITH_033)) == []
+
+
+BY_BRANCH = """
+    try:
+        from vllm.new import size, make
+        def kv_bytes(config): return size(make(config), config)
+    except ImportError as error:
+        from vllm.old import size
+        def kv_bytes(config): return size(config)
+"""
+
+
+def test_each_branch_is_checked_with_the_calls_in_it(unpacked: Write, write_project: WriteProject) -> None:
+    """GPU-14: a function that 0.33 moved has one more parameter there."""
+    moved = {"new.py": "def size(builder, config): ...\ndef make(config): ...\n"}
+    assert found(unpacked(moved), write_project(BY_BRANCH)) == []
+    [problem] = found(unpacked(moved), write_project(BY_BRANCH.replace("size(make(config), config)", "size(config)")))
+    assert "vllm.new.size does not take our arguments: missing a required argument: 'config'" in problem
+
+
+def test_names_from_several_places_are_checked_where_they_are_called(
+    unpacked: Write, write_project: WriteProject
+) -> None:
+    project = write_project("from loramux_server.engine.vllm_compat import make_arg_parser as make\nmake(1, 2)")
+    (project / ENGINE / "vllm_compat.py").write_text(dedent(WITH_033))
+    [problem] = found(unpacked({"entrypoints/common/cli_args.py": CLI_ARGS}), project)
+    assert problem.startswith(
+        "server/loramux_server/engine/ours.py:2: vllm.entrypoints.common.cli_args.make_arg_parser"
+    )
+    assert problem.endswith("too many positional arguments")
 
 
 THEIRS = {
