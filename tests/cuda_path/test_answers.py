@@ -85,6 +85,22 @@ async def test_an_adapter_loaded_next_to_a_stream_answers_as_if_vllm_had_loaded_
     assert await bench.ask(again) == expected
 
 
+async def test_a_load_takes_no_slot_of_a_running_request(bench: EngineBench) -> None:
+    """vLLM would fill it again in the next step, which would wait for that."""
+    running, loaded = [bench.version(name, seed=seed) for seed, name in enumerate(("a", "b"))], bench.version("c")
+    for version in running:
+        await bench.loader.load(version)
+    streams = [asyncio.create_task(bench.ask(version, 40)) for version in running]
+    await asyncio.sleep(0.3)
+    request = bench.requests.of(loaded)
+    load = (request.lora_name, request.lora_int_id, request.lora_path)
+    await bench.engine.collective_rpc("start_load", None, load, {"throttle": False, "seconds": 60.0})
+    assert await call(bench, "commit_load", request.lora_int_id, 0.0) == [True]  # there is nothing to fill
+    assert not any(stream.done() for stream in streams)
+    assert await bench.loader.slots() == set(running)
+    await asyncio.gather(*streams)
+
+
 async def test_a_load_that_is_cancelled_at_any_step_leaves_nothing(bench: EngineBench) -> None:
     version, other = bench.version("tone", seed=1), bench.version("other", seed=2)
     request = bench.requests.of(version)
