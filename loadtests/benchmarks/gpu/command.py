@@ -36,8 +36,8 @@ CUDA_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_USE_FLASHINFER_SAMPLER": "
 """For both servers: without kernels that have to be downloaded."""
 FULL = TrafficSize(seconds=15.0, rate=16.0, streams=128, input_tokens=256, output_tokens=128, many=1000, gaps=6)
 SMALL = TrafficSize(seconds=2.0, rate=4.0, streams=4, input_tokens=32, output_tokens=8, many=24, gaps=2)
-LONG_CONTEXT, SMALL_LONG_CONTEXT = 1 << 22, 1 << 17
-"""Tokens of a context that does not fit: the full one takes 512 GiB of KV cache."""
+LONG_CONTEXT, SMALL_LONG_CONTEXT = 1 << 21, 1 << 17
+"""Tokens of a context that does not fit: the full one takes 256 GiB of KV cache."""
 SMALL_KV_CACHE = {"kv_cache_memory_bytes": 64 << 20}
 """Room for 32,768 tokens of the small base."""
 BLOCKS, SMALL_BLOCKS = 96, 16

@@ -12,6 +12,8 @@ import aiohttp
 Prompts = Sequence[Sequence[int]]
 Logprobs = list[list[float]]
 """Of each prompt's tokens from the second on."""
+Generated = tuple[list[int], list[float]]
+"""Token ids, and their log-probabilities."""
 MAX_REASON = 200
 
 
@@ -42,7 +44,7 @@ class ScoringClient:
         answer = await _post(session, body)
         return answer if isinstance(answer, Refused) else read_logprobs(answer, prompt)
 
-    async def generate(self, model: str, prompt: Sequence[int], tokens: int) -> tuple[list[int], list[float]] | Refused:
+    async def generate(self, model: str, prompt: Sequence[int], tokens: int) -> Generated | Refused:
         """Return the ids and log-probabilities of `tokens` generated tokens."""
         body = {
             "model": model, "prompt": list(prompt), "max_tokens": tokens, "temperature": 0.0, "logprobs": 0,

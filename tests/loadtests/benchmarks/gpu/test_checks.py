@@ -85,24 +85,27 @@ async def test_an_adapter_that_is_not_applied_fails() -> None:
     assert alone.passed is False
 
 
-async def test_loads_next_to_a_stream_pass_if_both_are_right() -> None:
+async def test_loads_next_to_streams_pass_if_all_are_right() -> None:
     result = await checks(FakeServer()).load_next_to_stream()
     assert result.passed is True
-    assert result.measured.endswith("the stream's own: 0.0e+00 nats")
+    assert result.measured.endswith("streams: 1, at most 0.0e+00 nats, allowed 4.0e-02")
 
 
-async def test_a_stream_that_is_changed_by_a_load_fails() -> None:
+async def test_streams_follow_each_other_until_all_adapters_are_loaded() -> None:
     server = FakeServer()
-    server.stream_error = 0.1
+    server.stream_seconds = 0.02
+    assert "streams: 1," not in (await checks(server).load_next_to_stream()).measured
+
+
+@pytest.mark.parametrize("error", [0.1, math.nan])
+async def test_a_stream_that_is_changed_by_a_load_fails(error: float) -> None:
+    server = FakeServer()
+    server.stream_error = error
     assert (await checks(server).load_next_to_stream()).passed is False
 
 
-async def test_loads_that_were_not_next_to_the_stream_prove_nothing() -> None:
-    server = FakeServer()
-    server.stream_seconds = 0.0
-    result = await checks(server).load_next_to_stream()
-    assert result.passed is False
-    assert "the stream ended before the loads" in result.measured
+async def test_an_adapter_that_is_wrong_after_its_load_fails() -> None:
+    assert (await checks(FakeServer(s1=0.1)).load_next_to_stream()).passed is False
 
 
 async def test_nan_that_is_refused_and_harms_nobody_passes() -> None:
