@@ -8,7 +8,8 @@ from typing import Any
 import aiohttp
 
 from benchmarks.gpu.checked_base import CheckedModels, write_models
-from benchmarks.gpu.checks import CheckResult, Checks, compute_reference, make_prompts, nan_control
+from benchmarks.gpu.checks import CheckResult, Checks, nan_control
+from benchmarks.gpu.expected import compute_reference, make_prompts
 from benchmarks.gpu.scoring import Prompts, Refused, ScoringClient
 from benchmarks.gpu.shapes import read_config, write_base
 from loramux_loadtests.loadtest.errors import LoadTestError

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.checked_base import NAN
-from benchmarks.gpu.checks import BASE, Checks, Reference, make_prompts, nan_control, read_reference
+from benchmarks.gpu.checks import Checks, nan_control
+from benchmarks.gpu.expected import BASE, Reference, make_prompts, read_reference
 from benchmarks.gpu.scoring import Logprobs, Prompts, Refused, difference, read_logprobs
 from loramux_loadtests.loadtest.errors import LoadTestError
 

@@ -11,7 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.gpu import command
-from benchmarks.gpu.command import GpuOptions, main
+from benchmarks.gpu.command import main
+from benchmarks.gpu.options import GpuOptions
 from benchmarks.gpu.parts import TableCell
 from benchmarks.gpu.stored import StoredPart, read_parts, store_part
 
