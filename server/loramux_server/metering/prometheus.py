@@ -119,9 +119,7 @@ class PrometheusMetrics:
         self._cold = counter("adapter_cold_requests_total", "Requests whose adapter was not yet in the engine.")
         self._quarantines = counter("adapter_quarantines_total", "Adapter versions that were quarantined.")
         self._engine_up = gauge("engine_up", "1 while the engine runs, else 0.")
-        self._engine_asleep = gauge(
-            "engine_asleep", "1 while a job has the engine's memory or waits for it, else 0."
-        )
+        self._engine_asleep = gauge("engine_asleep", "1 while a job has the engine's memory or waits for it, else 0.")
         self._initialize_series()
 
     def _initialize_series(self) -> None:
