@@ -17,6 +17,7 @@ from loramux_adapters.finetuning.jobs.self_test import SelfTest
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.trainer_lock import LOCK_FILE, is_trainer_running, wait_until_released
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.jobs.work_folders import WorkFolders
 from loramux_adapters.finetuning.recipes.memory_demand import TrainingDevice
 from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.intake.sources import ReportProgress
@@ -114,7 +115,7 @@ def _planner(
         registry=registry,
         base=storage.base,
         base_folder=storage.base_folder,
-        folder=settings.data_dir / JOBS_FOLDER,
+        folders=WorkFolders(settings.data_dir / JOBS_FOLDER),
         max_rank=max_rank,
         rendering=tokens.rendering,
         cost=training_cost,

@@ -24,6 +24,7 @@ from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.timings import JobTimings
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.jobs.work_folders import WorkFolders
 from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
 from tests.helpers import scripted_trainer
@@ -123,7 +124,7 @@ def job_test_bed(folder: Path, engine: sa.Engine, behavior: str = "train", *argu
     registry, files = JobRegistry(engine), TrainingFiles(engine, folder / "files")
     files.sweep()
     library = FakeLibrary()
-    planner = JobPlanner(files, registry, BASE, folder, folder / "jobs", 16, lambda *_: {})
+    planner = JobPlanner(files, registry, BASE, folder, WorkFolders(folder / "jobs"), 16, lambda *_: {})
     runner = JobRunner(
         registry,
         planner,

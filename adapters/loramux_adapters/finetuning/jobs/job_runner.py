@@ -82,7 +82,7 @@ class JobRunner:
         checkpoints = CheckpointQueue(self.publisher, job, run.output)
         async with borrowed_memory(self.engine_memory, log) as loan:
             await log.enter("loading")
-            async with self.launcher.launch(run, self.planner.job_folder(job), lock_fd) as trainer:
+            async with self.launcher.launch(run, self.planner.folders.path(job), lock_fd) as trainer:
                 async for event in trainer.events():
                     await log.record(event)
                     if isinstance(event, Started) and not event.device.startswith("cuda"):
@@ -99,7 +99,7 @@ class JobRunner:
         await log.enter("publishing")
         job = await asyncio.to_thread(self.registry.get, job.id)
         run = await asyncio.to_thread(self.planner.training_run, job)
-        await self.publisher.publish_result(job, run, self.planner.results_folder(job), log.enter)
+        await self.publisher.publish_result(job, run, self.planner.folders.results(job), log.enter)
 
     async def _unless_moved(self, job: JobRecord, work: Coroutine[Any, Any, None]) -> None:
         """Do the work; cancel it and raise WrongJobState if a client moves the job meanwhile."""
@@ -119,7 +119,7 @@ class JobRunner:
         try:
             record = self.registry.get(job)
             if record.state.has_ended:
-                self.planner.remove_work_files(job)
+                self.planner.folders.clean(job)
             self.observer.stopped(record)
         except StoreError:  # recorded when the job is next worked on, if it is
             _log.exception("the cost of job %s could not be recorded", job)

@@ -1,6 +1,5 @@
-"""Plans jobs: checks their files, chooses open hyperparameters, estimates time and cost, lays out work folders."""
+"""Plans jobs: checks their files, chooses open hyperparameters, estimates time and cost, fills the trainer's run."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
@@ -13,12 +12,12 @@ from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.datasets.report import DatasetReport, count_overlap
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, InvalidJob
 from loramux_adapters.finetuning.jobs.forecast import JobForecast, forecast_jobs
-from loramux_adapters.finetuning.jobs.ids import is_id
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters, TrainingCost, plan_events
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.timings import JobTimings, learn_speeds
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.jobs.work_folders import WorkFolders
 from loramux_adapters.finetuning.recipes.device_choice import DeviceChoice, expect_device
 from loramux_adapters.finetuning.recipes.estimate import (
     CPU_SPEEDS,
@@ -33,7 +32,6 @@ from loramux_adapters.finetuning.recipes.hyperparameters import (
 )
 from loramux_adapters.finetuning.recipes.memory_demand import Quantize, TrainingDevice
 from loramux_adapters.finetuning.recipes.recipe import MAX_LEARNING_RATE, Recipe, parse_recipe
-from loramux_adapters.finetuning.trainer_process import LOG_FILE
 from loramux_adapters.finetuning.training_run import TrainingRun
 
 _JOBS_TO_LEARN_FROM = 5
@@ -41,13 +39,13 @@ _JOBS_TO_LEARN_FROM = 5
 
 @dataclass(frozen=True)
 class JobPlanner:
-    """Plans jobs on `base`, whose weights are in `base_folder`; each job has a work folder in `folder`."""
+    """Plans jobs on `base`, whose weights are in `base_folder`."""
 
     files: TrainingFiles
     registry: JobRegistry
     base: BaseDescription
     base_folder: Path
-    folder: Path
+    folders: WorkFolders
     max_rank: int
     cost: TrainingCost
     device: str = "auto"
@@ -140,7 +138,7 @@ class JobPlanner:
             InvalidRecipe: the stored recipe is not valid in this release.
             OSError: the folder can't be created.
         """
-        folder = self.job_folder(job)
+        folder = self.folders.path(job)
         folder.mkdir(parents=True, exist_ok=True)
         return TrainingRun(
             base=self.base_folder,
@@ -158,27 +156,6 @@ class JobPlanner:
             served_dtype=self.served_dtype,
             threads=self.threads,
         )
-
-    def job_folder(self, job: JobRecord) -> Path:
-        """Return the work folder of a job."""
-        return self.folder / job.id
-
-    def results_folder(self, job: JobRecord) -> Path:
-        """Return the folder in which the job's result files are written before they are stored."""
-        return self.job_folder(job) / "results"
-
-    def job_folders(self) -> list[str]:
-        """Return the ids of the jobs that have a work folder."""
-        return [path.name for path in self.folder.glob("*") if is_id(path.name, "ftjob")]
-
-    def remove_work_files(self, job: str) -> None:
-        """Remove all work files of an ended job except the trainer's log; results were copied to where they serve."""
-        log = self.folder / job / LOG_FILE
-        for path in (self.folder / job).glob("*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path != log:
-                path.unlink(missing_ok=True)
 
     def _report(self, file: str, param: str) -> DatasetReport:
         try:

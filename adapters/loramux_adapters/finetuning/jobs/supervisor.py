@@ -51,7 +51,7 @@ class Supervisor:
             await asyncio.sleep(self.restart_seconds)
 
     async def _run_under_lock(self) -> None:
-        async with trainer_lock(self.runner.planner.folder / LOCK_FILE) as lock_fd:
+        async with trainer_lock(self.runner.planner.folders.root / LOCK_FILE) as lock_fd:
             await asyncio.to_thread(self._remove_leftovers)
             while True:
                 await self._run_next(lock_fd)
@@ -63,10 +63,10 @@ class Supervisor:
 
     def _remove_leftovers(self) -> None:
         """Remove the work files of jobs that ended while no server ran."""
-        for job in self.runner.planner.job_folders():
+        for job in self.runner.planner.folders.jobs():
             with suppress(JobNotFound):  # possibly of another database
                 if self.runner.registry.get(job).state.has_ended:
-                    self.runner.planner.remove_work_files(job)
+                    self.runner.planner.folders.clean(job)
 
     async def _report_queue(self) -> None:
         counts = await asyncio.to_thread(self.runner.registry.counts)
