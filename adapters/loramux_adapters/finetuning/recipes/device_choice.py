@@ -96,8 +96,8 @@ def describe_strategy(strategy: MemoryStrategy, batch_size: int) -> str:
 
 
 def _why_not_in_4bit(demand: MemoryDemand, devices: Sequence[TrainingDevice]) -> str:
-    if demand.packed_weights_bytes is not None:
-        reason = "the base's weights are quantized already, and stay so: set training.base to the unquantized base"
+    if demand.is_quantized:
+        reason = "the base's weights are quantized already: set training.base to the unquantized base"
     elif any(device.is_gpu for device in devices):
         reason = "bitsandbytes is not installed: `pip install bitsandbytes`"
     else:

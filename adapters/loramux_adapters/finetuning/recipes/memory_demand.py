@@ -40,8 +40,10 @@ class MemoryDemand:
     max_answer_tokens: int
     can_checkpoint: bool = True
     """Whether transformers has gradient checkpointing for the base's architecture."""
+    is_quantized: bool = False
+    """Whether the weights in the base's folder are quantized: then no library quantizes them to 4 bits."""
     packed_weights_bytes: int | None = None
-    """Size of weights that stay quantized as they are served; they can't be quantized again."""
+    """Size of quantized weights that stay so; None if they are dequantized, or not quantized."""
 
     def required_bytes(self, device: TrainingDevice, strategy: MemoryStrategy) -> int:
         """Return an upper estimate of the bytes that training needs on the device."""
@@ -56,7 +58,7 @@ class MemoryDemand:
 
     def can_load_in_4bit(self, device: TrainingDevice) -> bool:
         """Whether the base can be held in 4 bits on the device."""
-        return device.can_load_in_4bit and self.packed_weights_bytes is None
+        return device.can_load_in_4bit and not self.is_quantized
 
     def strategies(self, device: TrainingDevice, quantize: Quantize) -> Iterator[MemoryStrategy]:
         """Yield the strategies for a device, best first: plain, checkpointing, smaller micro-batches, 4 bits.
@@ -72,6 +74,10 @@ class MemoryDemand:
         """Return the strategy with the smallest need on the device."""
         in_4bit = quantize != "never" and self.can_load_in_4bit(device)
         return leanest_strategy(load_in_4bit=in_4bit, gradient_checkpointing=self.can_checkpoint)
+
+    def with_unquantized_base(self) -> "MemoryDemand":
+        """Return the demand if the base's unquantized weights were trained on."""
+        return replace(self, is_quantized=False, packed_weights_bytes=None)
 
     def with_examples_of(self, tokens: int) -> "MemoryDemand":
         """Return the demand if no example had more tokens."""

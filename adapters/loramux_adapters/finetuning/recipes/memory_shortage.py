@@ -1,6 +1,7 @@
 """Says what would fit, when a training run does not."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, Quantize, TrainingDevice
 
@@ -48,13 +49,22 @@ def _options(demand: MemoryDemand, device: TrainingDevice, quantize: Quantize) -
 
 
 def _options_of_gpu(demand: MemoryDemand, device: TrainingDevice, quantize: Quantize) -> Iterator[str]:
-    if not demand.leanest(device, quantize).load_in_4bit and demand.packed_weights_bytes is None:
-        able = TrainingDevice(device.name, device.free_bytes, device.bytes_per_parameter, can_load_in_4bit=True)
-        required = demand.required_bytes(able, demand.leanest(able, "auto"))
-        how = "training.quantize=always" if device.can_load_in_4bit else "bitsandbytes installed"
+    if not demand.leanest(device, quantize).load_in_4bit:
+        able, unquantized = replace(device, can_load_in_4bit=True), demand.with_unquantized_base()
+        required = unquantized.required_bytes(able, unquantized.leanest(able, "auto"))
         if required <= device.free_bytes:
+            how = join(list(_missing_for_4bit(demand, device, quantize)))
             yield f"the base in 4 bits, {format_bytes(required)} ({how})"
     yield "a lower gpu_memory_utilization of the engine, or training.sleep, by which it frees its memory"
+
+
+def _missing_for_4bit(demand: MemoryDemand, device: TrainingDevice, quantize: Quantize) -> Iterator[str]:
+    if demand.is_quantized:
+        yield "training.base set to the unquantized base"
+    if quantize == "never":
+        yield "training.quantize=auto"
+    if not device.can_load_in_4bit:
+        yield "bitsandbytes installed"
 
 
 def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int | None:

@@ -78,5 +78,6 @@ def _memory_demand(
         max_example_tokens=max(len(example.tokens) for example in examples),
         max_answer_tokens=max(example.answer_length for example in examples),
         can_checkpoint=weights.can_checkpoint,
+        is_quantized=bool(weights.quantization),
         packed_weights_bytes=weights.packed_bytes,
     )

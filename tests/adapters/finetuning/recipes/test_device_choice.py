@@ -101,7 +101,7 @@ def test_4_bits_can_be_forbidden_and_demanded() -> None:
     [
         (DEMAND, [replace(GPU, can_load_in_4bit=False), CPU], "bitsandbytes is not installed"),
         (DEMAND, [CPU], "4 bits need a CUDA GPU"),
-        (replace(DEMAND, packed_weights_bytes=1), [GPU], "set training.base"),
+        (replace(DEMAND, is_quantized=True), [GPU], "set training.base"),
     ],
 )
 def test_demanded_4_bits_that_are_impossible_are_refused(
@@ -111,9 +111,18 @@ def test_demanded_4_bits_that_are_impossible_are_refused(
         choose_device(demand, devices, "always")
 
 
-def test_weights_that_are_quantized_already_are_not_quantized_again() -> None:
-    demand = replace(DEMAND, packed_weights_bytes=80_000_000)
+@pytest.mark.parametrize("packed", [None, 80_000_000])
+def test_weights_that_are_quantized_already_are_not_quantized_again(packed: int | None) -> None:
+    demand = replace(DEMAND, is_quantized=True, packed_weights_bytes=packed)
     assert not any(strategy.load_in_4bit for strategy in demand.strategies(GPU, "auto"))
+
+
+def test_a_dequantized_base_that_fits_in_4_bits_only_trains_on_the_cpu() -> None:
+    """GPU-10: transformers refuses bitsandbytes for weights in FP8, compressed-tensors or MXFP4."""
+    demand, small = replace(DEMAND, is_quantized=True), with_room_for(ORDER[-1])
+    assert choose_device(demand, [small, CPU], "auto").device is CPU
+    with pytest.raises(InsufficientMemory, match=r"4 bits, .* \(training.base set to the unquantized base\)"):
+        choose_device(demand, [small], "auto")
 
 
 @given(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loramux_adapters.finetuning.errors import InsufficientMemory
 from loramux_adapters.finetuning.recipes.device_choice import choose_device
-from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, TrainingDevice
+from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, Quantize, TrainingDevice
 from loramux_adapters.finetuning.recipes.memory_shortage import describe_shortage
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from tests.helpers.llama_bases import SMOL
@@ -41,11 +41,22 @@ def test_every_device_that_was_tried_is_named() -> None:
     assert "on cpu with" in message
 
 
-@pytest.mark.parametrize(("can", "how"), [(False, "bitsandbytes installed"), (True, "training.quantize=always")])
-def test_4_bits_are_offered_where_they_would_help(can: bool, how: str) -> None:
-    demand = replace(DEMAND, max_example_tokens=512, max_answer_tokens=100)
+@pytest.mark.parametrize(
+    ("can", "is_quantized", "quantize", "how"),
+    [
+        (False, False, "auto", "bitsandbytes installed"),
+        (True, False, "never", "training.quantize=auto"),
+        (False, False, "never", "training.quantize=auto and bitsandbytes installed"),
+        (True, True, "auto", "training.base set to the unquantized base"),
+        (True, True, "never", "training.base set to the unquantized base and training.quantize=auto"),
+    ],
+)
+def test_4_bits_are_offered_where_they_would_help_with_all_that_they_take(
+    can: bool, is_quantized: bool, quantize: Quantize, how: str
+) -> None:
+    demand = replace(DEMAND, max_example_tokens=512, max_answer_tokens=100, is_quantized=is_quantized)
     need = demand.required_bytes(GPU, demand.leanest(GPU, "auto"))
-    message = describe_shortage(demand, [replace(GPU, free_bytes=need - 1000, can_load_in_4bit=can)], "never")
+    message = describe_shortage(demand, [replace(GPU, free_bytes=need - 1000, can_load_in_4bit=can)], quantize)
     assert f"the base in 4 bits, 0.6 GB ({how})" in message
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from loramux_adapters.finetuning.errors import UnusableBase
+from loramux_adapters.finetuning.errors import InsufficientMemory, UnusableBase
 from loramux_adapters.finetuning.events import Started
 from loramux_adapters.finetuning.recipes.memory_demand import TrainingDevice
 from tests.helpers.real_trainer import make_inputs, training_run
@@ -136,6 +136,21 @@ def test_weights_that_transformers_can_dequantize_are_dequantized(folder: Path) 
     assert weights.is_dequantized
     assert weights.packed_bytes is None
     assert weights.description == "weights dequantized from fp8"
+
+
+def test_a_base_in_fp8_on_a_gpu_too_small_for_16_bits_is_refused_before_it_is_loaded(
+    here: TrainerHere, folder: Path
+) -> None:
+    """Transformers quantizes no weights again, so 4 bits are no way out."""
+    base = changed_base(folder, "fp8", quantization_config=FP8)
+    gpu = TrainingDevice("cuda:0", 1, 2, can_load_in_4bit=True)
+    refused = here.run(training_run(folder, "refused", base=base), [gpu])
+    assert isinstance(refused.error, InsufficientMemory)
+    assert "with gradient checkpointing and" in str(refused.error)
+    always = here.run(training_run(folder, "refused", base=base, quantize="always"), [gpu])
+    assert str(always.error).endswith(
+        "the base's weights are quantized already: set training.base to the unquantized base"
+    )
 
 
 def test_a_base_of_compressed_tensors_is_dequantized_and_trained_on(
