@@ -1,5 +1,7 @@
 """The devices of this machine that can train, and the dtype in which each does."""
 
+import re
+
 import psutil
 import torch
 from transformers.utils import is_bitsandbytes_available
@@ -15,13 +17,16 @@ _NATIVE_BFLOAT16 = (8, 0)
 def candidate_devices(requested: str) -> list[TrainingDevice]:
     """Return the devices to choose from, best first: for `auto` the GPUs by their free memory, then the CPU.
 
+    GPUs for which PyTorch has no kernels are left out.
+
     Raises:
-        TrainingError: the machine has no such device.
+        TrainingError: the machine has no such device, or PyTorch has no kernels for it.
     """
     if requested != "auto":
         _check(requested)
         return [_describe(requested)]
-    gpus = [_describe(f"cuda:{number}") for number in range(torch.cuda.device_count())]
+    names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    gpus = [_describe(name) for name in names if _has_kernels(torch.cuda.get_device_capability(name))]
     return [*sorted(gpus, key=lambda gpu: gpu.free_bytes, reverse=True), _describe("cpu")]
 
 
@@ -68,3 +73,17 @@ def _check(requested: str) -> None:
         raise TrainingError(
             f"unknown device {requested!r:.40}; expected auto, cpu, or one of this machine's {gpus} GPUs (cuda:N)"
         )
+    if kind == "cuda" and not _has_kernels(capability := torch.cuda.get_device_capability(requested)):
+        raise TrainingError(
+            f"{requested} has compute capability {capability[0]}.{capability[1]}, and this PyTorch has kernels for "
+            f"{', '.join(torch.cuda.get_arch_list())} only; set training.device to auto, cpu, or a newer GPU"
+        )
+
+
+def _has_kernels(capability: tuple[int, int]) -> bool:
+    """Whether PyTorch was built for a GPU of this capability: machine code runs on later minor versions, PTX on all."""
+    built = [re.match(r"(sm|compute)_(\d+)(\d)", name) for name in torch.cuda.get_arch_list()]
+    found = [(match[1], (int(match[2]), int(match[3]))) for match in built if match]
+    return not found or any(
+        version <= capability and (form == "compute" or version[0] == capability[0]) for form, version in found
+    )

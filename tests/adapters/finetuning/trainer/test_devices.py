@@ -52,6 +52,38 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
         candidate_devices(device)
 
 
+BUILT = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_120", "compute_120"]
+
+
+def test_auto_skips_a_gpu_for_which_pytorch_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPU-7: CUDA 13 has none for a P40, whatever memory is free there."""
+    fake_gpus(monkeypatch, (2 << 30, (8, 9)), (23 << 30, (6, 1)))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: BUILT)
+    assert names("auto") == ["cuda:0", "cpu"]
+    with pytest.raises(TrainingError, match=r"^cuda:1 has compute capability 6\.1, .* kernels for sm_75, .* only; set"):
+        candidate_devices("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [
+        ((7, 0), False),
+        ((7, 5), True),
+        ((8, 9), True),
+        ((9, 0), True),
+        ((10, 0), False),
+        ((12, 1), True),
+        ((13, 0), True),
+    ],
+)
+def test_machine_code_runs_on_later_minor_versions_and_ptx_on_all(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], runs: bool
+) -> None:
+    fake_gpus(monkeypatch, (1 << 30, capability))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: BUILT)
+    assert (names("auto") == ["cuda:0", "cpu"]) is runs
+
+
 @pytest.mark.parametrize(
     ("capability", "dtype"),
     [
