@@ -98,7 +98,7 @@ async def play_job(script: JobScript, speeds: PhaseSpeeds, **started: Any) -> Pl
     clock = _Clock()
     waiting = replace(job_record(JobState.RUNNING), timings=JobTimings(work=script.work, machine=MACHINE))
     registry: Any = _NullRegistry()
-    log = JobEventLog(registry, waiting, NullJobObserver(), clock, speeds, clock=clock)
+    log = JobEventLog(registry, waiting, NullJobObserver(), clock, speeds, lambda _: MACHINE, clock=clock)
     clock.log = log
     began = clock.now
     await log.enter("loading")

@@ -34,6 +34,8 @@ class JobEventLog:
     now: Callable[[], float]
     speeds: PhaseSpeeds
     """Of earlier jobs, for the time left."""
+    machine_of: Callable[[str], str]
+    """Returns the machine of a device, as in the job's timings."""
     flush_seconds: float = 1.0
     clock: Callable[[], float] = time.monotonic
     progress: JobProgress = field(init=False)
@@ -96,7 +98,11 @@ class JobEventLog:
                 names = {"examples", "steps", "device", "trained_parameters", "base_parameters"}
                 self._update(**event.model_dump(include=names))
                 self._begin("training")
-                self.timings = self.timings.as_trained(recomputes=event.gradient_checkpointing)
+                self.timings = self.timings.as_trained(
+                    self.machine_of(event.device),
+                    recomputes=event.gradient_checkpointing,
+                    resumes=event.resumed_step > 0,
+                )
                 self._events.append(JobEvent(_start_message(event)))
                 if event.memory:
                     self._events.append(JobEvent(f"Memory is saved by {event.memory}"))

@@ -62,7 +62,8 @@ class JobRunner:
         try:
             if job.state is not JobState.RUNNING:
                 job = await self._start(job)
-            log = JobEventLog(self.registry, job, self.observer, self.now, await asyncio.to_thread(self.planner.speeds))
+            speeds = await asyncio.to_thread(self.planner.speeds)
+            log = JobEventLog(self.registry, job, self.observer, self.now, speeds, self.planner.machine_of)
             await self._unless_moved(job, self._train(job, log, lock_fd))
             await self._unless_moved(job, self._publish(job, log))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next jobs must get their turn

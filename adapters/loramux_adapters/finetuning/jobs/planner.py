@@ -131,6 +131,10 @@ class JobPlanner:
         """Return the timings of a job that was planned and has not begun."""
         return JobTimings(work=plan.work, machine=self._machine(on_gpu=plan.on_gpu))
 
+    def machine_of(self, device: str) -> str:
+        """Return the machine of a device that trains, as in the timings of its jobs."""
+        return self._machine(on_gpu=device.startswith("cuda"))
+
     def training_run(self, job: JobRecord) -> TrainingRun:
         """Return the training run of a job that was planned, and create its work folder.
 

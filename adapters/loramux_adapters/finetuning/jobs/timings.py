@@ -23,7 +23,11 @@ class PhaseStart(BaseModel):
 
 
 class JobTimings(BaseModel):
-    """What was planned and what has happened so far. `machine` is the machine that did it, as the planner names it."""
+    """What was planned and what has happened so far.
+
+    `machine` is the machine that does it, as the planner names it: the expected one, then the one that trains; empty if
+    there were several.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,11 +44,14 @@ class JobTimings(BaseModel):
         """Return the timings after the start of a phase."""
         return self.model_copy(update={"phases": (*self.phases, PhaseStart(phase=phase, at=at))})
 
-    def as_trained(self, *, recomputes: bool) -> "JobTimings":
-        """Return the timings of a job that is trained with or without gradient checkpointing."""
-        if self.work is None or self.work.recomputes == recomputes:
-            return self
-        return self.model_copy(update={"work": self.work.model_copy(update={"recomputes": recomputes})})
+    def as_trained(self, machine: str, *, recomputes: bool, resumes: bool) -> "JobTimings":
+        """Return the timings of a job that is trained on `machine`, with or without gradient checkpointing.
+
+        A training that resumes on another machine than it began on is that of none.
+        """
+        work = self.work and self.work.model_copy(update={"recomputes": recomputes})
+        is_mixed = resumes and machine != self.machine
+        return self.model_copy(update={"work": work, "machine": "" if is_mixed else machine})
 
     def seconds(self, phase: Phase, finished_at: float) -> float | None:
         """Return how long the last run of a phase took; None if it did not lead to the next phase.

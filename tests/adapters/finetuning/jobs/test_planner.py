@@ -9,11 +9,12 @@ import sqlalchemy as sa
 
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters
+from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.recipes.memory import leanest_strategy
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, TrainingDevice
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from tests.helpers.adapter_files import BASE
-from tests.helpers.fine_tuning_jobs import JobTestBed, job_test_bed
+from tests.helpers.fine_tuning_jobs import JobTestBed, has_ended, job_test_bed, until
 
 ROOMY_GPU = TrainingDevice("cuda:0", 1 << 40, 2)
 FULL_GPU = TrainingDevice("cuda:0", 1000, 2)
@@ -46,6 +47,17 @@ def test_a_job_that_does_not_fit_there_is_planned_for_the_cpu(bed: JobTestBed) -
     assert found.recipe.last_layers == -(-BASE.spec.num_hidden_layers * 2 // 5)
     assert planner(bed, [FULL_GPU, CPU]).timings(found).machine == "a CPU"
     assert found.estimate.phases["loading"] == 20  # as assumed for a CPU
+
+
+async def test_a_job_that_falls_back_to_the_cpu_teaches_the_speed_of_the_cpu(bed: JobTestBed) -> None:
+    """It was planned for the GPU, whose free memory went before the trainer measured it."""
+    bed.runner.planner = planner(bed, [ROOMY_GPU, CPU])
+    job = bed.job()
+    async with bed.supervisor.running():
+        job = await until(bed, job, has_ended)
+    assert (job.state, job.timings.machine) == (JobState.SUCCEEDED, "a CPU")
+    assert bed.runner.planner.speeds(on_gpu=False).measured
+    assert not bed.runner.planner.speeds(on_gpu=True).measured
 
 
 def test_an_estimate_counts_the_second_forward_pass_of_checkpointing(bed: JobTestBed) -> None:
