@@ -55,7 +55,7 @@ from loramux_server.experimentation import Experimentation, ExperimentParts, bui
 from loramux_server.experiments.repository import ExperimentRepository
 from loramux_server.fine_tuning import build_fine_tuning, wait_for_trainer
 from loramux_server.lifecycle import Lifecycle
-from loramux_server.machine import this_machine
+from loramux_server.machine import installed_backend, this_machine
 from loramux_server.metering.fixed_costs import FixedCostSource
 from loramux_server.metering.idle_calibration import IdleCalibration
 from loramux_server.metering.job_metrics import JobMetrics
@@ -101,18 +101,19 @@ async def serve(
 ) -> int:
     """Serve `base` on `listener` until a signal or the engine's failure; returns the exit code.
 
-    `suited_arguments` returns vLLM's arguments for this machine and the base, which the settings override.
+    `suited_arguments` returns vLLM's arguments for this machine and the base, which the settings override. It measures
+    the machine when it is called.
     """
     unquantized = resolve_unquantized(settings.training.base, settings.data_dir, report_progress)
     storage = open_storage(settings, describe_base(base, settings, report_progress), base.path, unquantized)
+    if installed_backend() == "cuda":  # before the memory is measured, of which that trainer still has a part
+        await wait_for_trainer(settings.data_dir, report_progress)
     machine_defaults = suited_arguments(storage.base, required_rank(storage.resolver, settings))
     options = engine_options(machine_defaults, storage.resolver, settings)
     refusal = storage.base.refusal
     arguments = engine_arguments(
         base.path, base.name, options, enable_lora=refusal is None, enable_sleep_mode=settings.training.sleep
     )
-    if settings.training.sleep:
-        await wait_for_trainer(settings.data_dir, report_progress)
     report_progress(f"starting vLLM with {base.name}{_limits(storage.base)}")
     async with vllm_engine(arguments) as engine:
         server = await build_server(settings, storage, engine, arguments)

@@ -97,8 +97,8 @@ async def _serve(settings: Settings) -> int:
             report_progress("serving; press Ctrl-C to stop")
 
         def arguments(base: BaseDescription, max_rank: int) -> dict[str, Any]:
-            is_demo = settings.base == "demo"
-            return suited_arguments(machine, backend, base, max_rank, demo=is_demo, report_progress=report_progress)
+            now, is_demo = this_machine(Path.cwd()), settings.base == "demo"
+            return suited_arguments(now, backend, base, max_rank, demo=is_demo, report_progress=report_progress)
 
         return await app.serve(settings, base, arguments, listener, report_progress, on_started)
 

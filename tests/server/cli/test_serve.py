@@ -8,6 +8,7 @@ from loramux_server.base_model import ResolvedBase
 from loramux_server.cli import serve as command
 from loramux_server.errors import CannotStart
 from loramux_server.gpus import Gpu
+from loramux_server.machine import Machine
 from loramux_server.settings import Settings
 from tests.helpers.gpu_plans import SHAPES
 from tests.server.test_machine import LAPTOP
@@ -22,6 +23,45 @@ async def test_an_engine_that_can_not_sleep_is_refused_before_anything_is_loaded
     with pytest.raises(CannotStart, match=r"LORAMUX_TRAINING__SLEEP: only an engine on a GPU can free its memory"):
         await command._serve(settings)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sleep", [False, True])
+async def test_gpus_are_measured_after_the_last_servers_trainer_has_freed_its_memory(
+    sleep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPU-4: next to a trainer that saves its state, the base did not fit, or got a small share for good."""
+    from loramux_server import app
+
+    free = [4 << 30]
+
+    async def wait(*_: object) -> None:
+        free[0] = 22_500 << 20
+
+    def machine(_: Path) -> Machine:
+        return replace(LAPTOP, gpus=(Gpu("NVIDIA L4", 23_034 << 20, 580, (8, 9), free[0]),))
+
+    monkeypatch.setattr(command, "this_machine", machine)
+    monkeypatch.setattr(command, "installed_backend", lambda: "cuda")
+    monkeypatch.setattr(command, "find_problems", lambda *_: [])
+    monkeypatch.setattr(command, "export_engine_environment", lambda *_: tmp_path / "engine.log")
+    monkeypatch.setattr(command, "resolve_base", lambda *_, **__: ResolvedBase(tmp_path, "base"))
+    monkeypatch.setattr(app, "installed_backend", lambda: "cuda")
+    monkeypatch.setattr(app, "describe_base", lambda *_: SHAPES["3B"].describe())
+    monkeypatch.setattr(app, "wait_for_trainer", wait)
+    started: dict[str, object] = {}
+
+    def parse(_: Path, __: str, options: dict[str, object], **___: object) -> None:
+        started.update(options)
+        raise CannotStart("vLLM would start")
+
+    monkeypatch.setattr(app, "engine_arguments", parse)
+    listener = socket.socket()
+    monkeypatch.setattr(command, "bind", lambda *_: listener)
+    settings = Settings(data_dir=tmp_path / "data", port=0, adapters={}, training={"sleep": sleep})
+    with listener, pytest.raises(CannotStart, match="vLLM would start"):
+        await command._serve(settings)
+    assert started["gpu_memory_utilization"] == 0.92
 
 
 @pytest.mark.slow
