@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,17 @@ CUDA_DRIVER = 580
 """Oldest NVIDIA driver that runs CUDA 13, for which vLLM's wheels are built."""
 CUDA_CAPABILITY = (7, 5)
 """Lowest compute capability that CUDA 13 supports."""
-FIELDS = ("driver_version", "memory.total", "memory.free", "compute_cap", "uuid", "name")
+FIELDS = ("driver_version", "memory.total", "memory.free", "compute_cap", "uuid", "mig.mode.current", "name")
 """Fields that nvidia-smi is asked for. The name is the last one, because it may contain commas."""
+PCI_BUS_ORDER = "PCI_BUS_ID"
+"""The CUDA_DEVICE_ORDER with which CUDA numbers GPUs as nvidia-smi does; by default, the fastest one is the first."""
 WSL_NVIDIA_SMI = "usr/lib/wsl/lib/nvidia-smi"
 """In WSL2, Windows' driver brings its own, in a folder that is not always on PATH."""
 
+_NO_MEMORY_OF_ITS_OWN = re.compile(r"\[?(N/A|Not Supported)\]?")
 _UNKNOWN_FIELD = re.compile(r'[Ff]ield "([\w.]+)" is not a valid field')
 _MAX_REASON_LENGTH = 200
+_MIG = "it is divided into parts (MIG)"
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,15 @@ class Gpu:
 
     name: str
     memory_bytes: int
+    """0 if the driver does not say."""
     driver: int | None
     compute_capability: tuple[int, int] | None = None
     free_bytes: int | None = None
     unified: bool = False
     """Whether its memory is the machine's memory, as on a GB10."""
     uuid: str = ""
+    doubt: str | None = None
+    """Why nothing can be planned by this description; None if CUDA has this GPU, in this place, with this memory."""
 
     @property
     def problem(self) -> str | None:
@@ -85,6 +92,9 @@ def find_gpus(
     visible = visible_gpus(gpus, environ.get("CUDA_VISIBLE_DEVICES"))
     if gpus and not visible:
         return (), "the variable CUDA_VISIBLE_DEVICES hides all GPUs"
+    if len(gpus) > 1 and environ.get("CUDA_DEVICE_ORDER", PCI_BUS_ORDER) != PCI_BUS_ORDER:
+        doubt = f"CUDA_DEVICE_ORDER is not {PCI_BUS_ORDER}, so its number is not known"
+        visible = tuple(replace(gpu, doubt=doubt) for gpu in visible)
     return visible, None
 
 
@@ -102,17 +112,23 @@ def parse_gpus(listing: str, fields: Sequence[str], machine_memory: int, machine
 
 
 def _parse_gpu(cells: Mapping[str, str], machine_memory: int, machine_free: int | None) -> Gpu:
-    memory, free = _mebibytes(cells.get("memory.total", "")), _mebibytes(cells.get("memory.free", ""))
+    total = cells.get("memory.total", "")
+    memory, free = _mebibytes(total), _mebibytes(cells.get("memory.free", ""))
+    unified = _NO_MEMORY_OF_ITS_OWN.fullmatch(total) is not None
+    doubt = None if memory or unified else "its driver does not say how much memory it has"
+    if cells.get("mig.mode.current") == "Enabled":
+        doubt = _MIG
     driver = re.match(r"[0-9]{1,6}", cells.get("driver_version", ""))
     capability = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", cells.get("compute_cap", ""))
     return Gpu(
         name=cells.get("name", "NVIDIA GPU"),
-        memory_bytes=memory or machine_memory,
+        memory_bytes=machine_memory if unified else memory or 0,
         driver=int(driver[0]) if driver else None,
         compute_capability=(int(capability[1]), int(capability[2])) if capability else None,
-        free_bytes=free if memory else machine_free,
-        unified=not memory,
+        free_bytes=machine_free if unified else free,
+        unified=unified,
         uuid=cells.get("uuid", ""),
+        doubt=doubt,
     )
 
 
@@ -127,7 +143,7 @@ def visible_gpus(gpus: Sequence[Gpu], variable: str | None) -> tuple[Gpu, ...]:
     visible: list[Gpu] = []
     for item in (part.strip() for part in variable.split(",")):
         if item.startswith("MIG-"):  # a part of a GPU: of which one, nvidia-smi does not say here
-            return tuple(gpus)
+            return tuple(replace(gpu, doubt=_MIG) for gpu in gpus)
         named = [gpu for gpu in gpus if item.startswith("GPU-") and gpu.uuid.startswith(item)]
         if re.fullmatch(r"[0-9]{1,4}", item) and int(item) < len(gpus):
             named = [gpus[int(item)]]

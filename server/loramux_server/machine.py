@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from loramux_server.gpus import CUDA_CAPABILITY, CUDA_DRIVER, Gpu, find_gpus
+from loramux_server.gpus import CUDA_CAPABILITY, CUDA_DRIVER, PCI_BUS_ORDER, Gpu, find_gpus
 
 GIB = 1 << 30
 PYTHONS = ((3, 11), (3, 14))
@@ -180,13 +180,22 @@ def engine_defaults(machine: Machine, backend: str, *, demo: bool) -> dict[str, 
 
 
 def engine_environment(machine: Machine, backend: str) -> dict[str, str]:
-    """Return default environment variables of vLLM, for what has no argument."""
+    """Return default environment variables of vLLM and of trainers, for what has no argument."""
     # vLLM forks by default, except on a CPU: from a process with threads, open files of the database and a socket.
     environment = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     if backend == "cpu" and machine.cores <= 2:
         # By default vLLM reserves one core, which is half of two: without it, 73 output tokens/s became 91.
         environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
-    return environment
+    return environment | (_gpu_choice(machine) if backend == "cuda" else {})
+
+
+def _gpu_choice(machine: Machine) -> dict[str, str]:
+    """Return the variables with which CUDA has the GPUs of the plan: in its order, and only those that can be used."""
+    choice = {"CUDA_DEVICE_ORDER": PCI_BUS_ORDER}
+    usable = machine.usable_gpus
+    if len(usable) < len(machine.gpus) and all(gpu.uuid.startswith("GPU-") and not gpu.doubt for gpu in usable):
+        choice["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in usable)
+    return choice
 
 
 def _cpu_info() -> dict[str, str]:

@@ -17,7 +17,7 @@ _GPU_PARAMETER_BYTES = 2
 def training_devices(
     machine: Machine, backend: str, requested: str, *, engine_sleeps: bool
 ) -> Sequence[TrainingDevice]:
-    """Return the devices that `requested` allows, best first; none if a GPU's free memory is not known.
+    """Return the devices that `requested` allows, best first; none if a GPU's number or free memory is not known.
 
     The trainer measures again. If the engine sleeps while a job trains, its memory counts as free.
     """
@@ -40,6 +40,6 @@ def _numbered(device: str) -> str:
 
 def _describe(name: str, gpu: Gpu, *, engine_sleeps: bool) -> TrainingDevice | None:
     free = int(gpu.memory_bytes * (1 - _SLEEPING_ENGINE_SHARE)) if engine_sleeps else gpu.free_bytes
-    if free is None:
+    if free is None or gpu.doubt:
         return None
     return TrainingDevice(name, free, _GPU_PARAMETER_BYTES, can_load_in_4bit=find_spec("bitsandbytes") is not None)

@@ -1,5 +1,6 @@
 import string
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ H100 = Gpu(
     free_bytes=81002 << 20,
     uuid="GPU-1a",
 )
-H100_LINE = "580.65.06, 81559, 81002, 9.0, GPU-1a, NVIDIA H100 80GB HBM3\n"
+H100_LINE = "580.65.06, 81559, 81002, 9.0, GPU-1a, Disabled, NVIDIA H100 80GB HBM3\n"
 WithSmi = Callable[..., tuple[tuple[Gpu, ...], str | None]]
 
 
@@ -57,7 +58,7 @@ def test_a_gpu_is_described_as_its_driver_describes_it(with_smi: WithSmi) -> Non
 
 def test_a_gpu_without_memory_of_its_own_has_the_machines() -> None:
     """GPU-7: a GB10 was no GPU at all."""
-    [gpu] = parsed("580.95.05, [N/A], [N/A], 12.1, GPU-2b, NVIDIA GB10\n")
+    [gpu] = parsed("580.95.05, [N/A], [N/A], 12.1, GPU-2b, [N/A], NVIDIA GB10\n")
     assert (gpu.memory_bytes, gpu.free_bytes, gpu.unified) == (MACHINE_MEMORY, MACHINE_FREE, True)
     assert gpu.problem is None
 
@@ -67,26 +68,67 @@ def test_a_gpu_without_memory_of_its_own_has_the_machines() -> None:
 )
 def test_a_field_without_a_value_hides_nothing_but_itself(nothing: str) -> None:
     """GPU-7."""
-    assert parsed(f"{nothing}, {nothing}, {nothing}, {nothing}, {nothing}, T4") == (
-        Gpu("T4", MACHINE_MEMORY, None, None, MACHINE_FREE, unified=True, uuid=nothing),
-    )
-    [gpu] = parsed(f"580.1, 15360, {nothing}, 7.5, GPU-3, T4")
+    [gpu] = parsed(f"{', '.join([nothing] * 6)}, T4")
+    assert replace(gpu, memory_bytes=0, free_bytes=None, unified=False, doubt=None) == Gpu("T4", 0, None, uuid=nothing)
+    [gpu] = parsed(f"580.1, 15360, {nothing}, 7.5, GPU-3, Disabled, T4")
     assert gpu == Gpu("T4", 15360 << 20, 580, (7, 5), None, uuid="GPU-3")
 
 
+@pytest.mark.parametrize("nothing", ["[N/A]", "N/A", "[Not Supported]"])
+def test_a_gpu_that_has_no_memory_of_its_own_says_so(nothing: str) -> None:
+    [gpu] = parsed(f"580.1, {nothing}, {nothing}, 12.1, GPU-3, [N/A], GB10")
+    assert (gpu.unified, gpu.memory_bytes, gpu.doubt) == (True, MACHINE_MEMORY, None)
+
+
+@pytest.mark.parametrize("hidden", ["[Insufficient Permissions]", "[Unknown Error]", "[GPU is lost]", "0"])
+def test_memory_that_the_driver_hides_is_not_the_machines(hidden: str) -> None:
+    """GPU-7: a part of an H100 in a container was planned with the memory of the host."""
+    [gpu] = parsed(f"580.1, {hidden}, {hidden}, 9.0, GPU-3, [N/A], H100")
+    assert (gpu.unified, gpu.memory_bytes, gpu.problem) == (False, 0, None)
+    assert gpu.doubt == "its driver does not say how much memory it has"
+
+
+def test_a_gpu_that_is_divided_is_not_planned_as_a_whole() -> None:
+    """GPU-7: CUDA has one of its parts, and nvidia-smi describes all of it."""
+    [gpu] = parsed("580.1, 81559, 81002, 9.0, GPU-3, Enabled, H100")
+    assert gpu.doubt == "it is divided into parts (MIG)"
+
+
+@pytest.mark.parametrize(
+    ("order", "lines", "is_known"),
+    [(None, 2, True), ("PCI_BUS_ID", 2, True), ("FASTEST_FIRST", 1, True), ("FASTEST_FIRST", 2, False), ("", 2, False)],
+)
+def test_the_numbers_of_gpus_are_known_in_the_order_of_nvidia_smi_only(
+    with_smi: WithSmi, order: str | None, lines: int, is_known: bool
+) -> None:
+    """GPU-4: on a machine with a T4 and an A100, the T4 was planned and CUDA's first GPU was the A100."""
+    environ = {} if order is None else {"CUDA_DEVICE_ORDER": order}
+    gpus, _ = with_smi("\n".join([f"echo '{H100_LINE.strip()}'"] * lines), **environ)
+    assert [gpu.doubt is None for gpu in gpus] == [is_known] * lines
+
+
 def test_a_name_may_contain_commas() -> None:
-    assert parsed("580.1, 1, 1, 9.0, GPU-4, A, B, C")[0].name == "A, B, C"
+    assert parsed("580.1, 1, 1, 9.0, GPU-4, Disabled, A, B, C")[0].name == "A, B, C"
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("570.10, 24564, 24000, 8.9, GPU-5, RTX 4090", "its driver is 570, and CUDA 13 needs driver 580 or newer"),
-        ("580.10, 16384, 16000, 7.0, GPU-6, V100", "its compute capability is 7.0, and CUDA 13 needs 7.5 or higher"),
+        (
+            "570.10, 24564, 24000, 8.9, GPU-5, [N/A], RTX 4090",
+            "its driver is 570, and CUDA 13 needs driver 580",
+        ),
+        (
+            "580.10, 16384, 16000, 7.0, GPU-6, [N/A], V100",
+            "its compute capability is 7.0, and CUDA 13 needs 7.5",
+        ),
         # A newer driver would not help.
-        ("570.10, 16384, 16000, 6.1, GPU-7, P40", "its compute capability is 6.1, and CUDA 13 needs 7.5 or higher"),
-        ("580.10, 15360, 15000, 7.5, GPU-8, T4", None),
-        ("580.10, 15360, 15000, 12.0, GPU-9, RTX 5090", None),
+        (
+            "570.10, 16384, 16000, 6.1, GPU-7, [N/A], P40",
+            "its compute capability is 6.1, and CUDA 13 needs 7.5",
+        ),
+        ("580.10, 15360, 15000, 7.5, GPU-8, Disabled, T4", None),
+        ("580.10, 15360, 15000, 12.0, GPU-9, Disabled, RTX 5090", None),
     ],
 )
 def test_a_gpu_that_can_not_be_used_says_why(line: str, problem: str | None) -> None:
@@ -101,6 +143,7 @@ def test_an_old_nvidia_smi_is_asked_without_the_fields_that_it_does_not_know(wit
     script = """
     case "$1" in
       *compute_cap*) echo 'Field "compute_cap" is not a valid field to query.'; exit 2;;
+      *mig.mode.current*) echo 'Field "mig.mode.current" is not a valid field to query.'; exit 2;;
       *uuid*) echo 'Field "uuid" is not a valid field to query.' >&2; exit 2;;
       *) echo '470.256.02, 16160, 16000, Tesla V100, SXM2';;
     esac"""
@@ -167,7 +210,7 @@ def test_other_gpus_are_named(tmp_path: Path, device: str, reason: str) -> None:
     assert reason in (problem or "")
 
 
-TWO = parsed(H100_LINE + "580.1, 24564, 24000, 8.9, GPU-1b, RTX 4090\n")
+TWO = parsed(H100_LINE + "580.1, 24564, 24000, 8.9, GPU-1b, Disabled, RTX 4090\n")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +227,7 @@ TWO = parsed(H100_LINE + "580.1, 24564, 24000, 8.9, GPU-1b, RTX 4090\n")
         ("", ()),
         ("-1", ()),
         ("NoDevFiles", ()),
-        ("MIG-GPU-1a/1/0", TWO),
+        ("MIG-GPU-1a/1/0", tuple(replace(gpu, doubt="it is divided into parts (MIG)") for gpu in TWO)),
     ],
 )
 def test_only_visible_gpus_count(variable: str | None, visible: tuple[Gpu, ...]) -> None:
@@ -203,16 +246,16 @@ CELLS = st.text(
 VALUES = st.one_of(CELLS, st.integers().map(str), st.just("[N/A]"), st.text(string.digits, min_size=1, max_size=6000))
 
 
-@given(st.lists(st.lists(VALUES, min_size=6, max_size=6)))
+@given(st.lists(st.lists(VALUES, min_size=7, max_size=7)))
 def test_every_line_with_all_cells_is_one_gpu(lines: list[list[str]]) -> None:
     gpus = parsed("\n".join(", ".join(cells) for cells in lines))
     assert len(gpus) == sum(all(cell.strip() for cell in cells) for cells in lines)
     for gpu in gpus:
-        assert gpu.memory_bytes > 0
+        assert gpu.memory_bytes > 0 or gpu.doubt
         assert isinstance(gpu.problem, str | None)
 
 
 @given(st.text(), st.text())
 def test_any_output_is_understood_or_ignored(listing: str, variable: str) -> None:
     for gpu in visible_gpus(parsed(listing), variable):
-        assert gpu in parsed(listing)
+        assert replace(gpu, doubt=None) in [replace(known, doubt=None) for known in parsed(listing)]

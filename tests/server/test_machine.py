@@ -140,6 +140,22 @@ def test_the_engine_never_starts_as_a_copy_of_a_process_with_threads(backend: st
     assert engine_environment(LAPTOP, backend)["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
+def gpu_variables(*gpus: Gpu, backend: str = "cuda") -> dict[str, str]:
+    variables = engine_environment(replace(LAPTOP, gpus=gpus), backend)
+    return {name: value for name, value in variables.items() if name.startswith("CUDA")}
+
+
+def test_cuda_numbers_gpus_as_they_are_planned_and_sees_only_those_that_can_be_used() -> None:
+    """GPU-4: CUDA's first GPU is the fastest one by default, and nvidia-smi's the one on the first PCI bus."""
+    good, better = replace(H100, uuid="GPU-1"), replace(H100, uuid="GPU-2")
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert gpu_variables(good, better) == order
+    assert gpu_variables(V100, good, V100, better) == order | {"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-2"}
+    assert gpu_variables(V100, H100) == order  # it has no name that CUDA knows
+    assert gpu_variables(V100, replace(good, doubt="it is divided into parts (MIG)")) == order
+    assert gpu_variables(good, backend="cpu") == {}
+
+
 def test_the_machine_of_this_test_is_seen_as_it_is(tmp_path: Path) -> None:
     machine = this_machine(tmp_path)
     assert machine.cores == len(os.sched_getaffinity(0))

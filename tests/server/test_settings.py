@@ -1,6 +1,7 @@
 """Where settings come from, how they are validated, and the messages about invalid ones."""
 
 import logging
+import os
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from typer.main import get_command
 
 from loramux_server.cli.main import main
-from loramux_server.settings import Settings, SettingsError, load_settings
+from loramux_server.settings import Settings, SettingsError, export_gpu_order, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -326,3 +327,12 @@ def test_a_setting_under_both_names_in_one_place_is_refused() -> None:
 def test_present_names_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     load_settings(environ={"LORAMUX_USAGE_ROLLUP_DAYS": "9", "LORAMUX_TRAINING__EVALUATION_ITEMS": "5"})
     assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize(("order", "exported"), [(None, "PCI_BUS_ID"), ("FASTEST_FIRST", "FASTEST_FIRST")])
+def test_a_trainer_without_a_server_numbers_gpus_as_a_server_does(
+    order: str | None, exported: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {} if order is None else {"CUDA_DEVICE_ORDER": order})
+    export_gpu_order()
+    assert os.environ["CUDA_DEVICE_ORDER"] == exported

@@ -43,6 +43,12 @@ def test_nothing_is_expected_of_a_gpu_whose_free_memory_is_not_known() -> None:
     assert found("auto", machine=replace(MACHINE, gpus=(replace(L4, free_bytes=None), H100))) == []
 
 
+@pytest.mark.parametrize("sleeps", [False, True])
+def test_nothing_is_expected_of_a_gpu_whose_number_is_not_known(sleeps: bool) -> None:
+    gpus = tuple(replace(gpu, doubt="its number is not known") for gpu in (L4, H100))
+    assert found("cuda:0", machine=replace(MACHINE, gpus=gpus), sleeps=sleeps) == []
+
+
 @pytest.mark.parametrize(("instructions", "size"), [({"avx512_bf16"}, 2), ({"bf16"}, 2), ({"avx512f"}, 4)])
 def test_a_cpu_with_bfloat16_needs_half_the_memory(instructions: set[str], size: int) -> None:
     machine = replace(MACHINE, instructions=frozenset(instructions))

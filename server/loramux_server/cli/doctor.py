@@ -123,7 +123,7 @@ def _print_plan(base: BaseDescription, plan: dict[str, Any] | None) -> None:
     elif base.memory is None:
         stdout.print(f"\nNo plan: vLLM can't say what it takes: {escape(base.memory_problem or '')}", soft_wrap=True)
     else:
-        stdout.print("\nNo GPU to plan for; for another one, add --gpu-memory 24")
+        stdout.print("\nNo GPU that can be planned; for another one, add --gpu-memory 24")
 
 
 def _log(line: str) -> None:
@@ -175,9 +175,20 @@ def _facts(machine: Machine, backend: str, settings: dict[str, Any]) -> dict[str
 
 def _describe_gpu(gpu: Gpu) -> str:
     memory = "the machine's memory" if gpu.unified else f"{gpu.memory_bytes / GIB:.0f} GiB"
+    if not gpu.memory_bytes:
+        memory = "memory not known"
     free = "" if gpu.free_bytes is None else f" ({gpu.free_bytes / GIB:.0f} GiB free)"
     return ", ".join(
-        filter(None, [gpu.name, memory + free, gpu.properties, gpu.problem and f"can't be used: {gpu.problem}"])
+        filter(
+            None,
+            [
+                gpu.name,
+                memory + free,
+                gpu.properties,
+                gpu.problem and f"can't be used: {gpu.problem}",
+                gpu.doubt and f"can't be planned: {gpu.doubt}",
+            ],
+        )
     )
 
 

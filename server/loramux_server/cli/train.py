@@ -21,7 +21,7 @@ from loramux_adapters.finetuning.training_run import TrainingRun
 from loramux_server.base_model import BaseError, ResolvedBase, resolve_base, resolve_unquantized
 from loramux_server.cli.console import fail, stderr, step_progress
 from loramux_server.described_base import describe_base
-from loramux_server.settings import Settings, SettingsError, load_settings
+from loramux_server.settings import Settings, SettingsError, export_gpu_order, load_settings
 
 RENDERING_OPTIONS = {
     "chat_template",
@@ -93,6 +93,7 @@ def train(
             quantize=settings.training.quantize,
             unquantized_base=resolve_unquantized(settings.training.base, settings.data_dir, _log),
         )
+        export_gpu_order()
         last = asyncio.run(_run_trainer(run, work_folder, _print_json if as_json else _show_progress))
         if not isinstance(last, Finished):  # the trainer alone was asked to stop, and has saved its state
             fail(INTERRUPTED, 130)

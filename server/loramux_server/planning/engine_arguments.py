@@ -23,11 +23,16 @@ def suited_arguments(
 
     Raises:
         DoesNotFit: the engine can't start on the GPU.
+        CannotStart: CUDA_VISIBLE_DEVICES, as the user set it, has a GPU that can't be used.
     """
     if backend != "cuda":
         return engine_defaults(machine, backend, demo=demo)
+    _refuse_unusable(machine, base)
     plan = plan_machine(machine, base, Wanted(rank=rank))
     if plan is None:  # then vLLM looks by itself
+        for gpu in machine.usable_gpus:
+            if gpu.doubt:
+                report_progress(f"nothing is planned for {gpu.name}: {gpu.doubt}")
         return {"max_model_len": -1}
     _refuse_if_certain(plan, machine.memory_bytes)
     report_progress(summary(plan))
@@ -37,14 +42,16 @@ def suited_arguments(
 
 
 def plan_machine(machine: Machine, base: BaseDescription, wanted: Wanted) -> MemoryPlan | None:
-    """Return the plan of this machine's GPU; None if it has none, or if vLLM does not say what the base takes.
+    """Return the plan of this machine's GPU; None if it has none, or if what it or the base has is not known.
 
     If several GPUs share the base, it is the plan of the one with least free memory.
     """
-    if base.memory is None or not machine.usable_gpus:
+    if base.memory is None:
         return None
-    devices = [Device.of(gpu) for gpu in machine.usable_gpus[: gpu_count(base.memory)]]
-    device = min(devices, key=lambda candidate: candidate.free_bytes)
+    gpus = machine.usable_gpus[: gpu_count(base.memory)]
+    if not gpus or any(gpu.doubt for gpu in gpus):
+        return None
+    device = min(map(Device.of, gpus), key=lambda candidate: candidate.free_bytes)
     return plan_memory(device, base, base.memory, wanted, machine.memory_bytes)
 
 
@@ -56,6 +63,13 @@ def summary(plan: MemoryPlan) -> str:
         f"the KV cache: a context of {plan.context:,} tokens, {plan.concurrency(plan.typical_tokens)} requests with "
         f"{plan.typical_tokens:,} tokens{adapters}"
     )
+
+
+def _refuse_unusable(machine: Machine, base: BaseDescription) -> None:
+    """Refuse a start on a GPU that can't run it: only a CUDA_VISIBLE_DEVICES that the user set still shows one."""
+    for gpu in machine.gpus[: gpu_count(base.memory) if base.memory else 1]:
+        if gpu.problem and not gpu.doubt:
+            raise CannotStart(f"{gpu.name} can't be used: {gpu.problem}; or leave it out of CUDA_VISIBLE_DEVICES")
 
 
 def _refuse_if_certain(plan: MemoryPlan, host_bytes: int) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from loramux_server.gpus import PCI_BUS_ORDER
 from loramux_server.settings.schema import Settings
 
 
@@ -44,3 +45,8 @@ def export_engine_environment(settings: Settings, machine_defaults: Mapping[str,
         os.environ.setdefault(name, value)
     os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "0"
     return log
+
+
+def export_gpu_order() -> None:
+    """Have CUDA number GPUs as nvidia-smi does, unless the user set their order; for a trainer without a server."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", PCI_BUS_ORDER)

@@ -59,6 +59,11 @@ def test_an_unsupported_machine_is_reported_with_exit_code_1(app: typer.Typer, m
             None,
             ["GB10, the machine's memory, driver 580", "vLLM for CPU is installed, although GB10 can run it"],
         ),
+        (
+            (Gpu("H100", 0, 580, (9, 0), doubt="it is divided into parts (MIG)"),),
+            None,
+            ["H100, memory not known, driver 580, compute capability 9.0, can't be planned: it is divided into parts"],
+        ),
     ],
 )
 def test_the_engine_is_shown_with_the_reason_for_it(

@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from loramux_server.errors import CannotStart
 from loramux_server.gpus import Gpu
 from loramux_server.machine import Machine, engine_defaults
-from loramux_server.planning.engine_arguments import DoesNotFit, suited_arguments
+from loramux_server.planning.engine_arguments import DoesNotFit, plan_machine, suited_arguments
+from loramux_server.planning.plan import Wanted
 from tests.helpers.gpu_plans import GIB, SHAPES
 from tests.server.test_machine import LAPTOP
 
@@ -72,9 +74,33 @@ def test_several_gpus_are_planned_by_the_one_with_least_free_memory() -> None:
     assert suited(pair, "8B", tensor_parallel_size=2)[0]["gpu_memory_utilization"] == 0.86
 
 
+OLD = replace(L4, name="V100", compute_capability=(7, 0), memory_bytes=16 * GIB)
+
+
 def test_a_gpu_that_can_not_be_used_is_not_planned() -> None:
-    old = replace(L4, compute_capability=(7, 0), memory_bytes=16 * GIB)
-    assert "NVIDIA L4: 20.7 GiB" in suited(replace(MACHINE, gpus=(old, L4)), "8B")[1]
+    """For `doctor`: `serve` shows CUDA only those that can be used."""
+    base = SHAPES["8B"].describe()
+    plan = plan_machine(replace(MACHINE, gpus=(OLD, L4)), base, Wanted())
+    assert plan is not None
+    assert plan.device.name == "NVIDIA L4"
+
+
+@pytest.mark.parametrize(("gpus", "count"), [((OLD, L4), 1), ((L4, OLD, L4), 2)])
+def test_a_start_on_a_gpu_that_can_not_be_used_is_refused(gpus: tuple[Gpu, ...], count: int) -> None:
+    """GPU-7: the user's CUDA_VISIBLE_DEVICES stays, and the plan would be another GPU's than the engine's."""
+    with pytest.raises(CannotStart, match=r"V100 can't be used: .* leave it out of CUDA_VISIBLE_DEVICES"):
+        suited(replace(MACHINE, gpus=gpus), "8B", tensor_parallel_size=count)
+
+
+def test_a_gpu_behind_those_that_serve_does_not_matter() -> None:
+    assert suited(replace(MACHINE, gpus=(L4, OLD)), "8B")[0]["gpu_memory_utilization"] == 0.92
+
+
+def test_a_gpu_of_which_the_engine_gets_something_else_is_not_planned() -> None:
+    """GPU-7: a part of it, or GPUs in an order that is not known."""
+    parts = replace(MACHINE, gpus=(replace(L4, doubt="it is divided into parts (MIG)"),))
+    reported = "nothing is planned for NVIDIA L4: it is divided into parts (MIG)"
+    assert suited(parts, "8B") == ({"max_model_len": -1}, reported)
 
 
 def test_memory_of_which_nothing_is_known_is_vllms_concern() -> None:
