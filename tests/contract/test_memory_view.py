@@ -19,6 +19,7 @@ from loramux_adapters.base_memory import BaseMemory
 from loramux_server.base_model import ResolvedBase
 from loramux_server.described_base import describe_base
 from loramux_server.engine.describing.kv_cache_view import samples
+from loramux_server.engine.describing.memory_view import can_dequantize
 from loramux_server.planning.device import MAX_SHARE, Device
 from loramux_server.settings import Settings
 from tests.conftest import RealServer
@@ -69,6 +70,8 @@ def test_an_8b_base_takes_what_its_config_says(tmp_path: Path) -> None:
     assert found.max_context == 131072  # and not the operator's
     assert found.request_bytes(131072) == 16 * GIB
     assert found.bytes_per_token == 131072
+    assert found.kv_cache_parts == 8  # KV heads
+    assert not found.can_dequantize
     assert found.slot_bytes_per_rank == 2 * (32 * 81920 + 128256 + 4096)
     assert found.head_slot_bytes_per_rank == 2 * (128256 + 4096)
     assert found.values_per_token == 4096 + 28672 * 3 // 2
@@ -91,7 +94,26 @@ def test_latent_attention_stores_its_latents(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "model.safetensors").unlink()
     per_token = 2 * (config["kv_lora_rank"] + config["qk_rope_head_dim"]) * config["num_hidden_layers"]
-    assert memory_of(folder).bytes_per_token == pytest.approx(per_token, rel=0.02)
+    found = memory_of(folder)
+    assert found.bytes_per_token == pytest.approx(per_token, rel=0.02)
+    assert found.kv_cache_parts == 1  # each GPU has all latents
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "dequantizes"),
+    [
+        ("fp8", True),
+        ("mxfp4", True),
+        ("compressed-tensors", True),
+        ("awq", False),
+        ("of-tomorrow", False),
+        (None, False),
+    ],
+)
+def test_transformers_says_which_weights_it_dequantizes(method: str | None, dequantizes: bool) -> None:
+    config = None if method is None else {"quant_method": method}
+    assert can_dequantize(config) is dequantizes
 
 
 @pytest.mark.slow

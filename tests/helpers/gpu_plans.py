@@ -52,6 +52,7 @@ class Shape:
             values_per_token=sizes.hidden_size + 3 * sizes.intermediate_size,
             max_context=self.max_context,
             request_samples=((16, 16 * per_token), (self.max_context, self.max_context * per_token)),
+            kv_cache_parts=sizes.num_key_value_heads,
             arguments=arguments,
         )
         return llama_base(sizes, "base", memory=memory)

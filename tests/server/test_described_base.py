@@ -79,7 +79,7 @@ def test_a_description_of_an_older_release_without_memory_is_computed_again(
     tmp_path: Path, base: ResolvedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GPU-4: the memory of a base is in its description since this release."""
-    monkeypatch.setattr(described_base, "_CONTENT", "modules")
+    monkeypatch.setattr(described_base, "_CONTENT", '["modules"]')
     describe_base(base, settings(tmp_path))
     monkeypatch.undo()
     monkeypatch.setattr(described_base, "CHILD", "scripted_child")

@@ -52,11 +52,19 @@ def engine_parts(base: BaseDescription, memory: BaseMemory, batch: Batch, slots:
 
 def gpu_count(memory: BaseMemory) -> int:
     """Return the number of GPUs that share the base."""
-    sizes = (memory.arguments.get(name) or 1 for name in ("tensor_parallel_size", "pipeline_parallel_size"))
-    product = 1
-    for size in sizes:
-        product *= int(size)
-    return product
+    tensor, pipeline = _parallel_sizes(memory)
+    return tensor * pipeline
+
+
+def kv_cache_parts(memory: BaseMemory) -> int:
+    """Return into how many parts the GPUs that share the base split the KV cache; others have copies."""
+    tensor, pipeline = _parallel_sizes(memory)
+    return min(tensor, memory.kv_cache_parts or tensor) * pipeline
+
+
+def _parallel_sizes(memory: BaseMemory) -> tuple[int, int]:
+    tensor, pipeline = (memory.arguments.get(f"{name}_parallel_size") or 1 for name in ("tensor", "pipeline"))
+    return int(tensor), int(pipeline)
 
 
 def slot_bytes(memory: BaseMemory, rank: int) -> int:

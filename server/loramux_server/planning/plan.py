@@ -11,6 +11,7 @@ from loramux_server.planning.parts import (
     adapter_host_bytes,
     engine_parts,
     gpu_count,
+    kv_cache_parts,
     power_of_two,
     slot_bytes,
 )
@@ -59,6 +60,7 @@ class MemoryPlan:
     kv_bytes: int
     """For the KV cache; less than 0 if not even the rest fits."""
     adapter_host_bytes: int
+    """Of one adapter, in all workers: each has the whole adapter."""
     host_adapters: int
 
     @property
@@ -90,8 +92,13 @@ class MemoryPlan:
     @property
     def context(self) -> int:
         """The context that the engine will have: what was asked for, or the longest that fits."""
-        fits = self.memory.longest_request(self.kv_bytes * self.gpus)
+        fits = self.memory.longest_request(self.kv_bytes * self.kv_cache_parts)
         return min(self.chosen_context or fits, fits)
+
+    @property
+    def kv_cache_parts(self) -> int:
+        """How many GPUs have different parts of the KV cache."""
+        return kv_cache_parts(self.memory)
 
     @property
     def typical_tokens(self) -> int:
@@ -100,7 +107,7 @@ class MemoryPlan:
 
     def request_bytes(self, tokens: int) -> int:
         """Return the KV cache of a request on one GPU."""
-        return -(-self.memory.request_bytes(tokens) // self.gpus)
+        return -(-self.memory.request_bytes(tokens) // self.kv_cache_parts)
 
     def concurrency(self, tokens: int) -> int:
         """Return how many requests of this length run at a time."""
@@ -163,7 +170,7 @@ def _plan_batch(
         slots=0,
         parts=engine_parts(base, memory, batch, 0, wanted.rank),
         kv_bytes=0,
-        adapter_host_bytes=adapter_host_bytes(base, wanted.rank),
+        adapter_host_bytes=adapter_host_bytes(base, wanted.rank) * gpu_count(memory),
         host_adapters=0,
     )
     slots = 0 if base.refusal else _slots(plan)

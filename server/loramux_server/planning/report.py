@@ -40,7 +40,7 @@ def plan_report(plan: MemoryPlan, host_bytes: int) -> dict[str, Any]:
         "max_lora_rank": plan.wanted.rank,
         "slots": plan.slots,
         "slot_bytes": slot_bytes(plan.memory, plan.wanted.rank),
-        "kv_bytes_per_token": plan.memory.bytes_per_token / plan.gpus,
+        "kv_bytes_per_token": plan.memory.bytes_per_token / plan.kv_cache_parts,
         "context": plan.context,
         "max_context": plan.memory.max_context,
         "concurrent_requests": {
@@ -61,7 +61,7 @@ def plan_report(plan: MemoryPlan, host_bytes: int) -> dict[str, Any]:
                 "required_bytes": need.required_bytes,
                 "fits": _place(plan, need.required_bytes, host_bytes),
             }
-            for need in training_needs(plan.base, plan.memory, plan.wanted.rank)
+            for need in training_needs(plan.base, plan.wanted.rank)
         ],
     }
 
@@ -75,5 +75,6 @@ def free_for_training(plan: MemoryPlan, *, asleep: bool) -> int:
 def _place(plan: MemoryPlan, required: int, host_bytes: int) -> Place:
     if required <= free_for_training(plan, asleep=False):
         return "next to the engine"
-    can_sleep = host_bytes >= plan.parts.weights  # they are kept in host memory meanwhile
+    adapters = plan.host_adapters * plan.adapter_host_bytes
+    can_sleep = host_bytes - adapters >= plan.memory.weight_bytes  # those of all GPUs are in host memory meanwhile
     return "while the engine sleeps" if can_sleep and required <= free_for_training(plan, asleep=True) else "nowhere"

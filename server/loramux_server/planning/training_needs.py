@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loramux_adapters.base_description import BaseDescription
-from loramux_adapters.base_memory import BaseMemory
 from loramux_adapters.finetuning.recipes.memory import MemoryStrategy
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, TrainingDevice
 from loramux_adapters.finetuning.recipes.recipe import Recipe
@@ -23,11 +22,10 @@ class TrainingNeed:
     required_bytes: int
 
 
-def training_needs(base: BaseDescription, memory: BaseMemory, rank: int) -> list[TrainingNeed]:
+def training_needs(base: BaseDescription, rank: int) -> list[TrainingNeed]:
     """Return what training an adapter of `rank` needs, the fastest way first; empty if the base can't be trained on."""
-    packed = memory.weight_bytes if memory.quantization else None
     recipe = Recipe(rank=min(rank, MAX_TRAINED_RANK))
-    demand = MemoryDemand(base, recipe, EXAMPLE_TOKENS, EXAMPLE_TOKENS // 4, packed_weights_bytes=packed)
+    demand = MemoryDemand.expected(base, recipe, EXAMPLE_TOKENS, EXAMPLE_TOKENS // 4)
     device = TrainingDevice("cuda:0", 0, BYTES_PER_VALUE, can_load_in_4bit=True)
     try:
         return [TrainingNeed(name, demand.required_bytes(device, way)) for name, way in _ways(demand, device)]

@@ -183,6 +183,38 @@ def test_two_gpus_share_weights_and_kv_cache() -> None:
     assert abs(two.context - min(131_072, 2 * two.kv_bytes // 327_680)) <= 16
 
 
+@pytest.mark.parametrize(
+    ("heads", "arguments", "parts"),
+    [
+        (8, {"tensor_parallel_size": 4}, 4),
+        (2, {"tensor_parallel_size": 4}, 2),  # each head is on two GPUs
+        (1, {"tensor_parallel_size": 8}, 1),  # latent attention, as DeepSeek's
+        (None, {"tensor_parallel_size": 8}, 8),  # states, which have no heads
+        (2, {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, 4),
+        (1, {"pipeline_parallel_size": 2}, 2),
+    ],
+)
+def test_gpus_have_copies_of_the_kv_cache_if_there_are_more_than_heads(
+    heads: int | None, arguments: dict[str, int], parts: int
+) -> None:
+    described = SHAPES["8B"].describe(**arguments)
+    assert described.memory is not None
+    memory = described.memory.model_copy(update={"kv_cache_parts": heads})
+    found = plan_memory(GPUS["T4"], described, memory, Wanted(), HOST)
+    assert found.request_bytes(32_768) == 32_768 * 131_072 // parts
+    assert abs(found.context - max(0, min(131_072, parts * found.kv_bytes // 131_072))) <= 16
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"tensor_parallel_size": 8}, {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}]
+)
+def test_each_worker_has_every_adapter_in_host_memory(arguments: dict[str, int]) -> None:
+    """GPU-13: 70B, rank 64: eight workers pin an adapter each, of a quarter of the host's memory in all."""
+    one, eight = plan("H200", "70B", Wanted(rank=64)), plan("H200", "70B", Wanted(rank=64), 512 * GIB, **arguments)
+    assert eight.adapter_host_bytes == 8 * one.adapter_host_bytes
+    assert eight.host_adapters == 128 * GIB // eight.adapter_host_bytes
+
+
 def test_a_base_without_adapters_has_no_slots_and_half_of_the_graphs() -> None:
     description = SHAPES["8B"].describe().model_copy(update={"refusal": "vLLM serves it without adapters"})
     assert description.memory is not None

@@ -36,14 +36,34 @@ def test_an_engine_sleeps_only_where_host_memory_can_keep_its_weights() -> None:
     assert set(places(report("RTX 4090", "8B", host=8 * GIB))) == {"nowhere"}
 
 
+def test_the_weights_of_all_gpus_and_the_adapters_are_in_host_memory_while_an_engine_sleeps() -> None:
+    """GPU-10: 70B on four H100, of which each has 33 GiB of the 131; a trainer in 4 bits fits on one."""
+    sleeping = "while the engine sleeps"
+    assert sleeping not in places(report("H100", "70B", host=64 * GIB, tensor_parallel_size=4))
+    assert sleeping not in places(report("H100", "70B", host=160 * GIB, tensor_parallel_size=4))  # 40 for adapters
+    assert sleeping in places(report("H100", "70B", host=192 * GIB, tensor_parallel_size=4))
+
+
+def test_weights_that_are_dequantized_to_train_are_counted_in_16_bits() -> None:
+    """GPU-10: FP8; transformers quantizes them no more, so that there is no way in 4 bits."""
+    packed = SHAPES["8B AWQ"].describe()
+    assert packed.memory is not None
+    memory = packed.memory.model_copy(update={"quantization": "fp8", "can_dequantize": True})
+    dequantized = training_needs(packed.model_copy(update={"memory": memory}), 16)
+    assert dequantized == training_needs(SHAPES["8B"].describe(), 16)[:3]
+    on_load = memory.model_copy(update={"is_quantized_on_load": True})
+    assert training_needs(packed.model_copy(update={"memory": on_load}), 16) == training_needs(
+        SHAPES["8B"].describe(), 16
+    )
+
+
 def test_quantized_weights_are_not_quantized_again() -> None:
     assert len(places(report("L4", "8B AWQ"))) == 3
 
 
 def test_a_base_that_can_not_be_trained_has_no_needs() -> None:
     description = SHAPES["8B"].describe().model_copy(update={"refusal": "vLLM serves it without adapters"})
-    assert description.memory is not None
-    assert training_needs(description, description.memory, 16) == []
+    assert training_needs(description, 16) == []
 
 
 def test_what_is_free_for_training_is_what_the_engine_leaves() -> None:

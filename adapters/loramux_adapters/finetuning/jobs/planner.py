@@ -30,7 +30,7 @@ from loramux_adapters.finetuning.recipes.hyperparameters import (
     choose_recipe,
     default_learning_rate,
 )
-from loramux_adapters.finetuning.recipes.memory_demand import Quantize, TrainingDevice
+from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, Quantize, TrainingDevice
 from loramux_adapters.finetuning.recipes.recipe import MAX_LEARNING_RATE, Recipe, parse_recipe
 from loramux_adapters.finetuning.training_run import TrainingRun
 
@@ -149,7 +149,7 @@ class JobPlanner:
             description=self.base,
             data=self.files.path(job.training_file),
             recipe=parse_recipe(dict(job.recipe or {}), "the job's recipe"),
-            output=folder / "output",
+            output=self.folders.output(job),
             validation=self.files.path(job.validation_file) if job.validation_file else None,
             rendering=self.rendering,
             state=folder / "state",
@@ -189,11 +189,16 @@ class JobPlanner:
         longest = max(report.longest, validation.longest if validation else 0, 8)
         devices = self.find_devices()
         recipe = self._recipe(report, longest, requested, seed, on_gpu=self.trains_on_gpu)
-        choice = expect_device(self.base, recipe, longest, devices, self.quantize)
+        choice = expect_device(self._demand(recipe, longest), devices, self.quantize)
         if choice and choice.device.is_gpu != self.trains_on_gpu:
             recipe = self._recipe(report, longest, requested, seed, on_gpu=choice.device.is_gpu)
-            choice = expect_device(self.base, recipe, longest, [choice.device], self.quantize)
+            choice = expect_device(self._demand(recipe, longest), [choice.device], self.quantize)
         return recipe, choice
+
+    def _demand(self, recipe: Recipe, longest: int) -> MemoryDemand:
+        """Return the demand if answers are as long as the longest example."""
+        demand = MemoryDemand.expected(self.base, recipe, longest, longest)
+        return demand.with_unquantized_base() if self.unquantized_base else demand
 
     def _recipe(
         self, report: DatasetReport, longest: int, requested: RequestedHyperparameters, seed: int, *, on_gpu: bool

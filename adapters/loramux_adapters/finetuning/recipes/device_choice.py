@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.errors import InsufficientMemory, TrainingError, UnusableBase
 from loramux_adapters.finetuning.recipes.memory import MemoryStrategy
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, Quantize, TrainingDevice
 from loramux_adapters.finetuning.recipes.memory_shortage import describe_need, describe_shortage, format_bytes, join
-from loramux_adapters.finetuning.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -45,15 +43,10 @@ def choose_device(demand: MemoryDemand, devices: Sequence[TrainingDevice], quant
     raise InsufficientMemory(describe_shortage(demand, able, quantize))
 
 
-def expect_device(
-    base: BaseDescription, recipe: Recipe, tokens: int, devices: Sequence[TrainingDevice], quantize: Quantize
-) -> DeviceChoice | None:
-    """Return what the trainer will choose if the memory stays as it is; None if the training fits nowhere.
-
-    Answers are taken to be as long as the longest example, of `tokens`.
-    """
+def expect_device(demand: MemoryDemand, devices: Sequence[TrainingDevice], quantize: Quantize) -> DeviceChoice | None:
+    """Return what the trainer will choose if the memory stays as it is; None if the training fits nowhere."""
     try:
-        return choose_device(MemoryDemand(base, recipe, tokens, tokens), devices, quantize)
+        return choose_device(demand, devices, quantize)
     except TrainingError:  # the trainer will say so, if it is still so
         return None
 

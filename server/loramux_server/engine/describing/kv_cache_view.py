@@ -8,6 +8,7 @@ from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_bac
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.utils import get_supported_kv_cache_layouts, resolve_kv_cache_layout
 from vllm.v1.core.single_type_kv_cache_manager import register_all_kvcache_specs
+from vllm.v1.kv_cache_interface import AttentionSpec
 from vllm.v1.worker.gpu.attn_utils import get_kv_cache_spec
 
 from loramux_server.engine.vllm_compat import kv_cache_bytes
@@ -25,6 +26,16 @@ def request_samples(config: VllmConfig, longest: int) -> tuple[Sample, ...]:
         Exception: vLLM can't say, for example because no attention backend of this machine suits the layers.
     """
     return samples(_request_bytes(config), max(2, longest))
+
+
+def kv_cache_parts(config: VllmConfig) -> int | None:
+    """Return into how many parts tensor parallelism can split the KV cache: the fewest heads of an attention layer.
+
+    vLLM gives each GPU a copy of a head if there are more GPUs than heads; latents count as one head. None for a model
+    whose layers have no heads. `config` is that of one GPU.
+    """
+    layers = get_kv_cache_spec(config).values()
+    return min((layer.num_kv_heads for layer in layers if isinstance(layer, AttentionSpec)), default=None)
 
 
 def samples(function: Callable[[int], int], longest: int) -> tuple[Sample, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from transformers.quantizers.auto import AutoQuantizationConfig
 from vllm.config import VllmConfig
 from vllm.lora.layers import LogitsProcessorWithLoRA
 from vllm.model_executor.layers.linear import LinearBase
@@ -30,7 +31,8 @@ def memory_view(config: VllmConfig, model: Any, chosen: Mapping[str, Any]) -> Ba
     Raises:
         Exception: vLLM can't say.
     """
-    from loramux_server.engine.describing.kv_cache_view import request_samples  # vLLM 0.26 lacks what it imports
+    # vLLM 0.26 lacks what this imports.
+    from loramux_server.engine.describing.kv_cache_view import kv_cache_parts, request_samples
 
     quantization, model_config = config.quant_config, config.model_config
     max_context, wanted = model_config.get_and_verify_max_len(None), model_config.max_model_len
@@ -43,12 +45,22 @@ def memory_view(config: VllmConfig, model: Any, chosen: Mapping[str, Any]) -> Ba
         dtype=str(model_config.dtype).removeprefix("torch."),
         quantization=model_config.quantization,
         is_quantized_on_load=bool(quantization) and model_config.model_arch_config.quantization_config is None,
+        can_dequantize=can_dequantize(getattr(model_config.hf_config, "quantization_config", None)),
         min_capability=quantization.get_min_capability() if quantization else None,
         values_per_token=max(_values_per_token(model), default=model_config.get_hidden_size()),
         max_context=max_context,
         request_samples=samples,
+        kv_cache_parts=kv_cache_parts(config),
         arguments=chosen,
     )
+
+
+def can_dequantize(quantization: Any) -> bool:
+    """Whether transformers dequantizes weights of this `quantization_config` of a config.json while it loads them."""
+    try:
+        return hasattr(AutoQuantizationConfig.from_dict(dict(quantization)), "dequantize")
+    except Exception:  # noqa: BLE001 - there is none, or transformers does not know it
+        return False
 
 
 def with_slots(memory: BaseMemory, modules: Iterable[Any], rank: int) -> BaseMemory:

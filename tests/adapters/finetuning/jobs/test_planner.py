@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from loramux_adapters.base_memory import BaseMemory
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters
 from loramux_adapters.finetuning.jobs.states import JobState
@@ -66,6 +67,34 @@ def test_an_estimate_counts_the_second_forward_pass_of_checkpointing(bed: JobTes
     found, roomy = plan(bed, tight, CPU), plan(bed, ROOMY_GPU, CPU)
     assert found.work.recomputes
     assert found.work.total_flops == pytest.approx(1.5 * roomy.work.total_flops)
+
+
+@pytest.mark.parametrize(
+    ("memory", "unquantized", "on_gpu"),
+    [
+        ({}, None, True),
+        ({"can_dequantize": True}, None, False),
+        ({"is_quantized_on_load": True}, None, False),  # the files have 16 bits
+        ({"quantization": None}, None, False),
+        ({}, Path("full"), False),
+    ],
+)
+def test_a_job_is_planned_with_the_weights_that_it_will_be_trained_on(
+    bed: JobTestBed, memory: dict[str, object], unquantized: Path | None, on_gpu: bool
+) -> None:
+    """0.3 GB as they are served, 2 GB in 16 bits; 1.2 GB are free on the GPU."""
+    packed = BaseMemory(
+        weight_bytes=300_000_000,
+        quantization="awq",
+        dtype="bfloat16",
+        values_per_token=1,
+        max_context=64,
+        request_samples=((1, 1), (64, 64)),
+    )
+    base = BASE.model_copy(update={"parameters": 10**9, "memory": packed.model_copy(update=memory)})
+    gpu = replace(ROOMY_GPU, free_bytes=1_200_000_000)
+    planned = replace(planner(bed, [gpu, CPU]), base=base, unquantized_base=unquantized, quantize="never")
+    assert planned.plan(bed.training_file, None, RequestedHyperparameters(), 1).on_gpu is on_gpu
 
 
 @pytest.mark.parametrize("devices", [(), (FULL_GPU,)])
