@@ -72,6 +72,18 @@ def fail(_run: dict[str, Any]) -> None:
     sys.exit(2)
 
 
+def export_and_fail(run: dict[str, Any], device: str = "cpu") -> None:
+    """Export two checkpoints, then report a failure that the user can fix."""
+    _report("started", examples=12, steps=STEPS, trained_parameters=1, base_parameters=100, device=device)
+    for step in (2, 4):
+        _report_step(step)
+        _report("validated", step=step, loss=0.5 / step, token_accuracy=0.25)
+        folder = f"checkpoints/step-{step}"
+        Path(run["output"], folder).mkdir(parents=True, exist_ok=True)
+        _report("checkpointed", step=step, folder=folder)
+    fail(run)
+
+
 def fail_for_memory(_run: dict[str, Any]) -> None:
     """Report that the machine has too little memory."""
     _report("failed", message="8 GB are needed", code="training_memory_short")

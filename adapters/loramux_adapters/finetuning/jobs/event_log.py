@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -147,11 +147,17 @@ def _start_message(started: Started) -> str:
     )
 
 
-def checkpoint_metrics(step: int, progress: JobProgress) -> dict[str, float | None]:
-    """Return the metrics of a checkpoint, named as in OpenAI's API."""
+def checkpoint_metrics(step: int, measured: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the metrics of a checkpoint, named as in OpenAI's API, from those of a job's events, oldest first.
+
+    The validation is the last one until that step; what was not measured is None.
+    """
+    before = [metrics for metrics in measured if metrics["step"] <= step]
+    train_loss = [metrics["train_loss"] for metrics in before if "train_loss" in metrics and metrics["step"] == step]
+    validation = next((metrics for metrics in reversed(before) if "valid_loss" in metrics), {})
     return {
         "step": step,
-        "train_loss": progress.loss,
-        "full_valid_loss": progress.validation_loss,
-        "full_valid_mean_token_accuracy": progress.validation_accuracy,
+        "train_loss": train_loss[-1] if train_loss else None,
+        "full_valid_loss": validation.get("valid_loss"),
+        "full_valid_mean_token_accuracy": validation.get("valid_mean_token_accuracy"),
     }

@@ -11,7 +11,6 @@ from loramux_adapters.errors import StoreError
 from loramux_adapters.finetuning.errors import TrainerCrashed
 from loramux_adapters.finetuning.events import Checkpointed, Paused, Started
 from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
-from loramux_adapters.finetuning.jobs.checkpoint_queue import CheckpointQueue
 from loramux_adapters.finetuning.jobs.engine_memory import EngineMemory, borrowed_memory
 from loramux_adapters.finetuning.jobs.errors import WrongJobState
 from loramux_adapters.finetuning.jobs.event_log import JobEventLog
@@ -55,6 +54,7 @@ class JobRunner:
         self.observer.started(job)
         try:
             await self._run(job, lock_fd)
+            await self._keep_checkpoints(job.id)
         finally:
             await asyncio.shield(asyncio.to_thread(self._report_stopped, job.id))
 
@@ -80,7 +80,6 @@ class JobRunner:
         run = await asyncio.to_thread(self.planner.training_run, job)
         if run.recipe:  # before hours of training, not after them
             await self.publisher.library.ensure_rank(run.recipe.rank)
-        checkpoints = CheckpointQueue(self.publisher, job, run.output)
         async with borrowed_memory(self.engine_memory, log) as loan:
             await log.enter("loading")
             async with self.launcher.launch(run, self.planner.folders.path(job), lock_fd) as trainer:
@@ -88,19 +87,25 @@ class JobRunner:
                     await log.record(event)
                     if isinstance(event, Started) and not event.device.startswith("cuda"):
                         await loan.end()
-                    if isinstance(event, Checkpointed):
-                        checkpoints.add(event, log.progress)
+                    if isinstance(event, Checkpointed) and not loan.is_active:  # else published with the result
+                        await self.publisher.publish_checkpoint(job, run.output / event.folder, event.step)
                     if isinstance(event, Paused):
                         raise TrainerCrashed("the trainer was stopped, but not by this server")
-                    if not loan.is_active:
-                        await checkpoints.publish()
-        await checkpoints.publish()
 
     async def _publish(self, job: JobRecord, log: JobEventLog) -> None:
         await log.enter("publishing")
         job = await asyncio.to_thread(self.registry.get, job.id)
         run = await asyncio.to_thread(self.planner.training_run, job)
         await self.publisher.publish_result(job, run, self.planner.folders.results(job), log.enter)
+
+    async def _keep_checkpoints(self, job: str) -> None:
+        """Publish what a job that was stopped has exported, before its work files are removed."""
+        record = await asyncio.to_thread(self.registry.get, job)
+        if record.state in (JobState.PAUSED, JobState.CANCELLED, JobState.FAILED):
+            try:
+                await self.publisher.publish_missed_checkpoints(record, self.planner.folders.output(record))
+            except Exception:  # noqa: BLE001 - the engine may have failed too
+                _log.exception("not all checkpoints of job %s could be published", job)
 
     async def _unless_moved(self, job: JobRecord, work: Coroutine[Any, Any, None]) -> None:
         """Do the work; cancel it and raise WrongJobState if a client moves the job meanwhile."""

@@ -164,12 +164,16 @@ class JobRegistry:
             return record
 
     def add_checkpoint(self, job: str, now: float, step: int, version: str, metrics: Mapping[str, Any]) -> None:
-        """Add a checkpoint; it replaces one of the same step, which a resumed run repeats."""
+        """Add a checkpoint with an event, also to a job that has been stopped.
+
+        It replaces one of the same step, which a resumed run repeats.
+        """
         key = {"job": job, "step": step}
         with self._transaction() as connection:
             connection.execute(delete(checkpoints).where(checkpoints.c.job == job, checkpoints.c.step == step))
             row = {"id": new_id("ftckpt"), "at": now, "version": version, "metrics": dict(metrics)}
             connection.execute(insert(checkpoints).values(**key, **row))
+            _insert_events(connection, job, now, [JobEvent(f"Checkpoint created at step {step}: {version}")])
 
     def events(self, job: str, after: str | None, limit: int) -> Page:
         """Return up to `limit` events of a job that follow the event `after`, newest first."""

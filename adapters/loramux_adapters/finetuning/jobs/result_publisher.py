@@ -5,15 +5,17 @@ import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loramux_adapters.errors import AdapterError, AdapterRejected, TransientError
+from loramux_adapters.finetuning.jobs.errors import WrongJobState
 from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult, Evaluator
 from loramux_adapters.finetuning.jobs.event_log import checkpoint_metrics
 from loramux_adapters.finetuning.jobs.job_source import JobSource
-from loramux_adapters.finetuning.jobs.models import JobEvent, JobProgress, JobRecord
+from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_files import write_comparison, write_results
 from loramux_adapters.finetuning.jobs.self_test import SelfTest
@@ -45,9 +47,7 @@ class ResultPublisher:
     self_test: SelfTest | None = None
     now: Callable[[], float] = time.time
 
-    async def publish_checkpoint(
-        self, job: JobRecord, folder: Path, step: int, progress: JobProgress, *, may_wait: bool = True
-    ) -> None:
+    async def publish_checkpoint(self, job: JobRecord, folder: Path, step: int, *, may_wait: bool = True) -> None:
         """Add a checkpoint as the version NAME@DIGEST; one that the engine rejects is left out, with an event.
 
         A checkpoint that the engine has no free slot for is added with the result instead, if `may_wait`.
@@ -58,7 +58,8 @@ class ResultPublisher:
         try:
             version = await self._add_version(job, folder, step)
         except AdapterRejected as error:
-            await self._add_event(job, JobEvent(f"Checkpoint at step {step} left out: {error.message}", "warn"))
+            with suppress(WrongJobState):  # a job that was stopped gets no more events than those of its checkpoints
+                await self._add_event(job, JobEvent(f"Checkpoint at step {step} left out: {error.message}", "warn"))
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             return
         except TransientError as error:
@@ -68,9 +69,19 @@ class ResultPublisher:
                 job, JobEvent(f"Checkpoint at step {step} is added at the job's end: {error.message}", "warn")
             )
             return
-        metrics = checkpoint_metrics(step, progress)
+        metrics = checkpoint_metrics(step, await asyncio.to_thread(self.registry.metrics, job.id))
         await asyncio.to_thread(self.registry.add_checkpoint, job.id, self.now(), step, str(version), metrics)
-        await self._add_event(job, JobEvent(f"Checkpoint created at step {step}: {version}"))
+
+    async def publish_missed_checkpoints(self, job: JobRecord, output: Path) -> None:
+        """Add the checkpoints in `output` that were exported while the engine slept, or no server read the events.
+
+        Raises:
+            AdapterError: one of them can't be added; see `publish_checkpoint`.
+        """
+        known = {found.step for found in (await asyncio.to_thread(self.registry.checkpoints, job.id, None, 100)).items}
+        for folder in await asyncio.to_thread(lambda: sorted(output.glob("checkpoints/step-*"), key=_step)):
+            if _step(folder) not in known:
+                await self.publish_checkpoint(job, folder, _step(folder), may_wait=False)
 
     async def publish_result(
         self, job: JobRecord, run: TrainingRun, results: Path, enter: EnterPhase = _enter_nothing
@@ -83,7 +94,7 @@ class ResultPublisher:
             SelfTestFailed: the adapter does not give the answers that it has learned; it is not promoted.
             AdapterError: the result can't be added, or the registry can't be written.
         """
-        await self._publish_missed_checkpoints(job, run.output)
+        await self.publish_missed_checkpoints(job, run.output)
         version = await self._add_version(job, run.output, job.progress.step)
         if self.self_test:
             metrics = await asyncio.to_thread(self.registry.metrics, job.id)
@@ -119,14 +130,6 @@ class ResultPublisher:
     async def _add_event(self, job: JobRecord, event: JobEvent, **values: Any) -> None:
         await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event, **values)
 
-    async def _publish_missed_checkpoints(self, job: JobRecord, output: Path) -> None:
-        """Add the checkpoints that were exported while no server read the trainer's events."""
-        known = {found.step for found in (await asyncio.to_thread(self.registry.checkpoints, job.id, None, 100)).items}
-        for folder in await asyncio.to_thread(lambda: sorted(output.glob("checkpoints/step-*"))):
-            step = int(folder.name.removeprefix("step-"))
-            if step not in known:
-                await self.publish_checkpoint(job, folder, step, JobProgress(step=step), may_wait=False)
-
     async def _add_version(self, job: JobRecord, folder: Path, step: int) -> VersionId:
         source = JobSource(folder, job.id, step)
         return (await self.library.add(job.name, source, actor=job.created_by, promote=False)).id
@@ -141,3 +144,7 @@ class ResultPublisher:
     def _store_file(self, path: Path) -> str:
         with path.open("rb") as file:
             return self.files.add(file, path.name, "fine-tune-results", self.now()).id
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))

@@ -19,6 +19,10 @@ class WorkFolders:
         """Return the work folder of a job."""
         return self.root / job.id
 
+    def output(self, job: JobRecord) -> Path:
+        """Return the folder in which the trainer exports the job's checkpoints and its result."""
+        return self.path(job) / "output"
+
     def results(self, job: JobRecord) -> Path:
         """Return the folder in which the job's result files are written before they are stored."""
         return self.path(job) / "results"

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from loramux_adapters.errors import AdapterRejected
 from loramux_adapters.finetuning.jobs.engine_memory import ASLEEP, AWAKE, DRAINING
 from loramux_adapters.finetuning.jobs.errors import EngineLost, EngineSleepFailed
 from loramux_adapters.finetuning.jobs.models import JobRecord
@@ -89,6 +90,73 @@ async def test_checkpoints_wait_for_the_engine_with_their_metrics(bed_with: BedW
     assert [(one.step, one.metrics["train_loss"]) for one in checkpoints] == [(6, 1 / 6), (4, 1 / 4), (2, 1 / 2)]
     order = messages(bed, job)
     assert order.index(AWAKE) < min(i for i, message in enumerate(order) if message.startswith("Checkpoint created"))
+
+
+def is_stopped(bed: JobTestBed) -> Callable[[JobRecord], bool]:
+    """Whether the work files of the job have been removed."""
+    return lambda job: job.state.has_ended and not bed.runner.planner.folders.output(job).exists()
+
+
+def metrics_of(bed: JobTestBed, job: JobRecord) -> list[tuple[int, float, float | None]]:
+    checkpoints = bed.registry.checkpoints(job.id, None, 10).items
+    return [(one.step, one.metrics["train_loss"], one.metrics["full_valid_loss"]) for one in checkpoints]
+
+
+async def test_a_cancelled_job_keeps_the_checkpoints_that_waited_for_the_engine(bed_with: BedWith) -> None:
+    bed, _ = bed_with("train", "0.1", "", "cuda:0")
+    job = bed.job()
+    async with bed.supervisor.running():
+        await until(bed, job, lambda record: record.progress.step >= 3)
+        bed.registry.move(job.id, JobState.CANCELLED, 2.0)
+        bed.supervisor.check_now()
+        job = await until(bed, job, is_stopped(bed))
+    assert job.state is JobState.CANCELLED
+    assert (2, 1 / 2, None) in metrics_of(bed, job)
+    assert any(message.startswith("Checkpoint created at step 2") for message in messages(bed, job))
+
+
+async def test_a_failed_job_keeps_the_checkpoints_that_waited_for_the_engine(bed_with: BedWith) -> None:
+    bed, _ = bed_with("export_and_fail", "cuda:0")
+    job = bed.job()
+    async with bed.supervisor.running():
+        job = await until(bed, job, is_stopped(bed))
+    assert job.state is JobState.FAILED
+    assert metrics_of(bed, job) == [(4, 1 / 4, 1 / 8), (2, 1 / 2, 1 / 4)]
+
+
+@pytest.mark.parametrize(("error", "kept"), [(AdapterRejected("NaN"), [4]), (RuntimeError("the engine is dead"), [])])
+async def test_a_checkpoint_of_a_stopped_job_that_can_not_be_added_harms_nothing(
+    bed_with: BedWith, error: Exception, kept: list[int]
+) -> None:
+    bed, _ = bed_with("export_and_fail", "cuda:0")
+    bed.library.add_errors = [error]
+    jobs = [bed.job(name=f"ft:tiny:local:test:{number}") for number in range(2)]
+    async with bed.supervisor.running():
+        ended = [await until(bed, job, is_stopped(bed)) for job in jobs]
+    assert [[one[0] for one in metrics_of(bed, job)] for job in ended] == [kept, [4, 2]]
+
+
+async def test_a_paused_job_adds_its_checkpoints_while_it_waits(bed_with: BedWith) -> None:
+    """It may be cancelled before it is resumed."""
+    bed, _ = bed_with("train", "0.1", "", "cuda:0")
+    job = bed.job()
+    async with bed.supervisor.running():
+        await until(bed, job, lambda record: record.progress.step >= 3)
+        bed.registry.move(job.id, JobState.PAUSED, 2.0)
+        bed.supervisor.check_now()
+        await until(bed, job, lambda _: len(bed.library.added) > 0)
+
+
+async def test_checkpoints_of_before_a_restart_keep_their_metrics(bed_with: BedWith) -> None:
+    bed, _ = bed_with("train", "0.1", "", "cuda:0")
+    job = bed.job()
+    async with bed.supervisor.running():
+        await until(bed, job, lambda record: record.progress.step >= 3)
+    assert bed.library.added == []
+    async with bed.supervisor.running():
+        job = await until(bed, job, has_ended)
+    assert [step for step, *_ in metrics_of(bed, job)] == [6, 4, 2]
+    assert (2, 1 / 2, None) in metrics_of(bed, job)
 
 
 async def test_the_engine_serves_while_the_job_trains_on_the_cpu(bed_with: BedWith) -> None:

@@ -117,6 +117,7 @@ def test_a_repeated_checkpoint_replaces_the_earlier_one(registry: JobRegistry) -
     for version in ("a@1", "a@2"):
         registry.add_checkpoint(job.id, 2.0, 5, version, {"step": 5})
     assert [one.version for one in registry.checkpoints(job.id, None, 10).items] == ["a@2"]
+    assert registry.events(job.id, None, 1).items[0].message == "Checkpoint created at step 5: a@2"
 
 
 def test_an_unknown_job_and_an_unreachable_database_are_different_errors(registry: JobRegistry, tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ async def test_a_cancelled_job_stops_within_seconds_and_keeps_its_checkpoints(
         async with asyncio.timeout(3):
             while psutil.Process().children():  # noqa: ASYNC110 - no event signals a process's exit here
                 await asyncio.sleep(0.01)
-    assert bed.registry.get(job.id).state is JobState.CANCELLED
-    assert [one.step for one in bed.registry.checkpoints(job.id, None, 10).items] == [2]
+        assert bed.registry.get(job.id).state is JobState.CANCELLED
+        await until(bed, job, lambda _: not bed.runner.planner.folders.output(job).exists())
+    steps = [one.step for one in bed.registry.checkpoints(job.id, None, 10).items]
+    assert steps in ([4, 2], [6, 4, 2])  # a trainer that is stopped finishes its step
     assert NAME not in bed.library.aliases
 
 
