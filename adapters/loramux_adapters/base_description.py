@@ -60,6 +60,8 @@ class BaseDescription(BaseModel):
     spec: BaseSpec
     parameters: PositiveInt
     """The number of parameters."""
+    can_checkpoint: bool = True
+    """Whether transformers has gradient checkpointing for its architecture."""
     shapes: tuple[TargetModule, ...]
     shape_of: Mapping[str, NonNegativeInt]
     """The modules by their paths as in PEFT's files (without `base_model.model.`), each as an index into `shapes`."""

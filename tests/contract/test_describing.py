@@ -31,6 +31,7 @@ def test_a_llama_is_described_as_the_tests_describe_it(tmp_path: Path) -> None:
     assert found.parameters == DESCRIPTION.parameters + 16 * (2 * 3 + 1)  # the norms
     assert found.spec.matches(DESCRIPTION.spec)
     assert found.spec.modules_digest is not None
+    assert found.can_checkpoint
 
 
 def test_a_mistral_without_a_number_of_kv_heads_has_that_of_transformers(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.datasets.report import DatasetReport, count_overlap
+from loramux_adapters.finetuning.errors import UnusableBase
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, InvalidJob
 from loramux_adapters.finetuning.jobs.forecast import JobForecast, forecast_jobs
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
@@ -75,7 +76,7 @@ class JobPlanner:
         """Check the files and choose the open hyperparameters. Blocks: call it in a thread.
 
         Raises:
-            InvalidJob: a file or a hyperparameter is wrong.
+            InvalidJob: a file, a hyperparameter or a setting is wrong.
             StoreError: the files or the registry can't be read.
         """
         report = self._report(training_file, "training_file")
@@ -120,7 +121,7 @@ class JobPlanner:
         """Plan a job; returns the plan, and events that describe it.
 
         Raises:
-            InvalidJob: a file or a hyperparameter is wrong.
+            InvalidJob: a file, a hyperparameter or a setting is wrong.
             StoreError: the files or the registry can't be read.
         """
         requested = RequestedHyperparameters.model_validate(job.wanted)
@@ -189,16 +190,20 @@ class JobPlanner:
         longest = max(report.longest, validation.longest if validation else 0, 8)
         devices = self.find_devices()
         recipe = self._recipe(report, longest, requested, seed, on_gpu=self.trains_on_gpu)
-        choice = expect_device(self._demand(recipe, longest), devices, self.quantize)
+        choice = self._device(recipe, longest, devices)
         if choice and choice.device.is_gpu != self.trains_on_gpu:
             recipe = self._recipe(report, longest, requested, seed, on_gpu=choice.device.is_gpu)
-            choice = expect_device(self._demand(recipe, longest), [choice.device], self.quantize)
+            choice = self._device(recipe, longest, [choice.device])
         return recipe, choice
 
-    def _demand(self, recipe: Recipe, longest: int) -> MemoryDemand:
-        """Return the demand if answers are as long as the longest example."""
+    def _device(self, recipe: Recipe, longest: int, devices: Sequence[TrainingDevice]) -> DeviceChoice | None:
+        """Choose the device, as if answers were as long as the longest example."""
         demand = MemoryDemand.expected(self.base, recipe, longest, longest)
-        return demand.with_unquantized_base() if self.unquantized_base else demand
+        demand = demand.with_unquantized_base() if self.unquantized_base else demand
+        try:
+            return expect_device(demand, devices, self.quantize)
+        except UnusableBase as error:
+            raise InvalidJob(f"No job can be trained: {error}.") from error
 
     def _recipe(
         self, report: DatasetReport, longest: int, requested: RequestedHyperparameters, seed: int, *, on_gpu: bool

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loramux_adapters.finetuning.errors import InsufficientMemory, TrainingError, UnusableBase
+from loramux_adapters.finetuning.errors import InsufficientMemory, UnusableBase
 from loramux_adapters.finetuning.recipes.memory import MemoryStrategy
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, Quantize, TrainingDevice
 from loramux_adapters.finetuning.recipes.memory_shortage import describe_need, describe_shortage, format_bytes, join
@@ -44,10 +44,14 @@ def choose_device(demand: MemoryDemand, devices: Sequence[TrainingDevice], quant
 
 
 def expect_device(demand: MemoryDemand, devices: Sequence[TrainingDevice], quantize: Quantize) -> DeviceChoice | None:
-    """Return what the trainer will choose if the memory stays as it is; None if the training fits nowhere."""
+    """Return what the trainer will choose if the memory stays as it is; None if the training fits on no known device.
+
+    Raises:
+        UnusableBase: the base has to be quantized, and no device can do it.
+    """
     try:
-        return choose_device(demand, devices, quantize)
-    except TrainingError:  # the trainer will say so, if it is still so
+        return choose_device(demand, devices, quantize) if devices else None
+    except InsufficientMemory:  # the trainer will say so, if it is still so
         return None
 
 

@@ -52,9 +52,9 @@ class MemoryDemand:
         """Return the demand of a training on the weights that are served, as far as the base's description says it."""
         memory = base.memory
         if memory is None or memory.quantization is None or memory.is_quantized_on_load:
-            return cls(base, recipe, max_example_tokens, max_answer_tokens)
+            return cls(base, recipe, max_example_tokens, max_answer_tokens, base.can_checkpoint)
         packed = None if memory.can_dequantize else memory.weight_bytes
-        return cls(base, recipe, max_example_tokens, max_answer_tokens, is_quantized=True, packed_weights_bytes=packed)
+        return cls(base, recipe, max_example_tokens, max_answer_tokens, base.can_checkpoint, True, packed)
 
     def required_bytes(self, device: TrainingDevice, strategy: MemoryStrategy) -> int:
         """Return an upper estimate of the bytes that training needs on the device."""

@@ -33,9 +33,11 @@ def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapp
     refusal = None
     try:  # before vLLM's view, which changes classes of transformers
         modules = peft_modules(config.hf_config)
-        parameters = sum(prod(parameter.shape) for parameter in build_model(config.hf_config).parameters())
+        model = build_model(config.hf_config)
+        parameters = sum(prod(parameter.shape) for parameter in model.parameters())
+        can_checkpoint = bool(getattr(model, "supports_gradient_checkpointing", False))
     except UnsupportedBase as error:
-        refusal, parameters = error.message, 1
+        refusal, parameters, can_checkpoint = error.message, 1, False
     view = vllm_view(arguments, chosen_options(folder, name, options))
     refusal = view.refusal or refusal
     modules = {path: _with_refusal(path, module, view) for path, module in modules.items()} | _experts(modules, view)
@@ -50,7 +52,9 @@ def describe(folder: Path, name: str, options: Mapping[str, Any], versions: Mapp
         modules_digest=_digest(modules),
     )
     fields = {"memory": view.memory, "memory_problem": view.memory_problem, "versions": versions}
-    return BaseDescription.of(modules, spec=spec, parameters=parameters, refusal=refusal, **fields)
+    return BaseDescription.of(
+        modules, spec=spec, parameters=parameters, can_checkpoint=can_checkpoint, refusal=refusal, **fields
+    )
 
 
 def _with_refusal(path: str, module: TargetModule, view: VllmView) -> TargetModule:

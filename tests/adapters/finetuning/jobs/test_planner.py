@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from loramux_adapters.base_memory import BaseMemory
+from loramux_adapters.finetuning.jobs.errors import InvalidJob
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters
 from loramux_adapters.finetuning.jobs.states import JobState
@@ -83,18 +84,40 @@ def test_a_job_is_planned_with_the_weights_that_it_will_be_trained_on(
     bed: JobTestBed, memory: dict[str, object], unquantized: Path | None, on_gpu: bool
 ) -> None:
     """0.3 GB as they are served, 2 GB in 16 bits; 1.2 GB are free on the GPU."""
-    packed = BaseMemory(
-        weight_bytes=300_000_000,
-        quantization="awq",
-        dtype="bfloat16",
-        values_per_token=1,
-        max_context=64,
-        request_samples=((1, 1), (64, 64)),
-    )
-    base = BASE.model_copy(update={"parameters": 10**9, "memory": packed.model_copy(update=memory)})
+    base = BASE.model_copy(update={"parameters": 10**9, "memory": QUANTIZED.model_copy(update=memory)})
     gpu = replace(ROOMY_GPU, free_bytes=1_200_000_000)
     planned = replace(planner(bed, [gpu, CPU]), base=base, unquantized_base=unquantized, quantize="never")
     assert planned.plan(bed.training_file, None, RequestedHyperparameters(), 1).on_gpu is on_gpu
+
+
+QUANTIZED = BaseMemory(
+    weight_bytes=300_000_000,
+    quantization="awq",
+    dtype="bfloat16",
+    values_per_token=1,
+    max_context=64,
+    request_samples=((1, 1), (64, 64)),
+)
+
+
+def test_a_job_that_would_have_to_quantize_quantized_weights_is_refused(bed: JobTestBed) -> None:
+    base = BASE.model_copy(update={"memory": QUANTIZED})
+    gpu = replace(ROOMY_GPU, can_load_in_4bit=True)
+    planned = replace(planner(bed, [gpu, CPU]), base=base, quantize="always")
+    with pytest.raises(InvalidJob, match=r"training.quantize is always, but .* set training.base to the unquantized"):
+        planned.plan(bed.training_file, None, RequestedHyperparameters(), 1)
+    unquantized = replace(planned, unquantized_base=Path("full"))
+    assert unquantized.plan(bed.training_file, None, RequestedHyperparameters(), 1).on_gpu
+    unknown = replace(planned, find_devices=tuple)
+    assert unknown.plan(bed.training_file, None, RequestedHyperparameters(), 1).on_gpu
+
+
+def test_an_architecture_without_gradient_checkpointing_is_planned_without_it(bed: JobTestBed) -> None:
+    """A batch of one example that fits with checkpointing alone."""
+    demand = MemoryDemand(BASE, Recipe(batch_size=1), 30, 30)
+    tight = replace(ROOMY_GPU, free_bytes=demand.required_bytes(ROOMY_GPU, leanest_strategy()))
+    planned = replace(planner(bed, [tight, CPU]), base=BASE.model_copy(update={"can_checkpoint": False}))
+    assert not planned.plan(bed.training_file, None, RequestedHyperparameters(), 1).on_gpu
 
 
 @pytest.mark.parametrize("devices", [(), (FULL_GPU,)])
