@@ -178,14 +178,14 @@ class NoAdapterCapacity(TransientError):
 
 
 class EngineAsleep(TransientError):
-    """The engine's GPU memory is lent to a fine-tuning job."""
+    """The engine's GPU memory is lent to a fine-tuning job, or is about to be."""
 
     code = "engine_asleep"
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The engine is asleep while a fine-tuning job trains in its GPU memory: retry later.", retry_after=30.0
-        )
+    def __init__(
+        self, message: str = "The engine is asleep while a fine-tuning job trains in its GPU memory: retry later."
+    ) -> None:
+        super().__init__(message, retry_after=30.0)
 
 
 def printable(value: object) -> str:

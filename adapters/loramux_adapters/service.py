@@ -79,7 +79,7 @@ class AdapterService:
         return await self._tasks.run(added)
 
     async def resume_checks(self) -> None:
-        """Check the versions that an earlier process left unchecked; those that can't be checked now stay unchecked."""
+        """Check the versions that an earlier process or a sleeping engine left unchecked, as far as it is possible."""
         await self._adder.resume_checks()
 
     def get(self, name: AdapterName) -> AdapterRecord:

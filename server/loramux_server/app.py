@@ -185,7 +185,7 @@ async def build_server(
         place_system_messages(app.state.anthropic_serving_messages, templates)
     tokens = EngineChatTokens(engine, served_rendering(chat))
     ask = EngineEvaluationClient(chat, storage.base.name, tokens.rendering)
-    sleep = EngineSleep(engine, admission)
+    sleep = EngineSleep(engine, admission, on_awake=adapter_service.resume_checks)
     supervisor = build_fine_tuning(app, settings, storage, adapter_service, tokens, ask, job_metrics, prices, sleep)
     uses = UseCounts(storage.resolver.count_use)
     wrapped = add_middleware(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from loramux_adapters.errors import EngineAsleep
 from loramux_server.engine.admission import EngineAdmission, EngineState
 from loramux_server.middleware import DrainState
 
@@ -30,4 +29,4 @@ class Readiness:
             return "The server is shutting down."
         if self.is_engine_dead():
             return "The engine is dead."
-        return None if self.admission.is_awake else EngineAsleep().message
+        return None if self.admission.is_awake else self.admission.refusal.message

@@ -15,7 +15,8 @@ class SleepyEngine:
         self.admission = EngineAdmission(poll_seconds=0)
         self.errored = False
         self.unfinished = 0
-        self.backup = [(8, 9)]
+        self.backup = [(8, 9, True)]
+        self.backup_error: Exception | None = None
         self.is_mapped = True
         """Whether its memory may be touched: not from the beginning of its sleep to the end of its waking."""
         self.calls: list[str] = []
@@ -24,10 +25,12 @@ class SleepyEngine:
         self.output_processor = SimpleNamespace(get_num_unfinished_requests=lambda: self.unfinished)
 
     async def collective_rpc(self, method: str, _timeout: None, _args: tuple[()], _kwargs: dict[str, Any]) -> Any:
-        """Return the host memory that each worker needs, and what is free."""
+        """Return the host memory that each worker needs, what is free, and whether it is kept."""
         assert method == "backup_bytes"
         if self.errored:
             raise RuntimeError("the engine is dead")
+        if self.backup_error:
+            raise self.backup_error
         return self.backup
 
     async def sleep(self, level: int, mode: str) -> None:

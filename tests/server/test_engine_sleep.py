@@ -189,6 +189,22 @@ async def test_an_adapter_that_is_pinned_meanwhile_is_loaded_when_the_engine_wak
         await asyncio.sleep(0)
 
 
+async def test_an_adapter_that_arrives_meanwhile_is_checked_and_promoted_when_the_engine_wakes(
+    tiny: TinyServer,
+) -> None:
+    """Its download began before the engine slept, and takes longer than a request that only waits for its client."""
+    memory = memory_of(tiny)
+    await memory.free()
+    with pytest.raises(EngineAsleep):
+        await tiny.add("late")
+    [version] = tiny.server.adapter_service.get(AdapterName("late")).versions
+    assert version.is_checking
+    await memory.restore()
+    [version] = tiny.server.adapter_service.get(AdapterName("late")).versions
+    assert not version.is_checking
+    assert (await tiny.chat("late")).choices[0].message.content.startswith("[late")
+
+
 async def test_the_engine_is_not_measured_in_its_sleep(tiny: TinyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     calibration = tiny.server.idle_calibration
     monkeypatch.setattr(calibration, "_idle_since", 0.0)

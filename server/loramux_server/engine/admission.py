@@ -2,7 +2,7 @@
 
 AWAKE ──> DRAINING ──> ASLEEP ──> WAKING ──> AWAKE
   ^          │            └──────────┴─────> FAILED: the server exits, as it does when the engine dies
-  └──────────┘ the job was cancelled
+  └──────────┘ the job was cancelled, or requests do not end
 
 While the engine is AWAKE, everything is admitted. From DRAINING on, new requests are refused, and what has begun ends.
 From ASLEEP on, nothing may touch the engine: its memory is not mapped, and a copy to it would kill the process.
@@ -16,6 +16,7 @@ from enum import StrEnum
 from loramux_adapters.errors import EngineAsleep
 
 POLL_SECONDS = 0.1
+_DRAINING = "The engine finishes its requests, to lend its GPU memory to a fine-tuning job: retry later."
 
 UseEngine = Callable[[], AbstractContextManager[None]]
 """`EngineAdmission.use`, or `nullcontext` for an engine that never sleeps."""
@@ -73,6 +74,11 @@ class EngineAdmission:
         return self.state is EngineState.AWAKE
 
     @property
+    def refusal(self) -> EngineAsleep:
+        """Why a request is not admitted now."""
+        return EngineAsleep(_DRAINING) if self.state is EngineState.DRAINING else EngineAsleep()
+
+    @property
     def has_failed(self) -> bool:
         """Whether the engine is lost."""
         return self.state is EngineState.FAILED
@@ -85,7 +91,7 @@ class EngineAdmission:
             EngineAsleep: the engine is not awake.
         """
         if not self.is_awake:
-            raise EngineAsleep
+            raise self.refusal
         self.requests += 1
         try:
             yield

@@ -52,7 +52,7 @@ class FakeEngine:
         self.sleeps = 0
         self.sleep_errors: list[Exception] = []
         self.wake_errors: list[Exception] = []
-        self.backup = (0, 1)
+        self.backup = (0, 1, True)
 
     @property
     def is_running(self) -> bool:
@@ -127,8 +127,8 @@ class FakeEngine:
         if self.asleep:
             raise AssertionError("used while it is asleep")
 
-    def backup_bytes(self) -> tuple[int, int]:
-        """Return the host memory that a sleep takes, and what is free."""
+    def backup_bytes(self) -> tuple[int, int, bool]:
+        """Return the host memory that a sleep takes, what is free, and whether it is kept."""
         return self.backup
 
     async def collective_rpc(

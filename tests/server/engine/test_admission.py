@@ -68,6 +68,13 @@ def test_a_refusal_says_when_to_retry() -> None:
     assert caught.value.retry_after == 30
 
 
+def test_a_refusal_does_not_say_that_a_job_trains_before_it_does() -> None:
+    admission = admission_in(EngineState.DRAINING)
+    with pytest.raises(EngineAsleep, match="The engine finishes its requests") as caught, admission.request():
+        pass
+    assert caught.value.retry_after == 30
+
+
 async def test_work_that_can_wait_waits_until_the_engine_is_awake() -> None:
     admission, done = admission_in(EngineState.DRAINING), asyncio.Event()
 

@@ -1,7 +1,7 @@
 """The engine's sleep during a training: what it waits for, and that it always wakes up."""
 
 import asyncio
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from loramux_adapters.errors import EngineAsleep
 from loramux_adapters.finetuning.jobs.engine_memory import borrowed_memory
-from loramux_adapters.finetuning.jobs.errors import EngineLost, EngineSleepFailed
+from loramux_adapters.finetuning.jobs.errors import EngineBusy, EngineLost, EngineSleepFailed
 from loramux_server.engine.admission import EngineState
-from loramux_server.engine.sleep import CLIENT_SECONDS, WAKE_ATTEMPTS, EngineSleep
+from loramux_server.engine.sleep import CLIENT_SECONDS, DRAIN_SECONDS, WAKE_ATTEMPTS, EngineSleep
 from tests.helpers.sleepy_engine import SleepyEngine, settle
 
 BROKEN = RuntimeError("out of memory")
@@ -97,18 +97,70 @@ async def test_a_request_that_only_waits_for_its_client_is_not_waited_for(engine
 
 
 async def test_a_host_without_room_for_the_weights_keeps_an_engine_that_runs(engine: SleepyEngine) -> None:
-    engine.backup = [(8_000_000_000, 15_000_000_000), (8_000_000_000, 16_000_000_000)]
+    engine.backup = [(8_000_000_000, 15_000_000_000, True), (8_000_000_000, 16_000_000_000, True)]
     with pytest.raises(EngineSleepFailed, match=r"needs 16\.0 GB of the host's memory, and 15\.0 GB are free"):
         await sleep_of(engine).free()
     assert (engine.admission.state, engine.calls) == (EngineState.AWAKE, [])
 
 
-async def test_the_memory_that_vllm_keeps_after_its_first_sleep_is_not_needed_again(engine: SleepyEngine) -> None:
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_only_memory_that_is_kept_after_the_first_sleep_is_not_needed_again(
+    engine: SleepyEngine, is_kept: bool
+) -> None:
+    """In WSL2, it is freed when the engine wakes."""
     sleep = sleep_of(engine)
+    engine.backup = [(8, 19, True), (8, 19, is_kept)]
     await sleep.free()
     await sleep.restore()
-    engine.backup = [(8, 7)]
+    engine.backup = [(8, 7, True), (8, 7, is_kept)]
+    with nullcontext() if is_kept else pytest.raises(EngineSleepFailed):
+        await sleep.free()
+    assert engine.admission.is_awake is not is_kept
+
+
+async def test_a_worker_that_fails_to_answer_is_not_a_dead_engine(engine: SleepyEngine) -> None:
+    """The job would wait for a server that never exits."""
+    engine.backup_error = RuntimeError("no such method")
+    with pytest.raises(EngineSleepFailed, match="can't say what memory its sleep takes"):
+        await sleep_of(engine).free()
+    assert (engine.admission.state, engine.calls) == (EngineState.AWAKE, [])
+
+
+async def test_new_requests_are_not_refused_for_longer_than_a_limit(engine: SleepyEngine) -> None:
+    clock = Clock()
+    engine.unfinished = 1
+    task = asyncio.create_task(sleep_of(engine, clock).free())
+    await settle(task.done)
+    clock.now += DRAIN_SECONDS - 1
+    await settle(task.done)
+    with pytest.raises(EngineAsleep, match="The engine finishes its requests"), engine.admission.request():
+        pass
+    clock.now += 1
+    with pytest.raises(EngineBusy, match=r"Requests have run for 120 seconds") as caught:
+        await task
+    assert caught.value.retry_after == 300
+    with engine.admission.request():
+        assert engine.calls == []
+    assert engine.unfinished == 1  # nobody's answer is lost
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a check failed")])
+async def test_what_failed_because_the_engine_slept_is_done_when_it_wakes(
+    engine: SleepyEngine, error: Exception | None
+) -> None:
+    states: list[EngineState] = []
+
+    async def resume() -> None:
+        states.append(engine.admission.state)
+        if error:
+            raise error
+
+    sleep = EngineSleep(engine, engine.admission, on_awake=resume)
     await sleep.free()
+    assert states == []
+    await sleep.restore()
+    await sleep.restore()
+    assert states == [EngineState.AWAKE]
 
 
 async def test_a_job_that_is_cancelled_while_requests_end_leaves_the_engine_awake(engine: SleepyEngine) -> None:
@@ -312,7 +364,7 @@ class SleepMachine(RuleBasedStateMachine):
         self.engine.answer(answer)
         self.run()
 
-    @rule(seconds=st.sampled_from([1.0, CLIENT_SECONDS]))
+    @rule(seconds=st.sampled_from([1.0, CLIENT_SECONDS, DRAIN_SECONDS]))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
         self.run()

@@ -13,6 +13,7 @@ AdapterError                  adapter_error
 ├── SelfTestFailed            self_test_failed
 ├── EngineSleepFailed         engine_sleep_failed
 └── TransientError
+    ├── EngineBusy            engine_busy
     └── EngineLost            engine_lost
 
 Jobs also fail with TrainingError and its subclasses (finetuning/errors.py).
@@ -95,6 +96,12 @@ class EngineSleepFailed(AdapterError):
     """The engine could not free its GPU memory for a job."""
 
     code = "engine_sleep_failed"
+
+
+class EngineBusy(TransientError):
+    """The engine could not free its GPU memory, because requests run for too long; new ones are served again."""
+
+    code = "engine_busy"
 
 
 class EngineLost(TransientError):

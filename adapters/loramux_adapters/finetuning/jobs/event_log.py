@@ -154,7 +154,7 @@ def checkpoint_metrics(step: int, measured: Iterable[Mapping[str, Any]]) -> dict
     """
     before = [metrics for metrics in measured if metrics["step"] <= step]
     train_loss = [metrics["train_loss"] for metrics in before if "train_loss" in metrics and metrics["step"] == step]
-    validation = next((metrics for metrics in reversed(before) if "valid_loss" in metrics), {})
+    validation: Mapping[str, Any] = next((metrics for metrics in reversed(before) if "valid_loss" in metrics), {})
     return {
         "step": step,
         "train_loss": train_loss[-1] if train_loss else None,

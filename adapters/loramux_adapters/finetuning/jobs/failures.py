@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from loramux_adapters.errors import AdapterError, StoreError, TransientError
 from loramux_adapters.finetuning.errors import DiskFull, TrainerCrashed
 from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
-from loramux_adapters.finetuning.jobs.errors import WrongJobState
+from loramux_adapters.finetuning.jobs.errors import EngineBusy, WrongJobState
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
@@ -71,7 +71,10 @@ class JobFailures:
             with suppress(StoreError, WrongJobState):
                 event = JobEvent(f"The job waits: {reason}", "warn")
                 await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event)
-        await self.changes.wait(seconds=min(self.retry_seconds * 2**self._retries, MAX_RETRY_SECONDS))
+        seconds = self.retry_seconds * 2**self._retries
+        if isinstance(error, EngineBusy):  # else requests would be refused for most of the time
+            seconds = max(seconds, error.retry_after)
+        await self.changes.wait(seconds=min(seconds, MAX_RETRY_SECONDS))
         self._retries = min(self._retries + 1, _MAX_DOUBLINGS)
 
     async def _fail(self, job: JobRecord, error: Exception) -> None:

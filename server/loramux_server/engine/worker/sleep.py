@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from vllm.platforms import current_platform
+from vllm.utils.torch_utils import PIN_MEMORY
 
 from loramux_adapters.finetuning.recipes.memory import free_cpu_memory
 from loramux_server.engine.worker.rank_growth import empty_slots
@@ -24,11 +25,15 @@ class SleepMixin:
 
     model_runner: Any
 
-    def backup_bytes(self) -> tuple[int, int]:
-        """Return the host memory that a sleep takes, and what is free, in bytes. Called between two steps."""
-        sizes = _pool_sizes() if current_platform.is_cuda_alike() else ()
-        # torch rounds each piece of pinned memory up to a power of two.
-        return sum(1 << (size - 1).bit_length() for size in sizes), free_cpu_memory()
+    def backup_bytes(self) -> tuple[int, int, bool]:
+        """Return the host memory that a sleep takes, what is free (bytes), and whether it is kept after waking.
+
+        Called between two steps.
+        """
+        sizes = [*_pool_sizes()] if current_platform.is_cuda_alike() else []
+        if PIN_MEMORY:  # torch rounds each piece up to a power of two, and keeps it; in WSL2 it is ordinary memory
+            sizes = [1 << (size - 1).bit_length() for size in sizes]
+        return sum(sizes), free_cpu_memory(), PIN_MEMORY
 
     def refresh_after_sleep(self) -> None:
         """Zero the KV cache, and empty the slots of adapters; before the first step."""

@@ -1,6 +1,7 @@
 """Jobs that borrow the engine's GPU memory: the engine sleeps only while their trainer runs, and always wakes."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from loramux_adapters.errors import AdapterRejected
 from loramux_adapters.finetuning.jobs.engine_memory import ASLEEP, AWAKE, DRAINING
-from loramux_adapters.finetuning.jobs.errors import EngineLost, EngineSleepFailed
+from loramux_adapters.finetuning.jobs.errors import EngineBusy, EngineLost, EngineSleepFailed
 from loramux_adapters.finetuning.jobs.models import JobRecord
 from loramux_adapters.finetuning.jobs.states import JobState
 from tests.helpers.fine_tuning_jobs import NAME, JobTestBed, has_ended, job_test_bed, messages, until
@@ -227,6 +228,18 @@ async def test_a_job_fails_with_the_reason_if_the_engine_can_not_sleep(bed_with:
     assert job.error["code"] == "engine_sleep_failed"
     assert "16.0 GB" in job.error["message"]
     assert job.progress.step == 0
+
+
+async def test_a_job_waits_and_says_why_while_requests_do_not_end(bed_with: BedWith) -> None:
+    bed, memory = bed_with(*ON_GPU)
+    memory.free_errors = [EngineBusy("Requests have run for 120 seconds.", retry_after=0.4) for _ in range(2)]
+    job = bed.job()
+    began_at = time.monotonic()
+    async with bed.supervisor.running():
+        job = await until(bed, job, has_ended)
+    assert job.state is JobState.SUCCEEDED, messages(bed, job)
+    assert time.monotonic() - began_at >= 0.8  # not the first pauses of a retry
+    assert messages(bed, job).count("The job waits: Requests have run for 120 seconds.") == 1
 
 
 @pytest.mark.parametrize("moment", ["free", "restore"])

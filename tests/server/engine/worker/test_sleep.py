@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from vllm import device_allocator
-from vllm.device_allocator import AllocationData
+from vllm.device_allocator import AllocationData, cumem
 from vllm.device_allocator.sleep_mode_backend import CuMemBackend
 from vllm.lora.model_manager import AdapterLRUCache
 from vllm.platforms import current_platform
@@ -17,6 +17,7 @@ from vllm.v1.worker.gpu.model_runner import GPUModelRunner as RunnerV2
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner as RunnerV1
 from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
 
+from loramux_server.engine.worker import sleep
 from loramux_server.engine.worker.sleep import DROPPED, SleepMixin, install_refresh
 
 pytestmark = pytest.mark.slow  # it imports vLLM's workers
@@ -81,16 +82,26 @@ def test_vllms_worker_has_what_the_refresh_needs() -> None:
     assert "self.lora_manager" in inspect.getsource(LoRAModelRunnerMixin)
 
 
-def test_the_host_memory_of_a_sleep_is_that_of_the_pools_that_vllm_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("is_pinned", "size"), [(True, (4 << 20) + (1 << 20)), (False, (3 << 20) + (1 << 20))])
+def test_the_host_memory_of_a_sleep_is_that_of_the_pools_that_vllm_keeps(
+    is_pinned: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinned memory comes in powers of two, and stays; in WSL2, it is not pinned by default."""
     pieces = {1: ("weights", 3 << 20), 2: ("kv_cache", 1 << 40), 3: ("runtime", 1 << 20), 4: ("workspace", 1 << 40)}
     allocator = SimpleNamespace(
         pointer_to_data={number: AllocationData((0, size, number, 0), tag) for number, (tag, size) in pieces.items()}
     )
     monkeypatch.setattr(device_allocator, "get_mem_allocator_instance", lambda: allocator)
     monkeypatch.setattr(current_platform, "is_cuda_alike", lambda: True, raising=False)
-    needed, free = FakeWorker().backup_bytes()
-    assert needed == (4 << 20) + (1 << 20)  # pinned memory comes in powers of two
+    monkeypatch.setattr(sleep, "PIN_MEMORY", is_pinned)
+    needed, free, is_kept = FakeWorker().backup_bytes()
+    assert (needed, is_kept) == (size, is_pinned)
     assert free > 0
+
+
+def test_vllm_keeps_a_sleep_in_pinned_memory_where_we_say_so() -> None:
+    assert "pin_memory=PIN_MEMORY" in inspect.getsource(cumem)
+    assert cumem.PIN_MEMORY is sleep.PIN_MEMORY
 
 
 def test_a_cpu_needs_no_memory_to_sleep() -> None:
