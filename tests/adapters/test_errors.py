@@ -30,6 +30,7 @@ def test_error_codes_are_stable() -> None:
         "TransientError": "adapter_error",
         "AdapterLoadingFailed": "adapter_loading_failed",
         "NoAdapterCapacity": "no_adapter_capacity",
+        "EngineAsleep": "engine_asleep",
     }
 
 
