@@ -32,6 +32,7 @@ DECLARED: Mapping[str, str] = {
     "vllm.config.VllmConfig": """
         model_config  scheduler_config  lora_config  compilation_config  parallel_config  cache_config  quant_config""",
     "vllm.config.CacheConfig": "kv_cache_layout",
+    "vllm.v1.kv_cache_interface.AttentionSpec": "num_kv_heads",
     "vllm.config.CompilationConfig": "mode  cudagraph_mode  static_forward_context",
     "vllm.config.ModelConfig": """
         model  tokenizer  dtype  hf_config  max_model_len  get_vocab_size()  get_hidden_size()
