@@ -19,7 +19,7 @@ from loramux_adapters.models import VersionId
 from loramux_server.engine import rank_limit
 from loramux_server.engine.rank_limit import RankLimit, can_grow
 from tests.conftest import RealServer
-from tests.helpers.engine_bench import LONG_ANSWER, EngineBench, engine_bench, tokens
+from tests.helpers.engine_bench import LONG_ANSWER, MAX_LORAS, EngineBench, engine_bench, tokens
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -93,9 +93,10 @@ async def test_a_load_that_the_growth_interrupts_is_completed(bench: EngineBench
 
 
 async def test_growth_frees_the_former_slots(bench: EngineBench) -> None:
+    """How many of the slots were written to, and so take memory, differs between rounds; what leaks adds up."""
     worker = max(psutil.Process().children(recursive=True), key=lambda process: process.memory_info().rss)
     used, slots = [], 0
-    for _ in range(4):
+    for _ in range(4 * MAX_LORAS):
         for rank in (512, START):
             await bench.engine.collective_rpc("set_max_rank", None, (rank,), {})
             await loaded(bench, version := bench.version("small"))  # touches the memory of its slot
@@ -104,7 +105,7 @@ async def test_growth_frees_the_former_slots(bench: EngineBench) -> None:
             slots = max(slots, more)
         memory = worker.memory_full_info()
         used.append(memory.rss + memory.swap)
-    assert used[-1] - used[1] < slots / 4
+    assert used[-1] - used[0] < 2 * slots
 
 
 @pytest.mark.cuda_path
