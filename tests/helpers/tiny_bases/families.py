@@ -7,6 +7,7 @@ output. Each architecture has a process of its own, forked from one that has imp
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -75,7 +76,7 @@ def _outcome(folder: Path, architecture: str) -> dict[str, Any]:
             description = describe(folder, architecture, {"dtype": "float32"}, {})
     except Exception as error:  # noqa: BLE001 - whatever keeps a library from it is the outcome
         reason = f"{type(error).__name__}: {error}".replace(str(folder), "the base")
-        return {"error": " ".join(reason.split())[:300]}
+        return {"error": " ".join(re.sub(r"https?://[^\s'\"]+", "a URL", reason).split())[:300]}
     if description.refusal:
         return {"refusal": description.refusal}
     described = described_shapes(description, written)
