@@ -104,13 +104,12 @@ def _run(output: Path, *parts: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.engine
-def test_the_speed_part_at_a_tiny_size_measures_both_servers_without_a_failure(tmp_path: Path) -> None:
-    done = _run(tmp_path, "stock", "many")  # each start of a server takes a while
+def test_the_speed_part_at_a_tiny_size_measures_a_server_without_a_failure(tmp_path: Path) -> None:
+    done = _run(tmp_path, "stock")  # only one: each start of a server takes a while
     assert done.returncode == 0, done.stderr
-    assert "| loramux: 24 adapters, skewed / uniform |" in done.stdout
     parts = read_parts(tmp_path)
     cells = [cell for part in parts.values() for cell in part.cells]
-    assert [cell.server for cell in cells] == ["loramux", "loramux", "stock", "stock", "stock", "stock"]
+    assert [cell.server for cell in cells] == ["stock"] * 4
     assert all(cell.failed == 0 and cell.throughput > 0 and cell.tpot_p50 > 0 for cell in cells)
     [gaps] = parts["stock"].gaps
     assert gaps.loads == 2
