@@ -21,9 +21,8 @@ serve: runtime ## install everything and serve; ARGS="--port 9000" is passed on
 	@exec $(BIN)/loramux serve $(ARGS)
 
 test: dev ## install everything and run all the tests: those without an engine first
-	$(BIN)/python -m pytest -m "not engine and not cuda_path" -n 3 --dist=loadfile $(ARGS)
-	$(BIN)/python -m pytest -m engine --ignore=tests/matrix $(ARGS)
-	$(BIN)/python -m pytest tests/matrix -n 2 --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m "not engine and not cuda_path" -n 2 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest -m engine $(ARGS)
 	$(BIN)/python -m tests.cuda_path $(ARGS)
 
 test-fast: dev ## run the quick unit tests, in about a minute on two cores; ARGS="-k keys" for some of them

@@ -19,7 +19,6 @@ from tests.helpers.tool_forms import FORMS, write_form
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.slow,
-    pytest.mark.xdist_group("tool forms"),  # one server for all of them
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`"),  # as PEFT's users do
 ]
 ARCHITECTURE = "LlamaForCausalLM"
