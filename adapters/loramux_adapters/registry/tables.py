@@ -1,4 +1,4 @@
-"""The tables of the registry: adapters, versions, aliases, alias history and audit log."""
+"""The tables of the registry: adapters, versions, aliases, alias history, model aliases and audit log."""
 
 from sqlalchemy import (
     JSON,
@@ -21,6 +21,9 @@ from sqlalchemy import (
 )
 
 from loramux_adapters.models import DIGEST_LENGTH, MAX_NAME_LENGTH, VersionState
+
+MAX_MODEL_LENGTH = 160
+"""The longest target of a model alias: NAME@DIGEST, or the name of a base."""
 
 metadata = MetaData(
     naming_convention={
@@ -75,6 +78,17 @@ alias_history = Table(
     Column("name", ForeignKey(adapters.c.name, ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("targets", JSON, nullable=False),
+)
+
+# Other names of models. A target is a model's name as in a request: the base, an adapter or NAME@DIGEST. An alias
+# outlives its target and may name a model of another base, so there is no foreign key.
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("name", String(MAX_NAME_LENGTH), primary_key=True),
+    Column("target", String(MAX_MODEL_LENGTH), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("actor", Text, nullable=False),
 )
 
 # Rows outlive the adapters they name, so there is no foreign key.
