@@ -108,8 +108,8 @@ async def serve(
     storage = open_storage(settings, describe_base(base, settings, report_progress), base.path, unquantized)
     if installed_backend() == "cuda":  # before the memory is measured, of which that trainer still has a part
         await wait_for_trainer(settings.data_dir, report_progress)
-    machine_defaults = suited_arguments(storage.base, required_rank(storage.resolver, settings))
-    options = engine_options(machine_defaults, storage.resolver, settings)
+    max_rank = required_rank(storage.resolver, settings)
+    options = engine_options(suited_arguments(storage.base, max_rank), max_rank, settings)
     refusal = storage.base.refusal
     arguments = engine_arguments(
         base.path, base.name, options, enable_lora=refusal is None, enable_sleep_mode=settings.training.sleep

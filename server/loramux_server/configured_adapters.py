@@ -27,11 +27,9 @@ FRONTEND_DEFAULTS = {
 }
 
 
-def engine_options(
-    machine_defaults: Mapping[str, Any], resolver: AdapterResolver, settings: Settings
-) -> dict[str, Any]:
+def engine_options(machine_defaults: Mapping[str, Any], max_rank: int, settings: Settings) -> dict[str, Any]:
     """Return vLLM's arguments: defaults for the machine and the known adapters, overridden by the settings."""
-    ours = FRONTEND_DEFAULTS | {"max_lora_rank": required_rank(resolver, settings)}
+    ours = FRONTEND_DEFAULTS | {"max_lora_rank": max_rank}
     chosen = {
         key: value
         for key, value in settings.engine.items()

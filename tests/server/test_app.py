@@ -19,7 +19,7 @@ from loramux_adapters.models import AdapterName
 from loramux_server import configured_folders
 from loramux_server.adapter_lifecycle import maintenance, quarantine_unserved
 from loramux_server.base_model import ResolvedBase
-from loramux_server.configured_adapters import add_configured, engine_options, is_rank_automatic
+from loramux_server.configured_adapters import add_configured, engine_options, is_rank_automatic, required_rank
 from loramux_server.settings import Settings
 from tests.helpers.adapter_files import BASE, lora_config, lora_tensors, write_adapter
 from tests.helpers.registry_records import fill
@@ -377,7 +377,7 @@ async def test_configured_adapters_that_have_not_changed_are_not_read_at_the_nex
     async def start(settings: Settings = settings) -> list[str]:
         """Return the folders that are read at a start."""
         fetched.clear()
-        engine_options({}, service.resolver, settings)
+        required_rank(service.resolver, settings)
         await add_configured(service, settings, print)
         return sorted(set(fetched))
 
@@ -399,7 +399,7 @@ async def test_the_rank_limit_covers_registered_and_configured_adapters(shared: 
     resolver = shared.server.adapter_service.resolver
 
     def limit(settings: Settings) -> int:
-        found: int = engine_options({}, resolver, settings)["max_lora_rank"]
+        found: int = engine_options({}, required_rank(resolver, settings), settings)["max_lora_rank"]
         return found
 
     huge = folder_of(shared, "huge", 1, r=100)
