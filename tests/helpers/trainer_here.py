@@ -58,7 +58,7 @@ class TrainerHere:
         self.use_dtype(torch.float32)
 
     def fix_demand(self, example_tokens: int, answer_tokens: int) -> None:
-        """Let the longest example and answer have so many tokens, whatever the data are."""
+        """Let the longest example and answer have these numbers of tokens, whatever the data are."""
 
         def demand(base: Any, recipe: Any, _: Any, weights: Any) -> MemoryDemand:
             return MemoryDemand(base, recipe, example_tokens, answer_tokens, weights.can_checkpoint)

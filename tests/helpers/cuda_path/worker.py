@@ -82,7 +82,7 @@ class InterpretedWorker(CPUWorker):  # type: ignore[misc] # vLLM is not typed
             tensor.fill_(value)
 
     def set_logits_chunk(self, rows: int) -> None:
-        """Compute the logits of prompts in pieces of so many rows; vLLM's are of 1,024."""
+        """Compute the logits of prompts in pieces of this number of rows; vLLM's are of 1,024."""
         prompt_logprob.CHUNK_SIZE = rows
 
 

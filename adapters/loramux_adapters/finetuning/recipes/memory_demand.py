@@ -99,7 +99,7 @@ class MemoryDemand:
         )
 
     def with_last_layers(self, layers: int) -> "MemoryDemand":
-        """Return the demand if only so many layers had an adapter."""
+        """Return the demand of a training with this number of adapted layers."""
         return replace(self, recipe=self.recipe.model_copy(update={"last_layers": layers}))
 
     def _in_precision(self, *, load_in_4bit: bool) -> Iterator[MemoryStrategy]:
