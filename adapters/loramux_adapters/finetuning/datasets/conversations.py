@@ -66,7 +66,7 @@ class Message(BaseModel):
         """Whether the adapter is trained to generate this message."""
         return self.role == "assistant" and self.weight != 0
 
-    def to_chat(self) -> dict[str, str]:
+    def to_chat(self) -> dict[str, Any]:
         """Return the message in the form that chat templates take."""
         return {"role": self.role, "content": self.content}
 

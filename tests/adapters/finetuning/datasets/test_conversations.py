@@ -46,8 +46,8 @@ def test_an_answer_is_trained_on_with_all_messages_before_it(tmp_path: Path) -> 
     system = {"role": "system", "content": "Label."}
     again = {"role": "user", "content": "And mine?"}
     [first, second] = examples_of(read_dataset(written(tmp_path, chat(system, USER, ANSWER, again, ANSWER))))
-    assert first == {"prompt": [system, USER], "completion": [ANSWER]}
-    assert second == {"prompt": [system, USER, ANSWER, again], "completion": [ANSWER]}
+    assert first == {"prompt": [system, USER], "completion": [ANSWER], "tools": []}
+    assert second == {"prompt": [system, USER, ANSWER, again], "completion": [ANSWER], "tools": []}
 
 
 def test_an_answer_of_weight_zero_is_context_only(tmp_path: Path) -> None:
@@ -66,12 +66,12 @@ def test_empty_fields_that_openais_client_dumps_are_ignored(tmp_path: Path) -> N
     dumped = ChatCompletionMessage.model_validate(ANSWER).model_dump()
     empty: dict[str, Any] = {"tools": [], "functions": None, "parallel_tool_calls": False}
     [example] = examples_of(read_dataset(written(tmp_path, chat(USER, dumped | {"annotations": []}) | empty)))
-    assert example == {"prompt": [USER], "completion": [ANSWER]}
+    assert example == {"prompt": [USER], "completion": [ANSWER], "tools": []}
 
 
 def test_the_name_of_a_speaker_is_ignored(tmp_path: Path) -> None:
     [example] = examples_of(read_dataset(written(tmp_path, chat(USER | {"name": "Ann"}, ANSWER | {"name": None}))))
-    assert example == {"prompt": [USER], "completion": [ANSWER]}
+    assert example == {"prompt": [USER], "completion": [ANSWER], "tools": []}
 
 
 @pytest.mark.parametrize(
