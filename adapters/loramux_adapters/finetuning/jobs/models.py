@@ -62,6 +62,8 @@ class NewJob:
     wanted: Mapping[str, Any]
     metadata: Mapping[str, str] | None
     created_by: str
+    from_version: str | None = None
+    """NAME@DIGEST of the adapter that the training goes on from; None for a new adapter on the base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class JobRecord:
     timings: JobTimings
     result_files: Sequence[str]
     error: Mapping[str, Any] | None
+    from_version: str | None = None
 
 
 Level = Literal["info", "warn", "error"]
