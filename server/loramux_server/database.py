@@ -12,8 +12,15 @@ from loramux_adapters.registry import tables as adapter_tables
 from loramux_server.errors import CannotStart
 from loramux_server.experiments import tables as experiment_tables
 from loramux_server.metering.ledger import tables as ledger_tables
+from loramux_server.webhooks import tables as webhook_tables
 
-TABLES = [adapter_tables.metadata, ledger_tables.metadata, job_tables.metadata, experiment_tables.metadata]
+TABLES = [
+    adapter_tables.metadata,
+    ledger_tables.metadata,
+    job_tables.metadata,
+    experiment_tables.metadata,
+    webhook_tables.metadata,
+]
 """Tables that the packages declare; the migrations must create exactly these."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -5,6 +5,8 @@ AdapterError                  adapter_error
 ├── FileInUse                 file_in_use
 ├── InvalidFile               file_invalid
 ├── FileTooLarge              file_too_large
+├── UploadNotFound            upload_not_found
+├── WrongUploadState          upload_state_invalid
 ├── JobNotFound               job_not_found
 ├── WrongJobState             job_state_invalid
 ├── InvalidJob                job_invalid
@@ -50,6 +52,18 @@ class FileTooLarge(AdapterError):
     """A file that exceeds MAX_FILE_BYTES."""
 
     code = "file_too_large"
+
+
+class UploadNotFound(AdapterError):
+    """No upload has this id."""
+
+    code = "upload_not_found"
+
+
+class WrongUploadState(AdapterError):
+    """The upload is completed, cancelled or expired, or has as many bytes as it may have."""
+
+    code = "upload_state_invalid"
 
 
 class JobNotFound(AdapterError):

@@ -1,12 +1,12 @@
-"""Ids of files, jobs, events and checkpoints: OpenAI's prefixes and 96 random bits."""
+"""Ids of files, uploads, jobs, events and checkpoints: OpenAI's prefixes and 96 random bits."""
 
 import re
 import secrets
 from typing import Literal
 
-Kind = Literal["file", "ftjob", "ftevent", "ftckpt"]
+Kind = Literal["file", "ftjob", "ftevent", "ftckpt", "upload", "part"]
 
-_ID = re.compile(r"(file|ftjob|ftevent|ftckpt)-[0-9a-f]{24}")
+_ID = re.compile(r"(file|ftjob|ftevent|ftckpt|upload|part)-[0-9a-f]{24}")
 
 
 def new_id(kind: Kind) -> str:

@@ -64,6 +64,10 @@ class NewJob:
     created_by: str
     from_version: str | None = None
     """NAME@DIGEST of the adapter that the training goes on from; None for a new adapter on the base."""
+    integrations: Sequence[Mapping[str, Any]] | None = None
+    """Where the metrics are sent, in OpenAI's form."""
+    alias: str | None = None
+    """Another name for the adapter, from the job's success on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class JobRecord:
     result_files: Sequence[str]
     error: Mapping[str, Any] | None
     from_version: str | None = None
+    integrations: Sequence[Mapping[str, Any]] | None = None
+    alias: str | None = None
 
 
 Level = Literal["info", "warn", "error"]

@@ -1,10 +1,10 @@
 """The registry of jobs: the only module that writes their tables, each change in one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, RowMapping, Select, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, RowMapping, Select, Table, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
@@ -28,6 +28,9 @@ _WAITING = [state for state in JobState if state.is_waiting]
 _RUNNABLE = [JobState.RUNNING, JobState.QUEUED]
 _UNFINISHED = [JobState.RUNNING, *_WAITING]
 
+OnEnded = Callable[[Connection, JobRecord, float], None]
+"""Called with each job that ends, in the transaction that ends it."""
+
 
 class JobRegistry:
     """The jobs in the database `engine`, which must have the tables and enforce foreign keys.
@@ -37,11 +40,11 @@ class JobRegistry:
         JobNotFound: no job has the id (every method that takes one).
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, on_ended: OnEnded = lambda _connection, _job, _now: None) -> None:
+        self._engine, self._on_ended = engine, on_ended
 
-    def create(self, new: NewJob, now: float, max_waiting: int) -> JobRecord:
-        """Add a job, with the first events of it.
+    def create(self, new: NewJob, now: float, max_waiting: int, *notes: JobEvent) -> JobRecord:
+        """Add a job, with the first events of it, then `notes`.
 
         Raises:
             QueueFull: `max_waiting` jobs are waiting.
@@ -57,7 +60,7 @@ class JobRegistry:
                     f"{max_waiting} jobs are waiting already, which is the maximum: try again when one has started, "
                     "cancel one, or set LORAMUX_TRAINING__QUEUE higher on the server."
                 )
-            _insert_events(connection, job, now, _creation_events(job, new))
+            _insert_events(connection, job, now, [*_creation_events(job, new), *notes])
             return _get(connection, job)
 
     def get(self, job: str) -> JobRecord:
@@ -145,6 +148,8 @@ class JobRegistry:
             if not moved:
                 raise WrongJobState(f"The job is {record.state.value} and can't become {state.value}.")
             _insert_events(connection, job, now, new_events)
+            if state.has_ended:
+                self._on_ended(connection, record, now)
             return record
 
     def update_running(self, job: str, now: float, *new_events: JobEvent, **values: Any) -> JobRecord:

@@ -40,6 +40,30 @@ files = Table(
     Column("created_at", Double, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("report", JSON),
+    Column("expires_at", Double),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(ID_LENGTH), primary_key=True),
+    Column("filename", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("file_seconds", Integer),  # after which the file expires
+    Column("status", String(16), nullable=False),
+    Column("file", String(ID_LENGTH)),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", String(ID_LENGTH), primary_key=True),
+    Column("upload", ForeignKey(uploads.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
 )
 
 jobs = Table(
@@ -54,6 +78,7 @@ jobs = Table(
     Column("state", Enum(JobState, native_enum=False, length=32, values_callable=list), nullable=False, index=True),
     Column("base", String(MAX_NAME_LENGTH), nullable=False),
     Column("name", String(MAX_NAME_LENGTH), nullable=False),  # of the model that the job makes
+    Column("from_version", String(MAX_NAME_LENGTH + 16)),  # NAME@DIGEST that the training goes on from
     Column("suffix", String(64)),
     # No foreign keys: the files may be deleted when the job has ended.
     Column("training_file", String(ID_LENGTH), nullable=False),
@@ -69,6 +94,8 @@ jobs = Table(
     Column("timings", JSON),
     Column("result_files", JSON, nullable=False),
     Column("error", JSON),
+    Column("integrations", JSON),
+    Column("alias", String(MAX_NAME_LENGTH)),  # made when the job succeeds
 )
 """`wanted` holds the requested hyperparameters, `recipe` the chosen ones; see JobProgress and JobTimings for others."""
 

@@ -3,12 +3,12 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
@@ -22,13 +22,24 @@ from loramux_adapters.fsync import fsync_path
 MAX_FILE_BYTES = 512 * 10**6
 """OpenAI's limit."""
 Purpose = Literal["fine-tune", "fine-tune-results"]
-_COPY_BYTES = 1 << 20
+COPY_BYTES = 1 << 20
+"""Bytes that are read at a time."""
 _INCOMING = "incoming-"
+
+
+class Readable(Protocol):
+    """What can be copied: an open file, or several as one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file; `filename` was chosen by the client, `report` is the DatasetReport of a training file."""
+    """A file; `filename` was chosen by the client, `report` is the DatasetReport of a training file.
+
+    Times are Unix seconds. A file without `expires_at` stays until it is deleted.
+    """
 
     id: str
     purpose: Purpose
@@ -37,6 +48,7 @@ class FileRecord:
     created_at: float
     sha256: str
     report: Mapping[str, Any] | None
+    expires_at: float | None = None
 
 
 class TrainingFiles:
@@ -55,9 +67,9 @@ class TrainingFiles:
 
         Files that another server is adding to the same folder are locked, and stay.
         """
-        with _translated_errors():
+        with translated_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
-            unlocked = [path for path in self._folder.iterdir() if not _is_locked(path)]
+            unlocked = [path for path in self._folder.iterdir() if not is_locked_path(path)]
             with self._engine.connect() as connection:
                 known = set(connection.execute(select(files.c.id)).scalars())
             for path in unlocked:
@@ -66,30 +78,38 @@ class TrainingFiles:
 
     def add(
         self,
-        source: BinaryIO,
+        source: Readable,
         filename: str,
         purpose: Purpose,
         now: float,
-        check: Callable[[Path], Mapping[str, Any] | None] = lambda _: None,
+        check: Callable[[Path, str], Mapping[str, Any] | None] = lambda *_: None,
+        *,
+        expires_at: float | None = None,
+        with_record: Callable[[Connection, FileRecord], None] = lambda _connection, _record: None,
     ) -> FileRecord:
-        """Add a copy of `source`; `check` returns its report or raises to refuse it.
+        """Add a copy of the rest of `source`; `check` gets the copy and its name, returns its report or raises.
+
+        `with_record` writes to the database in the same transaction as the file's record, or raises to add nothing.
 
         Raises:
             FileTooLarge: it has more than MAX_FILE_BYTES.
         """
         name = new_id("file")
-        with _translated_errors():
+        with translated_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             incoming = self._folder / f"{_INCOMING}{name}"
             try:
-                with _create_locked(incoming) as copy:
-                    size, sha256 = _copy(source, copy)
-                    record = FileRecord(name, purpose, filename, size, now, sha256, check(incoming))
+                with create_locked(incoming) as copy:
+                    size, sha256 = copy_and_hash(source, copy, MAX_FILE_BYTES)
+                    record = FileRecord(
+                        name, purpose, filename, size, now, sha256, check(incoming, filename), expires_at
+                    )
                     incoming.rename(self._folder / name)
                     fsync_path(self._folder)  # before the database refers to it
                     with self._engine.begin() as connection:
                         values = {field: getattr(record, field) for field in FileRecord.__slots__}
                         connection.execute(insert(files).values(**values))
+                        with_record(connection, record)
             except BaseException:
                 incoming.unlink(missing_ok=True)
                 (self._folder / name).unlink(missing_ok=True)
@@ -98,7 +118,7 @@ class TrainingFiles:
 
     def get(self, file: str) -> FileRecord:
         """Return the record of a file."""
-        with _translated_errors(), self._engine.connect() as connection:
+        with translated_errors(), self._engine.connect() as connection:
             row = connection.execute(select(files).where(files.c.id == file)).mappings().one_or_none()
         if row is None:
             raise FileNotFound("No file has this id.")
@@ -120,27 +140,41 @@ class TrainingFiles:
                 (files.c.created_at == last.created_at) & (files.c.id > last.id)
             )
             query = query.where(files.c.id != last.id, ~later if newest_first else later)
-        with _translated_errors(), self._engine.connect() as connection:
+        with translated_errors(), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return Page([FileRecord(**row) for row in rows[:limit]], len(rows) > limit)
+
+    def delete_expired(self, now: float, is_in_use: Callable[[str], bool]) -> None:
+        """Delete the files that have expired, except those in use, which a later call deletes."""
+        query = select(files.c.id).where(files.c.expires_at <= now)
+        with translated_errors(), self._engine.connect() as connection:
+            expired = connection.execute(query).scalars().all()
+        for file in expired:
+            if not is_in_use(file):
+                with suppress(FileNotFound):  # another server has deleted it
+                    self.delete(file)
 
     def delete(self, file: str) -> None:
         """Delete a file."""
         name = self.get(file).id
-        with _translated_errors():
+        with translated_errors():
             with self._engine.begin() as connection:
                 connection.execute(delete(files).where(files.c.id == name))
             (self._folder / name).unlink(missing_ok=True)
 
 
-def _copy(source: BinaryIO, copy: BinaryIO) -> tuple[int, str]:
-    """Copy the whole source and fsync it; returns its size and SHA-256."""
+def copy_and_hash(source: Readable, copy: BinaryIO, limit: int) -> tuple[int, str]:
+    """Copy the rest of a source and fsync the copy; returns its size and SHA-256.
+
+    Raises:
+        FileTooLarge: there are more than `limit` bytes.
+        OSError: the source can't be read, or the copy not written.
+    """
     digest, size = hashlib.sha256(), 0
-    source.seek(0)
-    while piece := source.read(_COPY_BYTES):
+    while piece := source.read(COPY_BYTES):
         size += len(piece)
-        if size > MAX_FILE_BYTES:
-            raise FileTooLarge(f"The file is too large: expected at most {MAX_FILE_BYTES} bytes.")
+        if size > limit:
+            raise FileTooLarge(f"The file is too large: expected at most {limit} bytes.")
         digest.update(piece)
         copy.write(piece)
     copy.flush()
@@ -149,22 +183,23 @@ def _copy(source: BinaryIO, copy: BinaryIO) -> tuple[int, str]:
 
 
 @contextmanager
-def _create_locked(path: Path) -> Iterator[BinaryIO]:
+def create_locked(path: Path) -> Iterator[BinaryIO]:
     """Create a file that is locked until the context ends, even when renamed; a kill releases the lock."""
     with path.open("xb") as file:
         lock_descriptor(file.fileno())
         yield file
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked_path(path: Path) -> bool:
+    """Whether a process holds the lock of a file from `create_locked`, or has just renamed or removed it."""
     try:
         return is_locked(path)
-    except FileNotFoundError:  # its process has just renamed or removed it
+    except FileNotFoundError:
         return True
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Hide messages of the database and the system, which may name hosts and paths, from clients."""
     try:
         yield
