@@ -17,6 +17,9 @@ AdapterError                  adapter_error
 ├── NothingToRollBack         nothing_to_roll_back
 ├── PinLimit                  pin_limit_reached
 ├── AdapterExists             adapter_exists
+├── AliasNotFound             alias_not_found
+├── AliasConflict             alias_conflict
+├── AliasTargetMissing        model_not_found
 ├── StoreError                adapter_store_failed
 └── TransientError            (retry_after: seconds until a retry may succeed)
     ├── AdapterLoadingFailed  adapter_loading_failed
@@ -149,6 +152,28 @@ class AdapterExists(AdapterError):
     """The name is already in use."""
 
     code = "adapter_exists"
+
+
+class AliasNotFound(AdapterError):
+    """No model alias has this name."""
+
+    code = "alias_not_found"
+
+
+class AliasConflict(AdapterError):
+    """The name or the target of a model alias is in use for something else."""
+
+    code = "alias_conflict"
+
+
+class AliasTargetMissing(AdapterError):
+    """A model alias points at a model that this server does not have; `param` is the field of the request."""
+
+    code = "model_not_found"
+
+    def __init__(self, message: str, param: str = "model") -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class StoreError(AdapterError):

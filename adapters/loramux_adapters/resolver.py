@@ -9,7 +9,14 @@ from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 
-from loramux_adapters.errors import AdapterNotFound, VersionNotFound, VersionNotReady, VersionQuarantined
+from loramux_adapters.errors import (
+    AdapterNotFound,
+    AliasTargetMissing,
+    InvalidAlias,
+    VersionNotFound,
+    VersionNotReady,
+    VersionQuarantined,
+)
 from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.models import AdapterName, BaseSpec, VersionId, VersionState
 from loramux_adapters.registry.registry import AdapterRecord, VersionRecord
@@ -57,8 +64,53 @@ class AdapterResolver:
         self._splits: dict[str, TrafficSplit] = {}
         self._versions: dict[str, VersionRecord] = {}
         self._unsaved_uses: Counter[VersionId] = Counter()
+        self._aliases: dict[str, str] = {}
         for record in records:
             self.put(record)
+
+    def set_aliases(self, targets: Mapping[str, str]) -> None:
+        """Replace the model aliases: the target of each is the base's name, a bare name or NAME@DIGEST."""
+        self._aliases = dict(targets)
+
+    def own_name(self, model: str) -> str:
+        """Return the name by which a model is known here: for an alias its target, else `model` itself.
+
+        ALIAS@DIGEST is a version of the adapter that the alias stands for. A model's own name precedes an equal alias.
+        """
+        name, at, digest = model.partition("@")
+        target = self._aliases.get(name)
+        if target is None or self.is_served(model):
+            return model
+        return f"{target}@{digest}" if at else target
+
+    def is_base(self, model: str) -> bool:
+        """Whether `model` is the base's name or an alias of it."""
+        return self.own_name(model) == self._base.name
+
+    def is_served(self, model: str) -> bool:
+        """Whether `model` is the base, an adapter or a version by its own name, whatever its state."""
+        return model == self._base.name or model in self._splits or model in self._versions
+
+    def adapter_name(self, name: AdapterName) -> AdapterName:
+        """Return the adapter's own name for `name`, which may be an alias.
+
+        Raises:
+            AliasTargetMissing: it is an alias, and its target is not served.
+            InvalidAlias: it is an alias of the base or of one version.
+        """
+        own = self.own_name(name)
+        if own == name or own in self._splits:
+            return AdapterName(own)
+        self._check_target(name, own)
+        kind = "the base" if own == self._base.name else "one version"
+        raise InvalidAlias(f"{name} is an alias of {own}, {kind}; expected the name of an adapter, or an alias of one.")
+
+    def _check_target(self, alias: str, target: str) -> None:
+        if not self.is_served(target):
+            raise AliasTargetMissing(
+                f"The model `{alias}` is an alias of `{target}`, which is not served here: it was removed, or belongs "
+                f"to another base. Point the alias at another model (`loramux alias set {alias} MODEL`)."
+            )
 
     def put(self, record: AdapterRecord) -> None:
         """Add or replace an adapter; a request sees either its old record or its new one, never a mixture."""
@@ -157,19 +209,25 @@ class AdapterResolver:
         return self._versions.get(name)
 
     def resolve(self, name: str, split_key: str | None = None) -> VersionId | None:
-        """Return the version that serves a request for `name` (bare, or NAME@DIGEST); None for an unknown name.
+        """Return the version that serves a request for `name` (bare, NAME@DIGEST, or an alias).
+
+        It is None for the base and for an unknown name.
 
         Raises:
+            AliasTargetMissing: the name is an alias, and its target is not served.
             VersionQuarantined: the name is known, and its version was quarantined.
             VersionNotReady: the name is known, and no version of it is being served.
         """
-        split = self._splits.get(name)
+        own = self.own_name(name)
+        split = self._splits.get(own)
         if split is not None:
             if not split.versions:
-                raise _not_ready_error(self._adapters[name].versions, name)
+                raise _not_ready_error(self._adapters[own].versions, name)
             return split.pick(split_key)
-        version = self._versions.get(name)
+        version = self._versions.get(own)
         if version is None:
+            if name in self._aliases:
+                self._check_target(name, own)
             return None
         if version.state is not VersionState.READY:
             raise _not_ready_error([version], name)

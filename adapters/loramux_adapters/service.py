@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from loramux_adapters.background_tasks import BackgroundTasks
 from loramux_adapters.effect_policy import EffectChecker
-from loramux_adapters.errors import AdapterError, AdapterNotFound
+from loramux_adapters.errors import AdapterError, AdapterExists, AdapterNotFound
 from loramux_adapters.intake.ingest import AdapterIngest
 from loramux_adapters.intake.sources import ReportProgress, Source
-from loramux_adapters.models import AdapterName, EffectCheck, VersionId, VersionState
-from loramux_adapters.registry.registry import AdapterRecord, AuditRecord, Registry, VersionRecord
+from loramux_adapters.models import AdapterName, EffectCheck, VersionId, VersionState, parse_adapter_name
+from loramux_adapters.registry.registry import AdapterRecord, AuditRecord, Registry, VersionRecord, alias_exists
 from loramux_adapters.registry.transaction import AliasTargets
 from loramux_adapters.registry_sync import RegistrySync
 from loramux_adapters.residency.pool import AdapterPool
@@ -72,9 +72,12 @@ class AdapterService:
         is left as it is.
 
         Raises:
+            AdapterExists: the name is an alias.
             AdapterRejected: the files are valid, but the effect check failed; the version is listed as rejected.
             AdapterError: any other reason.
         """
+        if (target := self.resolver.own_name(name)) != name:
+            raise AdapterExists(alias_exists(name, target))
         added = self._adder.add(name, source, actor, report_progress, promote=promote, skip_existing=skip_existing)
         return await self._tasks.run(added)
 
@@ -89,6 +92,16 @@ class AdapterService:
             AdapterNotFound: no adapter of this base has this name.
         """
         return self.resolver.require(name)
+
+    def adapter_name(self, text: str) -> AdapterName:
+        """Return the own name of the adapter that `text` names, which may be an alias.
+
+        Raises:
+            InvalidAdapterName: it is not a valid name.
+            AliasTargetMissing: it is an alias, and its target is not served.
+            InvalidAlias: it is an alias of the base or of one version.
+        """
+        return self.resolver.adapter_name(parse_adapter_name(text))
 
     async def effect_check(self, version: VersionId) -> EffectCheck | None:
         """Return the result of the version's last effect check, None if it was never checked."""
@@ -156,11 +169,13 @@ class AdapterService:
     async def prefetch(self, name: str) -> list[VersionId]:
         """Load the targets of a bare name, or one NAME@DIGEST, into the engine's host memory; returns the versions.
 
+        `name` may be an alias.
+
         Raises:
             AdapterNotFound: `name` resolves to nothing.
             AdapterError: a version can't be loaded now; see `AdapterPool.prefetch`.
         """
-        record = self.resolver.get(name)
+        record = self.resolver.get(self.resolver.own_name(name))
         resolved = self.resolver.resolve(name)
         if resolved is None:
             raise AdapterNotFound(f"No adapter is registered as {name[:200]}.")

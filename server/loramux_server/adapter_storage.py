@@ -7,6 +7,8 @@ import sqlalchemy as sa
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.intake.store import VersionStore
+from loramux_adapters.model_aliases import ModelAliases
+from loramux_adapters.registry.model_aliases import ModelAliasRegistry
 from loramux_adapters.registry.registry import Registry
 from loramux_adapters.resolver import AdapterResolver
 from loramux_server import database as db
@@ -23,6 +25,7 @@ class AdapterStorage:
     store: VersionStore
     registry: Registry
     resolver: AdapterResolver
+    aliases: ModelAliases
     unquantized_base: Path | None = None
     """Folder of the base's unquantized weights, if jobs are to train on them."""
 
@@ -42,4 +45,5 @@ def open_storage(
     store, registry = VersionStore(settings.data_dir / "adapters"), Registry(database)
     store.clean_staging()
     resolver = AdapterResolver(registry.snapshot(), store, base.spec)
-    return AdapterStorage(base, folder, database, store, registry, resolver, unquantized_base)
+    aliases = ModelAliases(ModelAliasRegistry(database), resolver, settings.aliases)
+    return AdapterStorage(base, folder, database, store, registry, resolver, aliases, unquantized_base)

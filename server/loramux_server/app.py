@@ -17,6 +17,7 @@ from loramux_adapters.finetuning.jobs.training_files import MAX_FILE_BYTES
 from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.intake.validation import max_file_sizes
+from loramux_adapters.model_aliases import ModelAliases
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.service import AdapterService
 from loramux_server.adapter_lifecycle import build_adapter_service, maintenance, quarantine_unserved
@@ -26,6 +27,7 @@ from loramux_server.api.adapters.audit import audit_router
 from loramux_server.api.adapters.create import create_router
 from loramux_server.api.adapters.routes import adapters_router
 from loramux_server.api.health import health_router
+from loramux_server.api.model_aliases import model_aliases_router
 from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.prices import prices_router
 from loramux_server.api.usage.report import UsageSources
@@ -84,6 +86,7 @@ class Server:
     app: ASGIApp
     base_name: str
     adapter_service: AdapterService
+    aliases: ModelAliases
     job_supervisor: Supervisor
     usage_recorder: UsageRecorder
     experimentation: Experimentation
@@ -120,6 +123,8 @@ async def serve(
         quarantine_unserved(server.adapter_service, storage)
         await server.adapter_service.resume_checks()
         await add_configured(server.adapter_service, settings, report_progress)
+        for sentence in server.aliases.unused():
+            report_progress(sentence)
         is_dead = server.readiness.is_engine_dead
         lifecycle = Lifecycle(server.app, listener, is_dead, server.readiness.drain.start, settings.drain_seconds)
         recorder = server.usage_recorder
@@ -127,7 +132,7 @@ async def serve(
         experiments, calibration = server.experimentation.running(), server.idle_calibration.running()
         jobs, upkeep = server.job_supervisor.running(), maintenance(server.adapter_service)
         # Recording ends before the experiments: its last charges are of the last requests of an experiment.
-        async with experiments, recording, upkeep, jobs, calibration:
+        async with experiments, recording, upkeep, jobs, calibration, server.aliases.following():
             return await lifecycle.run(on_started=lambda: on_started(server))
 
 
@@ -173,7 +178,8 @@ async def build_server(
     experimentation = build_experimentation(
         parts, settings, storage, adapter_service, engine, recorder.meter, admission.background
     )
-    await mount_openai(app, routed, directory, arguments, record_end_user, experimentation.wrap_chat)
+    wrap_chat, names = experimentation.wrap_chat, storage.resolver
+    await mount_openai(app, routed, directory, arguments, record_end_user, wrap_chat, names)
     add_error_handlers(app)
     experimentation.add_routes(app)
     _add_routes(app, settings, storage, adapter_service, recorder, limits.record_seconds)
@@ -196,8 +202,10 @@ async def build_server(
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
         admit=admission.request,
     )
-    name = storage.base.name
-    return Server(wrapped, name, adapter_service, supervisor, recorder, experimentation, calibration, readiness)
+    name, aliases = storage.base.name, storage.aliases
+    return Server(
+        wrapped, name, adapter_service, aliases, supervisor, recorder, experimentation, calibration, readiness
+    )
 
 
 def _add_routes(
@@ -208,13 +216,14 @@ def _add_routes(
     recorder: UsageRecorder,
     record_seconds: float,
 ) -> None:
-    app.include_router(models_router(ServedModels(storage.base.name, adapter_service)))
+    app.include_router(models_router(ServedModels(storage.base.name, adapter_service, storage.aliases)))
     fixed_costs = FixedCostSource(recorder.prices, storage.resolver, recorder.training_costs)
     jobs = JobResults(JobRegistry(storage.database), storage.resolver)
     controlled = (jobs, ExperimentResults(ExperimentRepository(storage.database)))
     sources = UsageSources(recorder.reader, recorder.training_costs, fixed_costs, storage.resolver.targets, controlled)
     for router in (
         aliases_router(adapter_service),
+        model_aliases_router(storage.aliases, storage.resolver),
         create_router(adapter_service, settings.allowed_roots, settings.allowed_urls),
         adapters_router(adapter_service),
         audit_router(adapter_service),

@@ -100,7 +100,7 @@ def build_experimentation(
         live=parts.live,
         recorder=parts.recorder,
         ask_judge=judge,
-        is_model=lambda name: is_elsewhere or name == storage.base.name or storage.resolver.get(name) is not None,
+        is_model=lambda name: is_elsewhere or storage.resolver.is_served(storage.resolver.own_name(name)),
         retention_seconds=parts.retention_seconds,
         is_metered=settings.metering,
     )

@@ -85,6 +85,8 @@ class RequestContext:
     """Account in the usage ledger instead of the caller's API key, such as `experiment:NAME`; at most 64 characters."""
     end_user: str | None = None
     """End user, as given by the client."""
+    model: str | None = None
+    """The model that the client asked for, which may be an alias."""
     experiment: Assignment | None = None
     """The experiment that the request is a part of, with the variant that it was assigned to."""
     cost_share: CostShare = field(default_factory=CostShare)

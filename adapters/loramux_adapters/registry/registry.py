@@ -11,14 +11,12 @@ from math import isfinite
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, Select, and_, bindparam, delete, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_adapters.errors import (
     AdapterExists,
     AdapterNotFound,
     InvalidAlias,
     NothingToRollBack,
-    StoreError,
     VersionInUse,
     VersionNotReady,
 )
@@ -32,13 +30,14 @@ from loramux_adapters.models import (
     VersionId,
     VersionState,
 )
-from loramux_adapters.registry.tables import adapters, aliases, audit, versions
+from loramux_adapters.registry.tables import adapters, aliases, audit, model_aliases, versions
 from loramux_adapters.registry.transaction import (
     AliasTargets,
     ChangedBy,
     Transaction,
     insert_if_missing,
     matches_version,
+    store_errors,
     traffic_shares,
 )
 
@@ -111,10 +110,11 @@ class Registry:
         READY one keeps its state, a rejected or quarantined one returns to CHECKING.
 
         Raises:
-            AdapterExists: a version with other content has the same short digest.
+            AdapterExists: a version with other content has the same short digest, or the name is a model alias.
         """
         version = manifest.version_id(name)
         with self._transaction(name, by, create=True) as change:
+            _check_no_alias(change)
             values = {"manifest": manifest.model_dump_json(), "source": dict(source), "created_at": by.at}
             key = {"name": name, "digest": version.digest}
             insert_if_missing(
@@ -254,21 +254,21 @@ class Registry:
 
     def effect_check(self, version: VersionId) -> EffectCheck | None:
         """Return the result of the version's last effect check, None if there is none."""
-        with _store_errors(), self._engine.connect() as connection:
+        with store_errors(), self._engine.connect() as connection:
             found = connection.execute(select(versions.c.proof).where(matches_version(versions, version))).scalar()
         return None if found is None else EffectCheck.model_validate_json(found)
 
     def audit(self, name: AdapterName | None, limit: int) -> list[AuditRecord]:
         """Return the latest `limit` changes of one adapter or of all, newest first."""
         statement = select(audit).order_by(audit.c.id.desc()).limit(limit)
-        with _store_errors(), self._engine.connect() as connection:
+        with store_errors(), self._engine.connect() as connection:
             rows = connection.execute(statement if name is None else statement.where(audit.c.adapter == name))
             return [AuditRecord(*row[1:]) for row in rows]
 
     def has_content(self, sha256: str) -> bool:
         """Whether any version has the content of this full SHA-256."""
         short = select(versions.c.manifest).where(versions.c.digest == sha256[:DIGEST_LENGTH])
-        with _store_errors(), self._engine.connect() as connection:
+        with store_errors(), self._engine.connect() as connection:
             found = connection.execute(short).scalars().all()
         return any(Manifest.model_validate_json(manifest).digest == sha256 for manifest in found)
 
@@ -282,13 +282,13 @@ class Registry:
             .values(uses=versions.c.uses + bindparam("added_uses"))
         )
         rows = [{"of_name": v.name, "of_digest": v.digest, "added_uses": count} for v, count in uses.items()]
-        with _store_errors(), self._engine.begin() as connection:
+        with store_errors(), self._engine.begin() as connection:
             connection.execute(statement, rows)
 
     @contextmanager
     def _transaction(self, name: AdapterName, by: ChangedBy, *, create: bool = False) -> Iterator[Transaction]:
         """Open a transaction on one adapter; raises AdapterNotFound if it does not exist and is not to be created."""
-        with _store_errors(), self._engine.begin() as connection:
+        with store_errors(), self._engine.begin() as connection:
             # The first statement writes, so that SQLite takes its write lock before anything is read.
             if create:
                 insert_if_missing(connection, adapters, {"name": name, "created_at": by.at})
@@ -298,7 +298,7 @@ class Registry:
             yield Transaction(connection, name, by)
 
     def _read(self, statement: Select[Any]) -> list[AdapterRecord]:
-        with _store_errors(), self._engine.connect() as connection:
+        with store_errors(), self._engine.connect() as connection:
             rows = connection.execute(statement).mappings().all()
         shared: dict[BaseSpec, BaseSpec] = {}
         return [_adapter(list(group), shared) for _, group in groupby(rows, key=lambda row: row["name"])]
@@ -341,19 +341,22 @@ def _version(row: RowMapping, shared: dict[BaseSpec, BaseSpec]) -> VersionRecord
     )
 
 
+def _check_no_alias(change: Transaction) -> None:
+    query = select(model_aliases.c.target).where(model_aliases.c.name == change.name)
+    target = change.connection.execute(query).scalar_one_or_none()
+    if target is not None:
+        raise AdapterExists(alias_exists(change.name, target))
+
+
+def alias_exists(name: str, target: str) -> str:
+    """Say why no adapter can have this name, and what helps."""
+    return f"{name} is an alias of {target}: choose another name, or remove the alias (`loramux alias remove {name}`)."
+
+
 def _check_weights(targets: AliasTargets) -> None:
     # The sum is checked too, because shares are fractions of it.
     if not targets or not all(weight > 0 for weight in targets.values()) or not isfinite(sum(targets.values())):
         raise InvalidAlias("A bare name needs at least one target version, each with a finite weight above 0.")
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    """Replace the database's messages, which may contain hosts and files; the log has them as the cause."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise StoreError("The adapter registry can't be read or written.") from error
 
 
 def _not_found(name: AdapterName) -> AdapterNotFound:

@@ -1,13 +1,15 @@
 """A transaction on one adapter in the registry."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 
-from loramux_adapters.errors import VersionNotFound, VersionNotReady
+from loramux_adapters.errors import StoreError, VersionNotFound, VersionNotReady
 from loramux_adapters.models import AdapterName, Digest, VersionId, VersionState
 from loramux_adapters.registry.tables import alias_history, aliases, audit, versions
 
@@ -127,3 +129,12 @@ def insert_if_missing(connection: Connection, table: Table, values: Mapping[str,
     on_postgresql = connection.dialect.name == "postgresql"
     insert: sqlite.Insert | postgresql.Insert = postgresql.insert(table) if on_postgresql else sqlite.insert(table)
     connection.execute(insert.values(**values).on_conflict_do_nothing())
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Replace the database's messages, which may contain hosts and files; the log has them as the cause."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StoreError("The adapter registry can't be read or written.") from error

@@ -1,4 +1,4 @@
-"""`/v1/models`: the base and its adapters in OpenAI's format."""
+"""`/v1/models`: the base, its adapters and the aliases in OpenAI's format."""
 
 import time
 from collections.abc import Iterable
@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter
 
+from loramux_adapters.model_aliases import ModelAliases
 from loramux_adapters.models import VersionState
+from loramux_adapters.registry.model_aliases import ModelAlias
 from loramux_adapters.registry.registry import AdapterRecord
 from loramux_adapters.service import AdapterService
 from loramux_server.api.permissions import Admin
@@ -16,29 +18,33 @@ from loramux_server.errors import InvalidRequest, ModelNotFound
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A name that requests can use as `model`; `created` in Unix seconds, `parent` is an adapter's base."""
+    """A name that requests can use as `model`.
+
+    `created` is in Unix seconds, `parent` is an adapter's base, and `target` is the model that an alias stands for.
+    """
 
     id: str
     created: int
     parent: str | None = None
+    target: str | None = None
 
 
 class ModelDirectory(Protocol):
     """The models that are served at present."""
 
     def list(self) -> Iterable[ModelEntry]:
-        """Return the base and every adapter."""
+        """Return the base, every adapter, and every alias of a model that is served."""
 
     def get(self, name: str) -> ModelEntry | None:
-        """Return the model `name` (the base, NAME or NAME@DIGEST), or None."""
+        """Return the model `name` (the base, NAME, NAME@DIGEST or an alias), or None."""
 
     async def delete(self, name: str, actor: str) -> None:
-        """Remove an adapter or one version.
+        """Remove an adapter, one version, or an alias, whose target stays.
 
         Raises:
             ModelNotFound: no such model.
             InvalidRequest: `name` is the base.
-            AdapterError: the version is in use, or the registry failed.
+            AdapterError: the version is in use, the settings define the alias, or the registry failed.
 
         """
 
@@ -73,26 +79,38 @@ def _model(entry: ModelEntry) -> dict[str, Any]:
         "object": "model",
         "created": entry.created,
         "owned_by": "loramux",
-        "root": entry.parent or entry.id,
+        "root": entry.target or entry.parent or entry.id,
         "parent": entry.parent,
     }
 
 
 class ServedModels:
-    """The base and the registered adapters as models."""
+    """The base, the registered adapters and the aliases as models."""
 
-    def __init__(self, base_name: str, adapter_service: AdapterService) -> None:
-        self._base = ModelEntry(base_name, created=int(time.time()))
+    def __init__(self, base_name: str, adapter_service: AdapterService, aliases: ModelAliases) -> None:
+        self._base, self._aliases = ModelEntry(base_name, created=int(time.time())), aliases
         self._adapter_service, self._adapters = adapter_service, adapter_service.resolver
 
     def list(self) -> Iterable[ModelEntry]:
-        """Return the base and every adapter whose name points at a version."""
+        """Return the base, every adapter whose name points at a version, and every alias of a model that is served."""
         yield self._base
         for adapter in filter(_is_served, self._adapters.adapters()):
             yield ModelEntry(adapter.name, int(adapter.created_at), self._base.id)
+        yield from filter(None, map(self._alias, self._aliases.all()))
 
     def get(self, name: str) -> ModelEntry | None:
-        """Return the model `name` (the base, NAME or NAME@DIGEST), or None."""
+        """Return the model `name` (the base, NAME, NAME@DIGEST or an alias), or None."""
+        return self._own(name) or self._alias(self._aliases.get(name))
+
+    def _alias(self, alias: ModelAlias | None) -> ModelEntry | None:
+        """Return an alias as a model; None if its target is not served, or if a model itself has its name."""
+        target = self._own(alias.target) if alias else None
+        if alias is None or target is None or self._adapters.is_served(alias.name):
+            return None
+        return ModelEntry(alias.name, int(alias.created_at), target.parent, target.id)
+
+    def _own(self, name: str) -> ModelEntry | None:
+        """Return the model of this own name: the base, NAME or NAME@DIGEST."""
         if name == self._base.id:
             return self._base
         adapter, version = self._adapters.get(name), self._adapters.version(name)
@@ -103,12 +121,12 @@ class ServedModels:
         return None
 
     async def delete(self, name: str, actor: str) -> None:
-        """Remove an adapter or one version.
+        """Remove an adapter, one version, or an alias, whose target stays.
 
         Raises:
             ModelNotFound: no such model.
             InvalidRequest: `name` is the base.
-            AdapterError: the version is in use, or the registry failed.
+            AdapterError: the version is in use, the settings define the alias, or the registry failed.
 
         """
         if name == self._base.id:
@@ -117,6 +135,8 @@ class ServedModels:
             await self._adapter_service.remove(adapter.name, actor=actor)
         elif version := self._adapters.version(name):
             await self._adapter_service.remove_version(version.id, actor=actor)
+        elif alias := self._aliases.get(name):
+            await self._aliases.remove(alias.name, actor=actor)
         else:
             raise ModelNotFound(name)
 

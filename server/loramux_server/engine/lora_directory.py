@@ -17,7 +17,7 @@ class NameResolver(Protocol):
     """Resolves names to versions, from memory."""
 
     def resolve(self, name: str, split_key: str | None) -> VersionId | None:
-        """Return the version for `name` (an alias or NAME@DIGEST), None for an unknown name.
+        """Return the version for `name` (NAME, NAME@DIGEST or an alias), None for the base and for an unknown name.
 
         Raises:
             AdapterError: the version can't be served.
@@ -79,6 +79,8 @@ class AdapterDirectory(Mapping[str, LoRARequest]):
         self._requests = requests
 
     def __getitem__(self, name: str) -> LoRARequest:
+        if not name:  # vLLM asks for the name of requests without one, too
+            raise KeyError(name)
         request = current_request.get()
         version = request.versions.get(name) or self._resolve(name, request)
         request.versions[name] = version

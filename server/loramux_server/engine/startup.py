@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.routing import APIRoute
@@ -38,6 +38,16 @@ SERVED_PATHS = (
     "/detokenize",
 )
 """The paths of vLLM that are served: an allow-list, so endpoints that a later vLLM adds are not exposed by accident."""
+
+
+class ModelNames(Protocol):
+    """The names of the served models, aliases among them."""
+
+    def own_name(self, model: str) -> str:
+        """Return the target of an alias, or `model` itself."""
+
+    def is_base(self, model: str) -> bool:
+        """Whether `model` is the base, by its name or an alias."""
 
 
 class EngineFailed(CannotStart):
@@ -82,15 +92,20 @@ async def mount_openai(
     arguments: Namespace,
     dependency: Callable[[Request], Awaitable[None]],
     wrap_chat: Callable[[ChatEndpoint], ChatEndpoint] = lambda endpoint: endpoint,
+    names: ModelNames | None = None,
 ) -> None:
     """Add vLLM's OpenAI handlers to `app`, with `engine` as their client and `directory` for model names.
+
+    `names` knows the aliases, None if there are none.
 
     `dependency` is a FastAPI dependency of all of them; it runs after the body was parsed. `wrap_chat` wraps the
     endpoint of chat completions.
     """
     await init_app_state(engine, app.state, arguments, await engine.get_supported_tasks())
     models = app.state.openai_serving_models
-    models.lora_requests, models.model_name = directory, _with_requested_name(models.model_name)
+    models.lora_requests, models.model_name = directory, _with_requested_name(models.model_name, names)
+    if names is not None:
+        models.is_base_model = names.is_base
     for serving in (app.state.openai_serving_chat, app.state.openai_serving_completion):
         count_beam_searches_as_one(serving)
     served = _served_routes((chat, completions, responses, messages, tokenize), wrap_chat)
@@ -116,11 +131,16 @@ def _served_routes(routers: Iterable[APIRouter], wrap_chat: Callable[[ChatEndpoi
     return served
 
 
-def _with_requested_name(model_name: Callable[[LoRARequest | None], str]) -> Callable[[LoRARequest | None], str]:
-    """Return the function that names the model in responses: in experiments, it is the name that was requested."""
+def _with_requested_name(
+    model_name: Callable[[LoRARequest | None], str], names: ModelNames | None
+) -> Callable[[LoRARequest | None], str]:
+    """Return the function that names the model in responses: as requested, if that is an alias, or in experiments."""
 
     def name(lora_request: LoRARequest | None = None) -> str:
         context = current_request.get(None)
+        requested = context.model if context is not None else None
+        if requested and names is not None and names.own_name(requested) != requested:
+            return requested
         experiment = context.experiment if context is not None else None
         return model_name(lora_request) if experiment is None else experiment.model
 

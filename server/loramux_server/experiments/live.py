@@ -48,11 +48,11 @@ class LiveExperiments:
         return self._running.get(adapter)
 
     def assign(self, model: str, context: RequestContext) -> Assignment | None:
-        """Assign a chat request for `model` to a variant; None if it belongs to no experiment.
+        """Assign a chat request for `model`, which may be an alias, to a variant; None if it belongs to no experiment.
 
         A request for NAME@DIGEST or the base belongs to none.
         """
-        found = self._running.get(model)
+        found = self._running.get(self._resolver.own_name(model)) if self._running else None
         if found is None or broken_reason(found.experiment, self._resolver) is not None:
             return None
         return assign(found.experiment, context.end_user, found.measure)

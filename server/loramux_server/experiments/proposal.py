@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loramux_adapters.models import AdapterName, VersionId
 from loramux_adapters.resolver import AdapterResolver
@@ -41,8 +41,10 @@ def configure(proposal: Proposal, resolver: AdapterResolver) -> ExperimentConfig
 
     Raises:
         AdapterNotFound: there is no such adapter.
+        AliasTargetMissing, InvalidAlias: the adapter is given by an alias of something else.
         ExperimentInvalid: it can't be done as proposed.
     """
+    proposal = _by_own_names(proposal, resolver)
     current = _only_target(proposal.adapter, resolver)
     _check(proposal)
     if proposal.candidate is not None:
@@ -65,6 +67,20 @@ def configure(proposal: Proposal, resolver: AdapterResolver) -> ExperimentConfig
         margin=proposal.margin,
         shadow=proposal.shadow,
         promotion=proposal.promotion,
+    )
+
+
+def _by_own_names(proposal: Proposal, resolver: AdapterResolver) -> Proposal:
+    """Return the proposal with the adapter's own name instead of an alias."""
+
+    def own(version: VersionId | None) -> VersionId | None:
+        return None if version is None else VersionId.parse(resolver.own_name(str(version)))
+
+    return replace(
+        proposal,
+        adapter=resolver.adapter_name(proposal.adapter),
+        baseline_version=own(proposal.baseline_version),
+        candidate=own(proposal.candidate),
     )
 
 

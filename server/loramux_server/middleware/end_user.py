@@ -1,4 +1,4 @@
-"""The end user in a request's body, the only field that loramux itself reads."""
+"""The end user and the model in a request's body, the only fields that loramux itself reads."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from loramux_server.request_context import current_request
 
 
 async def record_end_user(request: Request) -> None:
-    """Store the end user in the request context, so that a split keeps them on one version.
+    """Store the end user in the request context, so that a split keeps them on one version, and the requested model.
 
     A dependency of vLLM's handlers. FastAPI has already parsed the body, so this costs nothing. Invalid bodies are left
     to the handler.
@@ -17,17 +17,21 @@ async def record_end_user(request: Request) -> None:
         body = await request.json()
     except (ValueError, RecursionError):
         return
-    current_request.get().end_user = _user(body)
+    if isinstance(body, dict):
+        context = current_request.get()
+        context.end_user, context.model = _user(body), _text(body.get("model"))
 
 
-def _user(body: Any) -> str | None:
+def _user(body: dict[str, Any]) -> str | None:
     """Return the end user from OpenAI's fields `user` or `safety_identifier`, or Anthropic's `metadata.user_id`."""
-    if not isinstance(body, dict):
-        return None
     metadata = body.get("metadata")
     candidates = (
         body.get("user"),
         body.get("safety_identifier"),
         isinstance(metadata, dict) and metadata.get("user_id"),
     )
-    return next((user for user in candidates if isinstance(user, str) and user), None)
+    return next((user for user in map(_text, candidates) if user), None)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

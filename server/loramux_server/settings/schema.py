@@ -20,7 +20,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 import loramux_adapters
+from loramux_adapters.errors import InvalidAdapterName, printable
 from loramux_adapters.intake.sources.urls import split_url
+from loramux_adapters.models import parse_adapter_name
 from loramux_server.metering.pricing import Prices
 
 PREFIX = "LORAMUX_"
@@ -111,6 +113,9 @@ class Settings(BaseSettings):
     """URL prefixes from which adapters may be fetched."""
     adapters: dict[str, Path] = Field(default_factory=lambda data: _examples() if data["base"] == "demo" else {})
     """Names and folders of adapters that are registered at start; by default the examples, if the base is the demo."""
+    aliases: dict[str, str] = {}
+    """Other names of models, such as those of an old provider: `gpt-4o-mini: tone`. A target is an adapter (whatever
+    its name points at), NAME@DIGEST, or the base by its name. More can be set at run time (`loramux alias set`)."""
     proof: bool = True
     """Whether a new version must show an effect on the engine before it is served."""
     base_mismatch: Literal["warn", "refuse"] = "warn"
@@ -169,6 +174,19 @@ class Settings(BaseSettings):
         for url in urls:
             split_url(url)
         return urls
+
+    @field_validator("aliases")
+    @classmethod
+    def _check_aliases(cls, aliases: dict[str, str]) -> dict[str, str]:
+        """Refuse names that no alias can have, and aliases of aliases."""
+        for name, target in aliases.items():
+            try:
+                parse_adapter_name(name)
+            except InvalidAdapterName as error:
+                raise ValueError(f"the alias {printable(name)!r} is invalid: {error.message}") from error
+            if target.partition("@")[0] in aliases:
+                raise ValueError(f"the alias {name} points at {printable(target)}, an alias itself: use its target")
+        return aliases
 
     @field_validator("api_keys")
     @classmethod

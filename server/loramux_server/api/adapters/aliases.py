@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramux_adapters.models import Digest, VersionId, parse_adapter_name
+from loramux_adapters.models import Digest, VersionId
 from loramux_adapters.service import AdapterService
 from loramux_server.api.adapters.schemas import Adapter
 from loramux_server.api.error_schemas import error_responses
@@ -47,11 +47,11 @@ def aliases_router(adapter_service: AdapterService) -> APIRouter:
     @router.put("/alias")
     async def set_alias(name: str, alias: Alias, by: Admin) -> Adapter:
         """Point the name at these versions from the next request on; each user stays on one of them."""
-        adapter = parse_adapter_name(name)
+        adapter = adapter_service.adapter_name(name)
         targets: dict[Digest, float] = {}
         for target in alias.targets:
             text = target.version if "@" in target.version else f"{adapter}@{target.version}"
-            version = VersionId.parse(text)
+            version = VersionId.parse(adapter_service.resolver.own_name(text))
             if version.name != adapter or version.digest in targets:
                 raise InvalidRequest("Each target must be a different version of this adapter.", param="targets")
             targets[version.digest] = target.weight
@@ -61,13 +61,13 @@ def aliases_router(adapter_service: AdapterService) -> APIRouter:
     async def roll_back(name: str, by: Admin) -> Adapter:
         """Point the name at the versions before the last change."""
         return Adapter.of(
-            await adapter_service.roll_back(parse_adapter_name(name), actor=by.key_id), adapter_service.pool
+            await adapter_service.roll_back(adapter_service.adapter_name(name), actor=by.key_id), adapter_service.pool
         )
 
     @router.put("/pin")
     async def pin(name: str, pin: Pin, by: Admin) -> Adapter:
         """Keep the versions that the name points at loaded, or allow their eviction again."""
-        adapter = await adapter_service.pin(parse_adapter_name(name), pinned=pin.pinned, actor=by.key_id)
+        adapter = await adapter_service.pin(adapter_service.adapter_name(name), pinned=pin.pinned, actor=by.key_id)
         return Adapter.of(adapter, adapter_service.pool)
 
     @router.post("/prefetch", responses=error_responses(503))

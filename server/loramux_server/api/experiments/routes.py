@@ -42,7 +42,7 @@ def experiments_router(service: ExperimentService, feedback: FeedbackRepository)
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Experiments:
         """List experiments with what they show, newest first."""
-        name = None if adapter is None else parse_adapter_name(adapter)
+        name = None if adapter is None else service.adapters.resolver.own_name(parse_adapter_name(adapter))
         return Experiments(data=[await details(each) for each in await service.newest(name, limit)])
 
     @router.get("/experiments/{experiment_id}", responses=error_responses(404))
