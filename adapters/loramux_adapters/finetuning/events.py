@@ -65,6 +65,8 @@ class Step(_Event):
     epoch: float = 0.0
     loss: float
     accuracy: float | None = None  # share of the answers' tokens that were predicted correctly
+    reward_accuracy: float | None = None  # of DPO: share of the pairs whose preferred answer has the higher reward
+    reward_margin: float | None = None  # of DPO: by how much, on average
     learning_rate: float | None = None
     tokens: int
     seconds: float = 0.0
@@ -73,12 +75,15 @@ class Step(_Event):
 
 
 class Validated(_Event):
-    """Result of a pass over the validation file after a step: means over the answers' tokens."""
+    """Result of a pass over the validation file after a step: means over the answers' tokens, or of DPO over the pairs.
+    """
 
     event: Literal["validated"] = "validated"
     step: int
     loss: float
     token_accuracy: float | None = None
+    reward_accuracy: float | None = None
+    reward_margin: float | None = None
 
 
 class Checkpointed(_Event):
@@ -110,6 +115,9 @@ class Finished(_Event):
     size: int  # bytes of the weights
     seconds: float
     tokens: int = 0
+    best_step: int | None = None
+    """With early stopping: the step with the lowest validation loss, whose adapter it is."""
+    best_loss: float | None = None
 
 
 class Failed(_Event):

@@ -29,6 +29,8 @@ class TrainingRun(BaseModel):
     """None: chosen by the size of the data and of the base."""
     validation: Path | None = None
     """File in the format of `data` that is not trained on."""
+    initial_adapter: Path | None = None
+    """Folder with PEFT's files of the adapter that the training goes on from; None: a new one is trained."""
     rendering: ChatRendering = ChatRendering()
     """How conversations are rendered where the adapter will be served."""
     state: Path | None = None

@@ -16,6 +16,7 @@ from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.errors import AlreadyTraining
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.fsync import fsync_path
+from loramux_adapters.intake.content import ADAPTER_FILES
 
 _log = logging.getLogger(__name__)
 _STEP = re.compile(r"step-(\d{1,9})")
@@ -103,14 +104,19 @@ def lock_states(folder: Path) -> Iterator[None]:
 
 
 def training_fingerprint(
-    base: Path, data: Path, validation: Path | None, recipe: Recipe, rendering: ChatRendering
+    base: Path,
+    data: Path,
+    validation: Path | None,
+    recipe: Recipe,
+    rendering: ChatRendering,
+    initial_adapter: Path | None = None,
 ) -> str:
     """Return a hash of everything that decides the result of a training run.
 
     Raises:
         OSError: a file can't be read.
     """
-    digest = hashlib.sha256(f"{recipe.model_dump_json()}{rendering.model_dump_json()}".encode())
+    digest = hashlib.sha256(f"{recipe.fingerprint()}{rendering.model_dump_json()}".encode())
     for path in sorted([*base.glob("*.json"), *base.glob("*.jinja")]):
         digest.update(f"{path.name} {path.stat().st_size}".encode() + path.read_bytes())
     for path in sorted(base.glob("*.safetensors")):
@@ -118,9 +124,10 @@ def training_fingerprint(
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _SAMPLE_BYTES))
             digest.update(f"{path.name} {size}".encode() + file.read())
-    for dataset in (data, validation):
-        if dataset is not None:
-            with dataset.open("rb") as file:
+    adapter = [initial_adapter / name for name in ADAPTER_FILES] if initial_adapter else []
+    for path in (data, validation, *adapter):
+        if path is not None:
+            with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -14,8 +14,8 @@ PHASES: tuple[Phase, ...] = ("loading", "training", "publishing", "evaluating")
 """The phases of a running job in their order: the trainer loads the base and the data, and trains (with passes over the
 validation file and checkpoints); the result is added to the engine, which checks its effect; it is evaluated."""
 
-VALIDATION_PASSES = 3
-"""Passes over the validation file: one per exported checkpoint."""
+VALIDATION_PASSES, EARLY_STOPPING_PASSES = 3, 10
+"""Passes over the validation file: one per exported checkpoint; more of them with early stopping."""
 _FORWARD_FLOPS, _BACKWARD_FLOPS = 2, 2
 """Per parameter and token; the backward pass of a frozen base has no weight gradients, and ends at the first layer
 with an adapter."""

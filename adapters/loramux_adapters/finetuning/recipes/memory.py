@@ -65,9 +65,10 @@ def required_bytes(
     Layers below the first one with an adapter store nothing for the backward pass, the others about two values per
     output of a module and two per token's state: counted on Llama's layers with adapters on all modules, in float32
     and in mixed precision. With gradient checkpointing they store their input, and one layer at a time the rest.
+    An example of DPO is two answers with their prompts; the reference's pass stores nothing.
     """
     strategy = strategy or MemoryStrategy(recipe.batch_size)
-    examples = min(strategy.micro_batch_size, recipe.batch_size)
+    examples = min(strategy.micro_batch_size, recipe.batch_size) * (2 if recipe.is_dpo else 1)
     activations = examples * size.max_example_tokens * _activation_bytes_per_token(base, recipe, size, strategy)
     logits = min(examples * size.max_answer_tokens, LOGITS_CHUNK_TOKENS) * base.spec.vocab_size * _LOGIT_BYTES
     optimizer = count_adapter_parameters(base, recipe) * _OPTIMIZER_BYTES

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoTokenizer, BitsAndBytesConfig
 
 from loramux_adapters.base_description import BaseDescription, layer_of
@@ -16,6 +17,7 @@ from loramux_adapters.finetuning.recipes.trained_modules import trained_modules
 from loramux_adapters.finetuning.trainer.base_weights import FIX, BaseWeights, find_weights, reason_of
 from loramux_adapters.finetuning.trainer.devices import select_dtype
 from loramux_adapters.finetuning.trainer.micro_batches import is_out_of_memory
+from loramux_adapters.intake.content import WEIGHTS_FILE
 
 
 def load_tokenizer(base: Path, rendering: ChatRendering) -> Any:
@@ -101,6 +103,28 @@ def add_adapter(model: Any, base: BaseDescription, recipe: Recipe) -> PeftModel:
     targets = _targets(base, trained_modules(base, recipe))
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, task_type="CAUSAL_LM", **targets)
     return get_peft_model(model, config)
+
+
+def load_adapter(model: Any, folder: Path, device: str) -> PeftModel:
+    """Return the base with the adapter in a folder of PEFT's files, to be trained further.
+
+    Raises:
+        UnusableBase: PEFT can't load it, or only in part.
+    """
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+        config.init_lora_weights = True  # others change the base's weights, which serving does not
+        adapted = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=True, torch_device=device)
+        with safe_open(folder / WEIGHTS_FILE, "pt") as file:
+            left_out = set(file.keys()) - set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UnusableBase(f"PEFT can't load the adapter to go on from: {reason_of(error)}") from error
+    if left_out:
+        raise UnusableBase(f"PEFT would leave out a part of the adapter to go on from: {min(left_out)}")
+    return adapted
 
 
 def _targets(base: BaseDescription, paths: Collection[str]) -> dict[str, Any]:

@@ -18,9 +18,16 @@ class PlannedSteps:
     """Tokens of all steps, padding not counted."""
     checkpoint_steps: frozenset[int]
     """The steps after which the validation file is evaluated and an adapter is exported."""
+    more_validation_steps: frozenset[int] = frozenset()
+    """Other steps after which the validation file is evaluated: for early stopping."""
     validation_tokens: int = 0
     forward_share: float = 0.5
     """The time of a forward pass as a share of a step's time, per token: before the first validation pass."""
+
+    @property
+    def validation_steps(self) -> frozenset[int]:
+        """All steps after which the validation file is evaluated."""
+        return self.checkpoint_steps | self.more_validation_steps
 
 
 class _Step(NamedTuple):
@@ -66,8 +73,9 @@ class TrainingPace:
         per_token = sum(one.seconds for one in self._steps) / measured_tokens
         steps = per_token * self._tokens_left(step, tokens)
         checkpoints = sum(due >= step for due in self.planned.checkpoint_steps)
+        passes = sum(due >= step for due in self.planned.validation_steps)
         saves = checkpoints + (steps / save_interval if save_interval else 0.0)
-        return steps + checkpoints * self._validation(per_token) + saves * self._save_seconds
+        return steps + passes * self._validation(per_token) + saves * self._save_seconds
 
     def _tokens_left(self, step: int, tokens: int) -> float:
         """Return the tokens of the steps that are left; by their number if the total turns out to be wrong."""

@@ -7,6 +7,7 @@ from typing import Any
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer
+from loramux_adapters.finetuning.recipes.adapter_shape import read_adapter_shape
 from loramux_adapters.finetuning.recipes.device_choice import DeviceChoice, choose_device
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions, choose_recipe
 from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand
@@ -14,6 +15,7 @@ from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.trainer.base_weights import BaseWeights
 from loramux_adapters.finetuning.trainer.devices import candidate_devices
 from loramux_adapters.finetuning.trainer.model import check_recipe, load_tokenizer, load_weights
+from loramux_adapters.finetuning.trainer.preference_examples import TokenizedPair, tokenize_pairs
 from loramux_adapters.finetuning.trainer.tokenized_examples import (
     TokenizedExample,
     check_lengths,
@@ -21,13 +23,16 @@ from loramux_adapters.finetuning.trainer.tokenized_examples import (
 )
 from loramux_adapters.finetuning.training_run import TrainingRun
 
+Tokenized = Sequence[TokenizedExample] | Sequence[TokenizedPair]
+"""The examples of supervised training, or the pairs of DPO."""
+
 
 @dataclass(frozen=True)
 class PreparedData:
     """The examples of a training run and how to train on them: all that is known before the base is loaded."""
 
-    examples: list[TokenizedExample]
-    validation_examples: list[TokenizedExample]
+    examples: Tokenized
+    validation_examples: Tokenized
     """Sorted by length, so that batches need less padding."""
     recipe: Recipe
     tokenizer: Any
@@ -50,32 +55,33 @@ def prepare_data(run: TrainingRun) -> PreparedData:
     """
     devices, tokenizer, base = candidate_devices(run.device), load_tokenizer(run.base, run.rendering), run.description
     renderer = ExampleTokenizer(ChatRenderer(tokenizer, run.rendering))
-    examples = tokenize_file(run.data, renderer)
-    validation = tokenize_file(run.validation, renderer) if run.validation else []
+    read = tokenize_pairs if run.recipe and run.recipe.is_dpo else tokenize_file
+    examples: Tokenized = read(run.data, renderer)
+    validation: Tokenized = read(run.validation, renderer) if run.validation else []
     # By the devices that there are, not by the chosen one: a training that resumes must have the same recipe.
-    recipe = run.recipe or _choose_recipe(base, examples + validation, len(examples), on_gpu=devices[0].is_gpu)
+    recipe = run.recipe or _choose_recipe(run, [*examples, *validation], len(examples), on_gpu=devices[0].is_gpu)
     check_recipe(base, recipe)
     check_lengths(examples, recipe.max_length)
     check_lengths(validation, recipe.max_length)
     weights = load_weights(run.base, run.unquantized_base)
-    demand = _memory_demand(base, recipe, examples + validation, weights)
+    demand = _memory_demand(base, recipe, [*examples, *validation], weights)
     choice = choose_device(demand, devices, run.quantize)
-    validation.sort(key=lambda example: len(example.tokens))
+    validation = sorted(validation, key=lambda example: example.longest)
     return PreparedData(examples, validation, recipe, tokenizer, weights, choice, demand)
 
 
-def _choose_recipe(base: BaseDescription, examples: Sequence[TokenizedExample], count: int, *, on_gpu: bool) -> Recipe:
-    longest = max(8, *(len(example.tokens) for example in examples))
-    return choose_recipe(Hyperparameters(), LoraOptions(), count, base, max_length=longest, seed=0, on_gpu=on_gpu)
+def _choose_recipe(run: TrainingRun, examples: Tokenized, count: int, *, on_gpu: bool) -> Recipe:
+    longest = max(8, *(example.longest for example in examples))
+    shape = read_adapter_shape(run.initial_adapter, run.description) if run.initial_adapter else None
+    options = {"max_length": longest, "seed": 0, "on_gpu": on_gpu, "shape": shape}
+    return choose_recipe(Hyperparameters(), LoraOptions(), count, run.description, **options)
 
 
-def _memory_demand(
-    base: BaseDescription, recipe: Recipe, examples: Sequence[TokenizedExample], weights: BaseWeights
-) -> MemoryDemand:
+def _memory_demand(base: BaseDescription, recipe: Recipe, examples: Tokenized, weights: BaseWeights) -> MemoryDemand:
     return MemoryDemand(
         base=base,
         recipe=recipe,
-        max_example_tokens=max(len(example.tokens) for example in examples),
+        max_example_tokens=max(example.longest for example in examples),
         max_answer_tokens=max(example.answer_length for example in examples),
         can_checkpoint=weights.can_checkpoint,
         is_quantized=bool(weights.quantization),

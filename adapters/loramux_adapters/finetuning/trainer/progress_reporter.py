@@ -38,6 +38,9 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
         """Maximum age of the saved state; None if none is kept."""
         self.saved_step = 0
         self.has_validation = False
+        self.stop_after_validation: Callable[[Any, float], bool] = lambda _state, _loss: False
+        """Whether training is over, by transformers' state and the loss of a pass over the validation file."""
+        self.stopped_early = False
         self.tokens = 0
         self._started_at = self._saved_at = self._measured_at = clock()
         self._step_seconds = 0.0
@@ -63,11 +66,12 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Decide whether to validate, save or stop after this step."""
         self._step_seconds = self._lap()
+        is_validated = self.has_validation and state.global_step in self.planned.validation_steps
         is_checkpoint = state.global_step in self.planned.checkpoint_steps
         age = self._clock() - self._saved_at
         is_state_due = self.save_seconds is not None and (age >= self.save_seconds or self.pause_requested)
-        control.should_evaluate = is_checkpoint and self.has_validation
-        control.should_save = is_checkpoint or is_state_due
+        control.should_evaluate = is_validated
+        control.should_save = is_checkpoint or is_validated or is_state_due
         control.should_training_stop = control.should_training_stop or self.pause_requested
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
@@ -83,6 +87,8 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
                 epoch=logs.get("epoch", 0.0),
                 loss=logs["loss"],
                 accuracy=logs.get("mean_token_accuracy"),
+                reward_accuracy=logs.get("reward_accuracy"),
+                reward_margin=logs.get("reward_margin"),
                 learning_rate=logs.get("learning_rate"),
                 tokens=self.tokens,
                 seconds=self.seconds,
@@ -90,8 +96,8 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
             )
         )
 
-    def on_evaluate(self, _args: Any, state: Any, _control: Any, metrics: dict[str, float], **_: Any) -> None:
-        """Report a pass over the validation file.
+    def on_evaluate(self, _args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        """Report a pass over the validation file, and stop if training is over.
 
         Raises:
             TrainingError: the validation loss is NaN or infinite.
@@ -101,8 +107,17 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]  # transformers i
                 f"the validation loss is NaN or infinite after step {state.global_step}: use a lower learning_rate"
             )
         self._pace.add_validation(self._lap())
-        accuracy = metrics.get("eval_mean_token_accuracy")
-        self.report(Validated(step=state.global_step, loss=metrics["eval_loss"], token_accuracy=accuracy))
+        self.report(
+            Validated(
+                step=state.global_step,
+                loss=metrics["eval_loss"],
+                token_accuracy=metrics.get("eval_mean_token_accuracy"),
+                reward_accuracy=metrics.get("eval_reward_accuracy"),
+                reward_margin=metrics.get("eval_reward_margin"),
+            )
+        )
+        self.stopped_early = self.stop_after_validation(state, metrics["eval_loss"])
+        control.should_training_stop = control.should_training_stop or self.stopped_early
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Publish the state that transformers has written."""

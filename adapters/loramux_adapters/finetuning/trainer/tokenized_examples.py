@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from datasets import Dataset
@@ -15,6 +15,18 @@ from loramux_adapters.finetuning.errors import ChatTemplateError, TrainingError
 IGNORED_LABEL = -100
 
 
+class Measured(Protocol):
+    """An example whose longest answer is known."""
+
+    @property
+    def place(self) -> str:
+        """Where it is: the line and the name of its file."""
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the prompt with its longest answer."""
+
+
 class TokenizedExample(NamedTuple):
     """The token ids of a prompt with its answer, int32 [tokens], and the number of tokens of the prompt."""
 
@@ -22,6 +34,16 @@ class TokenizedExample(NamedTuple):
     prompt_length: int
     place: str
     """Where the answer is: the line and the name of its file."""
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the prompt with its answer."""
+        return len(self.tokens)
+
+    @property
+    def total_tokens(self) -> int:
+        """The number of tokens that a pass over the example computes."""
+        return len(self.tokens)
 
     @property
     def answer_length(self) -> int:
@@ -43,22 +65,22 @@ def tokenize_file(path: Path, tokenizer: ExampleTokenizer) -> list[TokenizedExam
 
 def _tokenize(example: Example, place: str, tokenizer: ExampleTokenizer) -> TokenizedExample:
     try:
-        prompt, answer = tokenizer.tokenize(example["prompt"], example["completion"][0]["content"])
+        prompt, answer = tokenizer.tokenize(example["prompt"], example["completion"][0], example["tools"])
     except ChatTemplateError as error:
         raise ChatTemplateError(f"{place}: {error.message}") from error
     return TokenizedExample(np.array([*prompt, *answer], np.int32), len(prompt), place)
 
 
-def check_lengths(examples: Sequence[TokenizedExample], max_length: int) -> None:
+def check_lengths(examples: Sequence[Measured], max_length: int) -> None:
     """Check that no example exceeds `max_length`: TRL would truncate its end, the answer, without a warning.
 
     Raises:
         TrainingError: an example is too long.
     """
     for example in examples:
-        if len(example.tokens) > max_length:
+        if example.longest > max_length:
             raise TrainingError(
-                f"{example.place}: an answer has {len(example.tokens)} tokens with its prompt; "
+                f"{example.place}: an answer has {example.longest} tokens with its prompt; "
                 f"expected at most the max_length of {max_length}"
             )
 

@@ -1,0 +1,71 @@
+"""Pairs of answers as tokens, as the trainer takes them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
+from loramux_adapters.finetuning.datasets.preferences import PreferencePair, read_preferences
+from loramux_adapters.finetuning.errors import ChatTemplateError
+
+
+class TokenizedPair(NamedTuple):
+    """The token ids of a prompt and of its two answers, each int32 [tokens]."""
+
+    prompt: np.ndarray
+    preferred: np.ndarray
+    rejected: np.ndarray
+    place: str
+    """Where the pair is: the line and the name of its file."""
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longer answer with the prompt."""
+        return len(self.prompt) + self.answer_length
+
+    @property
+    def total_tokens(self) -> int:
+        """The number of tokens of both answers, each with the prompt."""
+        return 2 * len(self.prompt) + len(self.preferred) + len(self.rejected)
+
+    @property
+    def answer_length(self) -> int:
+        """The number of tokens of the longer answer."""
+        return max(len(self.preferred), len(self.rejected))
+
+
+def tokenize_pairs(path: Path, tokenizer: ExampleTokenizer) -> list[TokenizedPair]:
+    """Read a file of preferences and tokenize its pairs.
+
+    Raises:
+        InvalidDataset: it has invalid lines.
+        ChatTemplateError: names the first line that the chat template refuses.
+        OSError: it can't be read.
+    """
+    places = ((f"line {line} of {path.name}", pair) for line, pair in enumerate(read_preferences(path), start=1))
+    return [_tokenize(pair, place, tokenizer) for place, pair in places]
+
+
+def _tokenize(pair: PreferencePair, place: str, tokenizer: ExampleTokenizer) -> TokenizedPair:
+    try:
+        preferred, rejected = (
+            tokenizer.tokenize(pair.prompt, message, pair.tools) for message in (pair.preferred, pair.rejected)
+        )
+    except ChatTemplateError as error:
+        raise ChatTemplateError(f"{place}: {error.message}") from error
+    answers = (np.array(found.answer, np.int32) for found in (preferred, rejected))
+    return TokenizedPair(np.array(preferred.prompt, np.int32), *answers, place)
+
+
+def to_pair_dataset(pairs: Sequence[TokenizedPair]) -> Dataset:
+    """Return a data set of TRL's columns `prompt_ids`, `chosen_ids` and `rejected_ids`."""
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [pair.prompt for pair in pairs],
+            "chosen_ids": [pair.preferred for pair in pairs],
+            "rejected_ids": [pair.rejected for pair in pairs],
+        }
+    )
