@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramux_adapters.errors import StoreError, VersionNotFound, VersionNotReady, VersionQuarantined
+from loramux_adapters.errors import (
+    AliasTargetMissing,
+    InvalidAlias,
+    StoreError,
+    VersionNotFound,
+    VersionNotReady,
+    VersionQuarantined,
+)
 from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.models import AdapterName, BaseSpec, Digest, VersionId, VersionState
 from loramux_adapters.registry.registry import AdapterRecord, VersionRecord
@@ -206,3 +213,46 @@ def test_two_adapters_do_not_put_the_same_users_into_their_canaries(store: Versi
     found = [[resolver.resolve(name, str(user)) for user in range(200)] for name in (TONE, OTHER)]
     sides = [[version is not None and version.digest.startswith("a1") for version in column] for column in found]
     assert 40 < sum(one == other for one, other in zip(*sides, strict=True)) < 160
+
+
+def test_an_alias_resolves_to_what_its_target_points_at(store: VersionStore) -> None:
+    old, new = version_of(TONE, "a1"), version_of(TONE, "a2", 1.0)
+    resolver = resolver_of(store, record(TONE, old, new))
+    resolver.set_aliases({"gpt": TONE, "pinned": str(old.id), "base": BASE.spec.name, "gone": "nobody"})
+    assert resolver.resolve("gpt") == new.id
+    assert resolver.resolve(f"gpt@{old.id.digest}") == old.id
+    assert resolver.resolve("pinned") == old.id
+    assert resolver.resolve("base") is None
+    assert [resolver.is_base(name) for name in ("base", BASE.spec.name, "gpt", "nobody")] == [True, True, False, False]
+    with pytest.raises(AliasTargetMissing, match="`gone` is an alias of `nobody`"):
+        resolver.resolve("gone")
+    for name in (f"pinned@{new.id.digest}", f"base@{new.id.digest}", "gpt@", "gpt@000000000000", "\ud800", "@", "@@"):
+        assert resolver.resolve(name) is None
+
+
+def test_the_users_of_a_split_get_the_same_version_by_an_alias(store: VersionStore) -> None:
+    resolver = resolver_of(store, record(TONE, version_of(TONE, "a1", 1.0), version_of(TONE, "a2", 1.0)))
+    resolver.set_aliases({"gpt": TONE})
+    users = [f"user-{number}" for number in range(50)]
+    assert [resolver.resolve("gpt", user) for user in users] == [resolver.resolve(TONE, user) for user in users]
+
+
+def test_a_model_s_own_name_precedes_an_equal_alias(store: VersionStore) -> None:
+    tone, other = version_of(TONE, "a1", 1.0), version_of(OTHER, "a2", 1.0)
+    resolver = resolver_of(store, record(TONE, tone), record(OTHER, other))
+    resolver.set_aliases({TONE: OTHER, BASE.spec.name: OTHER})
+    assert resolver.resolve(TONE) == tone.id
+    assert resolver.resolve(BASE.spec.name) is None
+    assert resolver.is_base(BASE.spec.name)
+
+
+def test_an_alias_of_an_adapter_names_it_and_others_say_what_they_are(store: VersionStore) -> None:
+    version = version_of(TONE, "a1", 1.0)
+    resolver = resolver_of(store, record(TONE, version))
+    resolver.set_aliases({"gpt": TONE, "pinned": str(version.id), "base": BASE.spec.name, "gone": "nobody"})
+    assert [resolver.adapter_name(AdapterName(name)) for name in ("gpt", TONE, "unknown")] == [TONE, TONE, "unknown"]
+    for name, words in (("pinned", "one version"), ("base", "the base")):
+        with pytest.raises(InvalidAlias, match=words):
+            resolver.adapter_name(AdapterName(name))
+    with pytest.raises(AliasTargetMissing):
+        resolver.adapter_name(AdapterName("gone"))

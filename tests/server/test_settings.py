@@ -1,5 +1,6 @@
 """Where settings come from, how they are validated, and the messages about invalid ones."""
 
+import json
 import logging
 import os
 import re
@@ -336,3 +337,28 @@ def test_a_trainer_without_a_server_numbers_gpus_as_a_server_does(
     monkeypatch.setattr(os, "environ", {} if order is None else {"CUDA_DEVICE_ORDER": order})
     export_gpu_order()
     assert os.environ["CUDA_DEVICE_ORDER"] == exported
+
+
+def test_aliases_come_from_the_file_with_colons_in_their_names(working_folder: Path) -> None:
+    text = "aliases:\n  ft:gpt-4o-mini-2024-07-18:acme:tone:abc123: tone\n  gpt-4o-mini: SmolLM2-135M-Instruct\n"
+    (working_folder / "loramux.yaml").write_text(text)
+    settings = load_settings(environ={"LORAMUX_ALIASES": '{"gpt-4o": "tone@0123456789ab"}'})
+    assert settings.aliases == {
+        "ft:gpt-4o-mini-2024-07-18:acme:tone:abc123": "tone",
+        "gpt-4o-mini": "SmolLM2-135M-Instruct",
+        "gpt-4o": "tone@0123456789ab",
+    }
+
+
+@pytest.mark.parametrize(
+    ("aliases", "problem"),
+    [
+        ({"a b": "tone"}, "the alias 'a b' is invalid"),
+        ({"x@0123456789ab": "tone"}, "is invalid"),
+        ({"one": "two", "two": "tone"}, "the alias one points at two, an alias itself"),
+        ({"one": "one"}, "an alias itself"),
+        ({"one": ""}, "the alias one needs the name of a model"),
+    ],
+)
+def test_an_alias_that_can_not_work_is_refused(aliases: dict[str, str], problem: str) -> None:
+    assert problem in refusal({"LORAMUX_ALIASES": json.dumps(aliases)})
