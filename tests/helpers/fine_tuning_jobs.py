@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.finetuning.datasets.report import inspect_dataset
+from loramux_adapters.finetuning.datasets.inspection import inspect_dataset
 from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
 from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord, NewJob
@@ -36,8 +36,8 @@ NAME = AdapterName("ft:tiny:local:test:1")
 class CharacterTokens:
     """Counts each character as a token."""
 
-    def count_prompt(self, messages: Any) -> int:
-        return sum(len(message["content"]) for message in messages)
+    def count_prompt(self, messages: Any, tools: Any = ()) -> int:
+        return sum(len(message["content"] or "") for message in messages)
 
     count_conversation = count_prompt
 
@@ -138,7 +138,7 @@ def job_test_bed(folder: Path, engine: sa.Engine, behavior: str = "train", *argu
         "a.jsonl",
         "fine-tune",
         0.0,
-        lambda path: inspect_dataset(path, CharacterTokens(), 99).model_dump(),
+        lambda path, _: inspect_dataset(path, CharacterTokens(), 99).model_dump(),
     )
     return JobTestBed(registry, files, library, runner, Supervisor(runner, restart_seconds=0.05), record.id)
 

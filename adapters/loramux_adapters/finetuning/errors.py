@@ -31,7 +31,7 @@ class InvalidDataset(TrainingError):
     def __init__(self, name: str, problems: list[tuple[int, str]]) -> None:
         self.problems = problems
         lines = "\n".join(f"  line {number}: {reason}" for number, reason in problems)
-        super().__init__(f"{name} is not a chat fine-tuning file:\n{lines}")
+        super().__init__(f"{name} is not a valid training file:\n{lines}")
 
 
 class ChatTemplateError(TrainingError):

@@ -1,1 +1,1 @@
-"""Training files: reading, validation and reports."""
+"""Training files: reading, validation, reports, and the formats of others."""

@@ -1,74 +1,20 @@
 """Conversations in OpenAI's chat fine-tuning format, and the checks that each must pass."""
 
-from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-_OTHER_DATASETS = {
-    "prompt": "a completion, not a conversation: write `messages`",
-    "input": "a preference (DPO) or reinforcement example, but only supervised training is supported: write `messages`",
-    "contents": "another vendor's format: write `messages`",
-    "conversations": "another format (ShareGPT): write `messages`",
-}
-"""Formats of a line without `messages`, by a key that it has."""
-_TOOL_KEYS = ("tools", "functions", "parallel_tool_calls")
-_CALL_KEYS = ("tool_calls", "function_call")
-_IGNORED_IF_EMPTY = (*_CALL_KEYS, "refusal", "audio", "annotations")
-"""Keys that `message.model_dump()` of OpenAI's client writes for every message, null or empty if unused."""
+from loramux_adapters.finetuning.datasets.ignored_keys import KeyFilter, without_nulls
+from loramux_adapters.finetuning.datasets.lines import OtherFormat, parse_object
+from loramux_adapters.finetuning.datasets.messages import CalledFunction, Message, ToolCall
+from loramux_adapters.finetuning.datasets.other_formats.refusal import refuse_other_formats
+from loramux_adapters.finetuning.datasets.tools import Tools
 
-
-class Message(BaseModel):
-    """One message. An assistant's message of `weight` 0 is context that is not trained on.
-
-    `name`, which distinguishes several users, is ignored: few chat templates render it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[str, Field(min_length=1)]
-    name: str | None = None
-    weight: Literal[0, 1] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_tool_calls(cls, message: Any) -> Any:
-        if not isinstance(message, dict):
-            return message
-        for key in _CALL_KEYS:
-            if message.get(key):
-                raise ValueError(f"{key}: tool calls can't be trained: write the call as the content")
-        if message.get("role") in {"tool", "function", "developer"}:
-            raise ValueError("role: must be system, user or assistant")
-        return _without_empty(message, _IGNORED_IF_EMPTY)
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _join_text_parts(cls, content: Any) -> Any:
-        """Join OpenAI's list of content parts; images and audio are refused."""
-        if not isinstance(content, list):
-            return content
-        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-            raise ValueError("a part is not text; only text can be trained")
-        if not all(isinstance(part.get("text"), str) for part in content):
-            raise ValueError("the `text` of a part must be a string")
-        return "".join(part["text"] for part in content)
-
-    @model_validator(mode="after")
-    def _check_weight(self) -> Self:
-        if self.weight is not None and self.role != "assistant":
-            raise ValueError("weight: allowed only in messages of the assistant")
-        return self
-
-    @property
-    def is_trained_on(self) -> bool:
-        """Whether the adapter is trained to generate this message."""
-        return self.role == "assistant" and self.weight != 0
-
-    def to_chat(self) -> dict[str, Any]:
-        """Return the message in the form that chat templates take."""
-        return {"role": self.role, "content": self.content}
+PREFERENCE_KEYS = ("preferred_output", "non_preferred_output")
+_LINE_KEYS = ("messages", "tools", "parallel_tool_calls")
+_MESSAGE_KEYS = (*Message.model_fields, "function_call", "refusal", "audio")
+_PART_KEYS = ("type", "text", "refusal", "image_url", "input_audio", "file")
+_PREFERENCE = "it is a preference pair: train it with method.type `dpo`; supervised training takes `messages`"
 
 
 class Conversation(BaseModel):
@@ -77,31 +23,93 @@ class Conversation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     messages: tuple[Message, ...]
+    tools: Tools = ()
+    parallel_tool_calls: bool = True
+    """Not rendered by any chat template: vLLM cuts answers after the first call where a request says false."""
+    line: int = 0
+    """The number of the line in its file; the first is 1."""
+    ignored_keys: frozenset[str] = frozenset()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_other_formats(cls, line: Any) -> Any:
-        if not isinstance(line, dict):
-            return line
-        for key, meaning in _OTHER_DATASETS.items():
-            if "messages" not in line and key in line:
-                raise ValueError(f"it is {meaning}")
-        if any(line.get(key) for key in _TOOL_KEYS):
-            raise ValueError("tools: tool calls can't be trained: leave the tools out")
-        return _without_empty(line, _TOOL_KEYS)
+    @property
+    def chat_tools(self) -> list[dict[str, Any]]:
+        """The tools of the request in OpenAI's form; empty if it has none."""
+        return [tool.to_chat() for tool in self.tools]
 
     @model_validator(mode="after")
     def _check_messages(self) -> Self:
-        if any(message.role == "system" for message in self.messages[1:]):
-            raise ValueError("a system message must be the first one")
-        if not any(message.role == "user" for message in self.messages):
-            raise ValueError("there is no user message")
+        check_prompt(self.messages)
         if self.messages[-1].role != "assistant":
-            raise ValueError("the last message must be the assistant's")
+            raise ValueError("the last message must be the assistant's: the answer to learn")
         if not any(message.is_trained_on for message in self.messages):
-            raise ValueError("there is no assistant message to train on")
+            raise ValueError("there is no assistant message to train on: all have the weight 0")
         return self
 
 
-def _without_empty(document: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if value or key not in keys}
+def check_prompt(messages: tuple[Message, ...]) -> None:
+    """Check the messages of a conversation, or of a prompt.
+
+    Raises:
+        ValueError: there is no user message, or a tool's result that no message before it called for.
+    """
+    if not any(message.role == "user" for message in messages):
+        raise ValueError("there is no user message")
+    called: set[str] = set()
+    for position, message in enumerate(messages):
+        called.update(call.id for call in message.tool_calls)
+        if message.tool_call_id is not None and message.tool_call_id not in called:
+            raise ValueError(f"messages.{position}.tool_call_id: no tool call before it has this id")
+
+
+def parse_conversation(line: bytes, number: int = 0) -> Conversation:
+    """Parse line `number` of a training file.
+
+    Raises:
+        ValueError: it is not a valid conversation.
+    """
+    document = without_nulls(parse_object(line))
+    if any(key in document for key in PREFERENCE_KEYS):
+        raise OtherFormat(_PREFERENCE)
+    refuse_other_formats(document)
+    keys = KeyFilter()
+    kept = keep_known(document, keys)
+    return Conversation.model_validate(kept | {"line": number, "ignored_keys": frozenset(keys.ignored)})
+
+
+def keep_known(document: dict[str, Any], keys: KeyFilter, where: str = "") -> dict[str, Any]:
+    """Return the keys of a line, its tools and messages that have a meaning, without null values."""
+    kept: dict[str, Any] = keys.keep(document, _LINE_KEYS, where)
+    if "messages" in kept:
+        kept["messages"] = keep_known_of_messages(kept["messages"], keys, f"{where}messages.")
+    if isinstance(kept.get("tools"), list):
+        kept["tools"] = [_without_nulls_of_tool(tool) for tool in kept["tools"]]
+    return kept
+
+
+def keep_known_of_messages(messages: Any, keys: KeyFilter, where: str) -> Any:
+    """Return the keys of messages, their parts and tool calls that have a meaning, without null values."""
+    kept = keys.keep_each(messages, _MESSAGE_KEYS, where)
+    for message in kept if isinstance(kept, list) else []:
+        if isinstance(message, dict):
+            _clean_message(message, keys, where)
+    return kept
+
+
+def _clean_message(message: dict[str, Any], keys: KeyFilter, where: str) -> None:
+    if isinstance(message.get("content"), list):
+        message["content"] = keys.keep_each(message["content"], _PART_KEYS, f"{where}content.")
+    if isinstance(message.get("tool_calls"), list):
+        calls = keys.keep_each(message["tool_calls"], ToolCall.model_fields, f"{where}tool_calls.")
+        for call in calls:
+            if isinstance(call, dict) and "function" in call:
+                call["function"] = keys.keep(call["function"], CalledFunction.model_fields, f"{where}tool_calls.")
+        message["tool_calls"] = calls
+
+
+def _without_nulls_of_tool(tool: Any) -> Any:
+    """Drop null values of a tool and its function; within its JSON schema null has a meaning."""
+    if not isinstance(tool, dict):
+        return tool
+    kept = without_nulls(tool)
+    if isinstance(kept.get("function"), dict):
+        kept["function"] = without_nulls(kept["function"])
+    return kept

@@ -34,7 +34,7 @@ def iter_examples(conversation: Conversation) -> Iterator[Example]:
     and all examples share the messages and tools.
     """
     messages: list[ChatMessage] = [message.to_chat() for message in conversation.messages]
-    tools: list[Tool] = []
+    tools: list[Tool] = conversation.chat_tools
     for position in reversed(range(len(messages))):
         if conversation.messages[position].is_trained_on:
             yield Example(prompt=messages[:position], completion=[messages[position]], tools=tools)

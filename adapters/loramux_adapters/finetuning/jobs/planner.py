@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
-from loramux_adapters.finetuning.datasets.report import DatasetReport, count_overlap
+from loramux_adapters.finetuning.datasets.inspection import count_overlap
+from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.errors import UnusableBase
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, InvalidJob
 from loramux_adapters.finetuning.jobs.forecast import JobForecast, forecast_jobs

@@ -59,7 +59,7 @@ def tokenize_file(path: Path, tokenizer: ExampleTokenizer) -> list[TokenizedExam
         ChatTemplateError: names the first line that the chat template refuses.
         OSError: it can't be read.
     """
-    places = ((f"line {line} of {path.name}", item) for line, item in enumerate(read_dataset(path), start=1))
+    places = ((f"line {item.line} of {path.name}", item) for item in read_dataset(path))
     return [_tokenize(example, place, tokenizer) for place, item in places for example in examples_of([item])]
 
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from loramux_adapters.errors import StoreError
-from loramux_adapters.finetuning.datasets.report import inspect_dataset
+from loramux_adapters.finetuning.datasets.inspection import inspect_dataset
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.finetuning.jobs.evaluation import Completion, Evaluator
 from loramux_adapters.finetuning.jobs.models import JobProgress, JobRecord
@@ -34,7 +34,7 @@ def bed(tmp_path: Path, engine: sa.Engine) -> JobTestBed:
     return job_test_bed(tmp_path, engine)
 
 
-async def answer_correctly(version: Any, chat: Any, _most: int) -> Completion:
+async def answer_correctly(version: Any, chat: Any, _most: int, _tools: Any) -> Completion:
     number = int(chat[-1]["content"].split()[-1])
     return Completion(f"answer {number % 3}" if version else "what?", 10 * len(chat), 2, 0.01)
 
@@ -51,7 +51,7 @@ def enable_evaluation(bed: JobTestBed, ask: Any) -> None:
 def validation_file(bed: JobTestBed, first: int, count: int = 12) -> str:
     lines = b"".join(training_lines(first + count).splitlines(keepends=True)[first:])
 
-    def check(path: Path) -> dict[str, Any]:
+    def check(path: Path, _: str) -> dict[str, Any]:
         return inspect_dataset(path, CharacterTokens(), 99).model_dump()
 
     return bed.files.add(io.BytesIO(lines), "v.jsonl", "fine-tune", 0.0, check).id

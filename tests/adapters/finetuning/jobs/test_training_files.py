@@ -42,7 +42,7 @@ def test_contents_are_unchanged_and_the_filename_is_never_a_path(files: Training
 
 
 def test_a_file_that_the_check_refuses_leaves_nothing(files: TrainingFiles, tmp_path: Path) -> None:
-    def refuse(_: Path) -> Mapping[str, Any]:
+    def refuse(*_: object) -> Mapping[str, Any]:
         raise InvalidDataset("a.jsonl", [(1, "empty line")])
 
     with pytest.raises(InvalidDataset):
@@ -84,7 +84,7 @@ def test_an_unreachable_database_leaves_no_file(files: TrainingFiles, tmp_path: 
 
 
 def test_a_file_that_another_server_is_adding_is_not_swept(files: TrainingFiles) -> None:
-    def sweeps(_: Path) -> None:
+    def sweeps(*_: object) -> None:
         files.sweep()
 
     record = files.add(io.BytesIO(b"x"), "a.jsonl", "fine-tune", 1.0, sweeps)

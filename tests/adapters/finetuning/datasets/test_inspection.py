@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loramux_adapters.finetuning.datasets.report import count_overlap, inspect_dataset
+from loramux_adapters.finetuning.datasets.inspection import count_overlap, inspect_dataset
 from loramux_adapters.finetuning.errors import ChatTemplateError, InvalidDataset
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
@@ -52,7 +52,7 @@ def test_examples_beyond_the_context_are_refused_with_their_lines(tmp_path: Path
 
 def test_a_conversation_that_the_template_refuses_is_reported_with_its_line(tmp_path: Path) -> None:
     class Strict(CharacterTokens):
-        def count_prompt(self, messages: Any) -> int:
+        def count_prompt(self, messages: Any, tools: Any = ()) -> int:
             if len(messages) > 2:
                 raise ChatTemplateError("the base's chat template refuses it: roles must alternate")
             return super().count_prompt(messages)
@@ -72,7 +72,7 @@ def test_a_line_of_thousands_of_turns_is_refused_by_its_longest_example_alone(tm
     counted: list[int] = []
 
     class Counting(CharacterTokens):
-        def count_conversation(self, messages: Any) -> int:
+        def count_conversation(self, messages: Any, tools: Any = ()) -> int:
             counted.append(len(messages))
             return self.count_prompt(messages)
 
