@@ -60,9 +60,7 @@ class ModelAliases:
             AliasConflict: the name is in use for something else, or the target is an alias itself.
             AliasTargetMissing: this server does not have the target.
         """
-        self._check_not_configured(name)
-        if self._resolver.is_served(name):
-            raise AliasConflict(f"{name} is the name of a model itself: choose another alias.")
+        self.check_name(name)
         self._check_target(target)
         by = ChangedBy(actor, self._now())
         async with self._lock:
@@ -83,6 +81,16 @@ class ModelAliases:
             removed = await asyncio.to_thread(self._registry.remove, name, by)
             self._apply(await asyncio.to_thread(self._registry.all))
         return removed
+
+    def check_name(self, name: AdapterName) -> None:
+        """Check that `set` accepts a name.
+
+        Raises:
+            AliasConflict: the name is in use for something else.
+        """
+        self._check_not_configured(name)
+        if self._resolver.is_served(name):
+            raise AliasConflict(f"{name} is the name of a model itself: choose another alias.")
 
     def unused(self) -> list[str]:
         """Return a sentence for each alias of the settings that has no effect at present."""

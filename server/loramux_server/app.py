@@ -14,6 +14,7 @@ from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.training_files import MAX_FILE_BYTES
+from loramux_adapters.finetuning.jobs.uploads import MAX_PART_BYTES
 from loramux_adapters.intake.chat.companions import COMPANION_LIMITS
 from loramux_adapters.intake.sources import ReportProgress
 from loramux_adapters.intake.validation import max_file_sizes
@@ -26,6 +27,7 @@ from loramux_server.api.adapters.aliases import aliases_router
 from loramux_server.api.adapters.audit import audit_router
 from loramux_server.api.adapters.create import create_router
 from loramux_server.api.adapters.routes import adapters_router
+from loramux_server.api.fine_tuning.uploads import PARTS_PATTERN
 from loramux_server.api.health import health_router
 from loramux_server.api.model_aliases import model_aliases_router
 from loramux_server.api.models import ServedModels, models_router
@@ -257,7 +259,8 @@ def _idle_calibration(
 
 def _body_limits(settings: Settings, storage: AdapterStorage, max_rank: int) -> BodyLimits:
     adapter_bytes = sum((max_file_sizes(storage.base, max_rank) | COMPANION_LIMITS).values())
-    return BodyLimits(settings.max_body_bytes, {ADAPTERS_PATH: adapter_bytes, FILES_PATH: MAX_FILE_BYTES})
+    uploads = {ADAPTERS_PATH: adapter_bytes, FILES_PATH: MAX_FILE_BYTES, PARTS_PATTERN: MAX_PART_BYTES}
+    return BodyLimits(settings.max_body_bytes, uploads)
 
 
 def _ledger_limits(settings: Settings) -> LedgerLimits:

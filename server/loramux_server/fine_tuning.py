@@ -6,9 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from loramux_adapters.finetuning.datasets.report import inspect_dataset
+from loramux_adapters.finetuning.datasets.inspection import inspect_dataset
 from loramux_adapters.finetuning.jobs.engine_memory import EngineMemory
 from loramux_adapters.finetuning.jobs.evaluation import CompleteChat, Evaluator
+from loramux_adapters.finetuning.jobs.file_expiry import FileExpiry
 from loramux_adapters.finetuning.jobs.job_runner import JobRunner
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
@@ -17,6 +18,8 @@ from loramux_adapters.finetuning.jobs.self_test import SelfTest
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.trainer_lock import LOCK_FILE, is_trainer_running, wait_until_released
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
+from loramux_adapters.finetuning.jobs.uploads import Uploads
+from loramux_adapters.finetuning.jobs.wandb_runs import WandbRuns
 from loramux_adapters.finetuning.jobs.work_folders import WorkFolders
 from loramux_adapters.finetuning.recipes.memory_demand import TrainingDevice
 from loramux_adapters.finetuning.trainer_process import TrainerLauncher
@@ -26,6 +29,8 @@ from loramux_server.adapter_storage import AdapterStorage
 from loramux_server.api.fine_tuning.files import files_router
 from loramux_server.api.fine_tuning.routes import fine_tuning_router
 from loramux_server.api.fine_tuning.schemas import JobSerializer
+from loramux_server.api.fine_tuning.unsupported import unsupported_router
+from loramux_server.api.fine_tuning.uploads import uploads_router
 from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.machine import installed_backend, this_machine
 from loramux_server.metering.job_metrics import JobMetrics
@@ -33,6 +38,8 @@ from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import PriceSource
 from loramux_server.settings import Settings
 from loramux_server.training_devices import training_devices
+from loramux_server.webhooks.delivery import WebhookDelivery
+from loramux_server.webhooks.outbox import Outbox
 
 JOBS_FOLDER = "fine-tuning"
 MAX_TRAINER_WAIT_SECONDS = 90.0
@@ -51,8 +58,12 @@ def build_fine_tuning(
     engine_memory: EngineMemory,
 ) -> Supervisor:
     """Add the routes for files and jobs to `app`, and return the supervisor that runs the jobs."""
-    files, registry = TrainingFiles(storage.database, settings.data_dir / "files"), JobRegistry(storage.database)
+    outbox = Outbox(storage.database, settings.webhooks)
+    registry = JobRegistry(storage.database, outbox.add)
+    files = TrainingFiles(storage.database, settings.data_dir / "files")
+    uploads = Uploads(storage.database, settings.data_dir / "uploads", files)
     files.sweep()
+    uploads.sweep()
     context, items = tokens.max_context_tokens, settings.training.evaluation_items
     planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens, prices)
     publisher = ResultPublisher(
@@ -61,19 +72,35 @@ def build_fine_tuning(
         files,
         Evaluator(complete, tokens, context, items, settings.training.evaluation_margin) if items else None,
         SelfTest(complete, tokens) if settings.training.self_test else None,
+        aliases=storage.aliases,
     )
     launcher = TrainerLauncher(settings.training.priority)
     lent_memory = engine_memory if settings.training.sleep else None
-    supervisor = Supervisor(JobRunner(registry, planner, publisher, launcher, metrics, engine_memory=lent_memory))
+    webhooks = WebhookDelivery(outbox, settings.webhooks, metrics.webhook_attempted)
+    supervisor = Supervisor(
+        JobRunner(registry, planner, publisher, launcher, metrics, engine_memory=lent_memory),
+        companions=(webhooks.run_forever, FileExpiry(files, uploads, registry.is_file_in_use).run_forever),
+        trainer_companions=(WandbRuns(registry, storage.base.name).run_forever,),
+    )
 
-    def check(path: Path) -> dict[str, Any]:
-        return inspect_dataset(path, tokens, context).model_dump()
+    def check(path: Path, filename: str) -> dict[str, Any]:
+        return inspect_dataset(path, tokens, context, filename).model_dump()
 
     recorded_costs, max_queued = TrainingCosts(storage.database, prices).of_jobs, settings.training.queue
     serializer = JobSerializer(settings.organization, planner.cost, recorded_costs=recorded_costs)
-    app.include_router(files_router(files, check, registry.is_file_in_use))
+    app.include_router(files_router(files, check, registry.is_file_in_use, settings.result_encoding))
+    app.include_router(uploads_router(uploads, check))
+    app.include_router(unsupported_router())
     app.include_router(
-        fine_tuning_router(registry, planner, serializer, supervisor.check_now, max_queued, metrics.cancelled)
+        fine_tuning_router(
+            registry,
+            planner,
+            serializer,
+            supervisor.check_now,
+            max_queued,
+            metrics.cancelled,
+            storage.aliases.check_name,
+        )
     )
     return supervisor
 

@@ -25,11 +25,16 @@ class JobMetrics:
             f"{_NAME}_left_seconds", "Estimated time until the end of the running job.", registry=registry
         )
         self._loss = Gauge(f"{_NAME}_loss", "Training loss of the last step, in nats per token.", registry=registry)
+        self._webhooks = Counter(
+            "loramux_webhook_attempts_total", "Attempts to deliver a webhook's message.", ["outcome"], registry=registry
+        )
         self._last_progress = JobProgress()
         self._counted: set[str] = set()
         self._lock = Lock()
         for outcome in ("succeeded", "failed", "cancelled"):
             self._ended.labels(outcome)  # starts at 0, so that alerts see the first one
+        for outcome in ("delivered", "failed", "given_up"):
+            self._webhooks.labels(outcome)
 
     def queue_changed(self, count: int) -> None:
         """Show the number of waiting jobs."""
@@ -65,6 +70,10 @@ class JobMetrics:
     def cancelled(self, job: JobRecord) -> None:
         """Count a cancelled job; if it was running, `stopped` follows."""
         self._count_end(job)
+
+    def webhook_attempted(self, outcome: str) -> None:
+        """Count an attempt to deliver a webhook's message."""
+        self._webhooks.labels(outcome).inc()
 
     def _count_end(self, job: JobRecord) -> None:
         """Count the end of a job once, though `cancelled` and `stopped` may both report it."""

@@ -45,7 +45,13 @@ def invalid_body(problems: Sequence[Any]) -> InvalidRequest:
         return InvalidRequest(str(first))
     if first["type"] == "json_invalid":
         return InvalidRequest(f"The body is not valid JSON: {first['ctx']['error']}, at character {first['loc'][-1]}.")
-    location = [str(part) for part in first["loc"][1:]]
-    param = ".".join(takewhile(lambda part: _FIELD.fullmatch(part) and part not in _TYPE_NAMES, location))
+    location = enumerate(str(part) for part in first["loc"][1:])
+    param = ".".join(part for _, part in takewhile(_is_field, location))
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return InvalidRequest(f"{param or 'body'}: {first['msg']}{others}", param=param or None)
+
+
+def _is_field(part: tuple[int, str]) -> bool:
+    """Whether a part of a location, with its depth, is a field; one of the body itself may have the name of a type."""
+    depth, name = part
+    return _FIELD.fullmatch(name) is not None and (depth == 0 or name not in _TYPE_NAMES)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -111,6 +112,7 @@ class BodyLimits:
 
     body: int
     uploads: Mapping[str, int] = field(default_factory=dict)
+    """By path, or by pattern of paths with `*`."""
     small: Mapping[str, int] = field(default_factory=lambda: SMALL_BODIES)
     """Lower limits by path."""
 
@@ -118,8 +120,11 @@ class BodyLimits:
         """Return the limit for this request."""
         if scope["path"] in self.small:
             return min(self.body, self.small[scope["path"]])
-        upload = self.uploads.get(scope["path"]) if scope["method"] == "POST" else None
+        upload = self._upload(scope["path"]) if scope["method"] == "POST" else None
         return self.body if upload is None else max(self.body, upload + MAX_FORM_BYTES)
+
+    def _upload(self, path: str) -> int | None:
+        return next((limit for pattern, limit in self.uploads.items() if fnmatchcase(path, pattern)), None)
 
 
 def limit_bodies(app: ASGIApp, limits: BodyLimits) -> ASGIApp:

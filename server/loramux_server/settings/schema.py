@@ -24,6 +24,7 @@ from loramux_adapters.errors import InvalidAdapterName, printable
 from loramux_adapters.intake.sources.urls import split_url
 from loramux_adapters.models import parse_adapter_name
 from loramux_server.metering.pricing import Prices
+from loramux_server.webhooks.endpoints import WebhookSettings
 
 PREFIX = "LORAMUX_"
 EXAMPLES_FOLDER = Path(loramux_adapters.__file__).parent / "examples"
@@ -139,6 +140,11 @@ class Settings(BaseSettings):
     """Where and how fine-tuning jobs train."""
     organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] = "local"
     """Part of the names of fine-tuned models: ft:BASE:ORGANIZATION:SUFFIX:ID."""
+    result_encoding: Literal["plain", "base64"] = "plain"
+    """How `GET /v1/files/ID/content` sends the result files of jobs: as they are, or in Base64 as OpenAI does, for
+    scripts that decode it. A request can choose by `?encoding=`."""
+    webhooks: tuple[WebhookSettings, ...] = ()
+    """Where a signed message is posted when a job has succeeded, failed or was cancelled; as JSON in the environment."""
     judge_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """OpenAI-compatible server of the judges of experiments; None if models of this server judge."""
     judge_api_key: SecretStr | None = None
@@ -184,6 +190,8 @@ class Settings(BaseSettings):
                 parse_adapter_name(name)
             except InvalidAdapterName as error:
                 raise ValueError(f"the alias {printable(name)!r} is invalid: {error.message}") from error
+            if not target:
+                raise ValueError(f"the alias {name} needs the name of a model")
             if target.partition("@")[0] in aliases:
                 raise ValueError(f"the alias {name} points at {printable(target)}, an alias itself: use its target")
         return aliases

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loramux_adapters.errors import AdapterError, AdapterRejected, TransientError
+from loramux_adapters.errors import AdapterError, AdapterRejected, StoreError, TransientError
 from loramux_adapters.finetuning.jobs.errors import WrongJobState
 from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult, Evaluator
 from loramux_adapters.finetuning.jobs.event_log import checkpoint_metrics
@@ -23,7 +23,8 @@ from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from loramux_adapters.finetuning.recipes.estimate import Phase
 from loramux_adapters.finetuning.training_run import TrainingRun
-from loramux_adapters.models import VersionId
+from loramux_adapters.model_aliases import ModelAliases
+from loramux_adapters.models import VersionId, parse_adapter_name
 from loramux_adapters.service import AdapterService
 
 _NOTHING_NEW = "Nothing was compared: every validation example is in the training file too"
@@ -46,6 +47,7 @@ class ResultPublisher:
     evaluator: Evaluator | None = None
     self_test: SelfTest | None = None
     now: Callable[[], float] = time.time
+    aliases: ModelAliases | None = None
 
     async def publish_checkpoint(self, job: JobRecord, folder: Path, step: int, *, may_wait: bool = True) -> None:
         """Add a checkpoint as the version NAME@DIGEST; one that the engine rejects is left out, with an event.
@@ -103,10 +105,23 @@ class ResultPublisher:
         evaluation = await self._evaluate(job, run, version) if self.evaluator else None
         stored = await asyncio.to_thread(self._store_result_files, job, results, evaluation)
         await self.library.set_alias(job.name, {version.digest: 1.0}, actor=job.created_by)
-        events = (JobEvent(f"New fine-tuned model created: {job.name}"), JobEvent("The job has successfully completed"))
+        created = [JobEvent(f"New fine-tuned model created: {job.name}"), *await self._set_model_alias(job)]
+        events = (*created, JobEvent("The job has successfully completed"))
         await asyncio.to_thread(
             self.registry.move, job.id, JobState.SUCCEEDED, self.now(), *events, result_files=stored
         )
+
+    async def _set_model_alias(self, job: JobRecord) -> list[JobEvent]:
+        """Make the alias that the job asks for; returns the event of it. A conflict must not fail a trained job."""
+        if job.alias is None or self.aliases is None:
+            return []
+        try:
+            await self.aliases.set(parse_adapter_name(job.alias), job.name, actor=job.created_by)
+        except StoreError:  # passes: the job is published again
+            raise
+        except AdapterError as error:
+            return [JobEvent(f"The alias {job.alias} was not made: {error.message}", "warn")]
+        return [JobEvent(f"The model can be requested as {job.alias} too")]
 
     async def _evaluate(self, job: JobRecord, run: TrainingRun, version: VersionId) -> EvaluationResult | None:
         """Compare the version with the base, and add an event with the result, or with why nothing was compared."""

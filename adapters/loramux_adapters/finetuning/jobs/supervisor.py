@@ -6,9 +6,10 @@ state and stops the trainer. A server that starts resumes the job that was runni
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from loramux_adapters.background_tasks import running_task
 from loramux_adapters.finetuning.jobs.errors import JobNotFound
@@ -26,6 +27,10 @@ class Supervisor:
     runner: JobRunner
     restart_seconds: float = 5.0
     """Pause after an error of the supervisor itself."""
+    companions: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    """Run next to the jobs, until the context ends."""
+    trainer_companions: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    """Run next to the jobs while this server, of those with the same folder, is the one that trains."""
 
     def __post_init__(self) -> None:
         runner = self.runner
@@ -39,7 +44,7 @@ class Supervisor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work on jobs; on leaving, the trainer saves its state, and the next server resumes the job."""
-        async with running_task(self._run_forever()), running_task(self.validator.run_forever()):
+        async with _running([self._run_forever, self.validator.run_forever, *self.companions]):
             yield
 
     async def _run_forever(self) -> None:
@@ -53,8 +58,9 @@ class Supervisor:
     async def _run_under_lock(self) -> None:
         async with trainer_lock(self.runner.planner.folders.root / LOCK_FILE) as lock_fd:
             await asyncio.to_thread(self._remove_leftovers)
-            while True:
-                await self._run_next(lock_fd)
+            async with _running(self.trainer_companions):
+                while True:
+                    await self._run_next(lock_fd)
 
     async def _run_next(self, lock_fd: int) -> None:
         job = await asyncio.to_thread(self.runner.registry.next_job, self.runner.planner.base.name)
@@ -71,3 +77,11 @@ class Supervisor:
     async def _report_queue(self) -> None:
         counts = await asyncio.to_thread(self.runner.registry.counts)
         self.runner.observer.queue_changed(sum(count for state, count in counts.items() if state.is_waiting))
+
+
+@asynccontextmanager
+async def _running(companions: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for companion in companions:
+            await stack.enter_async_context(running_task(companion()))
+        yield

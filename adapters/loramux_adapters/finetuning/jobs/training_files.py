@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Final, Literal, Protocol
 
 from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +22,7 @@ from loramux_adapters.fsync import fsync_path
 MAX_FILE_BYTES = 512 * 10**6
 """OpenAI's limit."""
 Purpose = Literal["fine-tune", "fine-tune-results"]
+RESULTS: Final = "fine-tune-results"
 COPY_BYTES = 1 << 20
 """Bytes that are read at a time."""
 _INCOMING = "incoming-"

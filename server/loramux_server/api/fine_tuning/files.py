@@ -1,30 +1,38 @@
 """`/v1/files`: training files, and the result files of jobs."""
 
 import asyncio
+import base64
 import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 
 from loramux_adapters.finetuning.jobs.errors import FileInUse, InvalidFile
-from loramux_adapters.finetuning.jobs.training_files import FileRecord, TrainingFiles
+from loramux_adapters.finetuning.jobs.training_files import RESULTS, FileRecord, TrainingFiles
 from loramux_server.api.error_schemas import error_responses
+from loramux_server.api.fine_tuning.file_forms import PURPOSE, expiry_seconds, printable_name, require_fine_tune
 from loramux_server.api.permissions import Admin
 
-CheckFile = Callable[[Path], Mapping[str, Any]]
-"""Reads a training file and returns its report, or raises InvalidDataset."""
+CheckFile = Callable[[Path, str], Mapping[str, Any]]
+"""Reads a training file, whose name is given for errors, and returns its report, or raises InvalidDataset."""
 
-_PURPOSE: Final = "fine-tune"
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]")
-_MAX_NAME_LENGTH = 255
+Encoding = Literal["plain", "base64"]
+_FIELDS = re.compile(r"file|purpose|expires_after\[(anchor|seconds)\]")
+_MAX_ENCODED_BYTES = 16 * 1024 * 1024
+"""Of a file that is sent in Base64: result files are smaller."""
 
 
-def files_router(files: TrainingFiles, check: CheckFile, is_in_use: Callable[[str], bool]) -> APIRouter:
+def files_router(
+    files: TrainingFiles,
+    check: CheckFile,
+    is_in_use: Callable[[str], bool],
+    result_encoding: Encoding = "plain",
+) -> APIRouter:
     """Return the routes; `is_in_use` returns whether an unfinished job needs a file."""
     router = APIRouter(prefix="/v1/files", tags=["files"], responses=error_responses(404, 409, 413))
 
@@ -32,9 +40,11 @@ def files_router(files: TrainingFiles, check: CheckFile, is_in_use: Callable[[st
     async def upload(request: Request, _: Admin) -> dict[str, Any]:
         """Upload a training file; each line is checked."""
         async with request.form(max_files=1, max_fields=8) as form:
-            part, filename = _training_file(form)
-            record = await asyncio.to_thread(files.add, part.file, filename, _PURPOSE, time.time(), check)
-            return _serialize(record)
+            part, filename, seconds = _training_file(form)
+            now = time.time()
+            expires_at = None if seconds is None else now + seconds
+            record = await asyncio.to_thread(files.add, part.file, filename, PURPOSE, now, check, expires_at=expires_at)
+            return serialize_file(record)
 
     @router.get("")
     async def list_files(
@@ -48,18 +58,20 @@ def files_router(files: TrainingFiles, check: CheckFile, is_in_use: Callable[[st
         page = await asyncio.to_thread(
             files.list, purpose=purpose, after=after, limit=limit, newest_first=order == "desc"
         )
-        return list_page([_serialize(record) for record in page.items], has_more=page.has_more)
+        return list_page([serialize_file(record) for record in page.items], has_more=page.has_more)
 
     @router.get("/{file}")
     async def retrieve(file: str, _: Admin) -> dict[str, Any]:
         """Return one file's metadata."""
-        return _serialize(await asyncio.to_thread(files.get, file))
+        return serialize_file(await asyncio.to_thread(files.get, file))
 
     @router.get("/{file}/content")
-    async def content(file: str, _: Admin) -> FileResponse:
-        """Return the content of a file."""
+    async def content(file: str, _: Admin, encoding: Encoding | None = None) -> Response:
+        """Return the content of a file; a result file in Base64, as OpenAI sends it, if asked or set so."""
+        record = await asyncio.to_thread(files.get, file)
         path = await asyncio.to_thread(files.path, file)
-        return FileResponse(path, media_type="application/octet-stream")
+        default = result_encoding if record.purpose == RESULTS else "plain"
+        return await _content(path, encoding or default)
 
     @router.get("/{file}/report")
     async def report(file: str, _: Admin) -> dict[str, Any]:
@@ -84,28 +96,41 @@ def list_page(items: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     return {"object": "list", "data": items, "has_more": has_more, **cursors}
 
 
-def _training_file(form: FormData) -> tuple[UploadFile, str]:
-    """Return the form's file and its name.
+async def _content(path: Path, encoding: str) -> Response:
+    """Return a response with the content of a file.
 
     Raises:
-        InvalidFile: the form has no file, another purpose, another file type, or unknown fields.
+        InvalidFile: it is too large to be sent in Base64.
 
     """
-    if form.get("purpose") != _PURPOSE:
-        raise InvalidFile("The purpose must be `fine-tune`; others are not supported.", param="purpose")
+    if encoding == "plain":
+        return FileResponse(path, media_type="application/octet-stream")
+    if (await asyncio.to_thread(path.stat)).st_size > _MAX_ENCODED_BYTES:
+        raise InvalidFile(f"A file of more than {_MAX_ENCODED_BYTES} bytes is not sent in Base64.", param="encoding")
+    return Response(base64.b64encode(await asyncio.to_thread(path.read_bytes)), media_type="text/plain")
+
+
+def _training_file(form: FormData) -> tuple[UploadFile, str, int | None]:
+    """Return the form's file, its name, and the seconds after which it expires.
+
+    Raises:
+        InvalidFile: the form has no file, another purpose, or unknown fields.
+
+    """
+    require_fine_tune(form.get("purpose"))
     part = form.get("file")
     if not isinstance(part, UploadFile):
         raise InvalidFile("The form has no part `file`.")
-    filename = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", part.filename or "")[:_MAX_NAME_LENGTH]
-    if not filename.lower().endswith(".jsonl"):
-        raise InvalidFile("The file's name must end in .jsonl: one conversation per line, as JSON.")
-    unknown = sorted(set(form) - {"purpose", "file"})
+    unknown = sorted(key for key in form if not _FIELDS.fullmatch(key))
     if unknown:
-        raise InvalidFile(f"Unknown field {unknown[0][:40]}: only `file` and `purpose` are supported.")
-    return part, filename
+        raise InvalidFile(
+            f"Unknown field {unknown[0][:40]}: expected `file`, `purpose` and, if need be, `expires_after`."
+        )
+    return part, printable_name(part.filename), expiry_seconds(form)
 
 
-def _serialize(record: FileRecord) -> dict[str, Any]:
+def serialize_file(record: FileRecord) -> dict[str, Any]:
+    """Serialize a file in OpenAI's format."""
     return {
         "id": record.id,
         "object": "file",
@@ -115,5 +140,5 @@ def _serialize(record: FileRecord) -> dict[str, Any]:
         "purpose": record.purpose,
         "status": "processed",
         "status_details": None,
-        "expires_at": None,
+        "expires_at": None if record.expires_at is None else int(record.expires_at),
     }

@@ -1,9 +1,10 @@
 """Request body of a fine-tuning job."""
 
 import secrets
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from loramux_adapters.finetuning.jobs.plans import RequestedHyperparameters
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions
@@ -34,6 +35,22 @@ class Method(_RequestBody):
     reinforcement: Any = None
 
 
+class Wandb(_RequestBody):
+    """A run at Weights & Biases."""
+
+    project: Annotated[str, Field(min_length=1, max_length=128)]
+    entity: Annotated[str, Field(max_length=128)] | None = None
+    name: Annotated[str, Field(max_length=128)] | None = None
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=16)] | None = None
+
+
+class Integration(_RequestBody):
+    """Where the metrics of a job are sent."""
+
+    type: Literal["wandb"]
+    wandb: Wandb
+
+
 class CreateJob(_RequestBody):
     """Body of a job creation; `lora` is not in OpenAI's API: its clients send it as `extra_body`."""
 
@@ -46,7 +63,16 @@ class CreateJob(_RequestBody):
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     metadata: Annotated[dict[Key, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
-    integrations: list[Any] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=4)] | None = None
+    alias: Annotated[str | None, Field(description="Name by which the adapter can be requested too, once trained.")] = (
+        None
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, body: object) -> object:
+        """Take null as absent, in objects at any depth, as OpenAI does."""
+        return _without_nulls(body)
 
     @field_validator("method")
     @classmethod
@@ -54,13 +80,6 @@ class CreateJob(_RequestBody):
         if method and method.type != "supervised":
             raise ValueError("only the method `supervised` is supported")
         return method
-
-    @field_validator("integrations")
-    @classmethod
-    def _refuse_integrations(cls, integrations: list[Any] | None) -> list[Any] | None:
-        if integrations:
-            raise ValueError("integrations are not supported: see /metrics and the job's result files")
-        return integrations
 
     @property
     def requested_hyperparameters(self) -> RequestedHyperparameters:
@@ -81,9 +100,35 @@ class CreateJob(_RequestBody):
             raise InvalidRequest(f"model: only the base `{base}` can be fine-tuned.", param="model")
         return base
 
+    @property
+    def integration_documents(self) -> list[dict[str, Any]] | None:
+        """The integrations in OpenAI's form, as they are stored."""
+        found = [integration.model_dump(exclude_none=True) for integration in self.integrations or ()]
+        return found or None
+
+    def checked_alias(self, check: Callable[[AdapterName], None]) -> AdapterName | None:
+        """Return the alias, which `check` accepts.
+
+        Raises:
+            AdapterError: it has an invalid name, or `check` refuses it.
+        """
+        if self.alias is None:
+            return None
+        alias = parse_adapter_name(self.alias)
+        check(alias)
+        return alias
+
     def seed_or_random(self) -> int:
         """Return the seed, random if none was given."""
         return secrets.randbelow(2**31) if self.seed is None else self.seed
+
+
+def _without_nulls(value: object) -> object:
+    return (
+        {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def model_name(base: str, organization: str, suffix: str | None) -> AdapterName:

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from loramux_adapters.finetuning.jobs import wandb_runs
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
+from loramux_adapters.models import AdapterName
 from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.fine_tuning.files import list_page
 from loramux_server.api.fine_tuning.requests import CreateJob, model_name
@@ -19,6 +21,7 @@ from loramux_server.api.permissions import Admin
 from loramux_server.errors import InvalidRequest
 
 OnCancelled = Callable[[JobRecord], None]
+CheckAlias = Callable[[AdapterName], None]
 SerializeJob = Callable[[JobRecord], Awaitable[dict[str, Any]]]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _PREFIX = "/v1/fine_tuning/jobs"
@@ -32,11 +35,12 @@ def fine_tuning_router(
     on_change: Callable[[], None],
     max_queued: int,
     on_cancelled: OnCancelled,
+    check_alias: CheckAlias,
 ) -> APIRouter:
     """Return the routes.
 
     `on_change` is called after a job was created or its state changed, `on_cancelled` with each cancelled job, running
-    or not.
+    or not. `check_alias` raises an AdapterError if an alias can't have a name.
     """
 
     async def serialize(record: JobRecord) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def fine_tuning_router(
 
     router = APIRouter(tags=["fine-tuning"], responses=error_responses(404, 409, 429))
     for part in (
-        _jobs(registry, planner, serializer, serialize, on_change, max_queued),
+        _jobs(registry, planner, serializer, serialize, on_change, max_queued, check_alias),
         _state_changes(registry, serialize, on_change, on_cancelled),
         _logs(registry, serializer),
         _estimates(planner),
@@ -64,6 +68,7 @@ def _jobs(
     serialize: SerializeJob,
     on_change: Callable[[], None],
     max_queued: int,
+    check_alias: CheckAlias,
 ) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
@@ -88,8 +93,11 @@ def _jobs(
             wanted=request_body.requested_hyperparameters.model_dump(mode="json"),
             metadata=request_body.metadata,
             created_by=by.key_id,
+            integrations=request_body.integration_documents,
+            alias=request_body.checked_alias(check_alias),
         )
-        record = await asyncio.to_thread(registry.create, new, time.time(), max_queued)
+        notes = _integration_notes(request_body)
+        record = await asyncio.to_thread(registry.create, new, time.time(), max_queued, *notes)
         on_change()
         return await serialize(record)
 
@@ -114,6 +122,12 @@ def _jobs(
         return await serialize(await asyncio.to_thread(registry.get, job))
 
     return router
+
+
+def _integration_notes(request_body: CreateJob) -> list[JobEvent]:
+    """Return a warning if the metrics of the job can't be sent where it asks for."""
+    reason = wandb_runs.missing() if request_body.integrations else None
+    return [JobEvent(f"No metrics are sent to Weights & Biases: {reason}", "warn")] if reason else []
 
 
 def _state_changes(

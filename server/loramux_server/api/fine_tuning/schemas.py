@@ -56,7 +56,7 @@ class JobSerializer:
             "trained_tokens": record.progress.tokens if record.state.has_ended else None,
             "training_file": record.training_file,
             "validation_file": record.validation_file,
-            "integrations": [],
+            "integrations": list(record.integrations or ()),
             "metadata": record.metadata,
             "suffix": record.suffix,
             "progress": record.progress.share,
@@ -97,6 +97,7 @@ class JobSerializer:
         share = progress.trained_parameters / progress.base_parameters if progress.base_parameters else None
         return {
             "model": record.name,
+            "alias": record.alias,
             "recipe": record.recipe,
             **progress.model_dump(exclude={"base_parameters", "estimated_at"}),
             "seconds_left": 0.0 if record.state is JobState.SUCCEEDED else forecast.seconds_left,

@@ -1,0 +1,166 @@
+"""Sends the metrics of jobs with a Weights & Biases integration, each by a process of its own; see wandb_process.
+
+It reads what the registry has, so no training waits for it, and a server that starts sends all of a running job.
+"""
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from loramux_adapters.errors import AdapterError, StoreError
+from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
+from loramux_adapters.finetuning.jobs.registry import JobRegistry
+from loramux_adapters.finetuning.jobs.states import JobState
+
+COMMAND = (sys.executable, "-m", "loramux_adapters.finetuning.wandb_process")
+_SECONDS = 60.0
+"""Longest wait for a process to accept metrics, or to send the last ones."""
+_MAX_TAG_LENGTH = 64
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+def missing(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return what is missing on this machine to send metrics, None if nothing is."""
+    if importlib.util.find_spec("wandb") is None:
+        return "the server lacks the package wandb: `pip install wandb`"
+    if not environ.get("WANDB_API_KEY") and environ.get("WANDB_MODE") != "offline":
+        return "the server's environment has no WANDB_API_KEY"
+    return None
+
+
+def arguments(job: JobRecord, integration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `wandb.init`, with OpenAI's defaults."""
+    tags = ["loramux/finetune", f"loramux/{job.base}", f"loramux/{job.id}", *(integration.get("tags") or ())]
+    return {
+        "id": job.id,
+        "project": integration["project"],
+        "entity": integration.get("entity"),
+        "name": integration.get("name") or job.id,
+        "tags": [tag[:_MAX_TAG_LENGTH] for tag in tags],
+        "job_type": "fine-tune",
+        "config": {
+            "model": job.base,
+            "fine_tuned_model": job.name,
+            "fine_tuning_job_id": job.id,
+            "training_file": job.training_file,
+            "validation_file": job.validation_file,
+            "seed": job.seed,
+            "hyperparameters": job.recipe,
+        },
+    }
+
+
+@dataclass
+class WandbRuns:
+    """Follows the jobs on `base`; of several servers with one database, only the one that trains does so."""
+
+    registry: JobRegistry
+    base: str
+    command: Sequence[str] = COMMAND
+    missing: Callable[[], str | None] = missing
+    poll_seconds: float = 2.0
+    now: Callable[[], float] = time.time
+    _failed: set[str] = field(default_factory=set)
+    """Jobs whose metrics could not be sent; they are not tried again."""
+
+    async def run_forever(self) -> None:
+        """Follow each job that has an integration."""
+        followed: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                followed = {job: task for job, task in followed.items() if not task.done()}
+                for job in await self._unfollowed(self._failed | set(followed)):
+                    followed[job.id] = group.create_task(self._follow(job))
+                await asyncio.sleep(self.poll_seconds)
+
+    async def _unfollowed(self, known: set[str]) -> list[JobRecord]:
+        with suppress(StoreError):  # they are found at the next poll
+            unfinished = await asyncio.to_thread(self.registry.unfinished, self.base)
+            return [job for job in unfinished if job.integrations and job.id not in known and self.missing() is None]
+        return []
+
+    async def _follow(self, job: JobRecord) -> None:
+        """Send the metrics of a job until it ends or is paused."""
+        try:
+            while job.state.is_waiting:
+                await asyncio.sleep(self.poll_seconds)
+                job = await asyncio.to_thread(self.registry.get, job.id)
+            if job.state is JobState.RUNNING and job.integrations:
+                async with asyncio.TaskGroup() as group:
+                    for integration in job.integrations:
+                        group.create_task(self._send(job, arguments(job, integration["wandb"])))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job goes on
+            _log.warning("the metrics of job %s are not sent to Weights & Biases", job.id, exc_info=error)
+            self._failed.add(job.id)
+            await self._note(
+                job, JobEvent("The metrics can't be sent to Weights & Biases: see the server's log", "warn")
+            )
+
+    async def _send(self, job: JobRecord, start: Mapping[str, Any]) -> None:
+        """Send all metrics that the job has and gets.
+
+        Raises:
+            Exception: the process failed or stalls, or the registry can't be read.
+        """
+        async with _process(self.command) as process:
+            await _write(process, start)
+            url = json.loads(await asyncio.wait_for(_pipe(process.stdout).readline(), _SECONDS))["url"]
+            await self._note(job, JobEvent(f"The metrics are sent to Weights & Biases: {url}"))
+            sent, state = 0, JobState.RUNNING
+            while state is JobState.RUNNING:
+                state = (await asyncio.to_thread(self.registry.get, job.id)).state  # before the last metrics are read
+                metrics = await asyncio.to_thread(self.registry.metrics, job.id)
+                for measured in metrics[sent:]:
+                    values = {key: value for key, value in measured.items() if key != "step"}
+                    await _write(process, {"step": measured["step"], "metrics": values})
+                sent = len(metrics)
+                if state is JobState.RUNNING:
+                    await asyncio.sleep(self.poll_seconds)
+            if state.has_ended:
+                await _write(process, {"finish": 0 if state is JobState.SUCCEEDED else 1})
+            _pipe(process.stdin).close()
+            await asyncio.wait_for(process.wait(), _SECONDS)
+
+    async def _note(self, job: JobRecord, event: JobEvent) -> None:
+        """Add an event to the job, unless it has ended meanwhile."""
+        with suppress(AdapterError):
+            await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event)
+
+
+@asynccontextmanager
+async def _process(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start a process with a folder of its own for the library's files; when the context ends, both are gone."""
+    environ = {name: value for name, value in os.environ.items() if not name.upper().startswith("LORAMUX_")}
+    with tempfile.TemporaryDirectory(prefix="loramux-wandb-") as folder:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environ | {"WANDB_DIR": folder}
+        )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _write(process: asyncio.subprocess.Process, line: Mapping[str, Any]) -> None:
+    stdin = _pipe(process.stdin)
+    stdin.write(json.dumps(line).encode() + b"\n")
+    await asyncio.wait_for(stdin.drain(), _SECONDS)
+
+
+def _pipe(pipe: T | None) -> T:
+    if pipe is None:
+        raise RuntimeError("The process was started without this pipe.")
+    return pipe
