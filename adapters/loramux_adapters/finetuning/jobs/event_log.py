@@ -113,17 +113,30 @@ class JobEventLog:
                 self._update(**event.model_dump(include=names), estimated_at=self.now())
                 metrics = {"step": event.step, "train_loss": event.loss, "train_mean_token_accuracy": event.accuracy}
                 message = f"Step {event.step}/{event.steps}: training loss={event.loss:.2f}"
-                self._events.append(JobEvent(message, metrics=metrics))
+                self._add_metrics(message, metrics, "train", event)
             case Validated():
                 self._update(validation_loss=event.loss, validation_accuracy=event.token_accuracy)
                 accuracy = event.token_accuracy
                 metrics = {"step": event.step, "valid_loss": event.loss, "valid_mean_token_accuracy": accuracy}
                 message = f"Step {event.step}: validation loss={event.loss:.2f}"
-                self._events.append(JobEvent(message, metrics=metrics))
+                self._add_metrics(message, metrics, "valid", event)
             case Checkpointed() if event.step == self.progress.steps:
                 self._begin("publishing")  # with this checkpoint, which is the result
             case Finished():
-                self._update(seconds_left=0.0)
+                self._update(seconds_left=0.0, best_step=event.best_step)
+                if event.best_step is not None:
+                    best = f"the adapter of step {event.best_step}, which had the lowest validation loss"
+                    self._events.append(JobEvent(f"The result is {best}, {event.best_loss:.2f}"))
+
+    def _add_metrics(self, message: str, metrics: dict[str, Any], prefix: str, event: Step | Validated) -> None:
+        """Add an event with measurements; those of DPO are rewards instead of the accuracy of tokens."""
+        if event.reward_accuracy is not None:
+            del metrics[f"{prefix}_mean_token_accuracy"]
+            metrics[f"{prefix}_reward_accuracy"] = event.reward_accuracy
+            metrics[f"{prefix}_reward_margin"] = event.reward_margin
+            message += f", reward accuracy={event.reward_accuracy:.2f}"
+            self._update(reward_accuracy=event.reward_accuracy)
+        self._events.append(JobEvent(message, metrics=metrics))
 
     def _begin(self, phase: Phase) -> bool:
         """Begin a phase; `loading` is where each run begins, so it may follow itself. Returns whether it is new."""

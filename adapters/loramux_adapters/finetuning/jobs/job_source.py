@@ -15,11 +15,14 @@ class JobSource:
     folder: Path
     job: str
     step: int
+    from_version: str | None = None
+    """NAME@DIGEST that the training went on from."""
 
     @property
     def origin(self) -> dict[str, str]:
         """The origin that the registry stores with the version."""
-        return {"type": "job", "job": self.job, "step": str(self.step)}
+        origin = {"type": "job", "job": self.job, "step": str(self.step)}
+        return origin | ({"from": self.from_version} if self.from_version else {})
 
     def fetch(self, into: Path, max_bytes: Mapping[str, int], report_progress: ReportProgress) -> None:
         """Copy the files to the folder `into`; see Source."""

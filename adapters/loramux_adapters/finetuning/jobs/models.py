@@ -35,6 +35,12 @@ class JobProgress(BaseModel):
     trained_parameters: int = 0
     base_parameters: int = 0
     device: str | None = None
+    reward_accuracy: float | None = None
+    """Of DPO, in the last step or pass over the validation file: share of the pairs, 0..1."""
+    best_step: int | None = None
+    """With early stopping: the step whose adapter is the result."""
+    preference: dict[str, Any] | None = None
+    """Of DPO, at the end: see preference_evaluation.py."""
     evaluation: dict[str, Any] | None = Field(default=None, validation_alias=AliasChoices("evaluation", "trial"))
 
     @computed_field  # type: ignore[prop-decorator]

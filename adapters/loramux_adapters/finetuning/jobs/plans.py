@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Callable
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from loramux_adapters.durations import format_duration
 from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.jobs.forecast import JobForecast
 from loramux_adapters.finetuning.jobs.models import JobEvent
 from loramux_adapters.finetuning.recipes.estimate import Estimate, JobWork
-from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions
-from loramux_adapters.finetuning.recipes.recipe import Recipe
+from loramux_adapters.finetuning.recipes.hyperparameters import Auto, Hyperparameters, LoraOptions
+from loramux_adapters.finetuning.recipes.recipe import Method, Recipe
 
 TrainingCost = Callable[[int, float], dict[str, float | None]]
 """Cost in US dollars of training on N tokens in N seconds, by method of pricing."""
@@ -22,7 +23,10 @@ class RequestedHyperparameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: Method = "supervised"
     hyperparameters: Hyperparameters = Hyperparameters()
+    beta: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Of DPO."""
     lora: LoraOptions = LoraOptions()
 
 

@@ -23,6 +23,10 @@ class WorkFolders:
         """Return the folder in which the trainer exports the job's checkpoints and its result."""
         return self.path(job) / "output"
 
+    def initial_adapter(self, job: JobRecord) -> Path:
+        """Return the folder of the adapter that the training goes on from."""
+        return self.path(job) / "initial-adapter"
+
     def results(self, job: JobRecord) -> Path:
         """Return the folder in which the job's result files are written before they are stored."""
         return self.path(job) / "results"

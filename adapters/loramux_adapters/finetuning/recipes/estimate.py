@@ -107,11 +107,13 @@ def job_work(
     tokens = report.tokens * recipe.epochs
     share = trained_layer_share(recipe, base.spec.num_hidden_layers)
     forward, backward = _FORWARD_FLOPS * base.parameters, _BACKWARD_FLOPS * base.parameters * share
-    validation_tokens = VALIDATION_PASSES * validation.tokens if validation else 0
+    passes = 2 if recipe.is_dpo else 1  # of the adapter, and of the reference
+    validations = EARLY_STOPPING_PASSES if recipe.early_stopping_patience else VALIDATION_PASSES
+    validation_tokens = validations * validation.tokens if validation else 0
     return JobWork(
         steps=ceil(report.examples / recipe.batch_size) * recipe.epochs,
         tokens=tokens,
-        flops=tokens * (forward + backward) + validation_tokens * forward,
+        flops=tokens * (passes * forward + backward) + validation_tokens * passes * forward,
         recomputed_flops=tokens * forward * share,
         recomputes=recomputes,
         questions=min(validation.examples, max_questions) if validation else 0,

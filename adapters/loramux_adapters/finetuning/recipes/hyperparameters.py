@@ -104,6 +104,7 @@ def choose_recipe(
     seed: int,
     on_gpu: bool,
     method: Method = "supervised",
+    beta: float | Auto = "auto",
     shape: AdapterShape | None = None,
     early_stopping_patience: int | None = None,
 ) -> Recipe:
@@ -126,7 +127,7 @@ def choose_recipe(
         max_length=max_length,
         seed=seed,
         method=method,
-        beta=_value_or(getattr(requested, "beta", "auto"), DEFAULT_BETA) if method == "dpo" else None,
+        beta=_value_or(beta, DEFAULT_BETA) if method == "dpo" else None,
         early_stopping_patience=patience or None,
     )
     trained_modules(base, recipe)
