@@ -10,7 +10,7 @@ from secrets import token_hex
 
 from loramux_loadtests.client import ChatClient, ChatReply
 from loramux_loadtests.compare.answer_log import AnswerLog, Batch, MeasuredAnswer
-from loramux_loadtests.compare.errors import ComparisonError
+from loramux_loadtests.compare.errors import RequestFailedError
 from loramux_loadtests.compare.items import add_prompt
 from loramux_loadtests.compare.plan import Arm, Comparison, Pass
 
@@ -60,7 +60,7 @@ async def run_comparison(comparison: Comparison, settings: RunSettings, log: Ans
     all of them, and yet no answer waits for another arm's longer prompt.
 
     Raises:
-        ComparisonError: a request failed; the log keeps the answers before it.
+        RequestFailedError: a request failed; the log keeps the answers before it.
     """
     async with AsyncExitStack() as stack:
         clients = {arm.name: await stack.enter_async_context(_client(arm)) for arm in comparison.arms}
@@ -121,7 +121,8 @@ class _Runner:
         messages = add_prompt(arm.prompt, comparison.items[number].messages)
         reply = await client.chat(arm.model, messages, max_tokens=comparison.max_tokens, extra=salt)
         if not reply.ok:
-            raise ComparisonError(f"{arm.name} ({arm.model} at {client.url}): {reply.error}")
+            message = f"{arm.name} ({arm.model} at {client.url}): {reply.error}"
+            raise RequestFailedError(message, arm.name, reply.status)
         return reply
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from loramux_loadtests.compare.answer_log import AnswerLog, Batch, ScoredAnswer, fingerprint
+from loramux_loadtests.compare.answer_log import AnswerLog, Batch, MeasuredAnswer, ScoredAnswer, fingerprint
 from loramux_loadtests.compare.assertions import assertion_variables, check_condition, evaluate_condition
 from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.markdown import (
@@ -28,10 +28,13 @@ from loramux_loadtests.compare.summary import ComparisonSummary, summarize
 stderr, stdout = Console(stderr=True, highlight=False), Console(highlight=False)
 
 
-def compare(comparison: Comparison, options: CompareOptions) -> ComparisonSummary:
+def compare(
+    comparison: Comparison, options: CompareOptions, recorded: Sequence[MeasuredAnswer] = ()
+) -> ComparisonSummary:
     """Ask all unanswered items, and write report.html, report.json and report.md.
 
-    Every answer is saved in rows.jsonl as it comes.
+    Every answer is saved in rows.jsonl as it comes. `recorded` are answers to these items that an arm gave before; they
+    are not asked again.
 
     Raises:
         ComparisonError: a condition is invalid, a request failed, or no item has a score in every arm.
@@ -49,7 +52,7 @@ def compare(comparison: Comparison, options: CompareOptions) -> ComparisonSummar
     }
     if comparison.unsent:
         facts["keys of the data that are not sent"] = ", ".join(sorted(comparison.unsent))
-    answers, batches = asyncio.run(_measure(comparison, options, folder / "rows.jsonl"))
+    answers, batches = asyncio.run(_measure(comparison, options, folder / "rows.jsonl", recorded))
     summary = summarize(comparison, answers, batches)
     write_report(folder, comparison, summary, answers, facts)
     (folder / "report.md").write_text(summary_table(summary) + "\n", encoding="utf-8")
@@ -57,12 +60,16 @@ def compare(comparison: Comparison, options: CompareOptions) -> ComparisonSummar
 
 
 async def _measure(
-    comparison: Comparison, options: CompareOptions, path: Path
+    comparison: Comparison, options: CompareOptions, path: Path, recorded: Sequence[MeasuredAnswer]
 ) -> tuple[list[ScoredAnswer], Mapping[tuple[str, str], Sequence[Batch]]]:
     """Return all answers with their scores, pass by pass, and the batches by pass and arm."""
     settings, scorer = options.settings, fingerprint(comparison.scorer.cache_key())
     of_now, outdated = (_fingerprint(comparison, options, data) for data in (comparison.data, comparison.outdated_data))
     with AnswerLog(path, of_now, scorer, outdated=outdated) as log, _progress() as progress:
+        known = {answer.key for answer in log.answers}
+        for answer in recorded:
+            if answer.key not in known:
+                log.add(answer)
         total = len(comparison.items) * len(comparison.arms) * len(settings.passes)
         left = sum(len(arms) for pass_ in settings.passes for arms in unanswered(comparison, log, pass_).values())
         asking = progress.add_task(comparison.name, total=total, completed=total - left)
