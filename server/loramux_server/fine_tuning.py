@@ -15,6 +15,7 @@ from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.result_publisher import ResultPublisher
 from loramux_adapters.finetuning.jobs.self_test import SelfTest
+from loramux_adapters.finetuning.jobs.starting_point import StartingPoints
 from loramux_adapters.finetuning.jobs.supervisor import Supervisor
 from loramux_adapters.finetuning.jobs.trainer_lock import LOCK_FILE, is_trainer_running, wait_until_released
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
@@ -65,7 +66,9 @@ def build_fine_tuning(
     files.sweep()
     uploads.sweep()
     context, items = tokens.max_context_tokens, settings.training.evaluation_items
-    planner = _planner(settings, storage, files, registry, adapter_service.ingest.max_rank, tokens, prices)
+    starting_points = StartingPoints(adapter_service.resolver, storage.base)
+    max_rank = adapter_service.ingest.max_rank
+    planner = _planner(settings, storage, files, registry, starting_points, max_rank, tokens, prices)
     publisher = ResultPublisher(
         registry,
         adapter_service,
@@ -121,6 +124,7 @@ def _planner(
     storage: AdapterStorage,
     files: TrainingFiles,
     registry: JobRegistry,
+    starting_points: StartingPoints,
     max_rank: int,
     tokens: EngineChatTokens,
     prices: PriceSource,
@@ -155,6 +159,8 @@ def _planner(
         threads=training.threads,
         save_seconds=training.save_seconds,
         evaluation_items=training.evaluation_items,
+        starting_points=starting_points,
+        early_stopping_patience=training.early_stopping_patience,
         machine=_describe_machine(settings.data_dir, device),
         cpu_machine=_describe_machine(settings.data_dir, "cpu"),
     )

@@ -61,6 +61,9 @@ class TrainingSettings(BaseModel):
     """Difference of their mean scores, 0 to 1, below which the comparison calls an adapter as good as the base."""
     self_test: bool = True
     """Whether a trained adapter must give the answers that it has learned before its name points at it."""
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Passes over the validation file, ten in a whole training, without a lower loss after which a job stops; its result
+    is then the adapter of the lowest loss. None: jobs train to their end, unless they ask for it."""
 
     @model_validator(mode="after")
     def _check_quantize(self) -> Self:

@@ -124,9 +124,7 @@ class JobEventLog:
                 self._begin("publishing")  # with this checkpoint, which is the result
             case Finished():
                 self._update(seconds_left=0.0, best_step=event.best_step)
-                if event.best_step is not None:
-                    best = f"the adapter of step {event.best_step}, which had the lowest validation loss"
-                    self._events.append(JobEvent(f"The result is {best}, {event.best_loss:.2f}"))
+                self._events += _best_events(event)
 
     def _add_metrics(self, message: str, metrics: dict[str, Any], prefix: str, event: Step | Validated) -> None:
         """Add an event with measurements; those of DPO are rewards instead of the accuracy of tokens."""
@@ -148,6 +146,13 @@ class JobEventLog:
 
     def _update(self, **values: Any) -> None:
         self.progress = self.progress.model_copy(update=values)
+
+
+def _best_events(finished: Finished) -> list[JobEvent]:
+    if finished.best_step is None:
+        return []
+    best = f"the adapter of step {finished.best_step}, which had the lowest validation loss"
+    return [JobEvent(f"The result is {best}, {finished.best_loss:.2f}")]
 
 
 def _start_message(started: Started) -> str:

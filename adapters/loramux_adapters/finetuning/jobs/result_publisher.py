@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from loramux_adapters.errors import AdapterError, AdapterRejected, StoreError, TransientError
-from loramux_adapters.finetuning.jobs.errors import WrongJobState
+from loramux_adapters.finetuning.jobs.errors import EvaluationFailed, WrongJobState
 from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult, Evaluator
+from loramux_adapters.finetuning.jobs.evaluation_summary import EvaluationSummary
 from loramux_adapters.finetuning.jobs.event_log import checkpoint_metrics
 from loramux_adapters.finetuning.jobs.job_source import JobSource
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
+from loramux_adapters.finetuning.jobs.preference_evaluation import PreferenceEvaluator, PreferenceSummary
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
-from loramux_adapters.finetuning.jobs.result_files import write_comparison, write_results
+from loramux_adapters.finetuning.jobs.result_files import write_comparison, write_preferences, write_results
 from loramux_adapters.finetuning.jobs.self_test import SelfTest
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
@@ -30,6 +32,7 @@ from loramux_adapters.service import AdapterService
 _NOTHING_NEW = "Nothing was compared: every validation example is in the training file too"
 _log = logging.getLogger(__name__)
 
+Evaluated = EvaluationResult | PreferenceSummary
 EnterPhase = Callable[[Phase], Awaitable[None]]
 
 
@@ -97,8 +100,8 @@ class ResultPublisher:
             AdapterError: the result can't be added, or the registry can't be written.
         """
         await self.publish_missed_checkpoints(job, run.output)
-        version = await self._add_version(job, run.output, job.progress.step)
-        if self.self_test:
+        version = await self._add_version(job, run.output, _result_step(job))
+        if self.self_test and not _is_dpo(run):  # its answers are not learned by heart
             metrics = await asyncio.to_thread(self.registry.metrics, job.id)
             await self._add_event(job, await self.self_test.run(version, run.data, metrics))
         await enter("evaluating")
@@ -123,42 +126,75 @@ class ResultPublisher:
             return [JobEvent(f"The alias {job.alias} was not made: {error.message}", "warn")]
         return [JobEvent(f"The model can be requested as {job.alias} too")]
 
-    async def _evaluate(self, job: JobRecord, run: TrainingRun, version: VersionId) -> EvaluationResult | None:
+    async def _evaluate(self, job: JobRecord, run: TrainingRun, version: VersionId) -> Evaluated | None:
         """Compare the version with the base, and add an event with the result, or with why nothing was compared."""
         evaluation, event = None, JobEvent("Nothing was compared with the base: the job has no validation file")
         if self.evaluator and run.validation:
             await self._add_event(job, JobEvent("Comparing the base and the adapter on the validation file"))
             try:
-                evaluation = await self.evaluator.evaluate(version, run.data, run.validation)
-                event = JobEvent(evaluation.summary.sentence if evaluation else _NOTHING_NEW)
+                evaluation = await self._compare(self.evaluator, job, run, version, run.validation)
+                event = JobEvent(_summary(evaluation).sentence if evaluation else _NOTHING_NEW)
             except Exception as error:  # noqa: BLE001 - the adapter is trained: a failed comparison must not fail the job
                 _log.warning("the base and the adapter of job %s were not compared", job.id, exc_info=error)
                 reason = error.message if isinstance(error, AdapterError) else "see the server's log"
                 event = JobEvent(f"The base and the adapter were not compared: {reason}", "warn")
-        found = evaluation.summary.model_dump() if evaluation else None
-        progress = job.progress.model_copy(update={"evaluation": found})
+        found = _summary(evaluation).model_dump() if evaluation else None
+        progress = job.progress.model_copy(update={"preference" if _is_dpo(run) else "evaluation": found})
         await self._add_event(job, event, progress=progress.model_dump())
-        for warning in evaluation.summary.warnings if evaluation else ():
+        for warning in evaluation.summary.warnings if isinstance(evaluation, EvaluationResult) else ():
             await self._add_event(job, JobEvent(f"Comparison: {warning.message}", "warn"))
         return evaluation
+
+    async def _compare(
+        self, evaluator: Evaluator, job: JobRecord, run: TrainingRun, version: VersionId, validation: Path
+    ) -> Evaluated | None:
+        """Evaluate the version as its method demands; None if there is nothing to compare.
+
+        Raises:
+            AdapterError: a file is invalid, or a request failed.
+        """
+        if not _is_dpo(run):
+            return await evaluator.evaluate(version, run.data, validation)
+        step, metrics = _result_step(job), await asyncio.to_thread(self.registry.metrics, job.id)
+        measured = [found for found in metrics if found["step"] == step and "valid_reward_accuracy" in found]
+        if not measured:
+            raise EvaluationFailed("the validation file was not measured after the last step")
+        reference = VersionId.parse(job.from_version) if job.from_version else None
+        preferences = PreferenceEvaluator(evaluator.complete, evaluator.token_counter)
+        return await preferences.evaluate(version, reference, validation, measured[-1])
 
     async def _add_event(self, job: JobRecord, event: JobEvent, **values: Any) -> None:
         await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event, **values)
 
     async def _add_version(self, job: JobRecord, folder: Path, step: int) -> VersionId:
-        source = JobSource(folder, job.id, step)
+        source = JobSource(folder, job.id, step, job.from_version)
         return (await self.library.add(job.name, source, actor=job.created_by, promote=False)).id
 
-    def _store_result_files(self, job: JobRecord, folder: Path, evaluation: EvaluationResult | None) -> list[str]:
+    def _store_result_files(self, job: JobRecord, folder: Path, evaluation: Evaluated | None) -> list[str]:
         """Write the result files to `folder`, and add them as files of the API; returns their ids."""
         paths = write_results(folder, self.registry.metrics(job.id), job.name)
-        if evaluation:
+        if isinstance(evaluation, EvaluationResult):
             paths.append(write_comparison(folder, evaluation))
+        elif evaluation:
+            paths.append(write_preferences(folder, evaluation))
         return [self._store_file(path) for path in paths]
 
     def _store_file(self, path: Path) -> str:
         with path.open("rb") as file:
             return self.files.add(file, path.name, "fine-tune-results", self.now()).id
+
+
+def _is_dpo(run: TrainingRun) -> bool:
+    return run.recipe is not None and run.recipe.is_dpo
+
+
+def _result_step(job: JobRecord) -> int:
+    """Return the step whose adapter is the result."""
+    return job.progress.best_step or job.progress.step
+
+
+def _summary(evaluation: Evaluated) -> EvaluationSummary | PreferenceSummary:
+    return evaluation.summary if isinstance(evaluation, EvaluationResult) else evaluation
 
 
 def _step(folder: Path) -> int:

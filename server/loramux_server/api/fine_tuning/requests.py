@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from loramux_adapters.finetuning.jobs.plans import RequestedHyperparameters
-from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions
+from loramux_adapters.finetuning.recipes.hyperparameters import DpoHyperparameters, Hyperparameters, LoraOptions
 from loramux_adapters.models import AdapterName, parse_adapter_name
-from loramux_server.errors import InvalidRequest
 
 _ID_BYTES = 4
 FileId = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
@@ -21,17 +20,23 @@ class _RequestBody(BaseModel):
 
 
 class Supervised(_RequestBody):
-    """The only supported method."""
+    """Training on the answers of conversations."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
+class Dpo(_RequestBody):
+    """Direct preference optimization, on pairs of answers."""
+
+    hyperparameters: DpoHyperparameters = DpoHyperparameters()
+
+
 class Method(_RequestBody):
-    """Training method."""
+    """Training method: `supervised` or `dpo`."""
 
     type: str
-    supervised: Supervised | None = None
-    dpo: Any = None
+    supervised: Supervised = Supervised()
+    dpo: Dpo = Dpo()
     reinforcement: Any = None
 
 
@@ -76,29 +81,22 @@ class CreateJob(_RequestBody):
 
     @field_validator("method")
     @classmethod
-    def _require_supervised(cls, method: Method | None) -> Method | None:
-        if method and method.type != "supervised":
-            raise ValueError("only the method `supervised` is supported")
+    def _refuse_others(cls, method: Method | None) -> Method | None:
+        if method and method.type not in ("supervised", "dpo"):
+            raise ValueError("expected type `supervised` or `dpo`; other methods are not supported")
         return method
 
     @property
     def requested_hyperparameters(self) -> RequestedHyperparameters:
         """The hyperparameters, from `method` or the deprecated field."""
-        supervised = self.method.supervised.hyperparameters if self.method and self.method.supervised else None
-        return RequestedHyperparameters(
-            hyperparameters=supervised or self.hyperparameters or Hyperparameters(), lora=self.lora
-        )
-
-    def require_base(self, base: str) -> str:
-        """Return the base's name.
-
-        Raises:
-            InvalidRequest: the model is not the base.
-
-        """
-        if self.model != base:
-            raise InvalidRequest(f"model: only the base `{base}` can be fine-tuned.", param="model")
-        return base
+        if self.method and self.method.type == "dpo":
+            asked = self.method.dpo.hyperparameters
+            shared = Hyperparameters(**asked.model_dump(exclude={"beta"}))
+            return RequestedHyperparameters(method="dpo", hyperparameters=shared, beta=asked.beta, lora=self.lora)
+        # The deprecated field, unless the method has its own.
+        supervised = self.method.supervised.hyperparameters if self.method else Hyperparameters()
+        given = supervised if supervised.model_fields_set else self.hyperparameters or supervised
+        return RequestedHyperparameters(hyperparameters=given, lora=self.lora)
 
     @property
     def integration_documents(self) -> list[dict[str, Any]] | None:

@@ -75,16 +75,18 @@ def _jobs(
     @router.post("")
     async def create(request_body: CreateJob, by: Admin) -> dict[str, Any]:
         """Create a job that trains an adapter; it starts when the jobs before it have finished."""
-        seed = request_body.seed_or_random()
+        seed, from_version = request_body.seed_or_random(), planner.find_start(request_body.model)
         await asyncio.to_thread(
             planner.plan,
             request_body.training_file,
             request_body.validation_file,
             request_body.requested_hyperparameters,
             seed,
+            from_version,
         )
         new = NewJob(
-            base=request_body.require_base(planner.base.name),
+            base=planner.base.name,
+            from_version=from_version,
             name=model_name(planner.base.name, serializer.organization, request_body.suffix),
             training_file=request_body.training_file,
             validation_file=request_body.validation_file,
@@ -186,11 +188,10 @@ def _estimates(planner: JobPlanner) -> APIRouter:
     @router.post("/admin/fine_tuning/estimate")
     async def estimate(request_body: CreateJob, _: Admin) -> dict[str, Any]:
         """Check the files, choose the open hyperparameters, and estimate time and cost."""
-        request_body.require_base(planner.base.name)
+        from_version = planner.find_start(request_body.model)
         files = request_body.training_file, request_body.validation_file
-        plan = await asyncio.to_thread(
-            planner.plan, *files, request_body.requested_hyperparameters, request_body.seed or 0
-        )
+        requested = request_body.requested_hyperparameters
+        plan = await asyncio.to_thread(planner.plan, *files, requested, request_body.seed or 0, from_version)
         return plan.model_dump(mode="json")
 
     return router

@@ -47,8 +47,8 @@ class JobSerializer:
             "error": record.error,
             "fine_tuned_model": record.name if succeeded else None,
             "hyperparameters": hyperparameters,
-            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            "model": record.base,
+            "method": _method(record, hyperparameters),
+            "model": record.from_version or record.base,
             "organization_id": self.organization,
             "result_files": list(record.result_files),
             "seed": record.seed,
@@ -98,6 +98,8 @@ class JobSerializer:
         return {
             "model": record.name,
             "alias": record.alias,
+            "base": record.base,
+            "from_version": record.from_version,
             "recipe": record.recipe,
             **progress.model_dump(exclude={"base_parameters", "estimated_at"}),
             "seconds_left": 0.0 if record.state is JobState.SUCCEEDED else forecast.seconds_left,
@@ -115,6 +117,14 @@ def _phase(record: JobRecord) -> str | None:
     """Return the phase of a running job."""
     current = record.timings.current
     return current.phase if current and record.state is JobState.RUNNING else None
+
+
+def _method(record: JobRecord, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the method with its hyperparameters."""
+    kind = record.wanted.get("method", "supervised")
+    beta = (record.recipe or record.wanted).get("beta", "auto")
+    own = {"beta": beta} if kind == "dpo" else {}
+    return {"type": kind, kind: {"hyperparameters": hyperparameters | own}}
 
 
 def _hyperparameters(record: JobRecord) -> dict[str, Any]:
