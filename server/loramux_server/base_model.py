@@ -17,6 +17,7 @@ from loramux_adapters.errors import SourceUnavailable
 from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.file_lock import FileLock
 from loramux_adapters.intake.sources import ReportProgress
+from loramux_server.engine.tool_template import add_tool_template
 from loramux_server.errors import CannotStart
 
 DEMO_NAME = "SmolLM2-135M-Instruct"
@@ -129,6 +130,10 @@ def _demo(bases: Path, progress: ReportProgress) -> ResolvedBase:
         with _exclusive_lock(bases, progress) as lock:
             if not folder.is_dir():
                 _convert(_demo_source(), folder, lock, progress)
+    try:
+        add_tool_template(folder)
+    except OSError as error:
+        progress(f"the demo's base can't call tools: {folder} can't be written ({error.strerror})")
     return ResolvedBase(path=folder.resolve(), name=DEMO_NAME, revision=DEMO_SHA256[:12])
 
 

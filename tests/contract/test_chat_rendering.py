@@ -19,7 +19,7 @@ async def test_a_training_prompt_has_the_tokens_of_a_request(real: RealServer, m
     """T7, T8: training, counts and serving use one rendering."""
     planner = real.server.job_supervisor.runner.planner
     renderer = ChatRenderer(AutoTokenizer.from_pretrained(planner.base_folder), planner.rendering)
-    example = ExampleTokenizer(renderer).tokenize(messages, "Yes.")
+    example = ExampleTokenizer(renderer).tokenize(messages, {"role": "assistant", "content": "Yes."})
     body = {"model": real.base.name, "messages": messages, "add_generation_prompt": True}
     served = (await real.http.post("/tokenize", json=body)).json()["tokens"]
     assert example.prompt == served

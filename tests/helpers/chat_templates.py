@@ -72,6 +72,63 @@ ALWAYS_PROMPTING = (
 """A generation prompt after every conversation."""
 DATED = "Today is {{ strftime_now('%d %b %Y') }}.\n" + CHATML
 
+_CALL = (
+    '<tool_call>\n{"name": {{ call.function.name | tojson }}, '
+    '"arguments": {{ call.function.arguments | tojson }}}\n</tool_call>'
+)
+QWEN_TOOLS = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n"
+    "{% endif %}"
+    "{% for message in messages %}{% if message.role == 'tool' %}"
+    "<|im_start|>user\n<tool_response>\n{{ message.content }}\n</tool_response><|im_end|>\n{% else %}"
+    "<|im_start|>{{ message.role }}{% if message.content %}{{ '\n' + message.content }}{% endif %}"
+    "{% for call in message.tool_calls or [] %}{{ '\n' }}" + _CALL + "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2.5's form: a call follows the role without a line end of its own."""
+THINKING_TOOLS = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}" + _CALL + "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen3's form: an empty think block before the last answer, and before its calls."""
+OPEN_THINK_TOOLS = (
+    "{{ bos_token }}{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
+    "{% for message in messages %}{% if message.role == 'assistant' %}<|assistant|>"
+    "{% for call in message.tool_calls or [] %}" + _CALL + "{% endfor %}"
+    "{% if message.content %}{{ message.content.split('</think>')[-1] }}{% endif %}<|im_end|>"
+    "{% else %}<|user|>{{ message.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+)
+"""DeepSeek-R1's form: the prompt opens a think block."""
+BRACKET_TOOLS = (
+    "{{ bos_token }}{% for tool in tools or [] %}{{ tool.function | tojson }}{% endfor %}"
+    "{% for message in messages %}{% if message.role == 'assistant' %}"
+    "{% if message.tool_calls %}[TOOL_CALLS] [{% for call in message.tool_calls %}{{ call.function | tojson }}"
+    "{{ ', ' if not loop.last }}{% endfor %}]{{ eos_token }}{% else %} {{ message.content }}{{ eos_token }}{% endif %}"
+    "{% elif message.role == 'tool' %}[TOOL_RESULTS] {{ message.content }} [/TOOL_RESULTS]"
+    "{% else %}[INST] {{ message.content }} [/INST]{% endif %}{% endfor %}"
+)
+"""Mistral's form: no generation prompt, and a space before a text but not before calls."""
+OWN_END_TOOLS = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}" + _CALL + "{% endfor %}"
+    "{{ '<|user|>' if message.tool_calls else '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Llama 3's form: calls end with a token of their own."""
+TOOL_TEMPLATES = {
+    "qwen": QWEN_TOOLS,
+    "thinking": THINKING_TOOLS,
+    "open think": OPEN_THINK_TOOLS,
+    "brackets": BRACKET_TOOLS,
+    "own end": OWN_END_TOOLS,
+}
+"""Templates that show tools, by name."""
+
 TEMPLATES = {
     "chatml": CHATML,
     "think block": THINK_BLOCK,

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from loramux_adapters.evaluation.items import Chat
+from loramux_adapters.evaluation.items import Chat, Tools
 from loramux_adapters.finetuning.jobs.evaluation import Completion, EvaluationResult, Evaluator
 from loramux_adapters.finetuning.jobs.result_files import write_comparison
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
@@ -60,7 +60,7 @@ class Experiment:
     form: str = "{}"
     """The form of every answer."""
 
-    async def answer(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
+    async def answer(self, version: VersionId | None, chat: Chat, max_tokens: int, _tools: Tools = ()) -> Completion:
         """Answer a chat; half of what makes a question hard is common to all arms."""
         question = chat[-1]["content"]
         arm = "adapter" if version else "prompted" if len(chat) > 2 else "bare"

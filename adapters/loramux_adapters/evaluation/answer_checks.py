@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from loramux_adapters.evaluation.calls import parse_calls
 from loramux_adapters.evaluation.duplicates import normalize
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning, WarningCode
 from loramux_adapters.evaluation.json_objects import parse_json_object
@@ -79,6 +80,8 @@ def _members_never_right(answers: Sequence[CheckedAnswer]) -> list[str]:
     right: dict[str, bool] = {}
     for answer in answers:
         wanted, found = parse_json_object(answer.expected), parse_json_object(answer.answer) or {}
+        if parse_calls(answer.expected) is not None:
+            continue
         for key, value in (wanted or {}).items():
             right[key] = right.get(key, False) or (key in found and found[key] == value)
     return [key for key, is_right in right.items() if not is_right]

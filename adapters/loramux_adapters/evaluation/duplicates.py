@@ -1,5 +1,6 @@
 """Prompts that occur twice: equal ones after normalizing, and nearly equal ones by their word shingles."""
 
+import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Literal
 
+from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.items import Chat, Item
 
 Leak = Literal["exact", "near"]
@@ -30,9 +32,10 @@ def normalize(text: str) -> str:
     return " ".join(_EDGE_PUNCTUATION.sub(" ", folded).split())
 
 
-def prompt_key(chat: Chat) -> int:
-    """Return a hash of the normalized messages of a prompt, equal within a process."""
-    return hash(tuple((message["role"], normalize(message["content"])) for message in chat))
+def prompt_key(item: Item) -> int:
+    """Return a hash of the normalized messages of a question and of its tools, equal within a process."""
+    messages = tuple((message["role"], normalize(answer_text(message))) for message in item.messages)
+    return hash((messages, json.dumps(item.tools, sort_keys=True) if item.tools else ""))
 
 
 def find_leaks(training: Iterable[Item], held_out: Sequence[Item]) -> dict[int, Leak]:
@@ -43,11 +46,11 @@ def find_leaks(training: Iterable[Item], held_out: Sequence[Item]) -> dict[int, 
     """
     by_key: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(held_out):
-        by_key[prompt_key(item.messages)].append(index)
+        by_key[prompt_key(item)].append(index)
     similar = _SimilarItems([_shingles(item.messages) for item in held_out])
     leaks: dict[int, Leak] = {}
     for item in training:
-        leaks |= dict.fromkeys(by_key.pop(prompt_key(item.messages), ()), "exact")
+        leaks |= dict.fromkeys(by_key.pop(prompt_key(item), ()), "exact")
         for index in similar.pop(_shingles(item.messages)):
             leaks.setdefault(index, "near")
     return dict(sorted(leaks.items()))
@@ -57,7 +60,7 @@ def find_contradictions(items: Sequence[Item]) -> list[list[int]]:
     """Return groups of indices of items that have the same prompt and different answers, after normalizing."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
-        groups[prompt_key(item.messages)].append(index)
+        groups[prompt_key(item)].append(index)
     return [group for group in groups.values() if len({normalize(items[index].expected) for index in group}) > 1]
 
 
@@ -103,7 +106,9 @@ class _SimilarItems:
 
 def _shingles(chat: Chat) -> _Shingles:
     """Return the runs of three words of the turns; the system messages, which items of a task share, belong to each."""
-    words = [word for message in chat if message["role"] != "system" for word in normalize(message["content"]).split()]
-    system = hash("\n".join(normalize(message["content"]) for message in chat if message["role"] == "system"))
+    words = [
+        word for message in chat if message["role"] != "system" for word in normalize(answer_text(message)).split()
+    ]
+    system = hash("\n".join(normalize(message["content"] or "") for message in chat if message["role"] == "system"))
     starts = range(max(1, len(words) - _SHINGLE_WORDS + 1))
     return frozenset(hash((*words[start : start + _SHINGLE_WORDS], system)) for start in starts)

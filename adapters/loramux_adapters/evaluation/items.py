@@ -1,18 +1,24 @@
 """Held-out items: a question with its expected answer."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-Chat = list[dict[str, str]]
-"""Messages as OpenAI's API takes them, each with `role` and `content`."""
+from loramux_adapters.evaluation.calls import answer_message
+
+Chat = list[dict[str, Any]]
+"""Messages in OpenAI's form, each with `role` and `content`, which may be None where there are `tool_calls`."""
+Tools = Sequence[dict[str, Any]]
+"""The tools of a request in OpenAI's form."""
 
 
 class Item(NamedTuple):
-    """A question, as the messages before the answer, and the expected answer."""
+    """A question, as the messages before the answer, and the expected answer; as `answer_text` if it calls tools."""
 
     messages: Chat
     expected: str
+    tools: Tools = ()
 
     @property
     def conversation(self) -> Chat:
         """The messages with the expected answer as the last one."""
-        return [*self.messages, {"role": "assistant", "content": self.expected}]
+        return [*self.messages, answer_message(self.expected)]

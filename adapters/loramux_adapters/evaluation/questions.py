@@ -23,8 +23,9 @@ class Questions:
     @classmethod
     def of(cls, items: Sequence[Item], count_prompt: CountTokens, count_conversation: CountTokens) -> "Questions":
         """Measure the items; an answer may be a bit longer than the longest expected one."""
-        prompts = [count_prompt(item.messages) for item in items]
-        answers = [count_conversation(item.conversation) - prompt for item, prompt in zip(items, prompts, strict=True)]
+        prompts = [count_prompt(item.messages, item.tools) for item in items]
+        wholes = [count_conversation(item.conversation, item.tools) for item in items]
+        answers = [whole - prompt for whole, prompt in zip(wholes, prompts, strict=True)]
         return cls(items, max(prompts, default=0), max(answers, default=0) + _SPARE_TOKENS)
 
 

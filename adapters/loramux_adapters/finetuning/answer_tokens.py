@@ -1,10 +1,11 @@
 """The tokens of a training example: the prompt as it is served, and the answer as the model has to generate it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from loramux_adapters.finetuning.chat_rendering import ChatRenderer, Messages
+from loramux_adapters.finetuning.chat_rendering import ChatRenderer
 from loramux_adapters.finetuning.errors import ChatTemplateError
+from loramux_adapters.finetuning.template_messages import Messages, Tools
 
 _MARKER = "loramux-answer-5b0f3a9c41e7"
 """Stands for an answer, to find what the template writes before and after it."""
@@ -19,6 +20,14 @@ class ExampleTokens(NamedTuple):
     answer: list[int]
 
 
+class _Written(NamedTuple):
+    """What a template writes after a prompt: spaces, the answer, and the end of the turn."""
+
+    space: str
+    content: str
+    ending: str
+
+
 class ExampleTokenizer:
     """Tokenizes training examples so that a request with the same prompt continues with exactly the answer.
 
@@ -27,6 +36,8 @@ class ExampleTokenizer:
     think block before the last answer, DeepSeek-R1's leaves out the `<think>` that ends the prompt. What the template
     puts between the two is not learned, so that the endpoint returns the answer and nothing else; except for spaces,
     which such bases write before each answer.
+
+    Calls are learned as the template writes them.
     """
 
     def __init__(self, renderer: ChatRenderer) -> None:
@@ -35,18 +46,16 @@ class ExampleTokenizer:
         self._stop_tokens = {*renderer.rendering.stop_token_ids, *([] if eos is None else [eos])}
         self._endings: dict[str, str] = {}
 
-    def tokenize(self, prompt: Messages, answer: str) -> ExampleTokens:
-        """Return the tokens of a prompt and of its answer.
+    def tokenize(self, prompt: Messages, answer: dict[str, Any], tools: Tools = ()) -> ExampleTokens:
+        """Return the tokens of a prompt and of its answer, a message of the assistant; `tools` are the request's.
 
         Raises:
             ChatTemplateError: the template refuses the messages, does not write the answer, or does not end it; or a
                 token within the answer would end it.
         """
-        prompt_text = self._renderer.render(prompt, add_generation_prompt=True)
-        before, after = self._around_answer(prompt)
-        content = self._rendered_answer(prompt, answer, before, after)
-        space = _between(prompt_text, before)
-        text = (space if space.isspace() else "") + self._opening(prompt_text, content) + self._ending(after)
+        prompt_text = self._renderer.render(prompt, tools=tools, add_generation_prompt=True)
+        written = self._written(prompt, answer, tools, prompt_text)
+        text = written.space + self._opening(prompt_text, written.content) + written.ending
         prompt_tokens = self._renderer.encode(prompt_text)
         answer_tokens = self._continuation(prompt_text, prompt_tokens, text)
         self._check_end(answer_tokens)
@@ -59,12 +68,35 @@ class ExampleTokenizer:
             ChatTemplateError: the template refuses the messages, or does not write the answer.
         """
         prompt_text = self._renderer.render(prompt, add_generation_prompt=True)
-        before, _ = self._around_answer(prompt)
+        before, _ = self._around_answer(prompt, ())
         return _between(prompt_text, before)
 
-    def _around_answer(self, prompt: Messages) -> tuple[str, str]:
+    def _written(self, prompt: Messages, answer: dict[str, Any], tools: Tools, prompt_text: str) -> "_Written":
+        before, after = self._around_answer(prompt, tools)
+        whole = self._render_answered(prompt, answer, tools)
+        space = _between(prompt_text, before)
+        space = space if space.isspace() else ""
+        if not answer.get("tool_calls"):
+            return _Written(space, _as_written(whole, answer["content"] or "", before, after), self._ending(after))
+        if whole.startswith(before):
+            return _Written(space, *self._split_calls(whole.removeprefix(before), after))
+        if whole.startswith(prompt_text):
+            return _Written("", *self._split_calls(whole.removeprefix(prompt_text), after))
+        raise ChatTemplateError(
+            "the base's chat template changes the prompt where calls follow it, so what to generate is not known: "
+            "set LORAMUX_ENGINE__CHAT_TEMPLATE to a template that does not"
+        )
+
+    def _split_calls(self, written: str, after: str) -> tuple[str, str]:
+        """Split what the template writes for calls into these and the end of the turn, which may be an own one."""
+        if after and written.endswith(after):
+            return written.removesuffix(after), self._ending(after)
+        has_end = self._find_stop(self._renderer.encode(written)) is not None
+        return written, "" if has_end else self._ending("")
+
+    def _around_answer(self, prompt: Messages, tools: Tools) -> tuple[str, str]:
         """Return what the template writes before and after an answer to the prompt."""
-        marked = self._render_answered(prompt, _MARKER)
+        marked = self._render_answered(prompt, {"role": "assistant", "content": _MARKER}, tools)
         before, marker, after = marked.rpartition(_MARKER)
         if not marker:
             raise ChatTemplateError(
@@ -73,16 +105,8 @@ class ExampleTokenizer:
             )
         return before, after
 
-    def _rendered_answer(self, prompt: Messages, answer: str, before: str, after: str) -> str:
-        """Return the answer as the template writes it, which may strip spaces; otherwise as the user wrote it."""
-        whole = self._render_answered(prompt, answer)
-        written = whole[len(before) : len(whole) - len(after)]
-        is_stripped = before + written + after == whole and written.strip() == answer.strip()
-        return written if is_stripped else answer
-
-    def _render_answered(self, prompt: Messages, answer: str) -> str:
-        messages = [*prompt, {"role": "assistant", "content": answer}]
-        return self._renderer.render(messages, add_generation_prompt=False)
+    def _render_answered(self, prompt: Messages, answer: dict[str, Any], tools: Tools) -> str:
+        return self._renderer.render([*prompt, answer], tools=tools, add_generation_prompt=False)
 
     def _opening(self, prompt_text: str, content: str) -> str:
         """Return the content as the model has to generate it: after the end of reasoning, if a parser expects one."""
@@ -147,6 +171,13 @@ class ExampleTokenizer:
                 "other tokens for them: begin the answer with another character, or end the prompt with a line end"
             )
         return alone
+
+
+def _as_written(whole: str, answer: str, before: str, after: str) -> str:
+    """Return the answer as the template writes it, which may strip spaces; otherwise as the user wrote it."""
+    written = whole[len(before) : len(whole) - len(after)]
+    is_stripped = before + written + after == whole and written.strip() == answer.strip()
+    return written if is_stripped else answer
 
 
 def _between(prompt_text: str, before: str) -> str:

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from loramux_adapters.finetuning.errors import ChatTemplateError
-
-Messages = Sequence[dict[str, str]]
+from loramux_adapters.finetuning.template_messages import Messages, Tools, template_messages, template_tools
+from loramux_adapters.finetuning.tool_probes import ToolProbe, required_probes
 
 FIXED_DATE = datetime(2024, 7, 26)  # noqa: DTZ001 - a template writes the day only
 """Today, for templates that write it: examples and counts must not depend on the day of a training.
@@ -22,8 +23,8 @@ It is the day that Llama's templates write where no clock is given to them.
 _MAX_REASON_LENGTH = 300
 
 
-class ChatRendering(BaseModel):
-    """How the served base turns a conversation into a prompt; part of a trainer's run file."""
+class TemplateUse(BaseModel):
+    """A chat template, and what vLLM hands to it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,6 +34,13 @@ class ChatRendering(BaseModel):
     """Values of the template's variables, as a request without `chat_template_kwargs` gets them."""
     has_content_parts: bool = False
     """Whether the template reads a message's content as a list of parts."""
+
+
+class ChatRendering(TemplateUse):
+    """How the served base turns a conversation into a prompt; part of a trainer's run file."""
+
+    with_tools: TemplateUse | None = None
+    """The template of requests with tools, if the base has another one for them."""
     tokenizer: str | None = None
     """Folder of the tokenizer; None for the base's."""
     stop_token_ids: tuple[int, ...] = ()
@@ -58,35 +66,56 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: Any, rendering: ChatRendering) -> None:
         self.tokenizer, self.rendering = tokenizer, rendering
+        self._shown: dict[ToolProbe, bool] = {}
 
-    def render(self, messages: Messages, *, add_generation_prompt: bool) -> str:
-        """Return the text of a conversation.
+    def render(self, messages: Messages, *, tools: Tools = (), add_generation_prompt: bool) -> str:
+        """Return the text of a conversation; `tools` are those of its request.
 
         Raises:
-            ChatTemplateError: the template refuses the messages; its message includes the template's.
+            ChatTemplateError: the template refuses the messages, with its reason; or it leaves out tools or calls.
         """
         if self.rendering.refusal:
             raise ChatTemplateError(self.rendering.refusal)
+        self._check_tools(messages, tools)
+        try:
+            return self._apply_template(messages, tools, add_generation_prompt=add_generation_prompt)
+        except Exception as error:  # a template can raise any
+            reason = " ".join(str(error).split())[:_MAX_REASON_LENGTH] or type(error).__name__
+            hint = self._hint(messages, tools)
+            raise ChatTemplateError(f"the base's chat template refuses it: {reason}{hint}") from error
+
+    def _apply_template(self, messages: Messages, tools: Tools, *, add_generation_prompt: bool) -> str:
+        use = self.rendering.with_tools if tools and self.rendering.with_tools else self.rendering
         fixed = {
-            "chat_template": self.rendering.template,
+            "chat_template": use.template,
             "add_generation_prompt": add_generation_prompt,
             "continue_final_message": False,
             "tokenize": False,
         }
-        values = {"strftime_now": FIXED_DATE.strftime} | self.rendering.kwargs | fixed
-        try:
-            text: str = self.tokenizer.apply_chat_template(self._template_messages(messages), **values)
-        except Exception as error:  # a template can raise any
-            reason = " ".join(str(error).split())[:_MAX_REASON_LENGTH] or type(error).__name__
-            raise ChatTemplateError(f"the base's chat template refuses it: {reason}{self._hint(messages)}") from error
+        template = use.template or getattr(self.tokenizer, "chat_template", None)
+        shown = template_messages(messages, template=str(template), has_content_parts=use.has_content_parts)
+        values = {"strftime_now": FIXED_DATE.strftime} | use.kwargs | fixed | {"tools": template_tools(tools)}
+        text: str = self.tokenizer.apply_chat_template(shown, **values)
         return text
 
-    def _hint(self, messages: Messages) -> str:
+    def _check_tools(self, messages: Messages, tools: Tools) -> None:
+        """Check that the template shows the tools, and the calls with their results, where there are some.
+
+        Raises:
+            ChatTemplateError: it leaves them out without a word.
+        """
+        for probe in required_probes(messages, tools):
+            if probe not in self._shown:
+                self._shown[probe] = probe.is_shown(partial(self._apply_template, add_generation_prompt=True))
+            if not self._shown[probe]:
+                raise ChatTemplateError(probe.refusal)
+
+    def _hint(self, messages: Messages, tools: Tools) -> str:
         """Return what would make the template accept refused messages, if that is a missing system message."""
         if len(messages) < 2 or messages[0]["role"] != "system":
             return ""
         try:
-            self.render(messages[1:], add_generation_prompt=False)
+            self.render(messages[1:], tools=tools, add_generation_prompt=False)
         except ChatTemplateError:
             return ""
         return " (accepted without the system message: put its text into the first user message)"
@@ -101,15 +130,10 @@ class ChatRenderer:
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
-    def prompt_tokens(self, messages: Messages) -> list[int]:
+    def prompt_tokens(self, messages: Messages, tools: Tools = ()) -> list[int]:
         """Return the tokens of a prompt, to be answered, as a request with these messages has them.
 
         Raises:
             ChatTemplateError: the template refuses the messages.
         """
-        return self.encode(self.render(messages, add_generation_prompt=True))
-
-    def _template_messages(self, messages: Messages) -> list[dict[str, Any]]:
-        if not self.rendering.has_content_parts:
-            return list(messages)
-        return [message | {"content": [{"type": "text", "text": message["content"]}]} for message in messages]
+        return self.encode(self.render(messages, tools=tools, add_generation_prompt=True))

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from loramux_server.engine.refused_arguments import refusal
+from loramux_server.engine.tool_template import NAME as TOOLS_TEMPLATE
+from loramux_server.engine.tool_template import with_tools
 from loramux_server.engine.vllm_compat import UNSUPPORTED_ARGUMENTS, make_arg_parser, validate_parsed_serve_args
 from loramux_server.errors import CannotStart
 
@@ -36,6 +38,7 @@ def engine_arguments(
 
     Raises:
         EngineArgumentError: an unknown or reserved name, or a value that vLLM refuses.
+        CannotStart: the base can't have the chat template `chatml-tools`.
     """
     parser = make_arg_parser(_Parser())
     actions = {action.dest: action for action in parser._actions}
@@ -46,6 +49,8 @@ def engine_arguments(
         "enable_sleep_mode": enable_sleep_mode,
         "worker_extension_cls": WORKER_EXTENSION,
     }
+    if options.get("chat_template") == TOOLS_TEMPLATE:
+        options = {**options, "chat_template": with_tools(base)}
     left_out = UNSUPPORTED_ARGUMENTS | ({"max_lora_rank"} if options.get("max_lora_rank") == "auto" else set())
     supported = [(key, value) for key, value in options.items() if key not in left_out]
     command_line = [text for key, value in supported for text in _command_line(_find_action(actions, key), value)]

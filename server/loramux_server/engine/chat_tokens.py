@@ -1,10 +1,10 @@
 """Counts the tokens of chats with the engine's tokenizer, as they are served and as the trainer tokenizes them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering
+from loramux_adapters.finetuning.template_messages import Messages, Tools
 
 
 class EngineChatTokens:
@@ -18,21 +18,22 @@ class EngineChatTokens:
         self._renderer = ChatRenderer(engine.renderer.tokenizer, rendering)
         self._examples = ExampleTokenizer(self._renderer)
 
-    def count_prompt(self, messages: Sequence[dict[str, str]]) -> int:
+    def count_prompt(self, messages: Messages, tools: Tools = ()) -> int:
         """Return the number of tokens before the answer, as a request has them.
 
         Raises:
             ChatTemplateError: the chat template refuses the messages.
         """
-        return len(self._renderer.prompt_tokens(messages))
+        return len(self._renderer.prompt_tokens(messages, tools))
 
-    def count_conversation(self, messages: Sequence[dict[str, str]]) -> int:
+    def count_conversation(self, messages: Messages, tools: Tools = ()) -> int:
         """Return the number of tokens of a conversation; if it ends with an answer, as it is trained.
 
         Raises:
             ChatTemplateError: the chat template refuses the messages.
         """
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
-            return len(self._renderer.encode(self._renderer.render(messages, add_generation_prompt=False)))
-        example = self._examples.tokenize(messages[:-1], messages[-1]["content"])
+            text = self._renderer.render(messages, tools=tools, add_generation_prompt=False)
+            return len(self._renderer.encode(text))
+        example = self._examples.tokenize(messages[:-1], messages[-1], tools)
         return len(example.prompt) + len(example.answer)

@@ -2,12 +2,14 @@
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
+from loramux_adapters.evaluation.calls import answer_text
+from loramux_adapters.evaluation.items import Chat, Tools
 from loramux_adapters.finetuning.chat_rendering import FIXED_DATE, ChatRendering
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.finetuning.jobs.evaluation import Completion
@@ -32,7 +34,7 @@ class EngineEvaluationClient:
         self._template_kwargs = {_CLOCK: FIXED_DATE.strftime} if _CLOCK in (rendering.template or "") else None
         self._numbers = count()
 
-    async def __call__(self, version: VersionId | None, chat: Sequence[dict[str, str]], max_tokens: int) -> Completion:
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         """Return the greedy completion of `chat` by the version, or by the base where `version` is None.
 
         Raises:
@@ -46,6 +48,7 @@ class EngineEvaluationClient:
         request = ChatCompletionRequest(
             model=model,
             messages=list(chat),
+            tools=list(tools) or None,
             temperature=0.0,
             max_tokens=max_tokens,
             request_id=context.request_id,
@@ -68,7 +71,7 @@ def _completion(response: Any, seconds: float) -> Completion:
     usage = response.usage
     details = usage.prompt_tokens_details  # only if the engine was told to give them
     return Completion(
-        choice.message.content or "",
+        answer_text(choice.message.model_dump()),
         usage.prompt_tokens,
         usage.completion_tokens,
         seconds,

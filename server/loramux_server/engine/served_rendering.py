@@ -11,7 +11,7 @@ from vllm.renderers.hf import (
 )
 
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
-from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering
+from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering, TemplateUse
 from loramux_adapters.finetuning.errors import ChatTemplateError
 from loramux_server.engine.adapter_templates import has_template_renderer
 
@@ -41,20 +41,32 @@ def _find_rendering(chat: Any) -> ChatRendering:
     config, renderer = chat.model_config, chat.engine_client.renderer
     if not has_template_renderer(config, renderer):
         return ChatRendering(refusal=_OTHER_RENDERER)
-    template = resolve_chat_template(renderer.tokenizer, chat.chat_template, None, model_config=config)
-    if template is None:
+    plain, with_tools = _template_use(chat, None), _template_use(chat, [])
+    if plain is None:
         return ChatRendering(refusal=_NO_TEMPLATE)
-    content_format = resolve_chat_template_content_format(
-        template, None, chat.chat_template_content_format, renderer.tokenizer, model_config=config
-    )
     rendering = ChatRendering(
-        template=template,
-        kwargs=resolve_chat_template_kwargs(renderer.tokenizer, template, chat.default_chat_template_kwargs),
-        has_content_parts=content_format == "openai",
+        **plain.model_dump(),
+        with_tools=None if with_tools == plain else with_tools,
         tokenizer=None if config.tokenizer == config.model else str(config.tokenizer),
         stop_token_ids=stop_token_ids(config),
     )
     return _AnswerPrefix(chat, ChatRenderer(renderer.tokenizer, rendering)).add_to(rendering)
+
+
+def _template_use(chat: Any, tools: list[Any] | None) -> TemplateUse | None:
+    """Return the template of requests with tools, or of those without (None); None if there is no template."""
+    config, tokenizer = chat.model_config, chat.engine_client.renderer.tokenizer
+    template = resolve_chat_template(tokenizer, chat.chat_template, tools, model_config=config)
+    if template is None:
+        return None
+    content_format = resolve_chat_template_content_format(
+        template, tools, chat.chat_template_content_format, tokenizer, model_config=config
+    )
+    return TemplateUse(
+        template=template,
+        kwargs=resolve_chat_template_kwargs(tokenizer, template, chat.default_chat_template_kwargs),
+        has_content_parts=content_format == "openai",
+    )
 
 
 def stop_token_ids(config: Any) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 import json
 from random import Random
 
-from loramux_adapters.evaluation.items import Chat, Item
+from loramux_adapters.evaluation.items import Chat, Item, Tools
 from loramux_adapters.evaluation.prompts import Prompt, candidate_prompts
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
@@ -105,7 +105,7 @@ def test_a_base_without_system_messages_gets_the_instructions_in_the_first_user_
     training = [item(f"{label} {i}", label, system="") for i in range(9) for label in ("refund", "card")]
     counted: list[str] = []
 
-    def count(chat: Chat) -> int:
+    def count(chat: Chat, _tools: Tools) -> int:
         counted.extend(message["role"] for message in chat)
         return CharacterTokens().count_conversation(chat)
 

@@ -44,9 +44,13 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     return make
 
 
+def said(answer: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": answer}
+
+
 def texts(renderer: ChatRenderer, answer: str, prompt: list[dict[str, str]] = QUESTION) -> tuple[str, str]:
     """Return the texts of the prompt and of what is learned."""
-    example = ExampleTokenizer(renderer).tokenize(prompt, answer)
+    example = ExampleTokenizer(renderer).tokenize(prompt, said(answer))
     return renderer.decode(example.prompt), renderer.decode(example.answer)
 
 
@@ -100,7 +104,7 @@ def test_an_answer_after_an_open_think_block_is_learned_from_its_first_token(ren
     """T8: with DeepSeek-R1's template, the first tokens of an answer were not learned."""
     used = renderer(OPEN_THINK)
     assert texts(used, "label") == ("<s><|user|>Which?<|assistant|><think>\n", "label<|im_end|>")
-    example = ExampleTokenizer(used).tokenize(QUESTION, "label")
+    example = ExampleTokenizer(used).tokenize(QUESTION, said("label"))
     assert example.prompt == used.prompt_tokens(QUESTION)
 
 
@@ -140,7 +144,7 @@ def test_the_generation_configs_end_of_an_answer_counts_as_one(renderer: Rendere
 
 
 def test_a_template_that_writes_the_bos_token_gets_no_second_one(renderer: Renderer) -> None:
-    example = ExampleTokenizer(renderer(OPEN_THINK)).tokenize(QUESTION, "label")
+    example = ExampleTokenizer(renderer(OPEN_THINK)).tokenize(QUESTION, said("label"))
     assert example.prompt.count(0) == 1
     assert example.answer.count(0) == 0
 
@@ -155,7 +159,7 @@ def test_a_token_across_the_border_is_not_learned_but_those_after_the_prompts_la
         "{{ messages[0].content }}:{% if messages | length > 1 %}{{ messages[1].content }}<|im_end|>{% endif %}"
     )
     [joined] = used.encode(": ")
-    example = ExampleTokenizer(used).tokenize(QUESTION, " label")
+    example = ExampleTokenizer(used).tokenize(QUESTION, said(" label"))
     assert joined not in example.prompt + example.answer
     assert used.decode(example.prompt + example.answer) == "Which?: label<|im_end|>"
 
@@ -225,7 +229,7 @@ def test_the_demo_bases_examples_have_the_tokens_with_which_its_adapters_were_tr
     tokenizer = AutoTokenizer.from_pretrained(base)
     examples = ExampleTokenizer(ChatRenderer(tokenizer, ChatRendering()))
     for example in examples_of(read_dataset(EXAMPLES / name / "train.jsonl")):
-        tokens = examples.tokenize(example["prompt"], example["completion"][0]["content"])
+        tokens = examples.tokenize(example["prompt"], example["completion"][0])
         prompt = tokenizer.apply_chat_template(example["prompt"], add_generation_prompt=True, return_dict=False)
         whole = tokenizer.apply_chat_template(example["prompt"] + example["completion"], return_dict=False)
         assert tokens.prompt == prompt

@@ -26,15 +26,36 @@ from tests.helpers.chat_templates import (
     PARTS,
     TEMPLATES,
     THINK_BLOCK,
+    TOOL_TEMPLATES,
     write_tokenizer,
 )
 
 USER = {"role": "user", "content": "Which?\n"}
 SYSTEM = {"role": "system", "content": "  Be brief: "}
 ANSWER = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nThis one."}
+THIS_ONE = {"role": "assistant", "content": "This one."}
 CHATS = [[USER], [SYSTEM, USER], [SYSTEM, USER, ANSWER, USER], [USER, ANSWER, {"role": "user", "content": "é🙂 <s>"}]]
 
-OPTIONS = FRONTEND_DEFAULTS | {"max_loras": 1, "max_cpu_loras": 1, "max_model_len": 512, "dtype": "float32"}
+DEVELOPER = {"role": "developer", "content": "Be kind."}
+CALL = {"id": "call00001", "type": "function", "function": {"name": "rain", "arguments": '{"city": "Ås", "days": 2}'}}
+CALLED: list[dict[str, Any]] = [
+    USER,
+    {"role": "assistant", "content": None, "tool_calls": [CALL, CALL | {"id": "call00002"}]},
+    {"role": "tool", "tool_call_id": "call00001", "content": '{"rain": true}'},
+    {"role": "tool", "tool_call_id": "call00002", "content": ""},
+]
+BARE_TOOL = {"type": "function", "function": {"name": "bare"}}
+TOOL = {
+    "function": {
+        "strict": True,
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        "name": "rain",
+        "description": "Rain é",
+    },
+    "type": "function",
+}
+
+OPTIONS = FRONTEND_DEFAULTS | {"max_loras": 1, "max_cpu_loras": 1, "max_model_len": 1024, "dtype": "float32"}
 QUICK = {"fingerprint_mode": "none"}
 
 
@@ -45,7 +66,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = write_tokenizer(folder, None)
     shapes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": vocabulary} | shapes
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512, "eos_token_id": 1}))
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024, "eos_token_id": 1}))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 3]}))
     return folder
 
@@ -74,11 +95,11 @@ def one_handler(handler: Handler) -> Any:
     return handler(chat_template=CHATML)
 
 
-def set_template(chat: Any, template: str) -> None:
+def set_template(chat: Any, template: str | None) -> None:
     chat.chat_template = chat.online_renderer.chat_template = template
 
 
-def handled(chat: Any, messages: list[dict[str, str]], **options: Any) -> list[int]:
+def handled(chat: Any, messages: list[dict[str, Any]], **options: Any) -> list[int]:
     """Return the tokens with which the handler would call the engine."""
     request = ChatCompletionRequest(messages=messages, model="tiny", **options)
     _, [prompt] = asyncio.run(chat.online_renderer.render_chat(request))
@@ -100,7 +121,48 @@ def test_a_prompt_has_the_tokens_that_the_endpoint_has(base: Path, one_handler: 
     for chat in CHATS:
         tokens = trainers(base, rendering).prompt_tokens(chat)
         assert tokens == handled(one_handler, chat)
-        assert ExampleTokenizer(trainers(base, rendering)).tokenize(chat, "This one.").prompt == tokens
+        assert ExampleTokenizer(trainers(base, rendering)).tokenize(chat, THIS_ONE).prompt == tokens
+
+
+@pytest.mark.parametrize("name", sorted(TOOL_TEMPLATES))
+def test_a_prompt_with_tools_has_the_tokens_that_the_endpoint_has(base: Path, one_handler: Any, name: str) -> None:
+    set_template(one_handler, TOOL_TEMPLATES[name])
+    renderer = trainers(base, served_rendering(one_handler))
+    for tools in ([], [BARE_TOOL], [TOOL, BARE_TOOL]):
+        for chat in (CALLED, CALLED[:1], [CALLED[0], SYSTEM, *CALLED[1:]]):
+            assert renderer.prompt_tokens(chat, tools) == handled(one_handler, chat, tools=tools or None), tools
+
+
+@pytest.mark.parametrize("template", [CHATML, CHATML + "{# 'developer' #}", PARTS])
+@pytest.mark.parametrize(
+    "chat",
+    [
+        [DEVELOPER, USER],
+        [USER, DEVELOPER, USER],
+        [SYSTEM, USER, ANSWER, DEVELOPER, SYSTEM, USER],
+        [SYSTEM | {"content": ""}, DEVELOPER, USER],
+        [SYSTEM, USER, SYSTEM, USER | {"name": "Ann"}],
+    ],
+)
+def test_developer_and_system_messages_have_the_tokens_that_the_endpoint_has(
+    base: Path, one_handler: Any, template: str, chat: list[dict[str, Any]]
+) -> None:
+    set_template(one_handler, template)
+    assert trainers(base, served_rendering(one_handler)).prompt_tokens(chat) == handled(one_handler, chat)
+
+
+def test_a_base_may_have_another_template_for_requests_with_tools(base: Path, one_handler: Any) -> None:
+    set_template(one_handler, None)
+    tokenizer = one_handler.engine_client.renderer.tokenizer
+    tokenizer.chat_template = {"default": CHATML, "tool_use": TOOL_TEMPLATES["qwen"]}
+    try:
+        rendering = served_rendering(one_handler)
+    finally:
+        tokenizer.chat_template = None
+        set_template(one_handler, CHATML)
+    assert rendering.template == CHATML
+    assert rendering.with_tools
+    assert rendering.with_tools.template == TOOL_TEMPLATES["qwen"]
 
 
 def test_settings_of_the_template_apply_to_training_too(base: Path, handler: Handler) -> None:

@@ -2,15 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from loramux_adapters.evaluation.calls import are_calls
+from loramux_adapters.evaluation.items import Tools
 from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores
+from loramux_adapters.evaluation.scorers.calls import CallScorer, tool_schemas
 from loramux_adapters.evaluation.scorers.structured import JsonScorer
 from loramux_adapters.evaluation.scorers.texts import ChrfScorer, LabelScorer
 
 MAX_LABELS = 100
+_MIN_CALLS = 0.5
+"""Share of expected answers that call tools, from which on calls are what is scored."""
 _MAX_LABEL_WORDS = 8
 """Expected answers of at most this many words are right or wrong; longer ones can be nearly right."""
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
@@ -39,12 +44,16 @@ class AutomaticScorer(NamedTuple):
         return self._replace(names={measure: self.names[measure], **self.names})
 
 
-def choose_scorer(expected: Sequence[str]) -> AutomaticScorer:
-    """Choose how answers are scored, and which score decides, by all expected answers.
+def choose_scorer(expected: Sequence[str], tools: Iterable[Tools] = ()) -> AutomaticScorer:
+    """Choose how answers are scored, and which score decides, by all expected answers and the tools of their requests.
 
-    JSON objects by the share of their members that are equal; labels (few distinct short answers that are repeated) by
-    the label that an answer names; other short answers by being equal; longer ones by chrF.
+    Calls of tools, if at least half of the answers are some, by being equal; JSON objects by the share of their members
+    that are equal; labels (few distinct short answers that are repeated) by the label that an answer names; other short
+    answers by being equal; longer ones by chrF.
     """
+    if are_calls(expected, _MIN_CALLS):
+        names = {"right call": "correct", "right arguments": "arguments", "right tool": "name", "valid call": "valid"}
+        return AutomaticScorer(CallScorer(type="calls", tools=tool_schemas(tools)), names)
     if all(parse_json_object(answer) is not None for answer in expected):
         names = {"field accuracy": "fields", "same JSON": "correct", "valid JSON": "valid"}
         return AutomaticScorer(JsonScorer(type="json"), names)

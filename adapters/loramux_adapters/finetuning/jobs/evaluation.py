@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from loramux_adapters.evaluation.items import Chat, Item
+from loramux_adapters.evaluation.items import Chat, Item, Tools
 from loramux_adapters.evaluation.prompts import BARE, Prompt
 from loramux_adapters.evaluation.questions import Questions
 from loramux_adapters.evaluation.scorers.automatic import AutomaticScorer
@@ -26,6 +26,7 @@ class Completion(NamedTuple):
     """The answer of a model, with its token counts and the seconds until its end."""
 
     text: str
+    """As `answer_text` of its message."""
     input_tokens: int
     output_tokens: int
     seconds: float
@@ -38,8 +39,8 @@ class Completion(NamedTuple):
 class CompleteChat(Protocol):
     """Complete a chat by a version, or by the base where `version` is None."""
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
-        """Return the greedy completion of at most `max_tokens` tokens.
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
+        """Return the greedy completion of at most `max_tokens` tokens; the model may call `tools`.
 
         Raises:
             AdapterError: the version can't be loaded, or the engine refused the chat.
@@ -115,7 +116,7 @@ class Evaluator:
         async def answer(number: int, item: Item, arm: _Arm) -> ScoredCompletion:
             async with semaphore:
                 chat = arm.prompt.add_to(item.messages)
-                completion = await self.complete(arm.version, chat, questions.max_answer_tokens)
+                completion = await self.complete(arm.version, chat, questions.max_answer_tokens, item.tools)
             scores = await asyncio.to_thread(scorer.score, completion.text, item.expected)
             return ScoredCompletion(arm.name, number, item.expected, completion.text, scores, *completion[1:])
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.constant_answer import best_constant
 from loramux_adapters.evaluation.duplicates import find_contradictions, prompt_key
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning
@@ -60,7 +61,7 @@ def plan_evaluation(
     questions = Questions.of(items, tokens.count_prompt, tokens.count_conversation)
     selection = Questions.of(chosen, tokens.count_prompt, tokens.count_conversation)
     longest = [max(sizes) for sizes in zip(_sizes(questions), _sizes(selection), strict=True)]
-    answers = [item.expected for item in (*trained, *items)]
+    both = [*trained, *items]
     return EvaluationPlan(
         questions=questions,
         selection=selection,
@@ -71,7 +72,7 @@ def plan_evaluation(
             rng=Random(0),  # noqa: S311 - a choice
             has_system_role=_has_system_role(tokens),
         ),
-        scorer=choose_scorer(answers),
+        scorer=choose_scorer([item.expected for item in both], [item.tools for item in both]),
         left_out=len(leaks),
         warnings=[*leak_warnings(leaks, lines), *_contradictions(trained, held_out)],
         lines=[lines[index] for index in indices],
@@ -92,7 +93,7 @@ def _split_training(trained: Sequence[Item], questions: int) -> tuple[list[Item]
 
     Few questions are quick, so the choice is to be, too.
     """
-    distinct = list({prompt_key(item.messages): item for item in trained}.values())
+    distinct = list({prompt_key(item): item for item in trained}.values())
     most = max(MIN_SELECTION_ITEMS, min(MAX_SELECTION_ITEMS, questions // 2))
     selection, rest = split_for_selection(len(distinct), max_selection=most)
     return [distinct[index] for index in rest], [distinct[index] for index in selection]
@@ -115,9 +116,9 @@ def _sizes(questions: Questions) -> tuple[int, int]:
 
 def _read_items(path: Path) -> Iterator[tuple[int, Item]]:
     """Yield each item with the number of its line."""
-    for line, conversation in enumerate(iter_conversations(path), start=1):
+    for conversation in iter_conversations(path):
         for example in reversed([*iter_examples(conversation)]):
-            yield line, Item(example["prompt"], example["completion"][0]["content"])
+            yield conversation.line, Item(example["prompt"], answer_text(example["completion"][0]), example["tools"])
 
 
 def _yielding(items: Sequence[Item]) -> Iterator[Item]:

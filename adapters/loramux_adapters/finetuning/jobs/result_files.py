@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loramux_adapters.evaluation.items import Item
 from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult
+from loramux_adapters.finetuning.jobs.preference_evaluation import PreferenceSummary
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 """The columns of OpenAI's result files."""
+DPO_COLUMNS = ("train_reward_accuracy", "train_reward_margin", "valid_reward_accuracy", "valid_reward_margin")
+"""More columns of jobs by DPO, named as TRL's metrics."""
 _SMOOTHING = 0.9
 
 
@@ -23,7 +27,8 @@ def write_results(folder: Path, metrics: Iterable[Mapping[str, Any]], title: str
     rows = [steps[step] for step in sorted(steps)]
     table, plot = folder / "step_metrics.csv", folder / "loss.png"
     with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+        more = DPO_COLUMNS if any(DPO_COLUMNS[0] in row for row in rows) else ()
+        writer = csv.DictWriter(file, COLUMNS + more, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     _plot_losses(plot, rows, title)
@@ -39,13 +44,25 @@ def write_comparison(folder: Path, result: EvaluationResult) -> Path:
     path = folder / "comparison.json"
     document = result.summary.model_dump(mode="json") | {
         "items": [
-            {"line": line, "messages": item.messages, "expected": item.expected}
+            {"line": line, "messages": item.messages, "expected": item.expected, **_tools(item)}
             for line, item in zip(result.lines, result.questions, strict=True)
         ],
         "prompts": {prompt.name: prompt.add_to([]) for prompt in result.prompts},
         "answers": [answer._asdict() for answer in result.answers],
         "selection_answers": [answer._asdict() for answer in result.selection_answers],
     }
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    return path
+
+
+def _tools(item: Item) -> dict[str, Any]:
+    return {"tools": item.tools} if item.tools else {}
+
+
+def write_preferences(folder: Path, summary: PreferenceSummary) -> Path:
+    """Write `preferences.json` to `folder`: the evaluation of a job by DPO, with answers."""
+    path = folder / "preferences.json"
+    document = summary.model_dump(mode="json")
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     return path
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.evaluation.items import Chat
+from loramux_adapters.evaluation.calls import answer_text
+from loramux_adapters.evaluation.items import Chat, Tools
 from loramux_adapters.finetuning.datasets.examples import Example, examples_of
 from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.datasets.report import ChatTokenCounter
@@ -55,6 +56,7 @@ class _Question(NamedTuple):
     expected: str
     """The answer, or its beginning where not all of it can be expected to be right."""
     max_tokens: int
+    tools: Tools
 
     def is_answered_by(self, answer: str) -> bool:
         """Whether the answer begins as expected; reasoning in the training data is not compared."""
@@ -96,22 +98,25 @@ class SelfTest:
         return [self._question(example, learned.comparable_tokens) for example in chosen]
 
     def _question(self, example: Example, tokens: int) -> _Question:
-        messages, answer = example["prompt"], example["completion"][0]["content"]
-        total = self.token_counter.count_conversation(messages + example["completion"])
-        total -= self.token_counter.count_prompt(messages)
+        messages, tools = example["prompt"], example["tools"]
+        answer = answer_text(example["completion"][0])
+        total = self.token_counter.count_conversation(messages + example["completion"], tools)
+        total -= self.token_counter.count_prompt(messages, tools)
         if _END_OF_REASONING in answer:
-            return _Question(messages, answer, 2 * total)
+            return _Question(messages, answer, 2 * total, tools)
         if total <= tokens:
-            return _Question(messages, answer, total)
+            return _Question(messages, answer, total, tools)
         characters = max(1, len(answer) * tokens // total)
-        return _Question(messages, answer[:characters], min(total, 2 * tokens + 8))
+        # A call that is cut off is none.
+        limit = total if example["completion"][0].get("tool_calls") else min(total, 2 * tokens + 8)
+        return _Question(messages, answer[:characters], limit, tools)
 
     async def _count_right(self, version: VersionId, questions: Sequence[_Question]) -> int:
         semaphore = asyncio.Semaphore(_CONCURRENCY)
 
         async def ask(question: _Question) -> bool:
             async with semaphore:
-                completion = await self.complete(version, question.messages, question.max_tokens)
+                completion = await self.complete(version, question.messages, question.max_tokens, question.tools)
             return question.is_answered_by(completion.text)
 
         try:
@@ -139,8 +144,8 @@ def _with_one_answer(examples: Sequence[Example]) -> list[Example]:
     answers: dict[str, set[str]] = {}
     first: dict[str, Example] = {}
     for example in examples:
-        key = repr([(message["role"], message["content"]) for message in example["prompt"]])
-        answers.setdefault(key, set()).add(example["completion"][0]["content"])
+        key = repr((example["prompt"], example["tools"]))
+        answers.setdefault(key, set()).add(answer_text(example["completion"][0]))
         first.setdefault(key, example)
     return [example for key, example in first.items() if len(answers[key]) == 1]
 

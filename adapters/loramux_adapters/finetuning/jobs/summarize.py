@@ -108,7 +108,7 @@ def _summarize_arm(answers: Sequence[ScoredCompletion], plan: EvaluationPlan, pr
     left_out = max(0, len(messages) - _FIRST_MESSAGES - _LAST_MESSAGES)
     if left_out:
         messages = messages[:_FIRST_MESSAGES] + messages[-_LAST_MESSAGES:]
-    messages = [message | {"content": _shortened(message["content"])} for message in messages]
+    messages = [message | {"content": _shortened(message.get("content") or "")} for message in messages]
     shown = answers[sample]
     cached = [answer.cached_tokens for answer in answers if answer.cached_tokens is not None]
     return ArmScores(

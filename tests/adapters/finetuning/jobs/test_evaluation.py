@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loramux_adapters.evaluation.items import Chat
+from loramux_adapters.evaluation.items import Chat, Tools
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.finetuning.jobs.evaluation import Completion, EvaluationResult, Evaluator
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
@@ -30,7 +30,7 @@ class Model:
         self.concurrency = self.max_concurrency = 0
         self.asked: list[tuple[VersionId | None, Chat, int]] = []
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         self.asked.append((version, chat, max_tokens))
         self.concurrency += 1
         self.max_concurrency = max(self.concurrency, self.max_concurrency)
@@ -42,7 +42,7 @@ class Model:
 
 
 class BrokenModel(Model):
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         await super().__call__(version, chat, max_tokens)
         if len(chat) > 2:
             raise EvaluationFailed("The engine refused a question of the comparison.")
@@ -113,7 +113,7 @@ async def test_the_choice_of_a_baseline_takes_no_longer_than_the_questions(files
 class BareIsBest(Model):
     """The base is right without a prompt, and confused by any; the adapter is right."""
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         found = await super().__call__(version, chat, max_tokens)
         number = int(chat[-1]["content"].split()[-1])
         is_right = version is not None or (len(chat) == 2 and "\n" not in chat[0]["content"])
@@ -130,7 +130,7 @@ async def test_a_bare_base_that_is_best_is_the_baseline(files: tuple[Path, Path]
 class NobodyIsExact(Model):
     """All answers miss the exact text, the adapter's by a letter; JSON and labels are out of play."""
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int) -> Completion:
+    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         found = await super().__call__(version, chat, max_tokens)
         number = chat[-1]["content"].split()[-1]
         return found._replace(text=f"code {number}{number}!" if version else "?")
