@@ -125,9 +125,9 @@ def training_fingerprint(
             file.seek(max(0, size - _SAMPLE_BYTES))
             digest.update(f"{path.name} {size}".encode() + file.read())
     adapter = [initial_adapter / name for name in ADAPTER_FILES] if initial_adapter else []
-    for path in (data, validation, *adapter):
-        if path is not None:
-            with path.open("rb") as file:
+    for file_path in (data, validation, *adapter):
+        if file_path is not None:
+            with file_path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -272,7 +272,7 @@ class JobPlanner:
             raise InvalidJob(f"No job can be trained: {error}.") from error
 
     def _recipe(self, requested: RequestedHyperparameters, examples: int, **options: Any) -> Recipe:
-        method = {"method": requested.method, "beta": requested.beta}
+        method: dict[str, Any] = {"method": requested.method, "beta": requested.beta}
         try:
             recipe = choose_recipe(requested.hyperparameters, requested.lora, examples, self.base, **method, **options)
         except ValidationError as error:

@@ -13,21 +13,21 @@ from loramux_adapters.finetuning.trainer.progress_reporter import PausedError, P
 
 
 class BatchScores(NamedTuple):
-    """Sums over a batch's tokens or pairs of answers, `count` of them: the loss, and measures by name."""
+    """Sums over a batch's tokens or pairs of answers, `items` of them: the loss, and measures by name."""
 
     loss: torch.Tensor
     measures: Mapping[str, torch.Tensor]
-    count: int
+    items: int
 
     @classmethod
     def total(cls, parts: "list[BatchScores]") -> "BatchScores":
         """Return the sums over all parts of a batch."""
         measures = {name: torch.stack([part.measures[name] for part in parts]).sum() for name in parts[0].measures}
-        return cls(torch.stack([part.loss for part in parts]).sum(), measures, sum(part.count for part in parts))
+        return cls(torch.stack([part.loss for part in parts]).sum(), measures, sum(part.items for part in parts))
 
     def means(self) -> dict[str, float]:
         """Return the means of the measures."""
-        return {name: float(value) / self.count for name, value in self.measures.items()}
+        return {name: float(value) / self.items for name, value in self.measures.items()}
 
 
 class MicroBatchTrainer:
@@ -44,14 +44,15 @@ class MicroBatchTrainer:
     model: Any
     accelerator: Any
     callback_handler: Any
+    train: Callable[..., Any]
 
     def __init__(
         self, *, reporter: ProgressReporter, lengths: list[int], memory: MemoryFallback, **options: Any
     ) -> None:
         self._reporter, self._lengths, self._memory = reporter, lengths, memory
         self._tokens = 0
-        self._measures: Mapping[str, float] = {}
-        super().__init__(callbacks=[reporter], **options)
+        self._measures: dict[str, float] = {}
+        super().__init__(callbacks=[reporter], **options)  # type: ignore[call-arg]
 
     def count(self, batch: Batch) -> int:
         """Return the number of tokens or pairs over which the batch's loss is the mean."""
@@ -77,7 +78,7 @@ class MicroBatchTrainer:
         scores = self._memory.run(work, f"step {self.state.global_step + 1}")
         self._tokens += int(batch["attention_mask"].sum())
         self._measures = scores.means()
-        return scores.loss / scores.count
+        return scores.loss / scores.items
 
     def _score_parts(
         self, batch: Any, size: int, backward: Callable[[torch.Tensor], None] | None = None
@@ -123,7 +124,7 @@ class MicroBatchTrainer:
                 parts.append(self._memory.run(work, f"the validation after step {self.state.global_step}"))
         self.model.train()
         scores = BatchScores.total(parts)
-        metrics = {"eval_loss": float(scores.loss) / scores.count}
+        metrics = {"eval_loss": float(scores.loss) / scores.items}
         metrics |= {f"eval_{name}": value for name, value in scores.means().items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

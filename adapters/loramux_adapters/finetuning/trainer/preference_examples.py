@@ -56,8 +56,12 @@ def _tokenize(pair: PreferencePair, place: str, tokenizer: ExampleTokenizer) -> 
         )
     except ChatTemplateError as error:
         raise ChatTemplateError(f"{place}: {error.message}") from error
-    answers = (np.array(found.answer, np.int32) for found in (preferred, rejected))
-    return TokenizedPair(np.array(preferred.prompt, np.int32), *answers, place)
+    return TokenizedPair(
+        prompt=np.array(preferred.prompt, np.int32),
+        preferred=np.array(preferred.answer, np.int32),
+        rejected=np.array(rejected.answer, np.int32),
+        place=place,
+    )
 
 
 def to_pair_dataset(pairs: Sequence[TokenizedPair]) -> Dataset:

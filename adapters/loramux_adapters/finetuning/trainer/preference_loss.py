@@ -40,7 +40,7 @@ class PreferenceTrainer(MicroBatchTrainer, DPOTrainer):  # type: ignore[misc]  #
     def split(self, batch: Batch, size: int) -> Iterator[Batch]:
         """Yield parts of `size` pairs."""
         pairs = self.count(batch)
-        halves = {name: torch.stack(tensor.split(pairs), dim=1) for name, tensor in batch.items()}
+        halves = {name: torch.stack(torch.split(tensor, pairs), dim=1) for name, tensor in batch.items()}
         for start in range(0, pairs, size):
             # [pairs, 2, tokens] to rows of preferred answers, then of others
             rows = {name: tensor[start : start + size].transpose(0, 1).flatten(0, 1) for name, tensor in halves.items()}

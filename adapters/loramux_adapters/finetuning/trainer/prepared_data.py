@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from loramux_adapters.base_description import BaseDescription
@@ -66,15 +67,15 @@ def prepare_data(run: TrainingRun) -> PreparedData:
     weights = load_weights(run.base, run.unquantized_base)
     demand = _memory_demand(base, recipe, [*examples, *validation], weights)
     choice = choose_device(demand, devices, run.quantize)
-    validation = sorted(validation, key=lambda example: example.longest)
-    return PreparedData(examples, validation, recipe, tokenizer, weights, choice, demand)
+    by_length: Tokenized = sorted(validation, key=lambda example: example.longest)  # type: ignore[assignment]
+    return PreparedData(examples, by_length, recipe, tokenizer, weights, choice, demand)
 
 
 def _choose_recipe(run: TrainingRun, examples: Tokenized, count: int, *, on_gpu: bool) -> Recipe:
     longest = max(8, *(example.longest for example in examples))
     shape = read_adapter_shape(run.initial_adapter, run.description) if run.initial_adapter else None
-    options = {"max_length": longest, "seed": 0, "on_gpu": on_gpu, "shape": shape}
-    return choose_recipe(Hyperparameters(), LoraOptions(), count, run.description, **options)
+    choose = partial(choose_recipe, Hyperparameters(), LoraOptions(), count, run.description)
+    return choose(max_length=longest, seed=0, on_gpu=on_gpu, shape=shape)
 
 
 def _memory_demand(base: BaseDescription, recipe: Recipe, examples: Tokenized, weights: BaseWeights) -> MemoryDemand:

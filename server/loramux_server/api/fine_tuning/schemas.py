@@ -119,7 +119,7 @@ def _phase(record: JobRecord) -> str | None:
     return current.phase if current and record.state is JobState.RUNNING else None
 
 
-def _method(record: JobRecord, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def _method(record: JobRecord, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     """Return the method with its hyperparameters."""
     kind = record.wanted.get("method", "supervised")
     beta = (record.recipe or record.wanted).get("beta", "auto")
