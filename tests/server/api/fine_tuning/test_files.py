@@ -158,16 +158,6 @@ async def test_files_are_listed_in_pages(tiny: TinyServer) -> None:
         await tiny.client.files.delete(file)
 
 
-@pytest.mark.parametrize(
-    ("name", "purpose", "param"),
-    [("train.jsonl", "assistants", "purpose"), ("train.txt", "fine-tune", "file"), ("../../x", "fine-tune", "file")],
-)
-async def test_other_purposes_and_names_are_refused(tiny: TinyServer, name: str, purpose: Any, param: str) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
-        await tiny.client.files.create(file=(name, lines(*TEN)), purpose=purpose)
-    assert refused.value.param == param
-
-
 async def test_a_name_with_a_path_in_it_stays_a_name(tiny: TinyServer) -> None:
     file = await tiny.client.files.create(file=("../../etc/\x1b[31mx.jsonl", lines(*TEN)), purpose="fine-tune")
     assert (tiny.settings.data_dir / "files" / file.id).is_file()
