@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from loramux_adapters.background_tasks import BackgroundTasks
 from loramux_adapters.effect_policy import EffectChecker
-from loramux_adapters.errors import AdapterError, AdapterExists, AdapterNotFound
+from loramux_adapters.errors import AdapterError, AdapterExists, AdapterNotFound, VersionNotFound
+from loramux_adapters.intake.archive import VersionArchive
 from loramux_adapters.intake.ingest import AdapterIngest
 from loramux_adapters.intake.sources import ReportProgress, Source
 from loramux_adapters.models import AdapterName, EffectCheck, VersionId, VersionState, parse_adapter_name
@@ -106,6 +107,24 @@ class AdapterService:
     async def effect_check(self, version: VersionId) -> EffectCheck | None:
         """Return the result of the version's last effect check, None if it was never checked."""
         return await asyncio.to_thread(self.registry.effect_check, version)
+
+    async def open_archive(self, version: VersionId) -> tuple[VersionArchive, str]:
+        """Verify a version's files, and return them as an archive to be closed, with their full SHA-256.
+
+        Raises:
+            VersionNotFound: there is no such version.
+            StoreError: its files are missing, or were changed after they were accepted.
+        """
+        record = self.resolver.version(str(version))
+        if record is None:
+            raise VersionNotFound(f"{version.name} has no version {version.digest}.")
+        store, manifest = self.ingest.store, record.manifest
+
+        def verified() -> VersionArchive:
+            store.verify(manifest.digest)
+            return VersionArchive.open(store.path(manifest.digest), manifest)
+
+        return await asyncio.to_thread(verified), manifest.digest
 
     async def audit(self, name: AdapterName | None, limit: int) -> list[AuditRecord]:
         """Return the latest changes of one adapter or of all, newest first."""

@@ -25,6 +25,7 @@ from loramux_server.adapter_lifecycle import build_adapter_service, maintenance,
 from loramux_server.adapter_storage import AdapterStorage, open_storage
 from loramux_server.api.adapters.aliases import aliases_router
 from loramux_server.api.adapters.audit import audit_router
+from loramux_server.api.adapters.content import content_router
 from loramux_server.api.adapters.create import create_router
 from loramux_server.api.adapters.routes import adapters_router
 from loramux_server.api.fine_tuning.uploads import PARTS_PATTERN
@@ -226,6 +227,7 @@ def _add_routes(
     for router in (
         aliases_router(adapter_service),
         model_aliases_router(storage.aliases, storage.resolver),
+        content_router(adapter_service),
         create_router(adapter_service, settings.allowed_roots, settings.allowed_urls),
         adapters_router(adapter_service),
         audit_router(adapter_service),

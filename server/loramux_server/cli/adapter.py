@@ -9,8 +9,8 @@ from urllib.parse import quote
 import typer
 
 from loramux_server.cli import adapter_tables as tables
-from loramux_server.cli import aliases
-from loramux_server.cli.adapter_names import MIN_DIGEST_LENGTH, Name, adapter_path, resolve_digest, version_path
+from loramux_server.cli import aliases, owned_adapters
+from loramux_server.cli.adapter_names import Name, NameOrVersion, adapter_path, resolve_digest, version_path
 from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, AsJson, Url
 from loramux_server.cli.console import print_result
 from loramux_server.cli.convert import convert
@@ -19,10 +19,6 @@ commands = typer.Typer(
     name="adapter", help="Manage adapters, their versions and the names that point at them.", no_args_is_help=True
 )
 
-NameOrVersion = Annotated[
-    str,
-    typer.Argument(help=f"NAME, or NAME@DIGEST; the first {MIN_DIGEST_LENGTH} characters of the digest are enough."),
-]
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
@@ -130,7 +126,7 @@ def residency(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = 
     print_result(ApiClient(url, api_key).call("GET", "/admin/residency"), tables.residency, as_json=as_json)
 
 
-for command in (convert, *aliases.COMMANDS):
+for command in (convert, *aliases.COMMANDS, *owned_adapters.COMMANDS):
     commands.command()(command)
 
 

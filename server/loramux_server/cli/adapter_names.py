@@ -13,6 +13,11 @@ Name = Annotated[str, typer.Argument(help="The adapter's name, which clients sen
 MIN_DIGEST_LENGTH = 4
 """Characters of a digest that identify a version, if only one version starts with them."""
 
+NameOrVersion = Annotated[
+    str,
+    typer.Argument(help=f"NAME, or NAME@DIGEST; the first {MIN_DIGEST_LENGTH} characters of the digest are enough."),
+]
+
 
 def adapter_path(name: str, suffix: str = "") -> str:
     """Return the API path of an adapter."""

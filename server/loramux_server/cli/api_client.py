@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,7 +17,7 @@ from rich.status import Status
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, check_listing, resolve_inside
 from loramux_adapters.intake.sources.selection import adapter_files
-from loramux_server.cli.console import fail, stderr, upload_progress
+from loramux_server.cli.console import byte_progress, fail, stderr
 
 Url = Annotated[str, typer.Option(envvar="LORAMUX_CLI_URL", help="The server's URL.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="LORAMUX_CLI_API_KEY", help="API key, if the server needs one.")]
@@ -42,11 +42,21 @@ class ApiClient:
         try:
             return self._request(method, path, body, query).json()
         except ValueError as error:
-            self._fail_unreachable(error)
+            self.fail_unreachable(error)
 
     def text(self, path: str, query: Query | None = None) -> str:
         """Return the text at `path`."""
         return self._request("GET", path, None, query).text
+
+    @contextmanager
+    def stream(self, path: str, headers: Mapping[str, str] | None = None) -> Iterator[httpx.Response]:
+        """Open the response to a GET of `path`, of any status; transport errors are the caller's."""
+        every = self._headers | dict(headers or {})
+        try:
+            with httpx.stream("GET", self._url(path), headers=every, timeout=TIMEOUT_SECONDS) as response:
+                yield response
+        except httpx.InvalidURL as error:
+            self.fail_unreachable(error)
 
     def _request(self, method: str, path: str, body: object, query: Query | None) -> httpx.Response:
         try:
@@ -54,9 +64,9 @@ class ApiClient:
                 method, self._url(path), json=body, params=query, headers=self._headers, timeout=TIMEOUT_SECONDS
             )
             if response.is_error:
-                fail(_error_message(response.json()))
+                fail(error_message(response.json()))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            self._fail_unreachable(error)
+            self.fail_unreachable(error)
         return response
 
     def add_adapter(self, body: Mapping[str, Any], upload: Path | None) -> Any:
@@ -68,19 +78,19 @@ class ApiClient:
         content: dict[str, Any] = {"json": body} if upload is None else {"data": body}
         try:
             with ExitStack() as stack:
-                with upload_progress() as bar:
+                with byte_progress() as bar:
                     if upload is not None:
                         content["files"] = _open_adapter_files(stack, bar, upload)
                     request = httpx.stream("POST", address, headers=headers, timeout=TIMEOUT_SECONDS, **content)
                     response = stack.enter_context(request)
                 return _follow(response)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            self._fail_unreachable(error)
+            self.fail_unreachable(error)
 
     def upload_file(self, path: Path) -> str:
         """Upload a training file, show progress, and return its id."""
         try:
-            with upload_progress() as bar, bar.open(path, "rb", description=path.name) as file:
+            with byte_progress() as bar, bar.open(path, "rb", description=path.name) as file:
                 response = httpx.post(
                     self._url("/v1/files"),
                     data={"purpose": "fine-tune"},
@@ -90,12 +100,12 @@ class ApiClient:
                 )
             content = response.json()
             if response.is_error:
-                fail(_error_message(content))
+                fail(error_message(content))
             return str(content["id"])
         except OSError as error:
             fail(f"can't read {path}: {error.strerror}")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            self._fail_unreachable(error)
+            self.fail_unreachable(error)
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -104,7 +114,8 @@ class ApiClient:
     def _url(self, path: str) -> str:
         return self.url.rstrip("/") + path
 
-    def _fail_unreachable(self, error: Exception) -> NoReturn:
+    def fail_unreachable(self, error: Exception) -> NoReturn:
+        """End the command, because no server responds."""
         fail(f"no loramux server responds at {self.url} ({error}): start one with `loramux serve`, or set --url")
 
 
@@ -132,11 +143,12 @@ def _follow(response: httpx.Response) -> Any:
                 case {"version": version}:
                     return version
                 case _:
-                    fail(_error_message(line))
+                    fail(error_message(line))
     return fail("the server stopped before the adapter was added; it continues when the server is started again")
 
 
-def _error_message(content: Any) -> str:
+def error_message(content: Any) -> str:
+    """Return the message of an error response."""
     match content:
         case {"error": {"message": str(message)}}:
             return message

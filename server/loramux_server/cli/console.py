@@ -59,7 +59,7 @@ def step_progress() -> Progress:
     return Progress(TextColumn("{task.description}"), *columns, console=stderr)
 
 
-def upload_progress() -> Progress:
+def byte_progress() -> Progress:
     """Return a progress display that counts bytes, and disappears at its end."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), SpeedColumn())
     return Progress(*columns, console=stderr, transient=True)
