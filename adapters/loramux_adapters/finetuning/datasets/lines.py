@@ -21,6 +21,8 @@ _OTHER_FILES = {
     b"\x1f\x8b": "it is compressed with gzip: decompress it",
     b"PK": "it is a ZIP archive: unpack it",
     b"PAR1": "it is a Parquet file: write one JSON object per line, as `to_json(lines=True)` of pandas does",
+}
+_OTHER_LAYOUTS = {
     b"\xff\xfe": f"it is in UTF-16, and must be in UTF-8: {CONVERT}",
     b"\xfe\xff": f"it is in UTF-16, and must be in UTF-8: {CONVERT}",
     b"[": f"it is one JSON list, and must have one example per line: {CONVERT}",
@@ -46,7 +48,7 @@ def iter_lines(path: Path, parse: Callable[[bytes, int], _Parsed], name: str | N
     problems: list[tuple[int, str]] = []
     found = 0
     with path.open("rb") as file:
-        _refuse_other_files(name, file.peek(64)[:64])
+        refuse_other_files(name, file.peek(64)[:64])
         for number, line in _numbered_lines(file):
             found += 1
             try:
@@ -106,9 +108,14 @@ def describe_error(error: ValueError) -> str:
     return f"{where}: {message}" if where else message
 
 
-def _refuse_other_files(name: str, start: bytes) -> None:
+def refuse_other_files(name: str, start: bytes, *, allow_layouts: bool = False) -> None:
+    """Refuse a file by how it starts; `allow_layouts` accepts JSON in UTF-16 and in a list.
+
+    Raises:
+        InvalidDataset: says what the file is, and what to do.
+    """
     content = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
-    for magic, meaning in _OTHER_FILES.items():
+    for magic, meaning in (_OTHER_FILES if allow_layouts else _OTHER_FILES | _OTHER_LAYOUTS).items():
         if content.startswith(magic):
             raise InvalidDataset(name, [(1, meaning)])
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loramux_adapters.finetuning.datasets.inspection import count_overlap, inspect_dataset
+from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.errors import ChatTemplateError, InvalidDataset
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
@@ -88,6 +89,91 @@ def test_messages_after_the_last_trained_answer_do_not_count(tmp_path: Path) -> 
     messages = [*chat("q", "a")["messages"], {"role": "user", "content": "q" * 99}]
     lines = [{"messages": [*messages, {"role": "assistant", "content": "a", "weight": 0}]}] * 10
     assert inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 50).longest == 2
+
+
+def test_a_warning_names_each_ignored_key_once(tmp_path: Path) -> None:
+    lines = [chat(str(number), "a") | {"id": number} for number in range(60)]
+    lines[7]["metadata"] = {}
+    report = inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 100)
+    assert [warning for warning in report.warnings if "ignored" in warning] == [
+        "the key `id` is ignored (in 60 lines)",
+        "the key `metadata` is ignored (in 1 lines)",
+    ]
+
+
+def test_a_new_unknown_key_in_each_line_gives_few_warnings(tmp_path: Path) -> None:
+    lines = [chat(str(number), "a") | {f"key {number}": 1} for number in range(60)]
+    report = inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 100)
+    ignored = [warning for warning in report.warnings if "ignored" in warning]
+    assert (len(ignored), ignored[-1]) == (11, "further unknown keys are ignored")
+
+
+def test_errors_have_the_users_name_of_the_file_and_the_numbers_of_its_lines(tmp_path: Path) -> None:
+    lines = ["\n", *(json.dumps(chat("q", "a")) + "\n" for _ in range(9)), json.dumps(chat("q" * 99, "a"))]
+    path = tmp_path / "incoming-file-1"
+    path.write_text("".join(lines))
+    with pytest.raises(InvalidDataset, match=r"upload is not a valid training file:\n  line 11: 100 tokens"):
+        inspect_dataset(path, CharacterTokens(), 50, "upload")
+    path.write_text(json.dumps(chat("q", "")))
+    with pytest.raises(InvalidDataset, match=r"upload is not a valid training file:\n  line 1: messages\.1"):
+        inspect_dataset(path, CharacterTokens(), 50, "upload")
+
+
+def test_a_report_of_an_earlier_release_is_of_conversations() -> None:
+    fields = dict.fromkeys(("conversations", "examples", "tokens", "trained_tokens", "shortest", "median"), 1)
+    more = dict.fromkeys(("p95", "longest", "duplicates", "contradictions", "distinct_answers"), 1)
+    old: dict[str, Any] = fields | more | {"commonest_answer_share": None, "warnings": []}
+    assert DatasetReport.model_validate(old).kind == "chat"
+
+
+def pair(question: str, preferred: str, rejected: str) -> dict[str, Any]:
+    messages = [chat(question, answer)["messages"] for answer in (preferred, rejected)]
+    return {
+        "input": {"messages": messages[0][:1]},
+        "preferred_output": messages[0][1:],
+        "non_preferred_output": messages[1][1:],
+    }
+
+
+def test_preference_pairs_are_counted_with_both_answers(tmp_path: Path) -> None:
+    lines = [pair("q" * number, "aaaa", "b") for number in range(1, 11)]
+    report = inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 100)
+    assert (report.kind, report.conversations, report.examples) == ("preference", 10, 10)
+    assert (report.tokens, report.trained_tokens) == (2 * sum(range(1, 11)) + 50, 50)
+    assert (report.shortest, report.longest) == (2, 14)
+    assert (report.duplicates, report.contradictions, report.distinct_answers) == (0, 0, 1)
+
+
+def test_pairs_that_contradict_each_other_or_themselves_are_counted(tmp_path: Path) -> None:
+    lines = [pair(str(number), "a", "b") for number in range(10)]
+    path = written(tmp_path / "a", *lines, pair("3", "b", "c"), pair("x", "same", "same"), lines[0])
+    report = inspect_dataset(path, CharacterTokens(), 100)
+    assert (report.duplicates, report.contradictions) == (1, 2)
+    assert any("2 answers are preferred in one pair and not preferred in another" in text for text in report.warnings)
+
+
+def test_a_pair_beyond_the_context_is_refused_with_its_line(tmp_path: Path) -> None:
+    lines = [pair("q", "a", "b")] * 10
+    lines[4] = pair("q", "a", "b" * 99)
+    with pytest.raises(InvalidDataset) as refused:
+        inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 50)
+    assert refused.value.problems == [(5, "100 tokens; expected at most the context of 50")]
+
+
+def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match="the file has 9 preference pairs; expected at least 10"):
+        inspect_dataset(written(tmp_path / "a", *[pair("q", "a", "b")] * 9), CharacterTokens(), 100)
+
+
+def test_the_overlap_of_preference_files_is_counted(tmp_path: Path) -> None:
+    training = written(tmp_path / "a", pair("1", "x", "y"), pair("2", "x", "y"))
+    assert count_overlap(training, written(tmp_path / "b", pair("2", "u", "v"), pair("3", "x", "y"))) == 1
+
+
+def test_the_same_prompt_with_other_tools_is_another_prompt(tmp_path: Path) -> None:
+    tools = {"tools": [{"type": "function", "function": {"name": "a"}}]}
+    training = written(tmp_path / "a", chat("1", "x") | tools)
+    assert count_overlap(training, written(tmp_path / "b", chat("1", "x"))) == 0
 
 
 def test_prompts_of_the_validation_file_that_were_trained_on_are_counted(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def to_tools(tools: Any) -> list[dict[str, Any]]:
         ValueError: they have another form.
     """
     if isinstance(tools, str):
-        tools = json.loads(tools or "[]")
+        tools = _parse_json(tools or "[]", "tools")
     found = [function for tool in (tools if isinstance(tools, list) else [tools]) for function in _functions(tool)]
     return [{"type": "function", "function": function} for function in found]
 
@@ -76,7 +76,8 @@ def _convert_message(message: Mapping[str, Any], ids: CallIds) -> Iterator[dict[
     yield from (dict(result) for result in content.results)
     calls = [*content.calls, *_calls_of(message, ids)]
     if content.texts or calls or not content.results:
-        kept = {key: message[key] for key in ("name", "weight") if message.get(key) is not None}
+        optional = ("name", "weight") if role == "assistant" else ("name",)
+        kept = {key: message[key] for key in optional if message.get(key) is not None}
         yield {"role": role, "content": content.text} | ({"tool_calls": calls} if calls else {}) | kept
 
 
@@ -91,8 +92,15 @@ def _calls_of(message: Mapping[str, Any], ids: CallIds) -> Iterator[dict[str, An
 
 
 def _calls_in_text(value: Any, ids: CallIds) -> list[dict[str, Any]]:
-    calls = json.loads(value) if isinstance(value, str) else value
+    calls = _parse_json(value, "a tool call") if isinstance(value, str) else value
     return [_call(call, ids) for call in (calls if isinstance(calls, list) else [calls])]
+
+
+def _parse_json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{what}: expected JSON: {error.msg}") from error
 
 
 def _call(function: Any, ids: CallIds, given_id: Any = None) -> dict[str, Any]:

@@ -4,10 +4,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loramux_adapters.finetuning.datasets.lines import CONVERT
 from loramux_adapters.finetuning.datasets.other_formats.chat import role_of, to_messages, to_tools
-from loramux_adapters.finetuning.datasets.other_formats.pairs import answer_key, question_key, to_conversation
+from loramux_adapters.finetuning.datasets.other_formats.pairs import (
+    ANSWER_KEYS,
+    CONTEXT_KEYS,
+    QUESTION_KEYS,
+    SYSTEM_KEYS,
+    answer_key,
+    question_key,
+    to_conversation,
+)
 from loramux_adapters.finetuning.datasets.other_formats.ranked import CHOSEN, REJECTED, to_preference
 
+_WRITE_MESSAGES = "write `messages` with a question and its answer"
+_PAIR_THEM = "write the good answers as `messages`, or each good answer with a bad one as `chosen` and `rejected`"
 Document = Mapping[str, Any]
 Convert = Callable[[Document], dict[str, Any]]
 
@@ -18,6 +29,8 @@ class Format:
 
     name: str
     convert: Convert | None
+    way_out: str = CONVERT
+    """What the user can do with a file of this format."""
 
 
 def find_format(document: Document) -> Format | None:
@@ -30,12 +43,12 @@ def find_format(document: Document) -> Format | None:
     if "messages" in document or "preferred_output" in document:
         return None
     if isinstance(document.get("label"), bool):
-        return Format("answers with a Boolean `label` (TRL's KTO format)", None)
+        return Format("answers with a Boolean `label` (TRL's KTO format)", None, _PAIR_THEM)
     question, answer = question_key(document), answer_key(document)
     if question and answer:
         name = "Alpaca's format" if question == "instruction" else f"a pair of `{question}` and `{answer}`"
-        return Format(f"{name}, not a conversation", to_conversation)
-    return Format("plain `text` without questions and answers", None) if "text" in document else None
+        return Format(name, to_conversation)
+    return Format("plain `text` without questions and answers", None, _WRITE_MESSAGES) if "text" in document else None
 
 
 def _convert_chat(document: Document) -> dict[str, Any]:
@@ -49,8 +62,13 @@ def _convert_chat(document: Document) -> dict[str, Any]:
     return {"messages": messages} | ({"tools": tools} if tools else {})
 
 
-_TOOL_KEYS = {"name", "functionDeclarations", "function_declarations", "toolSpec"}
 _SYSTEM_KEYS = ("system", "systemInstruction", "system_instruction")
+READ_KEYS = {
+    *("messages", "conversations", "contents", "tools", "functions", "parallel_tool_calls", "history"),
+    *(CHOSEN, REJECTED, "label", *QUESTION_KEYS, *ANSWER_KEYS, *CONTEXT_KEYS, *SYSTEM_KEYS, *_SYSTEM_KEYS),
+}
+"""Keys of lines that a conversion reads; it drops others."""
+_TOOL_KEYS = {"name", "functionDeclarations", "function_declarations", "toolSpec"}
 
 
 def _messages(document: Document) -> list[Mapping[str, Any]]:

@@ -8,9 +8,9 @@ from loramux_adapters.finetuning.datasets.other_formats.chat import to_messages
 
 QUESTION_KEYS = ("instruction", "prompt", "question", "query", "input_text", "input", "text")
 ANSWER_KEYS = ("output", "completion", "response", "answer", "output_text", "ideal", "label")
-_CONTEXT_KEYS = ("input", "context")
-"""What an instruction refers to."""
-_SYSTEM_KEYS = ("system", "system_prompt")
+CONTEXT_KEYS = ("input", "context")
+"""What a question or an instruction refers to."""
+SYSTEM_KEYS = ("system", "system_prompt")
 
 
 def question_key(document: Mapping[str, Any]) -> str | None:
@@ -32,7 +32,7 @@ def prompt_messages(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     key = question_key(document)
     if key is None:
         raise ValueError(f"there is no question; expected one of the keys {', '.join(QUESTION_KEYS)}")
-    system = [{"role": "system", "content": document[key]} for key in _SYSTEM_KEYS if document.get(key)]
+    system = [{"role": "system", "content": document[key]} for key in SYSTEM_KEYS if document.get(key)]
     history = document.get("history") or []
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         raise ValueError("history: expected a list of pairs of question and answer")
@@ -66,7 +66,7 @@ def _question(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     question = document[key]
     if not isinstance(question, str):
         return list(question)
-    context = [document[name] for name in _CONTEXT_KEYS if key == "instruction" and document.get(name)]
+    context = [document[name] for name in CONTEXT_KEYS if name != key and document.get(name)]
     if not all(isinstance(text, str) for text in context):
-        raise ValueError("input: expected text")
+        raise ValueError(f"{key} and what it refers to: expected texts")
     return [{"role": "user", "content": "\n".join([question.strip(), *context])}]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loramux_adapters.finetuning.datasets.lines import CONVERT, OtherFormat
+from loramux_adapters.finetuning.datasets.lines import OtherFormat
 from loramux_adapters.finetuning.datasets.other_formats.formats import find_format
 
 
@@ -15,5 +15,4 @@ def refuse_other_formats(document: Mapping[str, Any]) -> None:
     """
     found = find_format(document)
     if found is not None:
-        way_out = CONVERT if found.convert else "write `messages` with a question and its answer"
-        raise OtherFormat(f"it is {found.name}: {way_out}")
+        raise OtherFormat(f"it is {found.name}, not OpenAI's format: {found.way_out}")
