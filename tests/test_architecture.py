@@ -140,7 +140,10 @@ def test_every_import_is_absolute() -> None:
 
 def test_the_server_does_not_need_the_load_tests(modules: list[Module]) -> None:
     server = [module for module in modules if module.is_in("loramux_server")]
-    assert importers(server, "loramux_loadtests", besides=("loramux_server.cli",)) == []
+    commands = ("loramux_server.cli", "loramux_server.importing")
+    assert importers(server, "loramux_loadtests", besides=commands) == []
+    others = [module for module in server if not module.is_in(*commands)]
+    assert importers(others, *commands, besides=("loramux_server.__main__",)) == []
 
 
 def test_only_the_engine_package_imports_vllm(modules: list[Module]) -> None:

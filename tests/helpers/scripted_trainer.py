@@ -6,6 +6,7 @@ Uses the standard library only, because tests start it often. Each function with
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,8 +18,13 @@ CHECKPOINT_STEPS = (2, 4, 6)
 FAILURE = {"event": "failed", "message": "the base has no chat template"}
 
 
-def train(run: dict[str, Any], step_seconds: str = "0", accuracy: str = "", device: str = "cpu") -> None:
-    """Train six steps, saving each and exporting every second one; resume, and pause on SIGTERM."""
+def train(
+    run: dict[str, Any], step_seconds: str = "0", accuracy: str = "", device: str = "cpu", adapter: str = ""
+) -> None:
+    """Train six steps, saving each and exporting every second one; resume, and pause on SIGTERM.
+
+    What is exported are the files of the folder `adapter`, if there is one.
+    """
     state = Path(run["state"])
     state.mkdir(parents=True, exist_ok=True)
     saved = state / "step"
@@ -36,10 +42,14 @@ def train(run: dict[str, Any], step_seconds: str = "0", accuracy: str = "", devi
         if step in CHECKPOINT_STEPS:
             folder = f"checkpoints/step-{step}"
             Path(run["output"], folder).mkdir(parents=True, exist_ok=True)
+            if adapter:
+                shutil.copytree(adapter, Path(run["output"], folder), dirs_exist_ok=True)
             _report("checkpointed", step=step, folder=folder)
         (state / "new").write_text(str(step))
         (state / "new").rename(saved)
         _report("saved", step=step)
+    if step == STEPS and adapter:
+        shutil.copytree(adapter, run["output"], dirs_exist_ok=True)
     _report("finished", size=1, seconds=6) if step == STEPS else _report("paused", step=step)
 
 

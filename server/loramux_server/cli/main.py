@@ -10,6 +10,7 @@ from loramux_server.cli import adapter, data, experiment, finetune, loadtest, mo
 from loramux_server.cli.calibrate import calibrate
 from loramux_server.cli.compare import compare
 from loramux_server.cli.doctor import doctor
+from loramux_server.cli.importing import import_
 from loramux_server.cli.serve import serve
 from loramux_server.cli.train import train
 from loramux_server.cli.usage import usage
@@ -53,6 +54,7 @@ def _options(
 
 for command in (serve, doctor, usage, calibrate, train, compare):
     main.command()(command)
+main.command("import")(import_)
 main.add_typer(adapter.commands)
 main.add_typer(model_aliases.commands)
 main.add_typer(data.commands)
