@@ -48,7 +48,8 @@ def invalid_body(problems: Sequence[Any]) -> InvalidRequest:
     location = enumerate(str(part) for part in first["loc"][1:])
     param = ".".join(part for _, part in takewhile(_is_field, location))
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return InvalidRequest(f"{param or 'body'}: {first['msg']}{others}", param=param or None)
+    message = first["msg"].removeprefix("Value error, ")  # pydantic's words for the error of a validator
+    return InvalidRequest(f"{param or 'body'}: {message}{others}", param=param or None)
 
 
 def _is_field(part: tuple[int, str]) -> bool:

@@ -49,3 +49,16 @@ def test_an_invalid_recipe_is_refused_with_its_wrong_keys(tmp_path: Path, text: 
 def test_a_recipe_is_immutable() -> None:
     with pytest.raises(ValidationError):
         Recipe().rank = 4  # type: ignore[misc]
+
+
+def test_what_a_recipe_of_an_earlier_release_was_saved_under_does_not_change() -> None:
+    """A training that was paused before an update resumes after it."""
+    assert Recipe(rank=4, seed=7).fingerprint() == (
+        '{"rank":4,"alpha":16.0,"target_modules":"all-linear","last_layers":null,"learning_rate":0.001,"epochs":1,'
+        '"batch_size":8,"max_length":1024,"seed":7}'
+    )
+
+
+@pytest.mark.parametrize("changes", [{"method": "dpo"}, {"beta": 0.1}, {"early_stopping_patience": 1}])
+def test_other_recipes_are_saved_under_other_names(changes: dict[str, object]) -> None:
+    assert Recipe.model_validate(changes).fingerprint() != Recipe().fingerprint()

@@ -1,5 +1,6 @@
 """Job requests over HTTP; the tests of the supervisor and of the real base run jobs."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -33,20 +34,23 @@ async def file(tiny: TinyServer) -> str:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model": "gpt-4o-mini"}, "only the base `tiny` can be fine-tuned"),
+        ({"model": "gpt-4o-mini"}, "no base, adapter or alias is served as `gpt-4o-mini`; expected the base `tiny`"),
         ({"training_file": "file-nothing"}, "No file has the id given as training_file"),
         ({"validation_file": "file-nothing"}, "No file has the id given as validation_file"),
-        ({"method": {"type": "dpo"}}, "only the method `supervised`"),
-        ({"method": {"type": "reinforcement", "reinforcement": {}}}, "only the method `supervised`"),
+        ({"method": {"type": "reinforcement", "reinforcement": {}}}, "expected type `supervised` or `dpo`"),
+        ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}}, "beta: expected a number above 0"),
         ({"suffix": "x" * 65}, "suffix"),
         ({"suffix": "../up"}, "suffix"),
         ({"seed": -1}, "seed"),
         ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
         ({"metadata": {"x": "y" * 513}}, "metadata"),
         ({"integrations": [{"type": "wandb"}]}, "integrations"),
-        ({"hyperparameters": {"n_epochs": 0}}, "n_epochs"),
-        ({"hyperparameters": {"n_epochs": "many"}}, "n_epochs"),
-        ({"hyperparameters": {"learning_rate_multiplier": -1}}, "learning_rate_multiplier"),
+        ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs: expected a whole number from 1 to 1,000, or"),
+        ({"hyperparameters": {"n_epochs": "many"}}, r"n_epochs: expected .*; got \\?\"many"),
+        ({"hyperparameters": {"n_epochs": True}}, "n_epochs: expected .*; got true"),
+        ({"hyperparameters": {"batch_size": 1.5}}, "batch_size: expected a whole number from 1 to 4,096, .* got 1.5"),
+        ({"hyperparameters": {"batch_size": ["x"] * 1000}}, r"batch_size: expected .*; got .{1,60}$"),
+        ({"hyperparameters": {"learning_rate_multiplier": -1}}, "multiplier: expected a number above 0 and at most"),
         ({"hyperparameters": {"learning_rate_multiplier": 1000}}, r"multiplier: expected at most \d+ on this base"),
         ({"hyperparameters": {"learning_rate_multiplier": 1e-323}}, "learning_rate_multiplier: .*must be above 0"),
         ({"extra_body": {"lora": {"target_modules": ["q_proj"] * 2}}}, "lora: target_modules names a module twice"),
@@ -110,6 +114,22 @@ async def cancelled(tiny: TinyServer) -> float:
     sample = r'^loramux_fine_tuning_jobs_total{outcome="cancelled"} (.*)$'
     [count] = re.findall(sample, (await tiny.http.get("/metrics")).text, re.MULTILINE)
     return float(count)
+
+
+async def test_a_creation_with_the_same_idempotency_key_returns_the_first_job(tiny: TinyServer, file: str) -> None:
+    async def create(key: str) -> str:
+        jobs, headers = tiny.client.fine_tuning.jobs, {"Idempotency-Key": key}
+        return (await jobs.create(model="tiny", training_file=file, extra_headers=headers)).id
+
+    ids = await asyncio.gather(*(create("import openai:ftjob-1 0") for _ in range(8)))
+    assert len(set(ids)) == 1
+    other = await create("import openai:ftjob-1 1")
+    assert other not in ids
+    for job in {*ids, other}:
+        await tiny.client.fine_tuning.jobs.cancel(job)
+    assert await create("import openai:ftjob-1 0") in ids
+    with pytest.raises(openai.BadRequestError, match="dempotency"):
+        await create("x" * 256)
 
 
 async def test_a_job_cancelled_while_queued_is_counted(tiny: TinyServer, file: str) -> None:
