@@ -74,6 +74,8 @@ class NewJob:
     """Where the metrics are sent, in OpenAI's form."""
     alias: str | None = None
     """Another name for the adapter, from the job's success on."""
+    idempotency_key: str | None = None
+    """No two jobs have the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class JobRecord:
     from_version: str | None = None
     integrations: Sequence[Mapping[str, Any]] | None = None
     alias: str | None = None
+    idempotency_key: str | None = None
 
 
 Level = Literal["info", "warn", "error"]

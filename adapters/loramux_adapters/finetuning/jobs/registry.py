@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, Select, Table, and_, delete, func, insert, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.finetuning.jobs.errors import JobNotFound, QueueFull, WrongJobState
@@ -44,11 +44,30 @@ class JobRegistry:
         self._engine, self._on_ended = engine, on_ended
 
     def create(self, new: NewJob, now: float, max_waiting: int, *notes: JobEvent) -> JobRecord:
-        """Add a job, with the first events of it, then `notes`.
+        """Add a job, with the first events of it, then `notes`; return the first job with its idempotency key instead.
 
         Raises:
             QueueFull: `max_waiting` jobs are waiting.
         """
+        try:
+            return self._insert(new, now, max_waiting, notes)
+        except StoreError as error:
+            # Two requests with the same key, at the same moment or long apart: the database lets one job have it.
+            found = self.find(new.idempotency_key) if isinstance(error.__cause__, IntegrityError) else None
+            if found is None:
+                raise
+            return found
+
+    def find(self, idempotency_key: str | None) -> JobRecord | None:
+        """Return the job that a request with this key created."""
+        if idempotency_key is None:
+            return None
+        query = select(jobs).where(jobs.c.idempotency_key == idempotency_key)
+        with _translated_errors(), self._engine.connect() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+            return None if row is None else _job(row)
+
+    def _insert(self, new: NewJob, now: float, max_waiting: int, notes: Sequence[JobEvent]) -> JobRecord:
         values = {name: getattr(new, name) for name in new.__slots__}
         job = new_id("ftjob")
         state = {"id": job, "state": JobState.VALIDATING_FILES, "created_at": now, "result_files": []}

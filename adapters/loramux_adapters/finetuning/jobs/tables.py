@@ -96,6 +96,7 @@ jobs = Table(
     Column("error", JSON),
     Column("integrations", JSON),
     Column("alias", String(MAX_NAME_LENGTH)),  # made when the job succeeds
+    Column("idempotency_key", String(64), unique=True, index=True),  # of the request that created it, hashed
 )
 """`wanted` holds the requested hyperparameters, `recipe` the chosen ones; see JobProgress and JobTimings for others."""
 

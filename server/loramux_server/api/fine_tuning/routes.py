@@ -1,11 +1,12 @@
 """`/v1/fine_tuning/jobs`: OpenAI's fine-tuning API."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 
 from loramux_adapters.finetuning.jobs import wandb_runs
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
@@ -24,6 +25,9 @@ OnCancelled = Callable[[JobRecord], None]
 CheckAlias = Callable[[AdapterName], None]
 SerializeJob = Callable[[JobRecord], Awaitable[dict[str, Any]]]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+IdempotencyKey = Annotated[str | None, Header()]
+"""A name that the client gives a request, so that it can send it again without doing it twice."""
+_MAX_IDEMPOTENCY_KEY = 255
 _PREFIX = "/v1/fine_tuning/jobs"
 _METADATA = "metadata["
 
@@ -73,8 +77,14 @@ def _jobs(
     router = APIRouter(prefix=_PREFIX)
 
     @router.post("")
-    async def create(request_body: CreateJob, by: Admin) -> dict[str, Any]:
-        """Create a job that trains an adapter; it starts when the jobs before it have finished."""
+    async def create(request_body: CreateJob, by: Admin, idempotency_key: IdempotencyKey = None) -> dict[str, Any]:
+        """Create a job that trains an adapter; it starts when the jobs before it have finished.
+
+        A request with the `Idempotency-Key` of an earlier one creates no job: it returns that of the first request.
+        """
+        key = _hash_key(by.key_id, idempotency_key)
+        if found := await asyncio.to_thread(registry.find, key):
+            return await serialize(found)
         seed, from_version = request_body.seed_or_random(), planner.find_start(request_body.model)
         await asyncio.to_thread(
             planner.plan,
@@ -97,6 +107,7 @@ def _jobs(
             created_by=by.key_id,
             integrations=request_body.integration_documents,
             alias=request_body.checked_alias(check_alias),
+            idempotency_key=key,
         )
         notes = _integration_notes(request_body)
         record = await asyncio.to_thread(registry.create, new, time.time(), max_queued, *notes)
@@ -195,3 +206,14 @@ def _estimates(planner: JobPlanner) -> APIRouter:
         return plan.model_dump(mode="json")
 
     return router
+
+
+def _hash_key(key_id: str, idempotency_key: str | None) -> str | None:
+    """Return what is stored of a client's idempotency key: keys of different API keys never meet.
+
+    Raises:
+        InvalidRequest: the key is too long.
+    """
+    if idempotency_key is not None and len(idempotency_key) > _MAX_IDEMPOTENCY_KEY:
+        raise InvalidRequest(f"Idempotency-Key: expected at most {_MAX_IDEMPOTENCY_KEY} characters.")
+    return None if idempotency_key is None else hashlib.sha256(f"{key_id}\n{idempotency_key}".encode()).hexdigest()

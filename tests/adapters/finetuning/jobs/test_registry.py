@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.finetuning.jobs.errors import JobNotFound, QueueFull, WrongJobState
-from loramux_adapters.finetuning.jobs.models import JobEvent, NewJob
+from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
 from tests.helpers.fine_tuning_jobs import NAME
@@ -57,6 +57,16 @@ def test_a_page_after_an_unknown_id_is_refused(registry: JobRegistry) -> None:
     for page in (registry.events, registry.checkpoints):
         with pytest.raises(JobNotFound, match="`after`"):
             page(job.id, "ftevent-gone", 10)
+
+
+def test_a_request_that_is_sent_again_creates_no_second_job(registry: JobRegistry) -> None:
+    first = registry.create(new(idempotency_key="a"), 1.0, 10)
+    again = registry.create(new(idempotency_key="a", suffix="other"), 2.0, 10)
+    assert again == first
+    assert registry.find("a") == first
+    assert registry.create(new(idempotency_key="b"), 3.0, 10).id != first.id
+    assert [registry.create(new(), 4.0, 10).id for _ in range(2)] != [first.id, first.id]
+    assert registry.find("c") is registry.find(None) is None
 
 
 def test_a_full_queue_refuses_jobs(registry: JobRegistry) -> None:
@@ -129,3 +139,23 @@ def test_an_unknown_job_and_an_unreachable_database_are_different_errors(registr
     with pytest.raises(StoreError) as error:
         lost.next_job("tiny")
     assert str(tmp_path) not in error.value.message
+
+
+def test_the_end_of_a_job_and_what_is_written_about_it_are_one_transaction(engine: sa.Engine) -> None:
+    told: list[tuple[str, JobState]] = []
+
+    def record(_: sa.Connection, job: JobRecord, now: float) -> None:
+        if now == 2.0:
+            raise sa.exc.OperationalError("insert", {}, Exception("no such table"))
+        told.append((job.id, job.state))
+
+    registry = JobRegistry(engine, record)
+    job = registry.create(new(), 1.0, 10, JobEvent("a note", "warn"))
+    assert [event.message for event in registry.events(job.id, None, 10).items][0] == "a note"
+    registry.move(job.id, JobState.QUEUED, 1.0)
+    assert told == []
+    with pytest.raises(StoreError):
+        registry.move(job.id, JobState.CANCELLED, 2.0)
+    assert registry.get(job.id).state is JobState.QUEUED
+    registry.move(job.id, JobState.CANCELLED, 3.0)
+    assert told == [(job.id, JobState.CANCELLED)]
