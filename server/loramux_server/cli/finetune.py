@@ -44,6 +44,9 @@ def create(
     batch_size: Batch = None,
     learning_rate_multiplier: Rate = None,
     seed: Annotated[int | None, typer.Option(help="Random seed; the same seed and data give the same adapter.")] = None,
+    alias: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Another name for the adapter, once its job succeeds.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has finished.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -58,11 +61,13 @@ def create(
     - loramux finetune create train.jsonl --suffix tone --wait
 
     - loramux finetune create train.jsonl --validation held-out.jsonl --epochs 2
+
+    - loramux finetune create train.jsonl --as support
     """
     client = ApiClient(url, api_key)
     files = client.upload_file(data), client.upload_file(validation) if validation else None
     body = _job_body(client, *files, epochs, batch_size, learning_rate_multiplier)
-    job = client.call("POST", _JOBS, body | {"suffix": suffix, "seed": seed})
+    job = client.call("POST", _JOBS, body | {"suffix": suffix, "seed": seed, "alias": alias})
     if wait:
         stderr.print(f"{job['id']}: Ctrl-C leaves it running; follow it again with `loramux finetune wait {job['id']}`")
         job = _follow(client, job)

@@ -64,6 +64,15 @@ async def test_a_job_is_created_listed_shown_paused_resumed_and_cancelled(run: R
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_a_job_s_adapter_can_get_another_name(run: Run, data: str) -> None:
+    created = json.loads((await run("create", data, "--as", "support", "--json")).stdout)
+    await run("cancel", created["id"])  # nothing of the test needs its trainer
+    assert created["loramux"]["alias"] == "support"
+    refused = await run("create", data, "--as", "../up")
+    assert refused.exit_code == 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.engine  # as slow as the engine: the trainer imports torch
 async def test_waiting_ends_with_the_job_and_reports_why_it_failed(run: Run, data: str) -> None:
     waited = await run("create", data, "--wait")
@@ -103,7 +112,7 @@ async def test_an_invalid_file_is_refused_with_its_line(run: Run, tmp_path: Path
     broken.write_text('{"prompt": "a", "completion": "b"}\n')
     refused = await run("create", str(broken))
     assert refused.exit_code == 1
-    assert "line 1: it is a completion" in refused.output
+    assert "line 1: it is a pair of `prompt` and `completion`" in refused.output
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -100,6 +100,14 @@ def test_a_media_type_refused_by_vllm_keeps_its_message() -> None:
     assert invalid_body(problems).message.startswith("Unsupported Media Type")
 
 
+def test_a_field_may_have_the_name_of_a_type_but_a_tried_type_is_no_field() -> None:
+    def problem(*location: str) -> dict[str, object]:
+        return {"type": "x", "loc": ("body", *location), "msg": "wrong"}
+
+    assert invalid_body([problem("bytes")]).param == "bytes"
+    assert invalid_body([problem("stop", "bytes")]).param == "stop"
+
+
 def test_api_errors_and_adapter_errors_keep_their_status(client: TestClient) -> None:
     refused, adapter = client.get("/refused"), client.get("/adapter")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_permitted")

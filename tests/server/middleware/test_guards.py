@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from loramux_server.metering.usage_record import Outcome
+from loramux_server.middleware.guards import MAX_FORM_BYTES, BodyLimits
 from loramux_server.request_context import current_request
 from tests.helpers.asgi import MiddlewareHarness, SentResponse, answering
 
@@ -155,3 +156,16 @@ async def test_an_open_server_takes_no_form_that_a_web_page_from_elsewhere_sends
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "http://localhost:3000", "https://[::1]"])
 async def test_an_open_server_answers_to_the_pages_of_this_machine_such_as_its_dashboard(origin: str) -> None:
     assert (await MiddlewareHarness(OK).ask(headers={"host": "127.0.0.1:8000", "origin": origin})).status == 200
+
+
+def test_a_path_with_a_file_may_have_a_larger_body_also_by_a_pattern() -> None:
+    limits = BodyLimits(10, {"/v1/files": 1000, "/v1/uploads/*/parts": 2000})
+
+    def limit(path: str, method: str = "POST") -> int:
+        return limits.of({"type": "http", "method": method, "path": path})
+
+    assert limit("/v1/files") == 1000 + MAX_FORM_BYTES
+    assert limit("/v1/uploads/upload-1/parts") == 2000 + MAX_FORM_BYTES
+    for path in ("/v1/uploads", "/v1/uploads/upload-1/complete", "/v1/chat/completions"):
+        assert limit(path) == 10
+    assert limit("/v1/uploads/upload-1/parts", "GET") == 10

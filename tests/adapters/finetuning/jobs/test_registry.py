@@ -151,7 +151,7 @@ def test_the_end_of_a_job_and_what_is_written_about_it_are_one_transaction(engin
 
     registry = JobRegistry(engine, record)
     job = registry.create(new(), 1.0, 10, JobEvent("a note", "warn"))
-    assert [event.message for event in registry.events(job.id, None, 10).items][0] == "a note"
+    assert registry.events(job.id, None, 10).items[0].message == "a note"
     registry.move(job.id, JobState.QUEUED, 1.0)
     assert told == []
     with pytest.raises(StoreError):

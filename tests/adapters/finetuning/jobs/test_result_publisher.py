@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from loramux_adapters.errors import StoreError
+from loramux_adapters.errors import AliasConflict, StoreError
 from loramux_adapters.finetuning.datasets.inspection import inspect_dataset
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.finetuning.jobs.evaluation import Completion, Evaluator
@@ -149,3 +149,34 @@ async def test_the_observer_gets_the_queue_the_steps_and_the_ends_and_its_errors
     assert steps[0] == 0
     assert steps.count(6) >= 2
     assert observer.calls[observer.calls.index(end) + 1] == ("waiting", 1)
+
+
+class Aliases:
+    """Model aliases that records what is set, after raising `error` if it has one."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.made = error, dict[str, str]()
+
+    async def set(self, name: str, target: str, *, actor: str) -> None:
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        self.made[name] = target
+
+
+@pytest.mark.parametrize("error", [None, StoreError("The database is away.")])
+async def test_a_job_makes_its_alias_when_it_succeeds(bed: JobTestBed, error: Exception | None) -> None:
+    aliases = Aliases(error)
+    bed.runner.publisher = replace(bed.runner.publisher, aliases=aliases)  # type: ignore[arg-type]
+    job = await run_job(bed, alias="support")
+    assert job.state is JobState.SUCCEEDED
+    assert aliases.made == {"support": job.name}
+    assert "The model can be requested as support too" in messages(bed, job)
+
+
+async def test_an_alias_that_is_taken_meanwhile_is_a_warning(bed: JobTestBed) -> None:
+    aliases = Aliases(AliasConflict("support is the name of an adapter."))
+    bed.runner.publisher = replace(bed.runner.publisher, aliases=aliases)  # type: ignore[arg-type]
+    job = await run_job(bed, alias="support")
+    assert job.state is JobState.SUCCEEDED
+    assert "The alias support was not made: support is the name of an adapter." in messages(bed, job)
