@@ -68,8 +68,8 @@ class TrainerHere:
     def change_trainers(self, change: Callable[[Any], None]) -> None:
         """Call `change` with each trainer before it trains."""
 
-        def create(*arguments: Any) -> Any:
-            trainer = trainer_setup.create_trainer(*arguments)
+        def create(*arguments: Any, **options: Any) -> Any:
+            trainer = trainer_setup.create_trainer(*arguments, **options)
             change(trainer)
             return trainer
 

@@ -8,6 +8,7 @@ from typing import Any
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer
+from loramux_adapters.finetuning.errors import InvalidRecipe
 from loramux_adapters.finetuning.recipes.adapter_shape import read_adapter_shape
 from loramux_adapters.finetuning.recipes.device_choice import DeviceChoice, choose_device
 from loramux_adapters.finetuning.recipes.hyperparameters import Hyperparameters, LoraOptions, choose_recipe
@@ -62,6 +63,8 @@ def prepare_data(run: TrainingRun) -> PreparedData:
     # By the devices that there are, not by the chosen one: a training that resumes must have the same recipe.
     recipe = run.recipe or _choose_recipe(run, [*examples, *validation], len(examples), on_gpu=devices[0].is_gpu)
     check_recipe(base, recipe)
+    if recipe.early_stopping_patience and not validation:
+        raise InvalidRecipe("early_stopping_patience needs a validation file")
     check_lengths(examples, recipe.max_length)
     check_lengths(validation, recipe.max_length)
     weights = load_weights(run.base, run.unquantized_base)

@@ -1,6 +1,5 @@
 """A training run from its files to the adapter's two files; interrupted at any moment, it resumes when run again."""
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 
-from loramux_adapters.finetuning.errors import InvalidRecipe
 from loramux_adapters.finetuning.events import Checkpointed, Finished, Started, Warned
 from loramux_adapters.finetuning.recipes.estimate import EARLY_STOPPING_PASSES, VALIDATION_PASSES, trained_layer_share
 from loramux_adapters.finetuning.recipes.recipe import Recipe
@@ -61,34 +59,27 @@ def train(run: TrainingRun, reporter: ProgressReporter) -> None:
         model = add_adapter(model, run.description, data.recipe)
     run.output.mkdir(parents=True, exist_ok=True)
     started = _started_event(model, data, run.served_dtype)
-    best = _best_adapter(model, run, data)
-    if best:
-        reporter.stop_after_validation = best.add
     with _open_states(run, data.recipe) as states:
+        best = _best_adapter(model, run, data.recipe.early_stopping_patience, states)
+        if best:
+            reporter.stop_after_validation = best.add
         trainer = create_trainer(model, data, states.unfinished, reporter, is_new_adapter=not run.initial_adapter)
         reporter.planned = _planned_steps(started, data)
         _train_to_end(trainer, run, states, reporter, started, best)
-    reporter.report(_write_result(trainer, run, reporter, best))
-    if best:
-        shutil.rmtree(best.folder)
+        result = _write_result(trainer, run, reporter, best)
+    reporter.report(result)
 
 
-def _best_adapter(model: Any, run: TrainingRun, data: PreparedData) -> BestAdapter | None:
-    """Return where the best adapter is kept; None without early stopping.
-
-    Raises:
-        InvalidRecipe: there is no validation file by which it could be stopped.
-    """
-    patience = data.recipe.early_stopping_patience
+def _best_adapter(model: Any, run: TrainingRun, patience: int | None, states: TrainingStateStore) -> BestAdapter | None:
+    """Return where the best adapter is kept, next to the states; None without early stopping."""
     if patience is None:
         return None
-    if not data.validation_examples:
-        raise InvalidRecipe("early_stopping_patience needs a validation file")
 
     def write(folder: Path) -> None:
         write_adapter(model, run.description.name, folder)
 
-    return BestAdapter(run.output / _BEST_FOLDER, patience, write)
+    folder = run.state.parent if run.state else states.folder
+    return BestAdapter(folder / _BEST_FOLDER, patience, write)
 
 
 def _write_result(
