@@ -15,6 +15,8 @@ from typing import Any, Self
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from loramux_loadtests.call_collector import CallCollector
+
 MAX_EVENT_BYTES = 1 << 20
 """Half of the longest line that is read from a stream; a longer one is an error."""
 MAX_ERROR_BYTES = 1 << 16
@@ -31,6 +33,7 @@ class ChatReply:
     status: int
     """HTTP status, 0 without a response."""
     text: str
+    """The content; with calls of tools, as in loramux_adapters.evaluation.calls."""
     input_tokens: int
     cached_tokens: int
     output_tokens: int
@@ -172,6 +175,7 @@ class _ReplyBuilder:
         self.model = ""
         self.finish_reason: str | None = None
         self.chunks: list[str] = []
+        self.calls = CallCollector()
         self.usage: dict[str, Any] = {}
         self.first: float | None = None
         self.chunk_times: list[float] = []
@@ -183,17 +187,16 @@ class _ReplyBuilder:
             raise ProtocolError(await _error_message(response))
         if response.content_type == "text/event-stream":
             async for event in _iter_events(response):
-                text, now = self._add(event, "delta"), time.monotonic()
+                has_text, now = self._add(event, "delta"), time.monotonic()
                 if event["choices"]:
                     self.chunk_times.append(now)
-                if text:
+                if has_text:
                     self.first = self.first or now
-                    self.chunks.append(text)
         else:
-            self.chunks.append(self._add(_parse_object(await response.read()), "message"))
+            self._add(_parse_object(await response.read()), "message")
 
-    def _add(self, body: dict[str, Any], part: str) -> str:
-        """Take model and usage from `body`, and return the text in its `part`."""
+    def _add(self, body: dict[str, Any], part: str) -> bool:
+        """Take model, usage, and the text and calls in its `part` from `body`; returns whether there were some."""
         if body.get("error"):
             raise ProtocolError(_format_error(body))
         self.model = str(body.get("model") or self.model)
@@ -204,13 +207,17 @@ class _ReplyBuilder:
         choice = _as_dict(choices[0] if choices else None)
         if isinstance(reason := choice.get("finish_reason"), str):
             self.finish_reason = reason
-        return str(_as_dict(choice.get(part)).get("content") or choice.get("text") or "")
+        message = _as_dict(choice.get(part))
+        text, calls = str(message.get("content") or choice.get("text") or ""), message.get("tool_calls")
+        self.chunks.append(text)
+        self.calls.add(calls)
+        return bool(text or calls)
 
     def build(self, *, scheduled: float, sent: float, error: str | None) -> ChatReply:
         return ChatReply(
             ok=error is None,
             status=self.status,
-            text="".join(self.chunks),
+            text=self.calls.answer_text("".join(self.chunks)),
             input_tokens=_token_count(self.usage, "prompt_tokens"),
             cached_tokens=_token_count(_as_dict(self.usage.get("prompt_tokens_details")), "cached_tokens"),
             output_tokens=_token_count(self.usage, "completion_tokens"),

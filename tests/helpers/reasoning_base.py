@@ -14,7 +14,7 @@ RECIPE = {"rank": 16, "alpha": 32, "epochs": 100, "batch_size": 12, "learning_ra
 """Learns all twelve answers by heart, in seconds."""
 
 
-def write_reasoning_base(folder: Path, chat_template: str) -> Path:
+def write_reasoning_base(folder: Path, chat_template: str, context: int = 256) -> Path:
     """Write a Llama of random weights with a byte-level tokenizer and a chat template to `folder`."""
     vocabulary = write_tokenizer(folder, chat_template)
     config = {
@@ -26,7 +26,7 @@ def write_reasoning_base(folder: Path, chat_template: str) -> Path:
         "num_attention_heads": HEADS,
         "num_key_value_heads": HEADS,
         "vocab_size": vocabulary,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": context,
         "tie_word_embeddings": False,
         "bos_token_id": 0,
         "eos_token_id": 1,

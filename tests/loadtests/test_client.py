@@ -65,6 +65,25 @@ async def test_a_stream_is_joined_and_timed_from_its_first_chunk_with_text() -> 
     assert reply.last - reply.first == pytest.approx(0.1, abs=0.07)
 
 
+async def test_calls_of_tools_are_joined_from_their_pieces_and_timed_as_text_is() -> None:
+    def piece(**function: str) -> bytes:
+        delta = {"tool_calls": [{"index": 0, "function": function}]}
+        return b"data: " + json.dumps({"model": "base", "choices": [{"delta": delta}]}).encode() + b"\n\n"
+
+    parts = event(""), piece(name="rain", arguments=""), piece(arguments='{"city": '), piece(arguments='"Oslo"}'), DONE
+    reply = await ask(streaming(*parts))
+    assert reply.text == '{"tool_calls": [{"name": "rain", "arguments": {"city": "Oslo"}}]}'
+    assert reply.first
+
+
+@pytest.mark.parametrize("calls", [7, [7], [{"function": 7}], [{"index": "x", "function": {"name": 5}}], {"a": 1}])
+async def test_calls_in_another_form_fail_nothing(calls: Any) -> None:
+    chunk = b"data: " + json.dumps({"choices": [{"delta": {"content": "Hi", "tool_calls": calls}}]}).encode() + b"\n\n"
+    reply = await ask(streaming(chunk, DONE))
+    assert reply.ok
+    assert "Hi" in reply.text
+
+
 @pytest.mark.parametrize(
     ("reason", "known"), [("length", "length"), ("stop", "stop"), (None, None), (7, None), ({"a": 1}, None)]
 )

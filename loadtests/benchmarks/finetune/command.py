@@ -13,6 +13,7 @@ from benchmarks.command import RESULTS
 from benchmarks.finetune.during_training import measure_during_training
 from benchmarks.finetune.estimates import measure_estimates
 from benchmarks.finetune.finetune_quality import DataSet, measure_quality
+from benchmarks.finetune.tool_quality import measure_tools
 from loramux_loadtests.examples import EXAMPLES
 
 TRAFFIC = BurstTraffic(streams=4, tokens=256)
@@ -44,9 +45,9 @@ def main(
 ) -> None:
     """Train with default settings and score the adapters; measure serving during training.
 
-    The parts are quality, estimates (of the durations of jobs) and beside (serving during training). Each writes
-    finetune-PART.json and finetune-PART.md as soon as it is done. Exit code: 0; 1 if a goal is missed, 2 if a part
-    failed.
+    The parts are quality, estimates (of the durations of jobs), beside (serving during training) and tools (calls of
+    tools). Each writes finetune-PART.json and finetune-PART.md as soon as it is done. Exit code: 0; 1 if a goal is
+    missed, 2 if a part failed.
     """
     data_sets = [DataSet(folder, _goals(goal or [], folder.name)) for folder in data or DATA]
     parts: Mapping[str, BenchmarkPart] = {
@@ -57,6 +58,7 @@ def main(
         "beside": partial(
             measure_during_training, data=data_sets[0].folder / "train.jsonl", pairs=pairs, traffic=TRAFFIC
         ),
+        "tools": measure_tools,
     }
     raise typer.Exit(run_parts("finetune", parts, only or [], partial(server_setup, base, engine or []), results))
 

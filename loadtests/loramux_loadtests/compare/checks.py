@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from loramux_adapters.evaluation.answer_checks import check_answers
+from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.duplicates import find_contradictions, find_leaks
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning, WarningCode
 from loramux_adapters.evaluation.items import Chat, Item
@@ -48,7 +49,7 @@ def find_warnings(comparison: Comparison, arms: ArmAnswers, score: str) -> list[
 def _examples(prompt: Chat) -> list[Item]:
     """The examples in a prompt: each assistant's message with the message before it."""
     return [
-        Item([before], message["content"])
+        Item([before], answer_text(message))
         for before, message in pairwise(prompt)
         if message["role"] == "assistant" and before["role"] == "user"
     ]
@@ -59,7 +60,7 @@ def _leaks(known: Sequence[Item], items: Sequence[Item]) -> dict[int, Literal["e
 
 
 def _without_system(item: Item) -> Item:
-    return Item(item.messages[len(system_messages(item.messages)) :], item.expected)
+    return item._replace(messages=item.messages[len(system_messages(item.messages)) :])
 
 
 def _data_warnings(comparison: Comparison) -> list[EvaluationWarning]:

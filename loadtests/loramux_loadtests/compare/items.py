@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.items import Chat, Item
 from loramux_loadtests.compare.errors import ComparisonError
 
@@ -14,11 +15,40 @@ SYSTEM_ROLES = frozenset({"system", "developer"})
 _TRAINING_ONLY = {"weight"}
 """Keys of a message that say how to train on it, and nothing about how to ask."""
 _REQUEST_PARAMETERS = {
-    "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format", "stop",
+    "tool_choice", "functions", "function_call", "response_format", "stop",
     "temperature", "top_p", "n", "seed", "logit_bias", "presence_penalty", "frequency_penalty", "max_tokens",
     "max_completion_tokens", "reasoning_effort", "modalities", "chat_template_kwargs",
 }  # fmt: skip
 """Keys of a line that would change the answer, if they were sent."""
+
+
+class _Function(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    arguments: str
+
+
+class _ToolCall(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    type: Literal["function"] = "function"
+    function: _Function
+
+
+class _ToolFunction(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    parameters: dict[str, Any] | None = None
+
+
+class _Tool(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Literal["function"]
+    function: _ToolFunction
 
 
 class Message(BaseModel):
@@ -26,27 +56,37 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(min_length=1)]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
+    tool_calls: tuple[_ToolCall, ...] | None = None
+    tool_call_id: str | None = None
 
     @model_validator(mode="after")
     def _refuse_what_is_not_sent(self) -> Self:
         for key, value in (self.model_extra or {}).items():
             if value not in (None, [], {}, "") and key not in _TRAINING_ONLY:
-                raise ValueError(f"a message may have role, content and name, but this one has {key!r:.80}")
+                raise ValueError(f"a message with {key!r:.80} can't be sent: remove that key")
+        if not self.content and not self.tool_calls and self.role != "tool":
+            raise ValueError("content: expected a text")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls: allowed only in messages of the assistant")
+        if (self.role == "tool") != bool(self.tool_call_id):
+            raise ValueError("tool_call_id: expected in messages of the role tool, and in no others")
         return self
 
-    def as_sent(self) -> dict[str, str]:
-        """The message as it is sent: `role`, `content` and, if there is one, `name`."""
-        sent = {"role": self.role, "content": self.content}
-        return sent | {"name": self.name} if self.name else sent
+    def as_sent(self) -> dict[str, Any]:
+        """The message as it is sent: `role`, `content` and, where it has them, `name`, `tool_calls`, `tool_call_id`."""
+        calls = [call.model_dump() for call in self.tool_calls or ()]
+        optional = {"name": self.name, "tool_calls": calls, "tool_call_id": self.tool_call_id}
+        return {"role": self.role, "content": self.content} | {key: found for key, found in optional.items() if found}
 
 
 class _ConversationLine(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     messages: Annotated[tuple[Message, ...], Field(min_length=2)]
+    tools: tuple[_Tool, ...] | None = None
 
     @model_validator(mode="after")
     def _check_roles(self) -> Self:
@@ -70,8 +110,8 @@ def read_items(path: Path) -> ItemFile:
     """Read a file in OpenAI's chat fine-tuning format; the last message of each line is the expected answer.
 
     Raises:
-        ComparisonError: the file can't be read, or has what a comparison does not send (tools, images, settings of a
-            request); the message has the first problems with their line numbers.
+        ComparisonError: the file can't be read, or has what a comparison does not send (images, settings of a request);
+            the message has the first problems with their line numbers.
     """
     items: list[Item] = []
     notes: set[str] = set()
@@ -87,7 +127,8 @@ def read_items(path: Path) -> ItemFile:
             problems.append(f"line {number}: {_first_problem(error)}")
             continue
         *question, answer = line.messages
-        items.append(Item([message.as_sent() for message in question], answer.content))
+        tools = [tool.model_dump(exclude_unset=True) for tool in line.tools or ()]
+        items.append(Item([message.as_sent() for message in question], answer_text(answer.as_sent()), tools))
     if problems or not items:
         shown = problems[:MAX_PROBLEMS] or ["it is empty"]
         more = f", and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""

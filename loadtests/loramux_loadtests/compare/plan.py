@@ -146,7 +146,7 @@ def build_comparison(
     if reference == challenger:
         raise ComparisonError(f"the arm {challenger!r} can't be compared with itself")
     items, unsent = read_items(folder / plan.data)
-    data = fingerprint({"items": items})
+    data = fingerprint({"items": [_as_fingerprinted(item) for item in items]})
     scorer = plan.scorer.fit(item.expected for item in items)
     return Comparison(
         name=name,
@@ -166,9 +166,14 @@ def build_comparison(
     )
 
 
-def _as_sent_up_to_0_2(item: Item) -> Item:
+def _as_fingerprinted(item: Item) -> Item | tuple[Chat, str]:
+    """Return an item as releases fingerprinted it that sent no tools, if it has none."""
+    return item if item.tools else (item.messages, item.expected)
+
+
+def _as_sent_up_to_0_2(item: Item) -> tuple[Chat, str]:
     kept = [message for message in item.messages if message["role"] not in SYSTEM_ROLES]
-    return Item([{"role": message["role"], "content": message["content"]} for message in kept], item.expected)
+    return [{"role": message["role"], "content": message["content"]} for message in kept], item.expected
 
 
 def _find_arm(wanted: str | None, names: Sequence[str]) -> str | None:

@@ -68,7 +68,7 @@ def _warning(code: WarningCode, message: str, found: Sequence[int], comparison: 
 
 
 def _contents(chat: Chat) -> tuple[str, ...]:
-    return tuple(message["content"] for message in system_messages(chat))
+    return tuple(message["content"] or "" for message in system_messages(chat))
 
 
 def _share(found: Sequence[int], items: Sequence[Item]) -> str:

@@ -117,9 +117,10 @@ class _Runner:
     async def _ask(self, name: Pass, arm: Arm, number: int) -> ChatReply:
         client, comparison = self.clients[arm.name], self.comparison
         # The salt is part of the key of vLLM's prefix cache, so that nothing is found under a new one.
-        salt = {"cache_salt": token_hex(16)} if name == "cold" else None
-        messages = add_prompt(arm.prompt, comparison.items[number].messages)
-        reply = await client.chat(arm.model, messages, max_tokens=comparison.max_tokens, extra=salt)
+        salt = {"cache_salt": token_hex(16)} if name == "cold" else {}
+        item = comparison.items[number]
+        messages, tools = add_prompt(arm.prompt, item.messages), {"tools": item.tools} if item.tools else {}
+        reply = await client.chat(arm.model, messages, max_tokens=comparison.max_tokens, extra={**salt, **tools})
         if not reply.ok:
             message = f"{arm.name} ({arm.model} at {client.url}): {reply.error}"
             raise RequestFailedError(message, arm.name, reply.status)

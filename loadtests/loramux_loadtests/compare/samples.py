@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.items import Chat, Item
 from loramux_loadtests.compare.answer_log import ScoredAnswer
 from loramux_loadtests.compare.items import add_prompt
@@ -65,7 +66,7 @@ def sample(comparison: Comparison, number: int, answers: Mapping[str, ScoredAnsw
 
 def question_text(item: Item) -> str:
     """The last message before the answer."""
-    return item.messages[-1]["content"]
+    return answer_text(item.messages[-1])
 
 
 def answers_by_item(answers: Sequence[ScoredAnswer]) -> dict[int, dict[str, ScoredAnswer]]:

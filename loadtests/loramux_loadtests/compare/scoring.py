@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.scorers import Scores, ScoringError
 from loramux_loadtests.compare.answer_log import AnswerLog, MeasuredAnswer, ScoredAnswer
 from loramux_loadtests.compare.plan import Comparison
@@ -36,7 +37,7 @@ async def score_answers(
 
 async def _score_one(comparison: Comparison, answer: MeasuredAnswer) -> tuple[Scores, str | None]:
     item = comparison.items[answer.item]
-    question = "\n".join(message["content"] for message in item.messages)
+    question = "\n".join(answer_text(message) for message in item.messages)
     try:
         return await comparison.scorer.score_async(question, answer.text, item.expected), None
     except ScoringError as error:

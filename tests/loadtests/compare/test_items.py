@@ -12,6 +12,7 @@ from loramux_loadtests.compare.errors import ComparisonError
 from loramux_loadtests.compare.items import add_prompt, read_items, read_prompt, system_messages
 from tests.helpers.comparisons import chat
 
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 
 
@@ -36,16 +37,17 @@ def line(**keys: Any) -> str:
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        (
-            {"tool_calls": [{"id": "1"}]},
-            "messages.0: a message may have role, content and name, but this one",
-        ),
-        ({"tool_call_id": "1"}, "'tool_call_id'"),
+        ({"tool_calls": [{"id": "1"}]}, "messages.0.tool_calls.0.function: Field required"),
+        ({"tool_calls": [CALL]}, "tool_calls: allowed only in messages of the assistant"),
+        ({"tool_call_id": "1"}, "tool_call_id: expected in messages of the role tool"),
+        ({"content": None}, "content: expected a text"),
         ({"surprise": 1}, "'surprise'"),
         ({"name": 5}, "messages.0.name"),
         ({"content": [{"type": "text", "text": "a"}]}, "messages.0.content: Input should be a valid string"),
-        ({"role": "tool"}, "messages.0.role"),
-        ({"line_tools": [{"type": "function"}]}, "'tools' is not sent by a comparison, and would change the answer"),
+        ({"role": "tool"}, "tool_call_id: expected in messages of the role tool"),
+        ({"role": "function"}, "messages.0.role"),
+        ({"line_tools": [{"type": "function"}]}, "tools.0.function: Field required"),
+        ({"line_tool_choice": "required"}, "'tool_choice' is not sent by a comparison, and would change the answer"),
         ({"line_response_format": {"type": "json_object"}}, "'response_format' is not sent"),
         ({"line_temperature": 1}, "'temperature' is not sent"),
     ],
@@ -58,6 +60,19 @@ def test_what_a_comparison_does_not_send_is_refused_and_never_dropped(
     path.write_text(line(**keys))
     with pytest.raises(ComparisonError, match=f"line 1: .*{re.escape(reason)}"):
         read_items(path)
+
+
+def test_tools_are_sent_and_calls_are_expected(tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    result = {"role": "tool", "tool_call_id": "1", "content": ""}
+    messages = [{"role": "user", "content": "a"}, calling, result, calling]
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"messages": messages, "tools": [tool], "parallel_tool_calls": False}))
+    [item] = read_items(path).items
+    assert item.messages == messages[:3]
+    assert item.tools == [tool]
+    assert item.expected == '{"tool_calls": [{"name": "f", "arguments": {"a": 1}}]}'
 
 
 def test_names_are_sent_empty_keys_say_nothing_and_notes_are_listed(tmp_path: Path) -> None:
@@ -109,7 +124,7 @@ def test_a_byte_order_mark_empty_lines_and_unicode_line_separators_are_accepted(
         ('{"messages": []}', "line 1: messages: "),
         (GOOD.replace("assistant", "user"), "line 1: the last message must be the assistant's"),
         (GOOD.replace('"user"', '"system"'), "line 1: the last message must be the assistant's, after a user's"),
-        (GOOD.replace('"a"', '""'), "line 1: messages.0.content"),
+        (GOOD.replace('"a"', '""'), "line 1: messages.0: content: expected a text"),
         (GOOD.replace('"a"', "[]"), "line 1: messages.0.content"),
         ("{}\n" * 30, "line 10: .*, and 20 more"),
     ],
