@@ -9,9 +9,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
+from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_server.webhooks.endpoints import WebhookSettings
 from loramux_server.webhooks.outbox import Delivery, Outbox
@@ -42,6 +44,8 @@ class WebhookDelivery:
 
     async def run_forever(self) -> None:
         """Deliver messages."""
+        with suppress(SQLAlchemyError):  # the next start does it
+            await asyncio.to_thread(self.outbox.remove_older, self.now() - GIVE_UP_SECONDS - MAX_PAUSE_SECONDS)
         if not self.webhooks:
             return
         # Not httpx, which logs the URLs that it requests.

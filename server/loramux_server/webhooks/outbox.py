@@ -69,3 +69,8 @@ class Outbox:
         """Remove a message that was delivered or given up."""
         with self._engine.begin() as connection:
             connection.execute(delete(outbox).where(outbox.c.number == delivery.number))
+
+    def remove_older(self, than: float) -> None:
+        """Remove messages about jobs that ended before a time: nobody delivers those to a URL that is no longer set."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(outbox).where(outbox.c.at < than))

@@ -192,8 +192,15 @@ async def test_a_database_that_fails_is_tried_again(engine: sa.Engine, tmp_path:
             await until_empty(engine)
 
 
-async def test_without_webhooks_nothing_runs(engine: sa.Engine) -> None:
-    await asyncio.wait_for(WebhookDelivery(Outbox(engine, ()), ()).run_forever(), 1)
+async def test_a_message_to_a_url_that_is_no_longer_set_waits_for_it_and_is_removed_in_the_end(
+    engine: sa.Engine,
+) -> None:
+    end(engine, webhook("https://example.com/old"))
+    await asyncio.wait_for(WebhookDelivery(Outbox(engine, ()), ()).run_forever(), 5)
+    assert waiting(engine) == 1
+    later = module.time.time() + 80 * 3600
+    await asyncio.wait_for(WebhookDelivery(Outbox(engine, ()), (), now=lambda: later).run_forever(), 5)
+    assert waiting(engine) == 0
 
 
 def test_pauses_grow_to_an_hour(engine: sa.Engine) -> None:

@@ -116,7 +116,7 @@ class WandbRuns:
         async with _process(self.command) as process:
             await _write(process, start)
             url = json.loads(await asyncio.wait_for(_pipe(process.stdout).readline(), _SECONDS))["url"]
-            await self._note(job, JobEvent(f"The metrics are sent to Weights & Biases: {url}"))
+            await self._note(job, JobEvent(f"The metrics are sent to Weights & Biases: {url or 'offline'}"))
             sent, state = 0, JobState.RUNNING
             while state is JobState.RUNNING:
                 state = (await asyncio.to_thread(self.registry.get, job.id)).state  # before the last metrics are read
