@@ -12,7 +12,9 @@ import typer
 from loramux_adapters.durations import format_duration
 from loramux_adapters.errors import AdapterError
 from loramux_adapters.finetuning.chat_rendering import ChatRendering, read_stop_token_ids
-from loramux_adapters.finetuning.datasets.reader import read_dataset
+from loramux_adapters.finetuning.datasets.ignored_keys import IgnoredKeys
+from loramux_adapters.finetuning.datasets.preferences import iter_preferences
+from loramux_adapters.finetuning.datasets.reader import iter_conversations
 from loramux_adapters.finetuning.errors import TrainerCrashed
 from loramux_adapters.finetuning.events import Finished, Started, Step, TrainerEvent, Validated, Warned
 from loramux_adapters.finetuning.recipes.recipe import load_recipe
@@ -46,7 +48,9 @@ def train(
     data: Annotated[
         Path,
         typer.Option(
-            exists=True, dir_okay=False, help="Training file: OpenAI chat conversations, one per line (JSONL)."
+            exists=True,
+            dir_okay=False,
+            help="Training file in OpenAI's format: conversations (DPO: pairs), one per line.",
         ),
     ],
     output: Annotated[Path, typer.Option(file_okay=False, help="Folder for the adapter.")],
@@ -64,18 +68,19 @@ def train(
 ) -> None:
     """Train a LoRA adapter of the base on a file of conversations.
 
-    Only the assistant's messages are trained on. A recipe sets rank, alpha, target_modules, last_layers, learning_rate,
-    epochs, batch_size, max_length and seed, all optional; without a recipe they are chosen from the size of the data
-    and the base.
+    Only the assistant's messages are trained on. `loramux data convert` converts files in other formats. A recipe sets
+    rank, alpha, target_modules, last_layers, learning_rate, epochs, batch_size, max_length and seed, all optional;
+    without a recipe they are chosen from the size of the data and the base. With `method: dpo` in the recipe, the file
+    has pairs of a preferred and a non-preferred answer.
 
     Run the same command again to continue an interrupted or killed training.
 
     Example: loramux train --data train.jsonl --validation held-out.jsonl --output my-adapters/support-intent
     """
     try:
-        for file in filter(None, (data, validation)):
-            read_dataset(file)
         chosen = load_recipe(recipe) if recipe else None
+        for file in filter(None, (data, validation)):
+            _check_file(file, is_dpo=chosen is not None and chosen.is_dpo)
         settings = load_settings(overrides={"base": base})
         resolved = _resolve(settings)
         work_folder = output.parent / f".{output.name}.training"
@@ -105,6 +110,20 @@ def train(
         fail(error, 2)
     except KeyboardInterrupt:
         fail(INTERRUPTED, 130)
+
+
+def _check_file(path: Path, *, is_dpo: bool) -> None:
+    """Validate a file before the base is loaded, and log what is ignored in it.
+
+    Raises:
+        InvalidDataset: has the first problems with their line numbers.
+        OSError: the file can't be read.
+    """
+    ignored = IgnoredKeys()
+    for line in iter_preferences(path) if is_dpo else iter_conversations(path):
+        ignored.add(line.ignored_keys)
+    for warning in ignored.warnings():
+        _log(f"{path.name}: {warning}")
 
 
 def _resolve(settings: Settings) -> ResolvedBase:

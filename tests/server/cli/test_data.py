@@ -20,7 +20,7 @@ def test_the_result_is_named_with_its_formats_and_warnings(tmp_path: Path) -> No
     source.write_text(json.dumps([PAIR, PAIR]))
     code, stdout, stderr = run(source, target)
     assert (code, stdout) == (0, f"{target}: 2 conversations, for supervised training\n")
-    assert stderr.splitlines() == ["2 examples: Alpaca's format", "warning: the key `id` is ignored (in 2 lines)"]
+    assert stderr.splitlines() == ["2 examples: Alpaca's format", "warning: the key `id` is ignored (lines with it: 2)"]
     assert len(target.read_text().splitlines()) == 2
 
 

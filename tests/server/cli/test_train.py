@@ -151,6 +151,24 @@ def test_an_invalid_file_is_refused_before_the_trainer_starts(
     assert reason in stderr
 
 
+def test_ignored_keys_are_named(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = json.loads((tmp_path / "train.jsonl").read_text()) | {"metadata": {"source": "log"}}
+    (tmp_path / "train.jsonl").write_text(json.dumps(line))
+    assert "train.jsonl: the key `metadata` is ignored" in invoke(arguments, FakeTrainer(), monkeypatch)[2]
+
+
+@pytest.mark.parametrize("method", ["dpo", "supervised"])
+def test_preference_pairs_are_read_for_dpo_only(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    answer = {"role": "assistant", "content": "Hello"}
+    pair = {"input": {"messages": [{"role": "user", "content": "Hi"}]}, "preferred_output": [answer]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(pair | {"non_preferred_output": [answer | {"content": "Yo"}]}))
+    (tmp_path / "recipe.yaml").write_text(f"method: {method}\n")
+    exit_code, _, stderr = invoke(arguments, FakeTrainer(), monkeypatch)
+    assert (exit_code, "line 1: it is a preference pair" in stderr) == ((0, False) if method == "dpo" else (2, True))
+
+
 def test_a_missing_base_is_refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> ResolvedBase:
         raise BaseError("the base 'tiny' is not there")

@@ -14,7 +14,10 @@ PREFERENCE_KEYS = ("preferred_output", "non_preferred_output")
 _LINE_KEYS = ("messages", "tools", "parallel_tool_calls")
 _MESSAGE_KEYS = (*Message.model_fields, "function_call", "refusal", "audio")
 _PART_KEYS = ("type", "text", "refusal", "image_url", "input_audio", "file")
-_PREFERENCE = "it is a preference pair: train it with method.type `dpo`; supervised training takes `messages`"
+_PREFERENCE = (
+    "it is a preference pair, for the method dpo (of a job: method.type; of `loramux train`: `method: dpo` in the "
+    "recipe); supervised training takes `messages`"
+)
 
 
 class Conversation(BaseModel):

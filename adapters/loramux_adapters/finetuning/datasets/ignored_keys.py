@@ -53,7 +53,9 @@ class IgnoredKeys:
 
     def warnings(self) -> list[str]:
         """Return one warning for each key."""
-        named = [f"the key `{name}` is ignored (in {count:,} lines)" for name, count in self._lines.items() if name]
+        named = [
+            f"the key `{name}` is ignored (lines with it: {count:,})" for name, count in self._lines.items() if name
+        ]
         return [*named, "further unknown keys are ignored"] if "" in self._lines else named
 
 

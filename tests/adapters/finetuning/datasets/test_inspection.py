@@ -96,8 +96,8 @@ def test_a_warning_names_each_ignored_key_once(tmp_path: Path) -> None:
     lines[7]["metadata"] = {}
     report = inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 100)
     assert [warning for warning in report.warnings if "ignored" in warning] == [
-        "the key `id` is ignored (in 60 lines)",
-        "the key `metadata` is ignored (in 1 lines)",
+        "the key `id` is ignored (lines with it: 60)",
+        "the key `metadata` is ignored (lines with it: 1)",
     ]
 
 

@@ -44,7 +44,10 @@ def test_openais_own_lines_stay_and_dropped_keys_are_named(tmp_path: Path) -> No
     lines = [CHAT | {"id": 1}, PAIR | {"category": "x"}, CHAT]
     report = convert_file(written(tmp_path, json.dumps(lines)), tmp_path / "new.jsonl")
     assert report.formats == {"OpenAI's format": 2, "a pair of `prompt` and `completion`": 1}
-    assert report.warnings == ("the key `id` is ignored (in 1 lines)", "the key `category` is ignored (in 1 lines)")
+    assert report.warnings == (
+        "the key `id` is ignored (lines with it: 1)",
+        "the key `category` is ignored (lines with it: 1)",
+    )
     assert len(read_dataset(tmp_path / "new.jsonl")) == 3
 
 
