@@ -29,6 +29,7 @@ from loramux_adapters.finetuning.trainer_process import TrainerLauncher
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
 from tests.helpers import scripted_trainer
 from tests.helpers.adapter_files import BASE
+from tests.helpers.preferences import write_pairs
 
 NAME = AdapterName("ft:tiny:local:test:1")
 
@@ -71,6 +72,7 @@ class FakeLibrary:
     """Accepts every adapter, after raising each error in `add_errors`; `alias_errors` are raised by set_alias."""
 
     added: list[tuple[str, int]] = field(default_factory=list)
+    origins: list[dict[str, str]] = field(default_factory=list)
     aliases: dict[str, VersionId] = field(default_factory=dict)
     add_errors: list[Exception] = field(default_factory=list)
     alias_errors: list[Exception] = field(default_factory=list)
@@ -84,6 +86,7 @@ class FakeLibrary:
         if self.add_errors:
             raise self.add_errors.pop()
         self.added.append((name, source.step))
+        self.origins.append(source.origin)
         return SimpleNamespace(id=VersionId(name, parse_digest(f"{source.step:012x}")))
 
     async def set_alias(self, name: AdapterName, targets: Any, *, actor: str) -> None:
@@ -104,6 +107,11 @@ class JobTestBed:
     supervisor: Supervisor
     training_file: str
 
+    def preference_file(self, folder: Path, count: int = 12) -> str:
+        """Upload a file of preference pairs, and return its id."""
+        with write_pairs(folder / "pairs.jsonl", count).open("rb") as file:
+            return self.files.add(file, "pairs.jsonl", "fine-tune", 0.0, _check).id
+
     def job(self, **changes: Any) -> JobRecord:
         new: dict[str, Any] = {
             "base": BASE.name,
@@ -117,6 +125,10 @@ class JobTestBed:
             "created_by": "test",
         }
         return self.registry.create(NewJob(**new | changes), 1.0, max_waiting=100)
+
+
+def _check(path: Path, _: str) -> dict[str, Any]:
+    return inspect_dataset(path, CharacterTokens(), 99).model_dump()
 
 
 def job_test_bed(folder: Path, engine: sa.Engine, behavior: str = "train", *arguments: str) -> JobTestBed:
@@ -133,13 +145,7 @@ def job_test_bed(folder: Path, engine: sa.Engine, behavior: str = "train", *argu
         changes=ChangeSignal(poll_seconds=0.05),
         retry_seconds=0.05,
     )
-    record = files.add(
-        io.BytesIO(training_lines()),
-        "a.jsonl",
-        "fine-tune",
-        0.0,
-        lambda path, _: inspect_dataset(path, CharacterTokens(), 99).model_dump(),
-    )
+    record = files.add(io.BytesIO(training_lines()), "a.jsonl", "fine-tune", 0.0, _check)
     return JobTestBed(registry, files, library, runner, Supervisor(runner, restart_seconds=0.05), record.id)
 
 
