@@ -95,5 +95,5 @@ class WebhookDelivery:
 
     def _pause(self, attempts: int) -> float:
         """Return the seconds before the next attempt; they differ, so that messages don't come at once."""
-        longest = min(self.first_pause * 2 ** min(attempts - 1, _MAX_DOUBLINGS), MAX_PAUSE_SECONDS)
+        longest = min(self.first_pause * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS), MAX_PAUSE_SECONDS)
         return longest * self.rng.uniform(0.5, 1)

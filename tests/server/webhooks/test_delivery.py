@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def end(engine: sa.Engine, *webhooks: WebhookSettings, state: JobState = JobStat
     """End a job, as the registry does."""
     job = job_record(state)
     with engine.begin() as connection:
-        Outbox(engine, webhooks).add(connection, job, module.time.time())
+        Outbox(engine, webhooks).add(connection, job, time.time())
     return job
 
 
@@ -135,7 +136,7 @@ async def test_a_message_survives_a_kill_during_its_delivery(engine: sa.Engine) 
         async with delivering(engine, hook):  # another server, during the lease
             await asyncio.sleep(0.05)
             assert len(receiver.requests) == 1
-        async with delivering(engine, hook, now=lambda: module.time.time() + LEASE_SECONDS):
+        async with delivering(engine, hook, now=lambda: time.time() + LEASE_SECONDS):
             await until_empty(engine)
         silence.set()
         [first, second] = receiver.requests
@@ -160,7 +161,7 @@ async def test_after_three_days_a_message_is_given_up(engine: sa.Engine, caplog:
         hook = webhook(f"{receiver.url}?token=secret")
         end(engine, hook)
         with caplog.at_level(logging.DEBUG):
-            async with delivering(engine, hook, now=lambda: module.time.time() + 72 * 3600) as outcomes:
+            async with delivering(engine, hook, now=lambda: time.time() + 72 * 3600) as outcomes:
                 await until_empty(engine)
     assert outcomes == ["given_up"]
     assert "status 410" in caplog.text
@@ -198,7 +199,7 @@ async def test_a_message_to_a_url_that_is_no_longer_set_waits_for_it_and_is_remo
     end(engine, webhook("https://example.com/old"))
     await asyncio.wait_for(WebhookDelivery(Outbox(engine, ()), ()).run_forever(), 5)
     assert waiting(engine) == 1
-    later = module.time.time() + 80 * 3600
+    later = time.time() + 80 * 3600
     await asyncio.wait_for(WebhookDelivery(Outbox(engine, ()), (), now=lambda: later).run_forever(), 5)
     assert waiting(engine) == 0
 

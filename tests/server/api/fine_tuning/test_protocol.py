@@ -105,7 +105,7 @@ async def test_a_result_file_comes_in_base64_where_a_script_for_openai_decodes_i
 
 
 async def test_a_job_with_nulls_everywhere_is_one_without_them(tiny: TinyServer, file: FileObject) -> None:
-    none: dict[str, Any] = {"n_epochs": None, "batch_size": None, "learning_rate_multiplier": None}
+    none: Any = {"n_epochs": None, "batch_size": None, "learning_rate_multiplier": None}
     job = await tiny.client.fine_tuning.jobs.create(
         model="tiny", training_file=file.id, validation_file=None, suffix=None, seed=None, metadata=None,
         integrations=None, hyperparameters=none,
