@@ -16,6 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 USER = {"role": "user", "content": "where is it"}
 ANSWER = {"role": "assistant", "content": "on its way"}
+SYSTEM = {"role": "system", "content": "be brief"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -47,13 +48,13 @@ def chat_message(role: str, content: Any, **more: Any) -> dict[str, Any]:
 
 MALFORMED: list[tuple[str, bytes, int, str]] = [
     ("nothing", b"", 1, "empty"),
-    ("a newline", b"\n", 1, "empty line"),
+    ("a newline", b"\n", 1, "the file is empty"),
     ("gzip", gzip.compress(lines(*TEN)), 1, "gzip"),
     ("zip", b"PK\x03\x04rest", 1, "ZIP"),
     ("parquet", b"PAR1rest", 1, "Parquet"),
     ("utf-16", lines(*TEN).decode().encode("utf-16"), 1, "UTF-16"),
     ("utf-16 big-endian", b"\xfe\xff" + lines(*TEN).decode().encode("utf-16-be"), 1, "UTF-16"),
-    ("a byte order mark", b"\xef\xbb\xbf" + lines(*TEN), 1, "byte order mark"),
+    ("utf-16 in a file of lines", third(GOOD.decode().encode("utf-16")), 3, "JSON"),
     ("one JSON list", b"[" + b",".join(TEN) + b"]", 1, "one JSON list"),
     ("CSV", b"prompt,completion\na,b\n", 1, "JSON"),
     ("latin-1", third('{"messages": "é"}'.encode("latin-1")), 3, "JSON"),
@@ -63,21 +64,21 @@ MALFORMED: list[tuple[str, bytes, int, str]] = [
     ("a number", third(b"7"), 3, "object"),
     ("null", third(b"null"), 3, "object"),
     ("a list", third(b"[]"), 3, "object"),
-    ("an empty line between", third(b""), 3, "empty line"),
     ("deep JSON", third(b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}"), 3, "JSON"),
     ("a lone surrogate", third(b'{"messages": "\\ud800"}'), 3, "JSON"),
     ("an endless line", third(b'{"messages": "' + b"x" * (1 << 20) + b'"}'), 3, "longer than"),
-    ("completions", third(b'{"prompt": "a", "completion": "b"}'), 3, "completion"),
-    ("preferences", third(b'{"input": {}, "preferred_output": []}'), 3, "DPO"),
-    ("another vendor's", third(b'{"contents": []}'), 3, "another vendor"),
+    ("completions", third(b'{"prompt": "a", "completion": "b"}'), 3, "a pair of `prompt` and `completion`"),
+    ("Alpaca", third(b'{"instruction": "a", "input": "", "output": "b"}'), 3, "Alpaca's format"),
+    ("preferences", third(b'{"input": {}, "preferred_output": []}'), 3, "the method dpo"),
+    ("TRL's preferences", third(b'{"prompt": "a", "chosen": "b", "rejected": "c"}'), 3, "TRL's preference format"),
+    ("Gemini", third(b'{"contents": []}'), 3, "Gemini's format"),
+    ("Cohere", third(chat(chat_message("User", "a"), chat_message("Chatbot", "b"))), 3, "Cohere's `Chatbot`"),
     ("ShareGPT", third(b'{"conversations": []}'), 3, "ShareGPT"),
     ("an empty object", third(b"{}"), 3, "messages"),
     ("messages that are text", third(b'{"messages": "hi"}'), 3, "messages"),
     ("no messages", third(chat()), 3, "no user message"),
-    ("more keys", third(chat(USER, ANSWER, id=1)), 3, "id"),
     ("an unknown role", third(chat(chat_message("robot", "a"), ANSWER)), 3, "role"),
-    ("a developer", third(chat(chat_message("developer", "a"), USER, ANSWER)), 3, "role"),
-    ("a tool's answer", third(chat(USER, chat_message("tool", "a"), ANSWER)), 3, "role"),
+    ("a tool's answer", third(chat(USER, chat_message("tool", "a"), ANSWER)), 3, "tool_call_id"),
     ("no role", third(chat({"content": "a"}, ANSWER)), 3, "role"),
     ("no content", third(chat(USER, {"role": "assistant"})), 3, "content"),
     ("empty content", third(chat(USER, chat_message("assistant", ""))), 3, "content"),
@@ -87,12 +88,7 @@ MALFORMED: list[tuple[str, bytes, int, str]] = [
     ("no user", third(chat(chat_message("system", "a"), ANSWER)), 3, "no user message"),
     ("no assistant", third(chat(USER)), 3, "last message must be the assistant's"),
     ("the user last", third(chat(USER, ANSWER, USER)), 3, "last message must be the assistant's"),
-    (
-        "a system message later",
-        third(chat(USER, chat_message("system", "a"), ANSWER)),
-        3,
-        "system message must be the first",
-    ),
+    ("an empty question", third(chat(chat_message("user", ""), ANSWER)), 3, "content"),
     ("weight 2", third(chat(USER, ANSWER | {"weight": 2})), 3, "weight"),
     ("weight as text", third(chat(USER, ANSWER | {"weight": "1"})), 3, "weight"),
     ("weight on a user", third(chat(USER | {"weight": 1}, ANSWER)), 3, "weight"),
@@ -126,6 +122,52 @@ async def test_a_broken_file_is_refused_with_its_line_and_the_reason(
     assert reason in error["message"]
     assert str(tiny.settings.data_dir) not in error["message"]
     assert not list((tiny.settings.data_dir / "files").iterdir())
+
+
+ACCEPTED: list[tuple[str, bytes]] = [
+    ("a byte order mark", b"\xef\xbb\xbf" + lines(*TEN)),
+    ("line ends of Windows, blank lines", b"\r\n\r\n".join([*TEN, b"", b""])),
+    ("a developer", third(chat(chat_message("developer", "a"), USER, ANSWER))),
+    ("an empty system message, and one later", third(chat(chat_message("system", None), USER, SYSTEM, ANSWER))),
+    ("parts of the Responses API", third(chat(chat_message("user", [{"type": "input_text", "text": "a"}]), ANSWER))),
+    ("more keys", third(chat(USER | {"id": 1}, ANSWER | {"reasoning": None}, metadata={"a": 1}))),
+]
+
+
+@pytest.mark.parametrize("content", [case[1] for case in ACCEPTED], ids=[case[0] for case in ACCEPTED])
+@pytest.mark.parametrize("name", ["train.json", "upload"])
+async def test_files_as_people_have_them_are_accepted(tiny: TinyServer, content: bytes, name: str) -> None:
+    file = await tiny.client.files.create(file=(name, content), purpose="fine-tune")
+    report = (await tiny.http.get(f"/v1/files/{file.id}/report")).json()["report"]
+    assert (report["kind"], report["examples"]) == ("chat", 10)
+    await tiny.client.files.delete(file.id)
+
+
+async def test_ignored_keys_are_named_in_the_report(tiny: TinyServer) -> None:
+    content = third(chat(USER, ANSWER, metadata={"a": 1}))
+    file = await tiny.client.files.create(file=("a.jsonl", content), purpose="fine-tune")
+    report = (await tiny.http.get(f"/v1/files/{file.id}/report")).json()["report"]
+    assert "the key `metadata` is ignored (lines with it: 1)" in report["warnings"]
+    await tiny.client.files.delete(file.id)
+
+
+async def test_the_report_on_preference_pairs_says_their_kind(tiny: TinyServer) -> None:
+    pair = {
+        "input": {"messages": [USER]},
+        "preferred_output": [ANSWER],
+        "non_preferred_output": [ANSWER | {"content": "no"}],
+    }
+    file = await tiny.client.files.create(
+        file=("a.jsonl", lines(*[json.dumps(pair).encode()] * 10)), purpose="fine-tune"
+    )
+    report = (await tiny.http.get(f"/v1/files/{file.id}/report")).json()["report"]
+    assert (report["kind"], report["examples"]) == ("preference", 10)
+    await tiny.client.files.delete(file.id)
+
+
+async def test_a_refusal_names_the_users_file(tiny: TinyServer) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"mine\.json is not a valid training file"):
+        await tiny.client.files.create(file=("mine.json", b"{}"), purpose="fine-tune")
 
 
 async def test_a_file_is_uploaded_and_deleted(tiny: TinyServer) -> None:

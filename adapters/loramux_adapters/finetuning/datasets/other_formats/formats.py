@@ -94,7 +94,7 @@ def _has_older_calls(document: Document) -> bool:
 
 def _has_calls_without_ids(document: Document) -> bool:
     calls = [call for message in _messages(document) for call in _list(message.get("tool_calls"))]
-    return any(isinstance(call, dict) and call.get("id") is None for call in calls)
+    return any(isinstance(call, dict) and call.get("id") is None and "function" in call for call in calls)
 
 
 def _has_flat_tools(document: Document) -> bool:
