@@ -19,6 +19,16 @@ def evaluation(found: JsonObject) -> None:
             _sample(name, sample)
 
 
+def preference(found: JsonObject) -> None:
+    """Print the evaluation of a job by DPO, with the answers to some prompts of its validation file."""
+    stdout.print(f"\n[bold]{escape(found['sentence'])}[/]")
+    for sample in found["samples"]:
+        question = sample["messages"][-1].get("content") or ""
+        stdout.print(f"\n[bold]Line {sample['line']}:[/] {escape(question)}", soft_wrap=True)
+        for name in ("preferred", "non_preferred", "reference", "adapter"):
+            stdout.print(f"{name.replace('_', '-')}: {sample[name]}", markup=False, soft_wrap=True)
+
+
 def _arms(arms: JsonObject, measure: str) -> None:
     scores = [measure, *(name for name in next(iter(arms.values()))["scores"] if name != measure)]
     table = column_table("", *map(escape, scores), "input tokens", "output tokens", "seconds")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loramux_adapters.finetuning.datasets.kinds import detect_kind
 from loramux_server.cli import job_tables as tables
 from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, AsJson, Url
 from loramux_server.cli.console import fail, print_result, stderr, step_progress
@@ -18,7 +19,11 @@ commands = typer.Typer(
 
 Data = Annotated[
     Path,
-    typer.Argument(exists=True, dir_okay=False, help="Training file: OpenAI chat conversations, one per line (JSONL)."),
+    typer.Argument(
+        exists=True,
+        dir_okay=False,
+        help="Training file: OpenAI chat conversations, or preference pairs for DPO, one per line (JSONL).",
+    ),
 ]
 Validation = Annotated[
     Path | None,
@@ -28,6 +33,17 @@ Job = Annotated[str, typer.Argument(help="Job id, ftjob-...")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training file.", show_default="auto")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Examples per step.", show_default="auto")]
 Rate = Annotated[float | None, typer.Option(help="Multiplier of the default learning rate.", show_default="auto")]
+
+Model = Annotated[str | None, typer.Option(help="Adapter to go on from, or its NAME@DIGEST.", show_default="the base")]
+Beta = Annotated[float | None, typer.Option(help="Of DPO: how near to the reference it stays.", show_default="auto")]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Passes over the validation file, ten in a training, without a lower loss until it stops; 0: never.",
+        show_default="training.early_stopping_patience",
+    ),
+]
 
 _JOBS = "/v1/fine_tuning/jobs"
 _FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
@@ -39,10 +55,13 @@ def create(
     data: Data,
     *,
     validation: Validation = None,
+    model: Model = None,
     suffix: Annotated[str | None, typer.Option(help="Part of the new model's name.")] = None,
     epochs: Epochs = None,
     batch_size: Batch = None,
     learning_rate_multiplier: Rate = None,
+    beta: Beta = None,
+    patience: Patience = None,
     seed: Annotated[int | None, typer.Option(help="Random seed; the same seed and data give the same adapter.")] = None,
     alias: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Another name for the adapter, once its job succeeds.")
@@ -52,7 +71,7 @@ def create(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a training file and create a job that trains an adapter on it.
+    """Upload a training file and create a job that trains an adapter on it: by DPO, if it has preference pairs.
 
     The adapter is served as soon as its job succeeds. Interrupting --wait does not stop the job.
 
@@ -63,10 +82,13 @@ def create(
     - loramux finetune create train.jsonl --validation held-out.jsonl --epochs 2
 
     - loramux finetune create train.jsonl --as support
+
+    - loramux finetune create more.jsonl --model support --suffix support-2
     """
     client = ApiClient(url, api_key)
+    options = _options(data, epochs, batch_size, learning_rate_multiplier, beta, patience)
     files = client.upload_file(data), client.upload_file(validation) if validation else None
-    body = _job_body(client, *files, epochs, batch_size, learning_rate_multiplier)
+    body = _job_body(client, model, *files, options)
     job = client.call("POST", _JOBS, body | {"suffix": suffix, "seed": seed, "alias": alias})
     if wait:
         stderr.print(f"{job['id']}: Ctrl-C leaves it running; follow it again with `loramux finetune wait {job['id']}`")
@@ -81,9 +103,12 @@ def estimate(
     data: Data,
     *,
     validation: Validation = None,
+    model: Model = None,
     epochs: Epochs = None,
     batch_size: Batch = None,
     learning_rate_multiplier: Rate = None,
+    beta: Beta = None,
+    patience: Patience = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -93,8 +118,9 @@ def estimate(
     Example: loramux finetune estimate train.jsonl --validation held-out.jsonl
     """
     client = ApiClient(url, api_key)
+    options = _options(data, epochs, batch_size, learning_rate_multiplier, beta, patience)
     with _uploaded(client, data) as training_file, _uploaded(client, validation) as validation_file:
-        body = _job_body(client, training_file, validation_file, epochs, batch_size, learning_rate_multiplier)
+        body = _job_body(client, model, training_file, validation_file, options)
         plan = client.call("POST", "/admin/fine_tuning/estimate", body)
     print_result(plan, tables.estimate, as_json=as_json)
 
@@ -112,23 +138,29 @@ def _uploaded(client: ApiClient, path: Path | None) -> Iterator[str | None]:
         client.call("DELETE", f"/v1/files/{file}")
 
 
+def _options(
+    data: Path, epochs: int | None, batch_size: int | None, rate: float | None, beta: float | None, patience: int | None
+) -> dict[str, Any]:
+    """Return the method, by the kind of the training file, and the other options of a job's body."""
+    method = "dpo" if detect_kind(data) == "preference" else "supervised"
+    if beta is not None and method != "dpo":
+        fail(f"--beta is an option of DPO, and {data.name} has no preference pairs: leave it out", 2)
+    hyperparameters = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": rate, "beta": beta}
+    given = {key: value for key, value in hyperparameters.items() if value is not None}
+    lora = {} if patience is None else {"lora": {"early_stopping_patience": patience}}
+    return {"method": {"type": method, method: {"hyperparameters": given}}} | lora
+
+
 def _job_body(
     client: ApiClient,
+    model: str | None,
     training_file: str | None,
     validation_file: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    rate: float | None,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the request body of a job on the files."""
-    hyperparameters = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": rate}
-    given = {key: value for key, value in hyperparameters.items() if value is not None}
-    return {
-        "model": base_model(client),
-        "training_file": training_file,
-        "validation_file": validation_file,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": given}},
-    }
+    files = {"training_file": training_file, "validation_file": validation_file}
+    return {"model": model or base_model(client)} | files | options
 
 
 @commands.command("list")

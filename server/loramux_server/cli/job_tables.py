@@ -32,6 +32,7 @@ def job(job: JsonObject, url: str) -> None:
         "job": job["id"],
         "status": status(job),
         "model": details["model"],
+        "trained from": details.get("from_version") or "",
         "hyperparameters": ", ".join(f"{key} {value}" for key, value in job["hyperparameters"].items()),
         "queue": queue_place(details),
         "progress": pace(details),
@@ -43,6 +44,8 @@ def job(job: JsonObject, url: str) -> None:
     stdout.print(fact_table(facts))
     if details["evaluation"]:
         evaluation_tables.evaluation(details["evaluation"])
+    if details.get("preference"):
+        evaluation_tables.preference(details["preference"])
     if job["status"] == "succeeded":
         stdout.print("\nTry it:\n")
         print(_curl_command(job["fine_tuned_model"], url))  # noqa: T201 - unwrapped, to be copied

@@ -64,14 +64,19 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     base: Annotated[str | None, typer.Option(help="Folder, Hub id or `demo`.", show_default="LORAMUX_BASE")] = None,
+    initial_adapter: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Adapter to go on from, a folder of PEFT's files."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
 ) -> None:
     """Train a LoRA adapter of the base on a file of conversations.
 
     Only the assistant's messages are trained on. `loramux data convert` converts files in other formats. A recipe sets
-    rank, alpha, target_modules, last_layers, learning_rate, epochs, batch_size, max_length and seed, all optional;
-    without a recipe they are chosen from the size of the data and the base. With `method: dpo` in the recipe, the file
-    has pairs of a preferred and a non-preferred answer.
+    rank, alpha, target_modules, last_layers, learning_rate, epochs, batch_size, max_length, seed and
+    early_stopping_patience, all optional; without a recipe they are chosen from the size of the data and the base. With
+    `method: dpo` (and `beta`) in the recipe, the file has pairs of a preferred and a non-preferred answer. An adapter
+    that is trained further keeps its rank, alpha and modules.
 
     Run the same command again to continue an interrupted or killed training.
 
@@ -92,6 +97,7 @@ def train(
             recipe=chosen,
             output=output,
             validation=validation,
+            initial_adapter=initial_adapter,
             rendering=_rendering(settings, resolved),
             state=work_folder / "state",
             device=device,

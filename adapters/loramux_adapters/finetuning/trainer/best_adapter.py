@@ -57,7 +57,7 @@ class BestAdapter:
     def drop_others(self, state: TrainerState) -> None:
         """Remove worse adapters; called when the state is saved, because an older one could still need them."""
         if _passes(state):
-            for path in self.folder.iterdir():
+            for path in self.folder.glob("*"):
                 if path != self.path(self.step(state)):
                     shutil.rmtree(path)
 

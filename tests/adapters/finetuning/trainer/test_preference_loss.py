@@ -115,7 +115,7 @@ def test_the_loss_is_trls_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
             scores = original(model, inputs)
             with torch.no_grad():
                 theirs = trainer._compute_loss(model, dict(inputs), False)
-            checked.append((float(theirs), float(scores.loss) / scores.items))
+            checked.append((float(theirs), float(scores.loss.detach()) / scores.items))
             rewards = SimpleNamespace(**{name: values[-1] for name, values in trainer._metrics["train"].items()})
             means = scores.means()
             checked.append((getattr(rewards, "rewards/margins"), means["reward_margin"]))
