@@ -16,6 +16,8 @@ TRAINER = "loramux_adapters.finetuning.trainer"
 OF_THE_MACHINE = ("loramux_server.c_compiler", "loramux_server.gpus", "loramux_server.machine")
 """The machine's description, of which CUDA_VISIBLE_DEVICES, CC and PATH are a part."""
 UNPICKLING = "loramux_adapters.conversion.unpickling_process"
+MERGING = ("loramux_adapters.merging.process", "loramux_adapters.merging.greedy")
+"""A process of its own."""
 NETWORK = (
     "socket",
     "ssl",
@@ -150,8 +152,9 @@ def test_only_the_engine_package_imports_vllm(modules: list[Module]) -> None:
     assert importers(modules, "vllm", besides=("loramux_server.engine",)) == []
 
 
-def test_only_the_engine_package_the_trainer_and_the_converter_s_process_import_torch(modules: list[Module]) -> None:
-    assert importers(modules, "torch", "transformers", besides=("loramux_server.engine", TRAINER, UNPICKLING)) == []
+def test_only_the_engine_package_and_processes_of_their_own_import_torch(modules: list[Module]) -> None:
+    besides = ("loramux_server.engine", TRAINER, UNPICKLING, *MERGING)
+    assert importers(modules, "torch", "transformers", besides=besides) == []
 
 
 def test_the_api_process_imports_of_the_workers_code_only_what_installs_the_scheduler(modules: list[Module]) -> None:
@@ -161,8 +164,9 @@ def test_the_api_process_imports_of_the_workers_code_only_what_installs_the_sche
     assert imported == {("loramux_server.engine.startup", f"{worker}.kv_zeroing.install_scheduler")}
 
 
-def test_only_the_trainer_and_the_description_of_the_base_import_peft_and_trl(modules: list[Module]) -> None:
-    assert importers(modules, "peft", "trl", besides=(TRAINER, f"{DESCRIBING}.peft_view")) == []
+def test_only_the_trainer_the_merger_and_the_description_of_the_base_import_peft_and_trl(modules: list[Module]) -> None:
+    besides = (TRAINER, MERGING[0], f"{DESCRIBING}.peft_view")
+    assert importers(modules, "peft", "trl", besides=besides) == []
 
 
 def test_only_the_hub_source_imports_the_hubs_client(modules: list[Module]) -> None:
