@@ -6,7 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loramux_adapters.finetuning.datasets.conversations import parse_conversation
 from loramux_adapters.finetuning.datasets.inspection import count_overlap, inspect_dataset
+from loramux_adapters.finetuning.datasets.preferences import is_preference, parse_preference
 from loramux_adapters.finetuning.datasets.report import DatasetReport
 from loramux_adapters.finetuning.errors import ChatTemplateError, InvalidDataset
 from tests.helpers.fine_tuning_jobs import CharacterTokens
@@ -189,3 +191,12 @@ def test_any_bytes_give_a_report_or_a_list_of_problems(tmp_path: Path, content: 
     with pytest.raises(InvalidDataset) as refused:
         inspect_dataset(path, CharacterTokens(), 100)
     assert all(number >= 1 and reason for number, reason in refused.value.problems)
+
+
+def test_the_lines_of_the_guide_are_valid() -> None:
+    guide = (Path(__file__).parents[4] / "docs" / "guides" / "data.md").read_text()
+    lines = [line.encode() for line in guide.splitlines() if line.startswith('{"')]
+    kinds = [is_preference(json.loads(line)) for line in lines]
+    assert kinds == [False, False, True]
+    for line, preference in zip(lines, kinds, strict=True):
+        assert (parse_preference(line) if preference else parse_conversation(line)).ignored_keys == frozenset()
