@@ -5,11 +5,12 @@ It can be slow and fail: downloads break off, models are rate-limited or gone, f
 
 import asyncio
 import hashlib
+import itertools
 import json
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +65,8 @@ class OpenAIStandIn:
     ignores_ranges: bool = False
     errors: list[int] = field(default_factory=list)
     """Statuses of the next chat requests."""
+    answers_left: int | None = None
+    """After so many answers the old models are gone; None: never."""
     is_gone: bool = False
     """Whether the old models no longer answer."""
     files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -76,9 +79,10 @@ class OpenAIStandIn:
     """Questions by model."""
     answers: dict[str, str] = field(default_factory=dict)
     url: str = ""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def add_file(self, content: bytes, name: str = "train.jsonl") -> str:
-        file = f"file-{len(self.files):04}"
+        file = f"file-{next(self._numbers):04}"
         self.files[file] = name, content
         for line in content.splitlines():
             match json.loads(line):
@@ -193,10 +197,12 @@ class OpenAIStandIn:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        if self.is_gone or body["model"] not in self.models:
+        if self.is_gone or self.answers_left == 0 or body["model"] not in self.models:
             return _error(404, f"The model `{body['model']}` does not exist", "model_not_found")
         if self.errors:
             return _error(self.errors.pop(0), "Rate limit reached")
+        if self.answers_left is not None:
+            self.answers_left -= 1
         await asyncio.sleep(self.answer_seconds)
         question = body["messages"][-1]["content"]
         self.asked[body["model"], question] += 1

@@ -71,7 +71,7 @@ def _fetch(client: OpenAI, file_id: str, partial: Path, offset: int) -> None:
             start = _START.match(response.headers.get("content-range", ""))
             goes_on = response.status_code == 206 and start is not None and int(start[1]) == offset
             with partial.open("ab" if goes_on else "wb") as file:
-                for block in response.iter_bytes(1 << 16):
+                for block in response.iter_bytes():  # of a given size, a part would be lost when it breaks off
                     file.write(block)
                     if file.tell() > MAX_BYTES:
                         raise ProviderError(f"more than {MAX_BYTES:,} bytes")
