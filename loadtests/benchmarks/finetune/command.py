@@ -1,6 +1,6 @@
 """Quality of fine-tuning, and serving during training: `python -m benchmarks.finetune`, or `make bench-finetune`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,8 @@ from benchmarks.command import RESULTS
 from benchmarks.finetune.during_training import measure_during_training
 from benchmarks.finetune.estimates import measure_estimates
 from benchmarks.finetune.finetune_quality import DataSet, measure_quality
+from benchmarks.finetune.further_training import measure_further_training
+from benchmarks.finetune.preference_quality import measure_preferences
 from benchmarks.finetune.tool_quality import measure_tools
 from loramux_loadtests.examples import EXAMPLES
 
@@ -45,12 +47,13 @@ def main(
 ) -> None:
     """Train with default settings and score the adapters; measure serving during training.
 
-    The parts are quality, estimates (of the durations of jobs), beside (serving during training) and tools (calls of
-    tools). Each writes finetune-PART.json and finetune-PART.md as soon as it is done. Exit code: 0; 1 if a goal is
-    missed, 2 if a part failed.
+    The parts are quality, estimates (of the durations of jobs), beside (serving during training), tools (calls of
+    tools), preferences (DPO), and with --data further (going on from an adapter of the first folder). Each writes
+    finetune-PART.json and finetune-PART.md as soon as it is done. Exit code: 0; 1 if a goal is missed, 2 if a part
+    failed.
     """
     data_sets = [DataSet(folder, _goals(goal or [], folder.name)) for folder in data or DATA]
-    parts: Mapping[str, BenchmarkPart] = {
+    parts: dict[str, BenchmarkPart] = {
         "quality": partial(measure_quality, data_sets=data_sets, limit=limit),
         "estimates": partial(
             measure_estimates, data=data_sets[0].folder / "train.jsonl", examples=ESTIMATED_EXAMPLES, held_out=20
@@ -59,7 +62,10 @@ def main(
             measure_during_training, data=data_sets[0].folder / "train.jsonl", pairs=pairs, traffic=TRAFFIC
         ),
         "tools": measure_tools,
+        "preferences": measure_preferences,
     }
+    # Needs data that are not in the repository: cards, or others with more than 300 examples.
+    parts |= {"further": partial(measure_further_training, data=data[0])} if data else {}
     raise typer.Exit(run_parts("finetune", parts, only or [], partial(server_setup, base, engine or []), results))
 
 

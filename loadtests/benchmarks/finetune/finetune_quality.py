@@ -63,7 +63,7 @@ async def measure_quality(
             )
             seconds = time.monotonic() - began
             progress.begin(f"scoring {data.folder.name}")
-            scores = await _score_adapter(client, job["fine_tuned_model"], data.folder / "test.jsonl", limit)
+            scores = await score_adapter(client, job["fine_tuned_model"], data.folder / "test.jsonl", limit)
             intervals = {name: mean_interval(values) for name, values in scores.items()}
             results[data.folder.name] = TrainingResult(job, seconds, len(next(iter(scores.values()))), intervals)
     return BenchmarkReport(
@@ -81,7 +81,12 @@ async def measure_quality(
     )
 
 
-async def _score_adapter(client: ChatClient, model: str, test: Path, limit: int | None) -> dict[str, list[float]]:
+async def score_adapter(client: ChatClient, model: str, test: Path, limit: int | None) -> dict[str, list[float]]:
+    """Return the scores of a model's answers to the items of a test file, at most `limit`, by name.
+
+    Raises:
+        ServerFailedError: a request failed.
+    """
     semaphore = asyncio.Semaphore(CONCURRENCY)
 
     async def one(messages: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,0 +1,70 @@
+"""Direct preference optimization on generated pairs: how often held-out answers are preferred, and answers."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.finetune.jobs_api import JobDocument, JobsApi
+from benchmarks.finetune.preference_data import write_preferences
+from benchmarks.progress import StepProgress
+from benchmarks.report import BenchmarkReport, Metric
+from loramux_adapters.evaluation.statistics import Spread
+from loramux_loadtests.servers import ServerSetup, loramux_spec, running
+
+CHANCE = 0.5
+_ANSWERS = ("preferred", "non_preferred", "reference", "adapter")
+
+
+async def measure_preferences(setup: ServerSetup, scratch: Path, progress: StepProgress) -> BenchmarkReport:
+    """Train on the pairs with default settings while the engine runs; the job itself evaluates the held-out ones."""
+    progress.set_total(2)
+    progress.begin("starting loramux")
+    training, held_out = await asyncio.to_thread(write_preferences, scratch)
+    async with (
+        running(loramux_spec(setup, scratch / "data"), scratch / "log") as server,
+        aiohttp.ClientSession(server.url) as session,
+    ):
+        jobs_api = JobsApi(session, setup.base.name)
+        progress.begin("training by DPO, and evaluating")
+        files = [await jobs_api.upload(path) for path in (training, held_out)]
+        job_id = await jobs_api.create(files[0], validation_file=files[1], method={"type": "dpo"})
+        job = await jobs_api.wait_until_succeeded(job_id)
+    found = job["loramux"]["preference"]
+    return BenchmarkReport(
+        "Direct preference optimization with default settings",
+        "A generated data set (loadtests/benchmarks/finetune/preference_data.py, seeded) of a shop's answers was "
+        "uploaded and trained through the OpenAI fine-tuning API by the method `dpo`: of two answers to a customer, "
+        "the courteous one is preferred to the curt one. Names, items and days of the held-out pairs are not in the "
+        "training data. A pair counts if the adapter makes its preferred answer more likely, relative to the base, "
+        "than the other one; without training that is half of them. Columns: mean, and the ends of its 95 % interval.",
+        _metrics(found),
+        {**setup.engine, **setup.environment},
+        [{"job": job["loramux"]}],
+        [_sentence(job), "", "Answers to held-out prompts, with greedy decoding:", "", *_answers(found)],
+    )
+
+
+def _metrics(found: JobDocument) -> list[Metric]:
+    accuracy = found["accuracy"]
+    low = [accuracy["low"]] * 3
+    return [
+        Metric("preference accuracy", Spread(accuracy["mean"], accuracy["low"], accuracy["high"]), "share"),
+        Metric("its lower end", Spread(*low), "share", at_least=CHANCE),
+        Metric("reward margin", Spread(*[found["reward_margin"]] * 3), "nats times beta"),
+    ]
+
+
+def _sentence(job: JobDocument) -> str:
+    ours = job["loramux"]
+    sentence = ours["preference"]["sentence"]
+    return f"{ours['examples']:,} pairs, {ours['steps']:,} steps, {ours['tokens']:,} tokens. {sentence}."
+
+
+def _answers(found: Any) -> list[str]:
+    lines = []
+    for sample in found["samples"]:
+        lines += [f"- {sample['messages'][-1]['content']}"]
+        lines += [f"  - {name.replace('_', '-')}: {' '.join(sample[name].split())}" for name in _ANSWERS]
+    return lines
