@@ -1,6 +1,7 @@
 """Fine-tuning with the official client on the real base: upload, train, follow, request, delete."""
 
 import asyncio
+import base64
 import json
 import time
 from typing import Any
@@ -25,6 +26,16 @@ async def uploaded(real: RealServer, first: int, count: int) -> str:
     return file.id
 
 
+async def uploaded_in_parts(real: RealServer, count: int) -> str:
+    lines = (EXAMPLES / "order-json" / "train.jsonl").read_bytes().splitlines(keepends=True)
+    content = b"".join(lines[:count])
+    upload = await real.client.uploads.upload_file_chunked(
+        file=content, filename="orders", bytes=len(content), mime_type="text/jsonl", purpose="fine-tune", part_size=4096
+    )
+    assert upload.file
+    return upload.file.id
+
+
 async def ended(real: RealServer, job: str, seconds: float) -> Any:
     """Return the job once it has finished."""
     async with asyncio.timeout(seconds):
@@ -42,7 +53,8 @@ async def ask(real: RealServer, model: str) -> Any:
 
 async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real: RealServer) -> None:
     began = time.monotonic()
-    training, validation = await uploaded(real, 0, EXAMPLES_TRAINED), await uploaded(real, EXAMPLES_TRAINED, 12)
+    training = await uploaded_in_parts(real, EXAMPLES_TRAINED)
+    validation = await uploaded(real, EXAMPLES_TRAINED, 12)
     job = await real.client.fine_tuning.jobs.create(
         model=real.base.name,
         training_file=training,
@@ -51,6 +63,7 @@ async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real
         seed=7,
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
         metadata={"team": "sales"},
+        extra_body={"alias": "orders-for-sales"},
     )
     assert (job.status, job.fine_tuned_model, job.seed) == ("validating_files", None, 7)
     while_it_trains = await ask(real, real.base.name)
@@ -76,6 +89,8 @@ async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real
     base, tuned = await ask(real, real.base.name), await ask(real, name)
     assert tuned.model == checkpoints[0].fine_tuned_model_checkpoint
     assert tuned.choices[0].message.content != base.choices[0].message.content
+    renamed = await ask(real, "orders-for-sales")
+    assert renamed.choices[0].message.content == tuned.choices[0].message.content
     early = await ask(real, checkpoints[-1].fine_tuned_model_checkpoint)
     assert early.model == checkpoints[-1].fine_tuned_model_checkpoint
 
@@ -90,6 +105,8 @@ async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real
     table, picture, comparison = [(await real.client.files.content(file)).content for file in job.result_files]
     assert table.startswith(b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
     assert len(table.splitlines()) == 1 + len(losses)
+    encoded = await real.client.files.content(job.result_files[0], extra_query={"encoding": "base64"})
+    assert base64.b64decode(encoded.text) == table
     assert picture.startswith(b"\x89PNG")
     assert len(json.loads(comparison)["answers"]) == 12 * len(evaluation["arms"])
     assert evaluation["measure"] == "field accuracy"
@@ -98,6 +115,7 @@ async def test_an_adapter_is_trained_and_used_with_the_official_client_only(real
     assert sample["messages"][-1]["role"] == "user"
     assert json.loads(sample["expected"])
 
+    assert (await real.http.delete("/admin/aliases/orders-for-sales")).status_code == 200
     assert (await real.client.models.delete(name)).deleted
     with pytest.raises(openai.NotFoundError):
         await ask(real, name)

@@ -1,7 +1,9 @@
 import asyncio
 import logging
 import random
+import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ from loramux_server.webhooks.outbox import LEASE_SECONDS, Outbox
 from loramux_server.webhooks.tables import outbox as outbox_table
 from tests.helpers.fine_tuning_jobs import job_record
 from tests.helpers.webhook_receiver import SECRET, receiving
+
+ROOT = Path(__file__).parents[3]
 
 
 def webhook(url: str, **changes: Any) -> WebhookSettings:
@@ -141,6 +145,30 @@ async def test_a_message_survives_a_kill_during_its_delivery(engine: sa.Engine) 
         silence.set()
         [first, second] = receiver.requests
         assert first[2]["webhook-id"] == second[2]["webhook-id"]
+
+
+@pytest.mark.slow
+async def test_a_message_survives_a_sigkill_during_its_delivery(engine: sa.Engine, tmp_path: Path) -> None:
+    silence = asyncio.Event()
+
+    async def stall_first(number: int) -> web.Response:
+        if number == 0:
+            await silence.wait()
+        return web.Response()
+
+    async with receiving(stall_first) as receiver:
+        arguments = ["-m", "tests.helpers.processes.deliver_webhook", str(tmp_path / "webhooks.sqlite"), receiver.url]
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT, stdout=PIPE)
+        assert process.stdout
+        job = (await process.stdout.readline()).decode().strip()
+        await receiver.until(1)
+        process.kill()
+        await process.wait()
+        assert waiting(engine) == 1
+        async with delivering(engine, webhook(receiver.url), now=lambda: time.time() + LEASE_SECONDS):
+            await until_empty(engine)
+        silence.set()
+        assert [getattr(event.data, "id", None) for event in receiver.events()] == [job, job]
 
 
 async def test_two_servers_do_not_both_deliver_a_message(engine: sa.Engine) -> None:
