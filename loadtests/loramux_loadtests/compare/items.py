@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.items import Chat, Item
@@ -14,6 +14,9 @@ SYSTEM_ROLES = frozenset({"system", "developer"})
 
 _TRAINING_ONLY = {"weight"}
 """Keys of a message that say how to train on it, and nothing about how to ask."""
+_NOT_SENT = {"audio", "function_call", "refusal"}
+"""Keys of a message that are part of what was said, and can't be sent."""
+_TEXT_PARTS = {"text", "input_text", "output_text"}
 _REQUEST_PARAMETERS = {
     "tool_choice", "functions", "function_call", "response_format", "stop",
     "temperature", "top_p", "n", "seed", "logit_bias", "presence_penalty", "frequency_penalty", "max_tokens",
@@ -23,14 +26,14 @@ _REQUEST_PARAMETERS = {
 
 
 class _Function(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     name: Annotated[str, Field(min_length=1)]
     arguments: str
 
 
 class _ToolCall(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     id: str
     type: Literal["function"] = "function"
@@ -52,7 +55,7 @@ class _Tool(BaseModel):
 
 
 class Message(BaseModel):
-    """One message of a chat. Every key of it is sent; one that can't be is refused, unless it is null or empty."""
+    """One message of a chat, as training files have it. Unknown keys and those that are null or empty are not sent."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -62,12 +65,19 @@ class Message(BaseModel):
     tool_calls: tuple[_ToolCall, ...] | None = None
     tool_call_id: str | None = None
 
+    @field_validator("content", mode="before")
+    @classmethod
+    def _join_text_parts(cls, content: Any) -> Any:
+        """Join parts as vLLM does."""
+        parts = content if isinstance(content, list) else []
+        texts = [part.get("text") for part in parts if isinstance(part, dict) and _is_text(part)]
+        return "\n".join(map(str, texts)) if parts and len(texts) == len(parts) else content
+
     @model_validator(mode="after")
-    def _refuse_what_is_not_sent(self) -> Self:
-        for key, value in (self.model_extra or {}).items():
-            if value not in (None, [], {}, "") and key not in _TRAINING_ONLY:
-                raise ValueError(f"a message with {key!r:.80} can't be sent: remove that key")
-        if not self.content and not self.tool_calls and self.role != "tool":
+    def _refuse_what_cant_be_sent(self) -> Self:
+        if refused := sorted(self.unknown_keys & _NOT_SENT):
+            raise ValueError(f"a message with {refused[0]!r} can't be sent: remove that key")
+        if not self.content and not self.tool_calls and self.role in {"user", "assistant"}:
             raise ValueError("content: expected a text")
         if self.tool_calls and self.role != "assistant":
             raise ValueError("tool_calls: allowed only in messages of the assistant")
@@ -75,11 +85,23 @@ class Message(BaseModel):
             raise ValueError("tool_call_id: expected in messages of the role tool, and in no others")
         return self
 
+    @property
+    def unknown_keys(self) -> set[str]:
+        """The keys that are not sent and say something."""
+        empty: tuple[Any, ...] = (None, [], {}, "")
+        return {key for key, value in (self.model_extra or {}).items() if value not in empty} - _TRAINING_ONLY
+
     def as_sent(self) -> dict[str, Any]:
         """The message as it is sent: `role`, `content` and, where it has them, `name`, `tool_calls`, `tool_call_id`."""
         calls = [call.model_dump() for call in self.tool_calls or ()]
         optional = {"name": self.name, "tool_calls": calls, "tool_call_id": self.tool_call_id}
-        return {"role": self.role, "content": self.content} | {key: found for key, found in optional.items() if found}
+        content = self.content if calls else self.content or ""
+        return {"role": self.role, "content": content} | {key: found for key, found in optional.items() if found}
+
+
+def _is_text(part: dict[str, Any]) -> bool:
+    kind = part.get("type")
+    return isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(part.get("text"), str)
 
 
 class _ConversationLine(BaseModel):
@@ -140,7 +162,7 @@ def _notes(line: _ConversationLine) -> set[str]:
     keys = {key for key, value in (line.model_extra or {}).items() if value not in (None, [], {})}
     if refused := sorted(keys & _REQUEST_PARAMETERS):
         raise ValueError(f"{refused[0]!r} is not sent by a comparison, and would change the answer: remove it")
-    return keys
+    return keys | {f"messages.{key}" for message in line.messages for key in message.unknown_keys}
 
 
 def read_prompt(path: Path, examples: int | None = None) -> Chat:

@@ -41,9 +41,12 @@ def line(**keys: Any) -> str:
         ({"tool_calls": [CALL]}, "tool_calls: allowed only in messages of the assistant"),
         ({"tool_call_id": "1"}, "tool_call_id: expected in messages of the role tool"),
         ({"content": None}, "content: expected a text"),
-        ({"surprise": 1}, "'surprise'"),
+        ({"refusal": "no"}, "a message with 'refusal' can't be sent"),
         ({"name": 5}, "messages.0.name"),
-        ({"content": [{"type": "text", "text": "a"}]}, "messages.0.content: Input should be a valid string"),
+        ({"content": [{"type": "image_url"}]}, "messages.0.content: Input should be a valid string"),
+        ({"content": [{"type": "text", "text": 7}]}, "messages.0.content"),
+        ({"content": [{"type": "text"}]}, "messages.0.content"),
+        ({"content": [{"type": []}]}, "messages.0.content"),
         ({"role": "tool"}, "tool_call_id: expected in messages of the role tool"),
         ({"role": "function"}, "messages.0.role"),
         ({"line_tools": [{"type": "function"}]}, "tools.0.function: Field required"),
@@ -84,6 +87,18 @@ def test_names_are_sent_empty_keys_say_nothing_and_notes_are_listed(tmp_path: Pa
         [{"role": "user", "content": "a"}],
     ]
     assert found.notes == {"id"}
+
+
+def test_what_training_accepts_is_sent_as_it_is_trained(tmp_path: Path) -> None:
+    parts = [{"type": "input_text", "text": "a"}, {"type": "text", "text": "b"}]
+    call = CALL | {"index": 0, "type": "function"}
+    answer = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning": "hm", "refusal": None}
+    messages = [{"role": "system", "content": None}, {"role": "user", "content": parts, "id": 1}, answer]
+    path = tmp_path / "test.jsonl"
+    path.write_text("\ufeff" + json.dumps({"messages": messages}) + "\r\n\r\n", newline="")
+    found = read_items(path)
+    assert found.items[0].messages == [{"role": "system", "content": ""}, {"role": "user", "content": "a\nb"}]
+    assert found.notes == {"messages.id", "messages.reasoning"}
 
 
 def test_a_system_message_is_kept_unless_the_prompt_has_one() -> None:
