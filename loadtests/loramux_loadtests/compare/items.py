@@ -1,121 +1,24 @@
 """Reading held-out items and prompts from files, and the messages that ask an item with a prompt."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import TypeAdapter, ValidationError
 
 from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.items import Chat, Item
+from loramux_loadtests.compare.conversation_lines import ConversationLine, Message
 from loramux_loadtests.compare.errors import ComparisonError
 
 MAX_PROBLEMS = 10
 SYSTEM_ROLES = frozenset({"system", "developer"})
 
-_TRAINING_ONLY = {"weight"}
-"""Keys of a message that say how to train on it, and nothing about how to ask."""
-_NOT_SENT = {"audio", "function_call", "refusal"}
-"""Keys of a message that are part of what was said, and can't be sent."""
-_TEXT_PARTS = {"text", "input_text", "output_text"}
 _REQUEST_PARAMETERS = {
     "tool_choice", "functions", "function_call", "response_format", "stop",
     "temperature", "top_p", "n", "seed", "logit_bias", "presence_penalty", "frequency_penalty", "max_tokens",
     "max_completion_tokens", "reasoning_effort", "modalities", "chat_template_kwargs",
 }  # fmt: skip
 """Keys of a line that would change the answer, if they were sent."""
-
-
-class _Function(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    name: Annotated[str, Field(min_length=1)]
-    arguments: str
-
-
-class _ToolCall(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    type: Literal["function"] = "function"
-    function: _Function
-
-
-class _ToolFunction(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: Annotated[str, Field(min_length=1)]
-    parameters: dict[str, Any] | None = None
-
-
-class _Tool(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    type: Literal["function"]
-    function: _ToolFunction
-
-
-class Message(BaseModel):
-    """One message of a chat, as training files have it. Unknown keys and those that are null or empty are not sent."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | None = None
-    name: Annotated[str, Field(min_length=1)] | None = None
-    tool_calls: tuple[_ToolCall, ...] | None = None
-    tool_call_id: str | None = None
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _join_text_parts(cls, content: Any) -> Any:
-        """Join parts as vLLM does."""
-        parts = content if isinstance(content, list) else []
-        texts = [part.get("text") for part in parts if isinstance(part, dict) and _is_text(part)]
-        return "\n".join(map(str, texts)) if parts and len(texts) == len(parts) else content
-
-    @model_validator(mode="after")
-    def _refuse_what_cant_be_sent(self) -> Self:
-        if refused := sorted(self.unknown_keys & _NOT_SENT):
-            raise ValueError(f"a message with {refused[0]!r} can't be sent: remove that key")
-        if not self.content and not self.tool_calls and self.role in {"user", "assistant"}:
-            raise ValueError("content: expected a text")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("tool_calls: allowed only in messages of the assistant")
-        if (self.role == "tool") != bool(self.tool_call_id):
-            raise ValueError("tool_call_id: expected in messages of the role tool, and in no others")
-        return self
-
-    @property
-    def unknown_keys(self) -> set[str]:
-        """The keys that are not sent and say something."""
-        empty: tuple[Any, ...] = (None, [], {}, "")
-        return {key for key, value in (self.model_extra or {}).items() if value not in empty} - _TRAINING_ONLY
-
-    def as_sent(self) -> dict[str, Any]:
-        """The message as it is sent: `role`, `content` and, where it has them, `name`, `tool_calls`, `tool_call_id`."""
-        calls = [call.model_dump() for call in self.tool_calls or ()]
-        optional = {"name": self.name, "tool_calls": calls, "tool_call_id": self.tool_call_id}
-        content = self.content if calls else self.content or ""
-        return {"role": self.role, "content": content} | {key: found for key, found in optional.items() if found}
-
-
-def _is_text(part: dict[str, Any]) -> bool:
-    kind = part.get("type")
-    return isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(part.get("text"), str)
-
-
-class _ConversationLine(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    messages: Annotated[tuple[Message, ...], Field(min_length=2)]
-    tools: tuple[_Tool, ...] | None = None
-
-    @model_validator(mode="after")
-    def _check_roles(self) -> Self:
-        *question, answer = self.messages
-        if answer.role != "assistant" or not any(message.role == "user" for message in question):
-            raise ValueError("the last message must be the assistant's, after a user's")
-        return self
 
 
 _PROMPT = TypeAdapter(list[Message])
@@ -143,7 +46,7 @@ def read_items(path: Path) -> ItemFile:
         if not text.strip():
             continue
         try:
-            line = _ConversationLine.model_validate_json(text)
+            line = ConversationLine.model_validate_json(text)
             notes |= _notes(line)
         except ValueError as error:
             problems.append(f"line {number}: {_first_problem(error)}")
@@ -158,7 +61,7 @@ def read_items(path: Path) -> ItemFile:
     return ItemFile(items, frozenset(notes))
 
 
-def _notes(line: _ConversationLine) -> set[str]:
+def _notes(line: ConversationLine) -> set[str]:
     keys = {key for key, value in (line.model_extra or {}).items() if value not in (None, [], {})}
     if refused := sorted(keys & _REQUEST_PARAMETERS):
         raise ValueError(f"{refused[0]!r} is not sent by a comparison, and would change the answer: remove it")
