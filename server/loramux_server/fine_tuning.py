@@ -66,6 +66,7 @@ def build_fine_tuning(
     files.sweep()
     uploads.sweep()
     context, items = tokens.max_context_tokens, settings.training.evaluation_items
+    compared_tokens = context - tokens.reasoning_tokens
     starting_points = StartingPoints(adapter_service.resolver, storage.base)
     max_rank = adapter_service.ingest.max_rank
     planner = _planner(settings, storage, files, registry, starting_points, max_rank, tokens, prices)
@@ -73,7 +74,7 @@ def build_fine_tuning(
         registry,
         adapter_service,
         files,
-        Evaluator(complete, tokens, context, items, settings.training.evaluation_margin) if items else None,
+        Evaluator(complete, tokens, compared_tokens, items, settings.training.evaluation_margin) if items else None,
         SelfTest(complete, tokens) if settings.training.self_test else None,
         aliases=storage.aliases,
     )

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from loramux_adapters.evaluation.reasoning import OPENING
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer
 from loramux_adapters.finetuning.errors import ChatTemplateError
 from loramux_adapters.finetuning.template_messages import Messages, Tools
 
 _MARKER = "loramux-answer-5b0f3a9c41e7"
 """Stands for an answer, to find what the template writes before and after it."""
-_OPEN_REASONING = "<think>"
 _MAX_CACHED_ENDINGS = 64
 
 
@@ -112,8 +112,8 @@ class ExampleTokenizer:
         """Return the content as the model has to generate it: after the end of reasoning, if a parser expects one."""
         prefix = self._renderer.rendering.answer_prefix
         end_of_reasoning = prefix.split()[-1:]
-        if prompt_text.rstrip().endswith(_OPEN_REASONING) and content.lstrip().startswith(_OPEN_REASONING):
-            content = content.lstrip().removeprefix(_OPEN_REASONING).lstrip("\n")  # the prompt has opened it
+        if prompt_text.rstrip().endswith(OPENING) and content.lstrip().startswith(OPENING):
+            content = content.lstrip().removeprefix(OPENING).lstrip("\n")  # the prompt has opened it
         return content if any(tag in content for tag in end_of_reasoning) else prefix + content
 
     def _ending(self, after: str) -> str:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from loramux_adapters.evaluation.reasoning import END, OPENING
 from loramux_adapters.finetuning.errors import ChatTemplateError
 from loramux_adapters.finetuning.template_messages import Messages, Tools, template_messages, template_tools
 from loramux_adapters.finetuning.tool_probes import ToolProbe, required_probes
@@ -47,6 +48,8 @@ class ChatRendering(TemplateUse):
     """Tokens that end an answer when served, in addition to the tokenizer's `eos_token`."""
     answer_prefix: str = ""
     """Text that the model must write before an answer, because the reasoning parser takes everything until its end."""
+    has_reasoning_parser: bool = False
+    """Whether the endpoint takes an answer's reasoning out of its content."""
     refusal: str | None = None
     """Why conversations can't be rendered as they are served; None if they can."""
 
@@ -119,6 +122,20 @@ class ChatRenderer:
         except ChatTemplateError:
             return ""
         return " (accepted without the system message: put its text into the first user message)"
+
+    @cached_property
+    def opens_reasoning(self) -> bool:
+        """Whether a prompt ends within reasoning, which the model is to end before it answers."""
+        try:
+            text = self.render([{"role": "user", "content": "?"}], add_generation_prompt=True)
+        except ChatTemplateError:
+            return False
+        return text.rstrip().endswith(OPENING)
+
+    @property
+    def may_reason(self) -> bool:
+        """Whether the base may write reasoning before an answer, by its template and the endpoint's parser."""
+        return self.rendering.has_reasoning_parser or END in (self.rendering.template or "")
 
     def encode(self, text: str) -> list[int]:
         """Tokenize a rendered text, whose template has already written the special tokens."""

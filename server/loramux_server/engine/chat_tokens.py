@@ -6,6 +6,9 @@ from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer, ChatRendering
 from loramux_adapters.finetuning.template_messages import Messages, Tools
 
+MAX_REASONING_TOKENS = 2048
+"""The room for reasoning in evaluations."""
+
 
 class EngineChatTokens:
     """Counts the tokens of chats by the served chat template and the engine's tokenizer."""
@@ -17,6 +20,11 @@ class EngineChatTokens:
         """The dtype in which the base is served, such as `bfloat16`."""
         self._renderer = ChatRenderer(engine.renderer.tokenizer, rendering)
         self._examples = ExampleTokenizer(self._renderer)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of the context that the base may need for its reasoning before an answer; 0 if it has none."""
+        return min(MAX_REASONING_TOKENS, self.max_context_tokens // 2) if self._renderer.may_reason else 0
 
     def count_prompt(self, messages: Messages, tools: Tools = ()) -> int:
         """Return the number of tokens before the answer, as a request has them.

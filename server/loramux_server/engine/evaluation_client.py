@@ -10,10 +10,12 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 
 from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.items import Chat, Tools
-from loramux_adapters.finetuning.chat_rendering import FIXED_DATE, ChatRendering
+from loramux_adapters.evaluation.reasoning import END, OPENING, after_reasoning
+from loramux_adapters.finetuning.chat_rendering import FIXED_DATE, ChatRenderer, ChatRendering
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.finetuning.jobs.evaluation import Completion
 from loramux_adapters.models import VersionId
+from loramux_server.engine.chat_tokens import MAX_REASONING_TOKENS
 from loramux_server.request_context import CompositeMeter, RequestContext, current_request
 
 _CLOCK = "strftime_now"
@@ -31,15 +33,26 @@ class EngineEvaluationClient:
         self._chat = copy.copy(chat)
         self._chat._engine_chat_template_kwargs = _without_clock
         self._base_name = base_name
+        self._renderer = ChatRenderer(chat.engine_client.renderer.tokenizer, rendering)
         self._template_kwargs = {_CLOCK: FIXED_DATE.strftime} if _CLOCK in (rendering.template or "") else None
         self._numbers = count()
 
     async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         """Return the greedy completion of `chat` by the version, or by the base where `version` is None.
 
+        A model that uses up `max_tokens` with reasoning is asked again, with room for it.
+
         Raises:
             EvaluationFailed: the version can't be loaded, or the endpoint refused the chat.
         """
+        completion = await self._complete(version, chat, max_tokens, tools)
+        left = self._chat.model_config.max_model_len - completion.input_tokens - max_tokens
+        room = min(MAX_REASONING_TOKENS, left)
+        if completion.finish_reason != "length" or after_reasoning(completion.text) or room <= 0:
+            return completion
+        return await self._complete(version, chat, max_tokens + room, tools)
+
+    async def _complete(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools) -> Completion:
         context = RequestContext(f"evaluation-{next(self._numbers)}", operation=None, meter=CompositeMeter(()))
         model = self._base_name
         if version is not None:
@@ -63,15 +76,23 @@ class EngineEvaluationClient:
             current_request.reset(token)
         if refused := getattr(response, "error", None):
             raise EvaluationFailed(_reason(context, refused.message))
-        return _completion(response, time.monotonic() - started)
+        return self._completion(response, time.monotonic() - started)
+
+    def _completion(self, response: Any, seconds: float) -> Completion:
+        [choice] = response.choices
+        text = answer_text(choice.message.model_dump())
+        is_unended = choice.finish_reason == "length" and END not in text
+        if is_unended and not self._renderer.rendering.has_reasoning_parser and self._renderer.opens_reasoning:
+            text = OPENING + text
+        return _completion(response, text, seconds)
 
 
-def _completion(response: Any, seconds: float) -> Completion:
+def _completion(response: Any, text: str, seconds: float) -> Completion:
     [choice] = response.choices
     usage = response.usage
     details = usage.prompt_tokens_details  # only if the engine was told to give them
     return Completion(
-        answer_text(choice.message.model_dump()),
+        text,
         usage.prompt_tokens,
         usage.completion_tokens,
         seconds,

@@ -88,6 +88,7 @@ class _AnswerPrefix:
         reasoning_parser = self._parser(self._request()).reasoning_parser
         if reasoning_parser is None:
             return rendering
+        rendering = rendering.model_copy(update={"has_reasoning_parser": True})
         try:
             found = next((prefix for prefix in self._candidates(reasoning_parser) if self._is_content(prefix)), None)
         except ChatTemplateError:  # it will be reported for each conversation

@@ -3,12 +3,14 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import pytest_asyncio
 
+from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.models import VersionId
 from loramux_server.base_model import ResolvedBase
@@ -117,8 +119,92 @@ async def test_an_evaluation_writes_a_fixed_date_and_sends_no_function_to_the_en
         with patch.object(server.engine, "generate", recording):
             answer = await client_of(server)(None, CHAT, 9)
             await server.chat(base.name)
-    (evaluated, options), (served, _) = used
+    (evaluated, options), *_, (served, _) = used
     assert evaluated.startswith("Today is 26 Jul 2024.")
     assert not served.startswith("Today is 26 Jul 2024.")
     assert "strftime_now" not in options["reasoning_parser_kwargs"]["chat_template_kwargs"]
     assert (answer.text, answer.finish_reason) == ("", "length")  # all of it is reasoning
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CONTEXT, PROMPT = 100, 10
+
+
+def _max_tokens(request: Any) -> int:
+    limit: int = request.__dict__["max_tokens"]  # vLLM warns of it
+    return limit
+
+
+class _Message:
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def model_dump(self) -> dict[str, Any]:
+        return self.values
+
+
+class Handler:
+    """Writes one character per token, up to the limit of a request."""
+
+    def __init__(self, text: str, *, has_parser: bool = False, **message: Any) -> None:
+        self.text, self.has_parser, self.message = text, has_parser, message
+        self.asked: list[Any] = []
+        self.model_config = SimpleNamespace(max_model_len=CONTEXT)
+        self.engine_client = SimpleNamespace(renderer=SimpleNamespace(tokenizer=self))
+
+    def apply_chat_template(self, _: Any, chat_template: str, **__: Any) -> str:
+        return chat_template
+
+    async def create_chat_completion(self, request: Any) -> Any:
+        self.asked.append(request)
+        text = self.text[: _max_tokens(request)]
+        _, end, answer = text.rpartition("</think>")
+        content = text if not self.has_parser else answer if end else None
+        reason = "length" if len(text) < len(self.text) else "stop"
+        choice = SimpleNamespace(message=_Message(content=content, **self.message), finish_reason=reason)
+        usage = SimpleNamespace(prompt_tokens=PROMPT, completion_tokens=len(text), prompt_tokens_details=None)
+        return SimpleNamespace(choices=[choice], usage=usage)
+
+
+async def complete(handler: Any, template: str = "?", max_tokens: int = 9, tools: Any = ()) -> Any:
+    rendering = ChatRendering(template=template, has_reasoning_parser=handler.has_parser)
+    return await EngineEvaluationClient(handler, "base", rendering)(None, CHAT, max_tokens, tools)
+
+
+@pytest.mark.parametrize(
+    ("handler", "template", "answer"),
+    [
+        (Handler("<think>why not?</think>red"), "?", "<think>why not?</think>red"),
+        (Handler("why not?</think>red"), "?<think>\n", "why not?</think>red"),
+        (Handler("<think>why not?</think>red", has_parser=True), "?", "red"),
+    ],
+)
+async def test_a_model_that_reasons_gets_room_to_end_it(handler: Handler, template: str, answer: str) -> None:
+    """Point 4: cut off within its reasoning, a base had no answer to be scored."""
+    completion = await complete(handler, template)
+    assert completion.text == answer
+    assert [_max_tokens(request) for request in handler.asked] == [9, CONTEXT - PROMPT]
+
+
+@pytest.mark.parametrize(
+    ("handler", "template"),
+    [(Handler("a long answer"), "?"), (Handler("red"), "?<think>"), (Handler("<think></think>a long answer"), "?")],
+)
+async def test_a_model_that_has_begun_to_answer_is_asked_once(handler: Handler, template: str) -> None:
+    await complete(handler, template, max_tokens=20 if "think" in handler.text else 9)
+    assert len(handler.asked) == 1
+
+
+async def test_reasoning_that_never_ends_is_no_answer() -> None:
+    completion = await complete(Handler("red " * 50), "?<think>")
+    assert completion.text.startswith("<think>red")
+    assert completion.finish_reason == "length"
+
+
+async def test_tools_are_sent_and_calls_are_the_answer() -> None:
+    handler = Handler("", tool_calls=[CALL])
+    completion = await complete(handler, tools=[TOOL])
+    assert completion.text == '{"tool_calls": [{"name": "f", "arguments": {"a": 1}}]}'
+    assert handler.asked[0].tools[0].function.name == "f"
+    assert (await complete(Handler("red"))).text == "red"

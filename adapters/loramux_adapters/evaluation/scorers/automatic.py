@@ -8,6 +8,7 @@ from typing import NamedTuple
 from loramux_adapters.evaluation.calls import are_calls
 from loramux_adapters.evaluation.items import Tools
 from loramux_adapters.evaluation.json_objects import parse_json_object
+from loramux_adapters.evaluation.reasoning import after_reasoning
 from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores
 from loramux_adapters.evaluation.scorers.calls import CallScorer, tool_schemas
 from loramux_adapters.evaluation.scorers.structured import JsonScorer
@@ -35,8 +36,8 @@ class AutomaticScorer(NamedTuple):
         return next(iter(self.names))
 
     def score(self, answer: str, expected: str) -> Scores:
-        """Score an answer, 0..1 each."""
-        scores = self.scorer.score(answer, expected)
+        """Score an answer, 0..1 each, without the reasoning that it begins with."""
+        scores = self.scorer.score(after_reasoning(answer), after_reasoning(expected))
         return {name: scores[own] for name, own in self.names.items()}
 
     def decide_by(self, measure: str) -> "AutomaticScorer":
@@ -51,6 +52,7 @@ def choose_scorer(expected: Sequence[str], tools: Iterable[Tools] = ()) -> Autom
     that are equal; labels (few distinct short answers that are repeated) by the label that an answer names; other short
     answers by being equal; longer ones by chrF.
     """
+    expected = [after_reasoning(answer) for answer in expected]
     if are_calls(expected, _MIN_CALLS):
         names = {"right call": "correct", "right arguments": "arguments", "right tool": "name", "valid call": "valid"}
         return AutomaticScorer(CallScorer(type="calls", tools=tool_schemas(tools)), names)

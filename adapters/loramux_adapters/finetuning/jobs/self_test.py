@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from loramux_adapters.errors import AdapterError
 from loramux_adapters.evaluation.calls import answer_text
 from loramux_adapters.evaluation.items import Chat, Tools
+from loramux_adapters.evaluation.reasoning import END, after_reasoning
 from loramux_adapters.finetuning.datasets.examples import Example, examples_of
 from loramux_adapters.finetuning.datasets.reader import read_dataset
 from loramux_adapters.finetuning.datasets.report import ChatTokenCounter
@@ -32,7 +33,6 @@ MIN_RIGHT_SHARE = 0.5
 _EXPECTED_RIGHT_SHARE = 0.9
 _MAX_COMPARED_TOKENS = 64
 _CONCURRENCY = 4
-_END_OF_REASONING = "</think>"
 _log = logging.getLogger(__name__)
 
 
@@ -60,9 +60,9 @@ class _Question(NamedTuple):
 
     def is_answered_by(self, answer: str) -> bool:
         """Whether the answer begins as expected; reasoning in the training data is not compared."""
-        if _END_OF_REASONING not in self.expected:
+        if END not in self.expected:
             return answer.strip().startswith(self.expected.strip())
-        return _after_reasoning(answer) == _after_reasoning(self.expected)
+        return after_reasoning(answer) == after_reasoning(self.expected)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class SelfTest:
         answer = answer_text(example["completion"][0])
         total = self.token_counter.count_conversation(messages + example["completion"], tools)
         total -= self.token_counter.count_prompt(messages, tools)
-        if _END_OF_REASONING in answer:
+        if END in answer:
             return _Question(messages, answer, 2 * total, tools)
         if total <= tokens:
             return _Question(messages, answer, total, tools)
@@ -148,10 +148,6 @@ def _with_one_answer(examples: Sequence[Example]) -> list[Example]:
         answers.setdefault(key, set()).add(answer_text(example["completion"][0]))
         first.setdefault(key, example)
     return [example for key, example in first.items() if len(answers[key]) == 1]
-
-
-def _after_reasoning(text: str) -> str:
-    return text.rpartition(_END_OF_REASONING)[2].strip()
 
 
 def _skipped(learned: Learned | None) -> str:
