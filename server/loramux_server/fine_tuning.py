@@ -38,6 +38,7 @@ from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import PriceSource
 from loramux_server.settings import Settings
+from loramux_server.settings.wandb_environment import wandb_environment
 from loramux_server.training_devices import training_devices
 from loramux_server.webhooks.delivery import WebhookDelivery
 from loramux_server.webhooks.outbox import Outbox
@@ -81,10 +82,11 @@ def build_fine_tuning(
     launcher = TrainerLauncher(settings.training.priority)
     lent_memory = engine_memory if settings.training.sleep else None
     webhooks = WebhookDelivery(outbox, settings.webhooks, metrics.webhook_attempted)
+    wandb_runs = WandbRuns(registry, storage.base.name, wandb_environment())
     supervisor = Supervisor(
         JobRunner(registry, planner, publisher, launcher, metrics, engine_memory=lent_memory),
         companions=(webhooks.run_forever, FileExpiry(files, uploads, registry.is_file_in_use).run_forever),
-        trainer_companions=(WandbRuns(registry, storage.base.name).run_forever,),
+        trainer_companions=(wandb_runs.run_forever,),
     )
 
     def check(path: Path, filename: str) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def build_fine_tuning(
             max_queued,
             metrics.cancelled,
             storage.aliases.check_name,
+            wandb_runs.missing,
         )
     )
     return supervisor

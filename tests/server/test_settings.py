@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from loramux_server.cli.main import main
 from loramux_server.settings import Settings, SettingsError, export_gpu_order, load_settings
+from loramux_server.settings.wandb_environment import wandb_environment
 
 
 @pytest.fixture(autouse=True)
@@ -362,3 +363,8 @@ def test_aliases_come_from_the_file_with_colons_in_their_names(working_folder: P
 )
 def test_an_alias_that_can_not_work_is_refused(aliases: dict[str, str], problem: str) -> None:
     assert problem in refusal({"LORAMUX_ALIASES": json.dumps(aliases)})
+
+
+def test_processes_of_other_libraries_do_not_get_this_server_s_settings() -> None:
+    environ = {"LORAMUX_API_KEYS": "secret", "loramux_base": "demo", "WANDB_API_KEY": "key", "PATH": "/bin"}
+    assert wandb_environment(environ) == {"WANDB_API_KEY": "key", "PATH": "/bin"}

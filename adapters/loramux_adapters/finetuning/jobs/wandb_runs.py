@@ -7,7 +7,6 @@ import asyncio
 import importlib.util
 import json
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -26,17 +25,10 @@ COMMAND = (sys.executable, "-m", "loramux_adapters.finetuning.wandb_process")
 _SECONDS = 60.0
 """Longest wait for a process to accept metrics, or to send the last ones."""
 _MAX_TAG_LENGTH = 64
+_QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_DISABLE_GIT": "true", "WANDB_DISABLE_CODE": "true"}
+"""Nothing but the metrics leaves this machine: no output, no code, no name of a repository."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-def missing(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return what is missing on this machine to send metrics, None if nothing is."""
-    if importlib.util.find_spec("wandb") is None:
-        return "the server lacks the package wandb: `pip install wandb`"
-    if not environ.get("WANDB_API_KEY") and environ.get("WANDB_MODE") != "offline":
-        return "the server's environment has no WANDB_API_KEY"
-    return None
 
 
 def arguments(job: JobRecord, integration: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,12 +59,21 @@ class WandbRuns:
 
     registry: JobRegistry
     base: str
+    environ: Mapping[str, str]
+    """The environment of the processes, with the library's API key."""
     command: Sequence[str] = COMMAND
-    missing: Callable[[], str | None] = missing
     poll_seconds: float = 2.0
     now: Callable[[], float] = time.time
     _failed: set[str] = field(default_factory=set)
     """Jobs whose metrics could not be sent; they are not tried again."""
+
+    def missing(self) -> str | None:
+        """Return what is missing on this machine to send metrics, None if nothing is."""
+        if importlib.util.find_spec("wandb") is None:
+            return "the server lacks the package wandb: `pip install wandb`"
+        if not self.environ.get("WANDB_API_KEY") and self.environ.get("WANDB_MODE") != "offline":
+            return "the server's environment has no WANDB_API_KEY"
+        return None
 
     async def run_forever(self) -> None:
         """Follow each job that has an integration."""
@@ -113,7 +114,7 @@ class WandbRuns:
         Raises:
             Exception: the process failed or stalls, or the registry can't be read.
         """
-        async with _process(self.command) as process:
+        async with _process(self.command, self.environ) as process:
             await _write(process, start)
             url = json.loads(await asyncio.wait_for(_pipe(process.stdout).readline(), _SECONDS))["url"]
             await self._note(job, JobEvent(f"The metrics are sent to Weights & Biases: {url or 'offline'}"))
@@ -139,12 +140,11 @@ class WandbRuns:
 
 
 @asynccontextmanager
-async def _process(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _process(command: Sequence[str], environ: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a process with a folder of its own for the library's files; when the context ends, both are gone."""
-    environ = {name: value for name, value in os.environ.items() if not name.upper().startswith("LORAMUX_")}
     with tempfile.TemporaryDirectory(prefix="loramux-wandb-") as folder:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environ | {"WANDB_DIR": folder}
+            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={**environ, **_QUIET, "WANDB_DIR": folder}
         )
         try:
             yield process

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 
-from loramux_adapters.finetuning.jobs import wandb_runs
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
@@ -23,6 +22,7 @@ from loramux_server.errors import InvalidRequest
 
 OnCancelled = Callable[[JobRecord], None]
 CheckAlias = Callable[[AdapterName], None]
+Missing = Callable[[], str | None]
 SerializeJob = Callable[[JobRecord], Awaitable[dict[str, Any]]]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 IdempotencyKey = Annotated[str | None, Header()]
@@ -40,11 +40,13 @@ def fine_tuning_router(
     max_queued: int,
     on_cancelled: OnCancelled,
     check_alias: CheckAlias,
+    missing_for_wandb: Missing,
 ) -> APIRouter:
     """Return the routes.
 
     `on_change` is called after a job was created or its state changed, `on_cancelled` with each cancelled job, running
-    or not. `check_alias` raises an AdapterError if an alias can't have a name.
+    or not. `check_alias` raises an AdapterError if an alias can't have a name, and
+    `missing_for_wandb` returns why metrics can't be sent to Weights & Biases, None if they can.
     """
 
     async def serialize(record: JobRecord) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def fine_tuning_router(
 
     router = APIRouter(tags=["fine-tuning"], responses=error_responses(404, 409, 429))
     for part in (
-        _jobs(registry, planner, serializer, serialize, on_change, max_queued, check_alias),
+        _jobs(registry, planner, serializer, serialize, on_change, max_queued, check_alias, missing_for_wandb),
         _state_changes(registry, serialize, on_change, on_cancelled),
         _logs(registry, serializer),
         _estimates(planner),
@@ -73,6 +75,7 @@ def _jobs(
     on_change: Callable[[], None],
     max_queued: int,
     check_alias: CheckAlias,
+    missing_for_wandb: Missing,
 ) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
@@ -109,7 +112,7 @@ def _jobs(
             alias=request_body.checked_alias(check_alias),
             idempotency_key=key,
         )
-        notes = _integration_notes(request_body)
+        notes = _integration_notes(request_body, missing_for_wandb)
         record = await asyncio.to_thread(registry.create, new, time.time(), max_queued, *notes)
         on_change()
         return await serialize(record)
@@ -137,9 +140,9 @@ def _jobs(
     return router
 
 
-def _integration_notes(request_body: CreateJob) -> list[JobEvent]:
+def _integration_notes(request_body: CreateJob, missing: Missing) -> list[JobEvent]:
     """Return a warning if the metrics of the job can't be sent where it asks for."""
-    reason = wandb_runs.missing() if request_body.integrations else None
+    reason = missing() if request_body.integrations else None
     return [JobEvent(f"No metrics are sent to Weights & Biases: {reason}", "warn")] if reason else []
 
 

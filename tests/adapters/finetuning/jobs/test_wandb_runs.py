@@ -12,9 +12,8 @@ import sqlalchemy as sa
 
 from loramux_adapters.background_tasks import running_task
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
-from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
-from loramux_adapters.finetuning.jobs.wandb_runs import WandbRuns, arguments, missing
+from loramux_adapters.finetuning.jobs.wandb_runs import WandbRuns, arguments
 from tests.helpers.adapter_files import BASE
 from tests.helpers.fine_tuning_jobs import JobTestBed, job_record, job_test_bed, messages
 
@@ -35,7 +34,7 @@ class Run:
 def init(**options):
     if options["project"] == "forbidden":
         raise PermissionError("no such project")
-    write(settings={name: os.environ.get(name) for name in ("WANDB_DISABLE_CODE", "LORAMUX_API_KEYS")}, **options)
+    write(settings={name: os.environ.get(name) for name in ("WANDB_DISABLE_CODE", "WANDB_MODE")}, **options)
     assert os.path.isdir(os.environ["WANDB_DIR"])
     return Run()
 """
@@ -44,9 +43,7 @@ def init(**options):
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "wandb.py").write_text(STAND_IN)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    monkeypatch.setenv("LORAMUX_API_KEYS", "secret")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
     return tmp_path / "calls"
 
 
@@ -67,8 +64,10 @@ async def until(calls: Path, count: int) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def following(registry: JobRegistry) -> AsyncIterator[None]:
-    async with running_task(WandbRuns(registry, BASE.name, missing=lambda: None, poll_seconds=0.01).run_forever()):
+async def following(bed: JobTestBed, calls: Path) -> AsyncIterator[None]:
+    environ = {"PYTHONPATH": str(calls.parent), "CALLS": str(calls), "WANDB_MODE": "offline"}
+    runs = WandbRuns(bed.registry, BASE.name, environ, poll_seconds=0.01)
+    async with running_task(runs.run_forever()):
         yield
 
 
@@ -87,14 +86,14 @@ def measure(bed: JobTestBed, job: JobRecord, step: int) -> None:
 async def test_the_metrics_of_a_job_are_sent_as_they_come_and_its_end(bed: JobTestBed, calls: Path) -> None:
     job = start(bed)
     measure(bed, job, 1)
-    async with following(bed.registry):
+    async with following(bed, calls):
         [started, first] = await until(calls, 2)
         measure(bed, job, 2)
         await until(calls, 3)
         bed.registry.move(job.id, JobState.SUCCEEDED, 2.0)
         sent = await until(calls, 4)
     assert (started["id"], started["project"], started["resume"]) == (job.id, "tone", "allow")
-    assert started["settings"] == {"WANDB_DISABLE_CODE": "true", "LORAMUX_API_KEYS": None}
+    assert started["settings"] == {"WANDB_DISABLE_CODE": "true", "WANDB_MODE": "offline"}
     assert first == {"step": 1, "train_loss": 1.0}
     assert sent[2:] == [{"step": 2, "train_loss": 0.5}, {"finish": 0}]
     assert "The metrics are sent to Weights & Biases: https://wandb.test/run" in messages(bed, job)
@@ -103,14 +102,14 @@ async def test_the_metrics_of_a_job_are_sent_as_they_come_and_its_end(bed: JobTe
 async def test_a_run_is_continued_after_a_pause_and_after_a_restart(bed: JobTestBed, calls: Path) -> None:
     job = start(bed)
     measure(bed, job, 1)
-    async with following(bed.registry):
+    async with following(bed, calls):
         await until(calls, 2)
         bed.registry.move(job.id, JobState.PAUSED, 2.0)
         await until(calls, 3)
         bed.registry.move(job.id, JobState.QUEUED, 2.0)
         bed.registry.move(job.id, JobState.RUNNING, 2.0)
         await until(calls, 5)
-    async with following(bed.registry):
+    async with following(bed, calls):
         await until(calls, 7)
         bed.registry.move(job.id, JobState.FAILED, 3.0)
         sent = await until(calls, 8)
@@ -122,7 +121,7 @@ async def test_a_run_is_continued_after_a_pause_and_after_a_restart(bed: JobTest
 async def test_a_failure_is_a_warning_and_is_not_repeated(bed: JobTestBed, calls: Path) -> None:
     job = start(bed, "forbidden")
     text = "The metrics can't be sent to Weights & Biases: see the server's log"
-    async with following(bed.registry), asyncio.timeout(20):
+    async with following(bed, calls), asyncio.timeout(20):
         while text not in messages(bed, job):  # noqa: ASYNC110 - as a client polls
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
@@ -133,16 +132,16 @@ async def test_a_failure_is_a_warning_and_is_not_repeated(bed: JobTestBed, calls
 
 async def test_a_job_without_an_integration_is_not_followed(bed: JobTestBed, calls: Path) -> None:
     start(bed, integrations=None)
-    async with following(bed.registry):
+    async with following(bed, calls):
         await asyncio.sleep(0.1)
     assert read(calls) == []
 
 
-def test_what_is_missing_is_said() -> None:
+def test_what_is_missing_is_said(bed: JobTestBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(environ: dict[str, str]) -> str | None:
+        return WandbRuns(bed.registry, BASE.name, environ).missing()
+
     assert "pip install wandb" in str(missing({}))
-
-
-def test_the_key_may_be_missing_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
     assert "WANDB_API_KEY" in str(missing({}))
     assert missing({"WANDB_API_KEY": "key"}) is None
