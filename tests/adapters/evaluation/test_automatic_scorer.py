@@ -18,7 +18,8 @@ def test_few_short_answers_that_repeat_are_labels() -> None:
     labels = ("refund", "card") * 3
     scorer = choose_scorer(labels)
     assert scorer.measure == "label accuracy"
-    assert scorer.score("<think>\n\n</think>\n\nrefund", "refund") == {"label accuracy": 1, "exact match": 0}
+    assert scorer.score("It is a refund.", "refund") == {"label accuracy": 1, "exact match": 0}
+    assert scorer.score("<think>\n\n</think>\n\nrefund", "refund") == {"label accuracy": 1, "exact match": 1}
     assert scorer.score(" Refund\n", "refund")["label accuracy"] == 1
     assert scorer.score("refund or card", "refund")["label accuracy"] == 0
 
