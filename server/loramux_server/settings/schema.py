@@ -147,7 +147,8 @@ class Settings(BaseSettings):
     """How `GET /v1/files/ID/content` sends the result files of jobs: as they are, or in Base64 as OpenAI does, for
     scripts that decode it. A request can choose by `?encoding=`."""
     webhooks: tuple[WebhookSettings, ...] = ()
-    """Where a signed message is posted when a job has succeeded, failed or was cancelled; as JSON in the environment."""
+    """Where a signed message is posted when a job has succeeded, failed or was cancelled: each with a `url`, a `secret`
+    and, if not all, the `events`. In the environment as JSON."""
     judge_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """OpenAI-compatible server of the judges of experiments; None if models of this server judge."""
     judge_api_key: SecretStr | None = None
