@@ -20,6 +20,12 @@ _PREFERENCE = (
 )
 
 
+_NO_ANSWER = (
+    "the last message must be the assistant's, the answer to learn; files for reinforcement fine-tuning have none, and "
+    "can't be used"
+)
+
+
 class Conversation(BaseModel):
     """One line of the file."""
 
@@ -42,7 +48,7 @@ class Conversation(BaseModel):
     def _check_messages(self) -> Self:
         check_prompt(self.messages)
         if self.messages[-1].role != "assistant":
-            raise ValueError("the last message must be the assistant's: the answer to learn")
+            raise ValueError(_NO_ANSWER)
         if not any(message.is_trained_on for message in self.messages):
             raise ValueError("there is no assistant message to train on: all have the weight 0")
         return self
@@ -75,26 +81,42 @@ def parse_conversation(line: bytes, number: int = 0) -> Conversation:
     refuse_other_formats(document)
     keys = KeyFilter()
     kept = keep_known(document, keys)
+    if "messages" not in kept:
+        raise ValueError('there are no messages; expected {"messages": [...]}, one conversation per line')
     return Conversation.model_validate(kept | {"line": number, "ignored_keys": frozenset(keys.ignored)})
 
 
 def keep_known(document: dict[str, Any], keys: KeyFilter, where: str = "") -> dict[str, Any]:
-    """Return the keys of a line, its tools and messages that have a meaning, without null values."""
+    """Return the keys of a line, its tools and messages that have a meaning, without null values.
+
+    Raises:
+        ValueError: messages or tools are no lists.
+    """
     kept: dict[str, Any] = keys.keep(document, _LINE_KEYS, where)
     if "messages" in kept:
         kept["messages"] = keep_known_of_messages(kept["messages"], keys, f"{where}messages.")
-    if isinstance(kept.get("tools"), list):
-        kept["tools"] = [_without_nulls_of_tool(tool) for tool in kept["tools"]]
+    if "tools" in kept:
+        kept["tools"] = [_without_nulls_of_tool(tool) for tool in _list(kept["tools"], f"{where}tools")]
     return kept
 
 
-def keep_known_of_messages(messages: Any, keys: KeyFilter, where: str) -> Any:
-    """Return the keys of messages, their parts and tool calls that have a meaning, without null values."""
-    kept = keys.keep_each(messages, _MESSAGE_KEYS, where)
-    for message in kept if isinstance(kept, list) else []:
+def keep_known_of_messages(messages: Any, keys: KeyFilter, where: str) -> list[Any]:
+    """Return the keys of messages, their parts and tool calls that have a meaning, without null values.
+
+    Raises:
+        ValueError: it is no list.
+    """
+    kept = keys.keep_each(_list(messages, where.rstrip(".")), _MESSAGE_KEYS, where)
+    for message in kept:
         if isinstance(message, dict):
             _clean_message(message, keys, where)
     return kept
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: expected a list")
+    return value
 
 
 def _clean_message(message: dict[str, Any], keys: KeyFilter, where: str) -> None:

@@ -26,9 +26,9 @@ class KeyFilter:
         self.ignored.update(_printable(where + key) for key in given.keys() - set(known))
         return {key: item for key, item in given.items() if key in known}
 
-    def keep_each(self, values: Any, known: Collection[str], where: str) -> Any:
-        """Do the same with each object of a list."""
-        return [self.keep(value, known, where) for value in values] if isinstance(values, list) else values
+    def keep_each(self, values: Iterable[Any], known: Collection[str], where: str) -> list[Any]:
+        """Do the same with each value of a list."""
+        return [self.keep(value, known, where) for value in values]
 
 
 def without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:

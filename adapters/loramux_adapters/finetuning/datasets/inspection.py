@@ -20,6 +20,7 @@ MIN_EXAMPLES = 10
 _RECOMMENDED_EXAMPLES = 50
 _YIELD_EVERY, _YIELD_SECONDS = 50, 0.002
 """The checking thread sleeps after every 50 lines: the server's event loop needs the interpreter lock."""
+_EXAMPLES = {"chat": "conversations", "preference": "preference pairs"}
 _Line = TypeVar("_Line")
 
 
@@ -41,8 +42,7 @@ def inspect_dataset(path: Path, chat: ChatTokenCounter, context: int, name: str 
     if inspection.problems:
         raise InvalidDataset(name, inspection.problems)
     if inspection.lines < MIN_EXAMPLES:
-        what = "preference pairs" if kind == "preference" else "conversations"
-        found = f"the file has {inspection.lines} {what}; expected at least {MIN_EXAMPLES}"
+        found = f"the file has {inspection.lines} {_EXAMPLES[kind]}; expected at least {MIN_EXAMPLES}"
         raise InvalidDataset(name, [(inspection.last_line, found)])
     return inspection.report(kind)
 
@@ -154,7 +154,7 @@ def _warnings(
     if examples < _RECOMMENDED_EXAMPLES and kind == "chat":
         yield f"only {examples} examples: first try the base with them in its prompt"
     if answers.duplicates * 10 > lines:
-        yield f"{answers.duplicates} of {lines} conversations occur more than once"
+        yield f"{answers.duplicates} of {lines} {_EXAMPLES[kind]} occur more than once"
     if answers.contradictions * 20 > examples:
         yield f"{answers.contradictions} answers {_CONTRADICTIONS[kind]}"
     if commonest is not None and commonest > 0.5:

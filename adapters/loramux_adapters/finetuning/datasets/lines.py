@@ -70,9 +70,10 @@ def _numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield the lines with content, and their numbers; an overlong one in part and as the last."""
     for number in count(1):
         line = file.readline(MAX_LINE_BYTES + 1)
-        if line and not is_blank(line):
+        is_overlong = len(line) > MAX_LINE_BYTES
+        if line and (is_overlong or not is_blank(line)):
             yield number, line
-        if not line or len(line) > MAX_LINE_BYTES:
+        if not line or is_overlong:
             return
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from loramux_adapters.finetuning.datasets.conversations import (
     PREFERENCE_KEYS,
@@ -40,7 +40,7 @@ class PreferenceInput(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    messages: tuple[Message, ...]
     tools: Tools = ()
     parallel_tool_calls: bool = True
 

@@ -172,8 +172,9 @@ def test_byte_order_marks_blank_lines_and_line_ends_of_any_kind_are_read(tmp_pat
         (chat(USER, ANSWER | {"audio": {"id": "a"}}), "messages.1: audio: only text"),
         (chat(USER | {"name": 7}, ANSWER), "messages.0.name"),
         (chat("x", ANSWER), "messages.0: expected an object"),
-        ({"messages": "x"}, "messages: Input should be a valid tuple"),
-        ({}, "messages: Field required"),
+        ({"messages": "x"}, "messages: expected a list"),
+        ({}, 'there are no messages; expected {"messages": [...]}'),
+        (chat(USER, ANSWER) | {"tools": 7}, "tools: expected a list"),
         (chat(USER, parts({"type": "image_url"})), "messages.1.content: a part is not text; expected the types"),
         (chat(USER, parts({"type": []})), "messages.1.content: a part is not text"),
         (chat(USER, parts({"type": "text", "text": None})), "messages.1.content: the `text` of a part must be"),
@@ -207,6 +208,10 @@ def test_a_refusal_does_not_repeat_the_users_text(tmp_path: Path) -> None:
 
 def test_an_endless_line_is_refused_without_reading_it_whole(tmp_path: Path) -> None:
     assert "longer than" in problem(tmp_path, "x" * (3 * MAX_LINE_BYTES))
+
+
+def test_an_endless_blank_line_hides_nothing_after_it(tmp_path: Path) -> None:
+    assert "longer than" in problem(tmp_path, " " * (3 * MAX_LINE_BYTES) + "\n" + json.dumps(chat(USER, ANSWER)))
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
