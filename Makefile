@@ -6,7 +6,7 @@ EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order
 .DEFAULT_GOAL := help
 # With this variable set, each process of every start would compile vLLM's sources again: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test test-fast test-cuda-path matrix lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page docs dashboards fuzz check-vllm clean
+.PHONY: help runtime dev serve test test-fast test-cuda-path matrix lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page bench-import docs dashboards fuzz check-vllm clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-costs: dev ## reconcile the costs of a million simulated requests to the n
 
 bench-page: dev ## measure how fast /dashboard shows a million requests, in a real browser
 	$(BIN)/python -m benchmarks.page $(ARGS)
+
+bench-import: dev ## kill an import of fine-tunes at random moments: nothing lost, nothing trained twice
+	$(BIN)/python -m benchmarks.imports $(ARGS)
 
 docs: dev ## build the documentation site into site/
 	$(BIN)/python -m tools.docs.generate

@@ -13,7 +13,7 @@ from rich.markup import escape
 from loramux_adapters.durations import format_duration
 from loramux_server.cli.api_client import DEFAULT_URL, ApiKey, Url
 from loramux_server.cli.console import column_table, fail, stderr, stdout
-from loramux_server.settings.provider_keys import provider_key
+from loramux_server.settings.provider_keys import provider_key, provider_url
 
 if TYPE_CHECKING:
     from loramux_server.importing.plan import PlannedJob
@@ -102,6 +102,7 @@ def import_(
     if (provider is None) == (from_folder is None):
         fail("name either a provider (openai, azure, together, mistral) or --from-folder", 2)
     chosen = PROVIDERS[provider] if provider else None
+    base_url = base_url or (provider_url(chosen.url_variable) if chosen else None)
     options = ImportOptions(epochs.value, hold_out, items, only or (), aliases, compare, retry)
     place = ImportFolder(from_folder or folder)
     try:

@@ -139,7 +139,7 @@ class _Planner:
         return (
             self.folder.add_lines(split.training, f"{stem}-train.jsonl"),
             self.folder.add_lines(split.held_out, f"{stem}-held-out.jsonl"),
-            [f"{len(split.held_out)} of {len(lines)} examples are held out to compare on; the old model was trained on them"],
+            [f"{len(split.held_out)} of {len(lines)} examples are held out to compare on (the old model knows them)"],
         )
 
     def _notes(self, job: SourceJob) -> list[str]:

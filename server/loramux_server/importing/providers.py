@@ -34,6 +34,8 @@ class Provider:
     """None if each customer has an own one."""
     key_variable: str
     list_jobs: ListJobs
+    url_variable: str | None = None
+    """The environment variable of the provider's own client for another URL."""
     answers_by_model: bool = True
     """Whether a fine-tuned model is asked by the name that its job has."""
 
@@ -113,7 +115,7 @@ def _objects(page: Any) -> list[Mapping[str, Any]]:
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider("openai", "OpenAI", "https://api.openai.com/v1", "OPENAI_API_KEY", _list_openai),
+        Provider("openai", "OpenAI", "https://api.openai.com/v1", "OPENAI_API_KEY", _list_openai, "OPENAI_BASE_URL"),
         Provider("azure", "Azure OpenAI", None, "AZURE_OPENAI_API_KEY", _list_openai, answers_by_model=False),
         Provider("together", "Together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", _list_together),
         Provider("mistral", "Mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", _list_mistral),

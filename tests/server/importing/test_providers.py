@@ -58,5 +58,6 @@ def test_a_job_of_mistral_is_read_with_all_its_files() -> None:
 
 def test_answers_of_another_shape_are_empty_lists() -> None:
     for provider in ("together", "mistral"):
-        for page in (None, [], {}, {"data": None}, {"data": "x"}, "text"):
+        pages: list[Any] = [None, [], {}, {"data": None}, {"data": "x"}, "text"]
+        for page in pages:
             assert listed(provider, page) == []

@@ -138,7 +138,7 @@ async def test_the_plan_says_what_does_not_carry_over_and_why(
     assert "integrations" in notes
     assert "7 checkpoints" in notes
     assert "batch size and learning rate" in notes
-    assert "10 of 60 examples are held out" in notes
+    assert "10 of 60 examples are held out to compare on" in notes
     assert tone.estimate["report"]["examples"] == 50
     assert "grader" in (reinforced.problem or "")
     assert failed.problem == "it failed at the provider"
