@@ -38,7 +38,7 @@ def called(client: openai.OpenAI, model: str, question: str) -> list[tuple[str, 
     """Return the calls of an answer, which is streamed."""
     asked: Any = [{"role": "user", "content": question}]
     with client.chat.completions.stream(
-        model=model, messages=asked, tools=[TOOL], temperature=0, max_tokens=64
+        model=model, messages=asked, tools=[TOOL], temperature=0, max_tokens=128
     ) as stream:
         message = stream.get_final_completion().choices[0].message
     return [(call.function.name, call.function.arguments) for call in message.tool_calls or []]

@@ -62,21 +62,32 @@ def plan_evaluation(
     selection = Questions.of(chosen, tokens.count_prompt, tokens.count_conversation)
     longest = [max(sizes) for sizes in zip(_sizes(questions), _sizes(selection), strict=True)]
     both = [*trained, *items]
+    prompts = candidate_prompts(
+        pool,
+        tokens.count_conversation,
+        max_context_tokens - sum(longest),
+        rng=Random(0),  # noqa: S311 - a choice
+        has_system_role=_has_system_role(tokens),
+    )
     return EvaluationPlan(
         questions=questions,
         selection=selection,
-        prompts=candidate_prompts(
-            pool,
-            tokens.count_conversation,
-            max_context_tokens - sum(longest),
-            rng=Random(0),  # noqa: S311 - a choice
-            has_system_role=_has_system_role(tokens),
-        ),
+        prompts=[prompt for prompt in prompts if _is_accepted(prompt, items, tokens)],
         scorer=choose_scorer([item.expected for item in both], [item.tools for item in both]),
         left_out=len(leaks),
         warnings=[*leak_warnings(leaks, lines), *_contradictions(trained, held_out)],
         lines=[lines[index] for index in indices],
     )
+
+
+def _is_accepted(prompt: Prompt, items: Sequence[Item], tokens: ChatTokenCounter) -> bool:
+    """Whether the base's chat template takes a prompt; some refuse a user's message after a call without a result."""
+    try:
+        for item in items[:1]:
+            tokens.count_prompt(prompt.add_to(item.messages), item.tools)
+    except ChatTemplateError:
+        return False
+    return True
 
 
 def _has_system_role(tokens: ChatTokenCounter) -> bool:
