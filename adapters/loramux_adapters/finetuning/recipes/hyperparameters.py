@@ -14,8 +14,9 @@ from loramux_adapters.finetuning.recipes.trained_modules import module_names, tr
 Auto = Literal["auto"]
 
 MAX_EPOCHS = 25
-_MIN_EXAMPLES_SEEN = {"supervised": 1200, "dpo": 600}
-"""A small file is repeated until this many examples are seen: about 150 steps; more gained little when measured."""
+_MIN_EXAMPLES_SEEN = {"supervised": 1200, "dpo": 400}
+"""A small file is repeated until this many examples are seen: about 150 steps; more gained little when measured. Of
+pairs fewer are: the answers degrade when training goes on after they are told apart."""
 _MIN_STEPS = 40
 _MAX_BATCH_SIZE = 8
 _REFERENCE_RATE, _REFERENCE_HIDDEN_SIZE, _RATE_EXPONENT = 2e-3, 576, 0.78

@@ -54,7 +54,7 @@ def test_any_number_of_examples_gives_a_complete_recipe(examples: int) -> None:
 def test_dpo_has_a_lower_rate_fewer_epochs_and_trls_beta() -> None:
     options = {"max_length": 64, "seed": 0, "on_gpu": False, "method": "dpo"}
     found = choose_recipe(Hyperparameters(), LoraOptions(), 100, SMOL, **options)  # type: ignore[arg-type]
-    assert (found.method, found.beta, found.epochs) == ("dpo", 0.1, 6)
+    assert (found.method, found.beta, found.epochs) == ("dpo", 0.1, 4)
     assert found.learning_rate == default_learning_rate(SMOL, "dpo") < default_learning_rate(SMOL)
     other = choose_recipe(Hyperparameters(), LoraOptions(), 100, SMOL, beta=0.5, **options)  # type: ignore[arg-type]
     assert other.beta == 0.5
