@@ -4,7 +4,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    Table,
+    Text,
+    and_,
+    cast,
+    delete,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
@@ -87,10 +103,19 @@ class JobRegistry:
         with _translated_errors(), self._engine.connect() as connection:
             return _get(connection, job)
 
-    def list(self, after: str | None, limit: int, metadata: Mapping[str, str] | None = None) -> Page:
+    def list(
+        self,
+        after: str | None,
+        limit: int,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        untagged: bool = False,
+    ) -> Page:
         """Return up to `limit` jobs that follow the job `after`, newest first."""
         query = select(jobs).order_by(jobs.c.number.desc())
         query = query.where(*(jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()))
+        if untagged:
+            query = query.where(or_(jobs.c.metadata.is_(null()), cast(jobs.c.metadata, Text) == "null"))
         if after is not None:
             query = query.where(jobs.c.number < self.get(after).number)
         return self._page(query, limit, _job)

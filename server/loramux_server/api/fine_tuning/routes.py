@@ -119,7 +119,7 @@ def _jobs(
 
     @router.get("")
     async def list_jobs(request: Request, _: Admin, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-        """List jobs, newest first."""
+        """List jobs, newest first; `metadata[KEY]=VALUE` selects some, `metadata=null` those without."""
         metadata = {
             key.removeprefix(_METADATA).removesuffix("]"): value
             for key, value in request.query_params.items()
@@ -127,7 +127,8 @@ def _jobs(
         }
         if any('"' in key or "\\" in key for key in metadata):
             raise InvalidRequest("A metadata key can't contain quotes or backslashes.", param="metadata")
-        page = await asyncio.to_thread(registry.list, after, limit, metadata)
+        untagged = request.query_params.get("metadata") == "null"
+        page = await asyncio.to_thread(registry.list, after, limit, metadata, untagged=untagged)
         forecasts = await asyncio.to_thread(planner.forecasts, time.time())
         found = await asyncio.to_thread(serializer.jobs, page.items, forecasts)
         return list_page(found, has_more=page.has_more)

@@ -135,6 +135,18 @@ async def test_a_job_s_objects_are_those_of_the_client_and_its_end_is_a_signed_m
     assert isinstance(await receiver.event_of(job.id), FineTuningJobCancelledWebhookEvent)
 
 
+async def test_jobs_are_found_by_their_metadata_and_by_having_none(tiny: TinyServer, file: FileObject) -> None:
+    jobs = tiny.client.fine_tuning.jobs
+    tagged = await jobs.create(model="tiny", training_file=file.id, metadata={"team": "sales"})
+    plain = await jobs.create(model="tiny", training_file=file.id)
+    with_none = {job.id async for job in await jobs.list(extra_query={"metadata": "null"})}
+    assert plain.id in with_none
+    assert tagged.id not in with_none
+    assert [job.id async for job in await jobs.list(metadata={"team": "sales"})] == [tagged.id]
+    for job in (tagged, plain):
+        await jobs.cancel(job.id)
+
+
 async def test_without_the_package_wandb_a_job_goes_on_with_a_warning(tiny: TinyServer, file: FileObject) -> None:
     integration: Any = {"type": "wandb", "wandb": {"project": "tone", "entity": None, "tags": ["a"]}}
     job = await tiny.client.fine_tuning.jobs.create(model="tiny", training_file=file.id, integrations=[integration])
