@@ -2,6 +2,7 @@
 
 from rich.markup import escape
 
+from loramux_adapters.evaluation.calls import answer_text
 from loramux_server.cli.console import JsonObject, column_table, stdout
 
 
@@ -49,7 +50,7 @@ def _candidates(candidates: list[JsonObject]) -> None:
 def _sample(arm: str, sample: JsonObject) -> None:
     stdout.print(f"\n[bold]Sent for {escape(arm)}, question {sample['question']}:[/]")
     for message in sample["messages"]:
-        stdout.print(f"{message['role']}: {message['content']}", markup=False, soft_wrap=True)
+        stdout.print(f"{message['role']}: {answer_text(message)}", markup=False, soft_wrap=True)
     if sample["left_out"]:
         stdout.print(f"({sample['left_out']} messages before the last ones are left out; comparison.json has them)")
     stdout.print(f"[bold]It answered:[/] {escape(sample['answer'])}", soft_wrap=True)

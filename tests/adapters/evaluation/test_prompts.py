@@ -6,6 +6,7 @@ from loramux_adapters.evaluation.prompts import Prompt, candidate_prompts
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
 SYSTEM = "Intent?"
+TOOLS = [{"type": "function", "function": {"name": "rain"}}]
 
 
 def item(question: str, answer: str, system: str = SYSTEM) -> Item:
@@ -123,3 +124,26 @@ def test_an_empty_prompt_changes_nothing() -> None:
     question = (("system", SYSTEM), ("user", "and this"))
     assert turns(Prompt("base"), *question) == list(question)
     assert turns(Prompt("base"), question[1]) == [question[1]]
+
+
+def test_prompts_for_calls_ask_for_one_and_show_each_tool_before_a_second_call_of_it() -> None:
+    def called(name: str, value: str) -> Item:
+        answer = json.dumps({"tool_calls": [{"name": name, "arguments": {"value": value}}]})
+        return Item([{"role": "user", "content": f"{name} {value}"}], answer, TOOLS)
+
+    training = [called(name, f"v{i}") for i in range(8) for name in ("rain", "timer")]
+    bare, instructed, few, *_ = prompts_of(training)
+    assert "call of one of the tools" in instructed.instruction
+    shown = [shot[-1]["tool_calls"][0]["function"]["name"] for shot in few.shots]
+    assert [set(shown[:2]), set(shown[2:])] == [{"rain", "timer"}] * 2
+    question = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "rain?"}]
+    assert bare.add_to(question) == question
+
+
+def test_the_tools_of_examples_are_counted_once() -> None:
+    def count(chat: Chat, tools: Tools) -> int:
+        return 1000 * len(tools) + len(chat)
+
+    items = [item._replace(tools=TOOLS) for item in labelled(9)]
+    prompts = candidate_prompts(items, count, 100, rng=Random(0))  # noqa: S311 - an order
+    assert len(prompts[-1].shots) == 27

@@ -1,3 +1,4 @@
+from loramux_adapters.evaluation.duplicates import prompt_key
 from loramux_adapters.evaluation.items import Item
 from loramux_adapters.evaluation.questions import Questions, leak_warnings, select_unseen
 from tests.helpers.fine_tuning_jobs import CharacterTokens
@@ -42,3 +43,9 @@ def test_leaks_are_named_with_their_numbers() -> None:
         "near_leak", (11,), "1 of 4 held-out prompts are nearly equal to one in the training data, and were left out",
     )  # fmt: skip
     assert leak_warnings({}, [1, 2]) == []
+
+
+def test_the_same_words_with_other_tools_are_another_question() -> None:
+    tools = [{"type": "function", "function": {"name": "rain"}}]
+    held_out = [item("one two three four")._replace(tools=tools)]
+    assert prompt_key(held_out[0]) != prompt_key(item("one two three four"))

@@ -73,6 +73,11 @@ def test_several_calls_and_the_words_before_them_are_learned(tokenizer: Any) -> 
     assert text == f"Both.\n{CALL}\n{CALL.replace('Oslo', 'Rome')}<|im_end|>\n"
 
 
+def test_what_a_reasoning_parser_takes_away_is_learned_before_a_call(tokenizer: Any) -> None:
+    text = learned(tokenizer, TOOL_TEMPLATES["open think"], calling("Oslo"), answer_prefix="</think>\n\n")
+    assert text == f"</think>\n\n{CALL}<|im_end|>"
+
+
 def test_calls_and_results_in_the_prompt_are_context(tokenizer: Any) -> None:
     prompt = [*QUESTION, calling("Oslo"), {"role": "tool", "tool_call_id": "call00000", "content": "dry"}]
     assert learned(tokenizer, QWEN_TOOLS, {"role": "assistant", "content": "No."}, prompt) == "No.<|im_end|>\n"

@@ -1,13 +1,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loramux_adapters.finetuning.errors import InvalidDataset
+from loramux_adapters.finetuning.errors import ChatTemplateError, InvalidDataset
 from loramux_adapters.finetuning.jobs.evaluation_plan import EvaluationPlan, plan_evaluation
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
+TOOLS = [{"type": "function", "function": {"name": "rain"}}]
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -45,6 +47,41 @@ def test_a_prompt_that_occurs_twice_is_not_an_example_and_a_selection_item(tmp_p
     plan = planned(tmp_path, [*TRAINING, *((f"{question}!", answer) for question, answer in TRAINING)], VALIDATION)
     selection = {item.messages[-1]["content"].strip("!") for item in plan.selection.items}
     assert not selection & {shot[0]["content"].strip("!") for prompt in plan.prompts for shot in prompt.shots}
+
+
+def test_prompts_that_the_template_refuses_are_not_tried(tmp_path: Path) -> None:
+    class Strict(CharacterTokens):
+        def count_prompt(self, messages: Any, tools: Any = ()) -> int:
+            if len(messages) > 9:
+                raise ChatTemplateError("roles must alternate")
+            return super().count_prompt(messages, tools)
+
+        count_conversation = CharacterTokens.count_conversation
+
+    paths = write(tmp_path / "t.jsonl", TRAINING), write(tmp_path / "v.jsonl", VALIDATION)
+    plan = plan_evaluation(*paths, Strict(), max_context_tokens=5000, max_questions=20)
+    assert [len(prompt.shots) for prompt in plan.prompts] == [0, 0]
+
+
+def test_tools_and_calls_of_both_files_are_asked_and_expected(tmp_path: Path) -> None:
+    def line(number: int) -> str:
+        function = {"name": "rain", "arguments": json.dumps({"days": number})}
+        call = {"id": "1", "type": "function", "function": function}
+        messages = [
+            {"role": "user", "content": f"rain in {number} days?"},
+            {"role": "assistant", "tool_calls": [call]},
+        ]
+        return json.dumps({"messages": messages, "tools": TOOLS})
+
+    paths = tmp_path / "t.jsonl", tmp_path / "v.jsonl"
+    for path, numbers in zip(paths, (range(30), range(30, 40)), strict=True):
+        path.write_text("\n".join(map(line, numbers)))
+    plan = plan_evaluation(*paths, CharacterTokens(), max_context_tokens=5000, max_questions=5)
+    assert plan.scorer.measure == "right call"
+    assert [item.tools for item in plan.questions.items] == [TOOLS] * 5
+    item = plan.questions.items[0]
+    assert plan.scorer.score(item.expected, item.expected)["right call"] == 1
+    assert plan.scorer.score(item.expected.replace("rain", "snow"), item.expected)["valid call"] == 0
 
 
 def test_the_constant_is_the_answer_that_scores_best_on_the_questions(tmp_path: Path) -> None:
