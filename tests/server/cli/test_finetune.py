@@ -137,3 +137,38 @@ def test_a_succeeded_job_is_shown_with_a_command_that_tries_it(capsys: pytest.Ca
     assert "Keep [prompting]." in output
     assert "curl -s http://127.0.0.1:8000/v1/chat/completions" in output
     assert '"model": "ft:a:b:c:d"' in output
+
+
+PAIR = {
+    "input": {"messages": [{"role": "user", "content": "hi"}]},
+    "preferred_output": [{"role": "assistant", "content": "ho"}],
+    "non_preferred_output": [{"role": "assistant", "content": "no"}],
+}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_file_of_pairs_is_trained_by_dpo(run: Run, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(PAIR) + "\n" for _ in range(10)))
+    planned = await run("estimate", str(pairs), "--beta", "0.4", "--epochs", "3", "--json")
+    assert planned.exit_code == 0, planned.output
+    recipe = json.loads(planned.stdout)["recipe"]
+    assert (recipe["method"], recipe["beta"], recipe["epochs"]) == ("dpo", 0.4, 3)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_beta_is_refused_for_conversations(run: Run, data: str) -> None:
+    refused = await run("estimate", data, "--beta", "0.4")
+    assert refused.exit_code == 2
+    assert "--beta is an option of DPO, and train.jsonl has no preference pairs" in refused.output
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_job_goes_on_from_an_adapter_and_stops_early(run: Run, shared: TinyServer, data: str) -> None:
+    version = await shared.add("tone")
+    options = ("--model", "tone", "--validation", data, "--patience", "2", "--json")
+    planned = await run("estimate", data, *options)
+    assert planned.exit_code == 0, planned.output
+    recipe = json.loads(planned.stdout)["recipe"]
+    assert (recipe["rank"], recipe["early_stopping_patience"]) == (4, 2)
+    assert version.startswith("tone@")

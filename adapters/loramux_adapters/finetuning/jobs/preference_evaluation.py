@@ -18,10 +18,9 @@ from loramux_adapters.finetuning.datasets.preferences import PreferencePair, ite
 from loramux_adapters.finetuning.datasets.report import ChatTokenCounter
 from loramux_adapters.finetuning.jobs.evaluation import CompleteChat
 from loramux_adapters.finetuning.jobs.evaluation_summary import MeanInterval
+from loramux_adapters.finetuning.recipes.estimate import PREFERENCE_SAMPLES
 from loramux_adapters.models import VersionId
 
-SAMPLES = 5
-"""Pairs of the validation file whose prompts are answered."""
 CHANCE = 0.5
 
 
@@ -73,7 +72,7 @@ class PreferenceEvaluator:
             OSError: the file can't be read.
         """
         pairs = await asyncio.to_thread(lambda: list(iter_preferences(validation)))
-        samples = await asyncio.gather(*(self._sample(pair, version, reference) for pair in pairs[:SAMPLES]))
+        samples = await asyncio.gather(*(self._sample(pair, version, reference) for pair in pairs[:PREFERENCE_SAMPLES]))
         return summarize_preferences(len(pairs), measured, str(reference or "the base"), samples)
 
     async def _sample(self, pair: PreferencePair, version: VersionId, reference: VersionId | None) -> PreferenceSample:

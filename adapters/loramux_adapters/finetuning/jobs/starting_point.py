@@ -1,6 +1,7 @@
 """What a job can start from: the base, or a version of an adapter, by any name that requests can use."""
 
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +52,17 @@ class StartingPoints:
         if folder.exists():
             return
         source = self.resolver.path(self._usable(version).id)
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        unfinished.mkdir(parents=True, exist_ok=True)
-        for name in ADAPTER_FILES:
-            shutil.copyfile(source / name, unfinished / name)
-        unfinished.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            copied = Path(unfinished, folder.name)
+            copied.mkdir()
+            for name in ADAPTER_FILES:
+                shutil.copyfile(source / name, copied / name)
+            try:
+                copied.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another server, which plans the same job, was faster
+                    raise
 
     def _only_target(self, name: str) -> VersionId:
         targets = self.resolver.targets(name)

@@ -16,6 +16,8 @@ validation file and checkpoints); the result is added to the engine, which check
 
 VALIDATION_PASSES, EARLY_STOPPING_PASSES = 3, 10
 """Passes over the validation file: one per exported checkpoint; more of them with early stopping."""
+PREFERENCE_SAMPLES = 5
+"""Prompts that are answered at the end of a job by DPO."""
 _FORWARD_FLOPS, _BACKWARD_FLOPS = 2, 2
 """Per parameter and token; the backward pass of a frozen base has no weight gradients, and ends at the first layer
 with an adapter."""
@@ -109,6 +111,7 @@ def job_work(
     forward, backward = _FORWARD_FLOPS * base.parameters, _BACKWARD_FLOPS * base.parameters * share
     passes = 2 if recipe.is_dpo else 1  # of the adapter, and of the reference
     validations = EARLY_STOPPING_PASSES if recipe.early_stopping_patience else VALIDATION_PASSES
+    most = min(max_questions, PREFERENCE_SAMPLES) if recipe.is_dpo else max_questions
     validation_tokens = validations * validation.tokens if validation else 0
     return JobWork(
         steps=ceil(report.examples / recipe.batch_size) * recipe.epochs,
@@ -116,7 +119,7 @@ def job_work(
         flops=tokens * (passes * forward + backward) + validation_tokens * passes * forward,
         recomputed_flops=tokens * forward * share,
         recomputes=recomputes,
-        questions=min(validation.examples, max_questions) if validation else 0,
+        questions=min(validation.examples, most) if validation else 0,
     )
 
 

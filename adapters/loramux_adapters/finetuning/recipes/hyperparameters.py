@@ -56,8 +56,8 @@ def _or_auto(kind: Any, expected: str) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-def _auto_if_null(value: Any) -> Any:
-    return "auto" if value is None else value
+_Modules = Annotated[tuple[Module, ...], Field(min_length=1, max_length=256)] | AllLinear
+_EXPECTED_MODULES = 'a list of names of linear modules, such as ["q_proj", "v_proj"], or "all-linear"'
 
 
 class _RequestModel(BaseModel):
@@ -83,10 +83,7 @@ class LoraOptions(_RequestModel):
 
     rank: Annotated[int | Auto, _whole(1, 256)] = "auto"
     alpha: Annotated[float | Auto, _positive(4096)] = "auto"
-    target_modules: Annotated[
-        Annotated[tuple[Module, ...], Field(min_length=1, max_length=256)] | AllLinear | Auto,
-        BeforeValidator(_auto_if_null),
-    ] = "auto"
+    target_modules: Annotated[_Modules | Auto, _or_auto(_Modules, _EXPECTED_MODULES)] = "auto"
     last_layers: Annotated[int | Auto, _whole(1)] = "auto"
     early_stopping_patience: Annotated[int | Auto, _whole(0, 1000)] = "auto"
     """Passes over the validation file without a lower loss until training stops; 0: never."""

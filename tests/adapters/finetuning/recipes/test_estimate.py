@@ -86,3 +86,16 @@ def test_assumed_speeds_are_near_what_a_cpu_of_two_cores_did(
     estimate = estimate_job(job_work(report(examples, tokens), None, recipe, SMOL, 0), CPU_SPEEDS)
     assert 1 / 1.3 < estimate.seconds / trained < 1.3
     assert 1 / 1.3 < estimate.total_seconds / served < 1.3
+
+
+def test_dpo_adds_the_passes_of_the_reference() -> None:
+    recipe = Recipe(method="dpo", epochs=2, batch_size=8)
+    work = job_work(report(20, 1000), report(50, 400), recipe, BASE, max_questions=30)
+    assert work.flops == BASE.parameters * (2000 * 6 + 3 * 400 * 4)
+    assert work.questions == 5
+
+
+def test_early_stopping_validates_ten_times() -> None:
+    patient = Recipe(early_stopping_patience=2)
+    work = job_work(report(20, 1000), report(50, 400), patient, BASE, max_questions=0)
+    assert work.flops == BASE.parameters * (1000 * 4 + 10 * 400 * 2)

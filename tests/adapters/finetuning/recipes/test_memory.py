@@ -40,6 +40,7 @@ def test_the_need_is_a_little_above_what_was_counted_on_a_real_base() -> None:
     ("recipe", "size"),
     [
         ({"batch_size": 2}, {}),
+        ({"method": "dpo"}, {}),
         ({"last_layers": None}, {}),
         ({"rank": 64}, {}),
         ({}, {"max_example_tokens": 496}),
@@ -47,7 +48,7 @@ def test_the_need_is_a_little_above_what_was_counted_on_a_real_base() -> None:
         ({}, {"parameters": 10**9}),
     ],
 )
-def test_every_larger_dimension_needs_more_memory(recipe: dict[str, int], size: dict[str, int]) -> None:
+def test_every_larger_dimension_needs_more_memory(recipe: dict[str, object], size: dict[str, int]) -> None:
     larger = required_bytes(SMOL, RECIPE.model_copy(update=recipe), replace(SIZE, **size))
     assert larger > required_bytes(SMOL, RECIPE, SIZE)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from loramux_adapters.finetuning.trainer.pace import PlannedSteps, TrainingPace
@@ -58,3 +60,15 @@ def test_a_pace_that_changed_long_ago_is_forgotten() -> None:
 def test_a_wrong_total_of_tokens_does_not_end_the_training_early() -> None:
     pace = paced(10, PlannedSteps(steps=30, tokens=900, checkpoint_steps=frozenset()))
     assert pace.seconds_left(10, 1000) == pytest.approx(20 * 2)
+
+
+def test_more_passes_over_the_validation_file_take_more_time() -> None:
+    patient = replace(PLANNED, more_validation_steps=frozenset(range(3, 31, 3)))
+    assert patient.validation_steps == frozenset({10, 20, *range(3, 31, 3)})
+    plain, longer = (TrainingPace(planned) for planned in (PLANNED, patient))
+    for pace in (plain, longer):
+        pace.add_step(1.0, 100)
+        pace.add_validation(2.0)
+    left = [pace.seconds_left(1, 100) for pace in (plain, longer)]
+    assert left[0] is not None
+    assert left[1] == pytest.approx(left[0] + 9 * 2.0)
