@@ -2,30 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from math import floor
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.datasets.inspection import count_overlap
 from loramux_adapters.finetuning.datasets.kinds import Kind
 from loramux_adapters.finetuning.datasets.report import DatasetReport
-from loramux_adapters.finetuning.errors import UnusableBase
 from loramux_adapters.finetuning.jobs.errors import FileNotFound, InvalidJob
 from loramux_adapters.finetuning.jobs.forecast import JobForecast, forecast_jobs
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters, TrainingCost, plan_events
+from loramux_adapters.finetuning.jobs.recipe_planner import RecipePlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.starting_point import StartingPoints
 from loramux_adapters.finetuning.jobs.timings import JobTimings, learn_speeds
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from loramux_adapters.finetuning.jobs.work_folders import WorkFolders
-from loramux_adapters.finetuning.recipes.adapter_shape import AdapterShape
-from loramux_adapters.finetuning.recipes.device_choice import DeviceChoice, expect_device
 from loramux_adapters.finetuning.recipes.estimate import (
     CPU_SPEEDS,
     GPU_SPEEDS,
@@ -33,9 +26,8 @@ from loramux_adapters.finetuning.recipes.estimate import (
     estimate_job,
     job_work,
 )
-from loramux_adapters.finetuning.recipes.hyperparameters import choose_recipe, default_learning_rate
-from loramux_adapters.finetuning.recipes.memory_demand import MemoryDemand, Quantize, TrainingDevice
-from loramux_adapters.finetuning.recipes.recipe import MAX_LEARNING_RATE, Method, Recipe, parse_recipe
+from loramux_adapters.finetuning.recipes.memory_demand import Quantize, TrainingDevice
+from loramux_adapters.finetuning.recipes.recipe import Method, parse_recipe
 from loramux_adapters.finetuning.training_run import TrainingRun
 
 _JOBS_TO_LEARN_FROM = 5
@@ -100,7 +92,7 @@ class JobPlanner:
         if validation is None and requested.lora.early_stopping_patience not in ("auto", 0):
             raise InvalidJob("lora.early_stopping_patience: expected a validation_file, by which to stop", "lora")
         shape = self._starting_points().shape(from_version) if from_version else None
-        recipe, choice = self._recipe_and_device(report, validation, requested, seed, shape)
+        recipe, choice = self._recipes.choose(report, validation, requested, seed, shape)
         on_gpu = choice.device.is_gpu if choice else self.trains_on_gpu
         recomputes = choice is not None and choice.strategy.gradient_checkpointing
         work = job_work(report, validation, recipe, self.base, self.evaluation_items, recomputes=recomputes)
@@ -192,6 +184,18 @@ class JobPlanner:
             threads=self.threads,
         )
 
+    @property
+    def _recipes(self) -> RecipePlanner:
+        return RecipePlanner(
+            self.base,
+            self.max_rank,
+            self.find_devices,
+            self.quantize,
+            trains_on_gpu=self.trains_on_gpu,
+            trains_on_unquantized=self.unquantized_base is not None,
+            early_stopping_patience=self.early_stopping_patience,
+        )
+
     def _starting_points(self) -> StartingPoints:
         if self.starting_points is None:
             raise InvalidJob(f"model: only the base `{self.base.name}` can be fine-tuned.", "model")
@@ -234,68 +238,3 @@ class JobPlanner:
 
     def _machine(self, *, on_gpu: bool) -> str:
         return self.machine if on_gpu == self.trains_on_gpu else self.cpu_machine
-
-    def _recipe_and_device(
-        self,
-        report: DatasetReport,
-        validation: DatasetReport | None,
-        requested: RequestedHyperparameters,
-        seed: int,
-        shape: AdapterShape | None,
-    ) -> tuple[Recipe, DeviceChoice | None]:
-        """Choose the recipe for the device on which the training fits now; None if that is not known."""
-        longest = max(report.longest, validation.longest if validation else 0, 8)
-        devices = self.find_devices()
-        choose = partial(
-            self._recipe,
-            requested,
-            report.examples,
-            max_length=longest,
-            seed=seed % 2**32,
-            shape=shape,
-            early_stopping_patience=self.early_stopping_patience if validation else None,
-        )
-        recipe = choose(on_gpu=self.trains_on_gpu)
-        choice = self._device(recipe, longest, devices)
-        if choice and choice.device.is_gpu != self.trains_on_gpu:
-            recipe = choose(on_gpu=choice.device.is_gpu)
-            choice = self._device(recipe, longest, [choice.device])
-        return recipe, choice
-
-    def _device(self, recipe: Recipe, longest: int, devices: Sequence[TrainingDevice]) -> DeviceChoice | None:
-        """Choose the device, as if answers were as long as the longest example."""
-        demand = MemoryDemand.expected(self.base, recipe, longest, longest)
-        demand = demand.with_unquantized_base() if self.unquantized_base else demand
-        try:
-            return expect_device(demand, devices, self.quantize)
-        except UnusableBase as error:
-            raise InvalidJob(f"No job can be trained: {error}.") from error
-
-    def _recipe(self, requested: RequestedHyperparameters, examples: int, **options: Any) -> Recipe:
-        method: dict[str, Any] = {"method": requested.method, "beta": requested.beta}
-        try:
-            recipe = choose_recipe(requested.hyperparameters, requested.lora, examples, self.base, **method, **options)
-        except ValidationError as error:
-            raise _invalid_recipe(error, self.base, requested.method) from error
-        except ValueError as error:
-            raise InvalidJob(str(error), "lora") from error
-        if recipe.rank > self.max_rank:
-            raise InvalidJob(
-                f"lora.rank is {recipe.rank}, but this server serves ranks up to {self.max_rank}: "
-                "set LORAMUX_ENGINE__MAX_LORA_RANK higher.",
-                "lora",
-            )
-        return recipe
-
-
-def _invalid_recipe(error: ValidationError, base: BaseDescription, method: Method) -> InvalidJob:
-    """Explain what is wrong with a recipe in terms of the request that it was chosen from."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    if "learning_rate" not in first["loc"]:
-        return InvalidJob(f"lora: {first['msg'].removeprefix('Value error, ')}", "lora")
-    rate = default_learning_rate(base, method)
-    return InvalidJob(
-        f"learning_rate_multiplier: expected at most {floor(MAX_LEARNING_RATE / rate)} on this base: the learning rate "
-        f"is {rate:g} times it, and must be above 0 and at most {MAX_LEARNING_RATE:g}",
-        "learning_rate_multiplier",
-    )
