@@ -159,3 +159,39 @@ async def test_what_a_job_would_be_is_told_before_it_is_one(real: RealServer) ->
     assert plan["estimate"]["tokens"] == plan["report"]["tokens"] * plan["recipe"]["epochs"]
     assert plan["estimate"]["seconds"] > 0
     assert plan["cost"]["gpu_hour"] > 0
+
+
+def preferences(count: int) -> bytes:
+    """Pairs whose preferred answers are those of the training file, and others in plain words."""
+    lines = (EXAMPLES / "order-json" / "train.jsonl").read_text().splitlines()[:count]
+    pairs = [
+        {
+            "input": {"messages": messages[:-1]},
+            "preferred_output": messages[-1:],
+            "non_preferred_output": [{"role": "assistant", "content": "Thank you for your order."}],
+        }
+        for messages in (json.loads(line)["messages"] for line in lines)
+    ]
+    return "".join(json.dumps(pair) + "\n" for pair in pairs).encode()
+
+
+async def test_a_job_by_dpo_goes_on_from_an_adapter(real: RealServer) -> None:
+    jobs = real.client.fine_tuning.jobs
+    training, once = await uploaded(real, 0, 16), {"hyperparameters": {"n_epochs": 1}}
+    supervised: Any = {"type": "supervised", "supervised": once}
+    first = await jobs.create(model=real.base.name, training_file=training, method=supervised, seed=7)
+    name = (await ended(real, first.id, SECONDS)).fine_tuned_model
+    file = await real.client.files.create(file=("pairs.jsonl", preferences(12)), purpose="fine-tune")
+    method: Any = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2, "beta": 0.2}}}
+    job = await jobs.create(model=name, training_file=file.id, validation_file=file.id, method=method, seed=7)
+    assert (job.model.split("@")[0], job.method.type if job.method else None) == (name, "dpo")
+    job = await ended(real, job.id, SECONDS)
+    assert (job.status, job.error) == ("succeeded", None)
+    details: Any = job.model_extra["loramux"]  # type: ignore[index]
+    found = details["preference"]
+    assert found["reference"] == details["from_version"] == job.model
+    assert found["pairs"] == 12
+    assert found["accuracy"]["mean"] > 0.5
+    assert [sample["reference"] != "" for sample in found["samples"]] == [True] * 5
+    answer = await ask(real, job.fine_tuned_model or "")
+    assert answer.model.startswith(job.fine_tuned_model)

@@ -1,6 +1,8 @@
 """Direct preference optimization: TRL's trainer with the log-probabilities of the answers' tokens only."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +34,11 @@ class PreferenceTrainer(MicroBatchTrainer, DPOTrainer):  # type: ignore[misc]  #
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset  # tokenized already
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the adapter without the reference: where both are, transformers resumes the reference alone."""
+        super()._save(output_dir, state_dict)
+        shutil.rmtree(Path(output_dir or self.args.output_dir) / REFERENCE, ignore_errors=True)
 
     def count(self, batch: Batch) -> int:
         """Return the number of pairs."""

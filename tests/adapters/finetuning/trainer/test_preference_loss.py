@@ -60,8 +60,13 @@ def test_a_step_counts_the_tokens_of_both_answers_and_the_first_loss_is_that_of_
     assert first.accuracy is None
 
 
-def test_a_killed_training_by_dpo_resumes_and_ends_with_the_same_weights(folder: Path) -> None:
-    whole, again = dpo_run(folder, "whole"), dpo_run(folder, "again")
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_killed_training_by_dpo_resumes_and_ends_with_the_same_weights(
+    folder: Path, trained: tuple[list[TrainerEvent], Path], goes_on: bool
+) -> None:
+    """Also with an adapter as the reference, which the saved state must not change."""
+    initial = trained[1] if goes_on else None
+    whole, again = (dpo_run(folder, f"{name}-{goes_on}", initial_adapter=initial) for name in ("whole", "again"))
     train(whole)
     with start(again) as child:
         for line in child.stdout or ():
