@@ -10,6 +10,7 @@ from loramux_adapters.finetuning.chat_rendering import ChatRendering
 from loramux_adapters.finetuning.errors import AlreadyTraining
 from loramux_adapters.finetuning.recipes.recipe import Recipe
 from loramux_adapters.finetuning.training_state import SavedState, TrainingStateStore, lock_states, training_fingerprint
+from tests.helpers.adapter_files import lora_tensors, write_adapter
 
 
 def save(states: TrainingStateStore, step: int) -> None:
@@ -114,13 +115,18 @@ def test_the_fingerprint_covers_everything_that_decides_the_result(base: Path) -
         recipe: Recipe = Recipe(),  # noqa: B008
         validation: Path | None = None,
         rendering: ChatRendering = ChatRendering(),  # noqa: B008
+        initial_adapter: Path | None = None,
     ) -> str:
-        return training_fingerprint(base, data, validation, recipe, rendering)
+        return training_fingerprint(base, data, validation, recipe, rendering, initial_adapter)
 
     names = [name(), name(Recipe(seed=1)), name(validation=data), name(rendering=ChatRendering(template="x"))]
     assert name() == names[0]
     data.write_text("two")
     names.append(name())
+    adapter = write_adapter(base.parent / "adapter", None, lora_tensors())
+    names.append(name(initial_adapter=adapter))
+    write_adapter(base.parent / "adapter", None, lora_tensors(seed=1))
+    names.append(name(initial_adapter=adapter))
     (base / "config.json").write_text('{"rope_theta": 1}')
     names.append(name())
     (base / "chat_template.jinja").touch()
