@@ -137,9 +137,8 @@ class JobPlanner:
         """
         requested = RequestedHyperparameters.model_validate(job.wanted)
         plan = self.plan(job.training_file, job.validation_file, requested, job.seed, job.from_version)
-        origin = [JobEvent(f"Training goes on from {job.from_version}")] if job.from_version else []
         self._initial_adapter(job)
-        return plan, [*origin, *plan_events(plan)]
+        return plan, [*_start_events(job), *plan_events(plan)]
 
     def find_start(self, model: str) -> str | None:
         """Return the version NAME@DIGEST that a job on `model` goes on from; None if that is the base.
@@ -238,3 +237,13 @@ class JobPlanner:
 
     def _machine(self, *, on_gpu: bool) -> str:
         return self.machine if on_gpu == self.trains_on_gpu else self.cpu_machine
+
+
+def _start_events(job: JobRecord) -> list[JobEvent]:
+    """Return what there is to say about where the training of a job starts."""
+    if job.from_version is None:
+        return []
+    return [
+        JobEvent(f"Training goes on from {job.from_version}"),
+        JobEvent("An adapter forgets what its new examples do not show: mix old ones into the training file"),
+    ]
