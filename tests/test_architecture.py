@@ -169,8 +169,9 @@ def test_only_the_trainer_the_merger_and_the_description_of_the_base_import_peft
     assert importers(modules, "peft", "trl", besides=besides) == []
 
 
-def test_only_the_hub_source_imports_the_hubs_client(modules: list[Module]) -> None:
-    assert importers(modules, "huggingface_hub", besides=("loramux_adapters.intake.sources.hub",)) == []
+def test_only_the_hub_source_and_the_publisher_import_the_hubs_client(modules: list[Module]) -> None:
+    besides = ("loramux_adapters.intake.sources.hub", "loramux_adapters.publishing")
+    assert importers(modules, "huggingface_hub", besides=besides) == []
 
 
 def test_only_the_object_stores_source_imports_fsspec(modules: list[Module]) -> None:

@@ -74,6 +74,14 @@ class FileHandler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._send(*self.written(self.path.partition("?")[0], body))
+
+    def written(self, path: str, body: bytes) -> tuple[int, Headers, bytes]:
+        """Do what a POST asks, and return the response."""
+        return 404, {}, b""
+
     def log_message(self, *_: Any) -> None:
         self.served.requests.append(" ".join(filter(None, (self.command, self.path, self.headers.get("Range")))))
 
@@ -104,7 +112,7 @@ class FileHandler(BaseHTTPRequestHandler):
         for key, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def _send_file(self, name: str) -> None:

@@ -44,6 +44,18 @@ class ApiClient:
         except ValueError as error:
             self.fail_unreachable(error)
 
+    def find(self, path: str) -> Any:
+        """Return the JSON at `path`, None if the server has nothing there."""
+        try:
+            with self.stream(path) as response:
+                response.read()
+                if response.status_code == httpx.codes.NOT_FOUND:
+                    return None
+                content = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            self.fail_unreachable(error)
+        return fail(error_message(content)) if response.is_error else content
+
     def text(self, path: str, query: Query | None = None) -> str:
         """Return the text at `path`."""
         return self._request("GET", path, None, query).text

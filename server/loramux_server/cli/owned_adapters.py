@@ -9,6 +9,7 @@ from loramux_server.cli.adapter_names import NameOrVersion
 from loramux_server.cli.api_client import DEFAULT_URL, ApiClient, ApiKey, AsJson, Url
 from loramux_server.cli.console import fail, print_result, stdout
 from loramux_server.cli.merge import merge
+from loramux_server.cli.push import push
 from loramux_server.cli.version_download import download_version, find_version
 
 
@@ -36,4 +37,4 @@ def download(
     print_result(result, lambda _: stdout.print(f"{folder}: {adapter}@{digest}", markup=False), as_json=as_json)
 
 
-COMMANDS = (download, merge)
+COMMANDS = (download, merge, push)

@@ -145,7 +145,16 @@ async def test_conflicts_are_refused_with_a_reason(shared: TinyServer) -> None:
         found = await refusal(shared, "PUT", f"/admin/aliases/{name}", {"target": target})
         assert found[:2] == (status, code), (name, target, found)
         assert words in found[2]
-    for body in ({}, {"target": 1}, {"target": ""}, {"target": "x" * 161}, {"target": "taken", "more": 1}, [], None):
+    bodies: list[object] = [
+        {},
+        {"target": 1},
+        {"target": ""},
+        {"target": "x" * 161},
+        {"target": "taken", "more": 1},
+        [],
+        None,
+    ]
+    for body in bodies:
         assert (await refusal(shared, "PUT", "/admin/aliases/bad", body))[0] == 400
     assert (await refusal(shared, "DELETE", "/admin/aliases/nobody"))[:2] == (404, "alias_not_found")
     assert (await refusal(shared, "GET", "/admin/aliases/nobody"))[:2] == (404, "alias_not_found")
