@@ -52,7 +52,8 @@ DECLARED: Mapping[str, str] = {
         chat_template_content_format  default_chat_template_kwargs  parser_cls
         _make_parser(request, tokenizer, chat_template_kwargs)  _engine_chat_template_kwargs(chat_template_kwargs)""",
     "vllm.entrypoints.openai.completion.serving.OpenAIServingCompletion": "beam_search",
-    "vllm.entrypoints.openai.models.serving.OpenAIServingModels": "lora_requests  model_name(lora_request)",
+    "vllm.entrypoints.openai.models.serving.OpenAIServingModels": """
+        is_base_model(model_name)  lora_requests  model_name(lora_request)""",
     "vllm.entrypoints.anthropic.serving.AnthropicServingMessages": """
         models  create_messages(request, raw_request)  count_tokens(request, raw_request)
         to_chat_completion_request(_, merge_inline_system=_)""",

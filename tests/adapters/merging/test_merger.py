@@ -2,16 +2,15 @@
 
 import json
 import shutil
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, TEMPLATE_FILE
-from loramux_adapters.merging import merger
 from loramux_adapters.merging.merger import merge
 from loramux_adapters.merging.request import MODEL_FOLDER, REPORT_FILE, Difference, MergeReport, MergeRequest
 from tests.helpers.tiny_base import make_base
@@ -50,7 +49,7 @@ def write(base: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "attention": {"target_modules": ["q_proj", "v_proj"]},
     "all": {"target_modules": "all-linear", "use_rslora": True, "rank_pattern": {"q_proj": 2}},
     "head": {"target_modules": ["q_proj", "lm_head"]},
@@ -120,9 +119,9 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Callable[[MergeReport | None], Non
             (work / MODEL_FOLDER / "config.json").write_text("{}")
             if report is not None:
                 (work / REPORT_FILE).write_text(report.model_dump_json())
-            return namedtuple("Done", "returncode stderr")(-9 if report is None else 0, b"")
+            return SimpleNamespace(returncode=-9 if report is None else 0, stderr=b"")
 
-        monkeypatch.setattr(merger.subprocess, "run", run)
+        monkeypatch.setattr("loramux_adapters.merging.merger.subprocess.run", run)
 
     return replace
 
@@ -159,6 +158,6 @@ def test_an_existing_folder_and_a_full_disk_are_refused_first(
     with pytest.raises(FileExistsError, match="expected a new folder"):
         merge(request_for(base, tmp_path), base)
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(merger.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("loramux_adapters.merging.merger.shutil.disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"needs about .* GB"):
         merge(request_for(base, tmp_path), tmp_path / "merged")
