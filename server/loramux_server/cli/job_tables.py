@@ -32,6 +32,7 @@ def job(job: JsonObject, url: str) -> None:
         "job": job["id"],
         "status": status(job),
         "model": details["model"],
+        "alias": details.get("alias") or "",
         "trained from": details.get("from_version") or "",
         "hyperparameters": ", ".join(f"{key} {value}" for key, value in job["hyperparameters"].items()),
         "queue": queue_place(details),
