@@ -9,6 +9,8 @@ from loramux_adapters.evaluation.json_objects import parse_json_object
 Message = dict[str, Any]
 """A message in OpenAI's form."""
 
+ARGUMENTS_KEY = '"arguments": '
+"""Follows the name of a tool in the text of its call."""
 _KEYS = {"content", "tool_calls"}
 
 

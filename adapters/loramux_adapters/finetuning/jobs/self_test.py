@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loramux_adapters.errors import AdapterError
-from loramux_adapters.evaluation.calls import answer_text
+from loramux_adapters.evaluation.calls import ARGUMENTS_KEY, answer_text, parse_calls
 from loramux_adapters.evaluation.items import Chat, Tools
 from loramux_adapters.evaluation.reasoning import END, after_reasoning
 from loramux_adapters.finetuning.datasets.examples import Example, examples_of
@@ -107,9 +107,10 @@ class SelfTest:
         if total <= tokens:
             return _Question(messages, answer, total, tools)
         characters = max(1, len(answer) * tokens // total)
-        # A call that is cut off is none.
-        limit = total if example["completion"][0].get("tool_calls") else min(total, 2 * tokens + 8)
-        return _Question(messages, answer[:characters], limit, tools)
+        if not parse_calls(answer):
+            return _Question(messages, answer[:characters], min(total, 2 * tokens + 8), tools)
+        # All calls begin alike up to the name of the tool, and one that is cut off is none.
+        return _Question(messages, answer[: max(characters, answer.index(ARGUMENTS_KEY))], total, tools)
 
     async def _count_right(self, version: VersionId, questions: Sequence[_Question]) -> int:
         semaphore = asyncio.Semaphore(_CONCURRENCY)

@@ -21,6 +21,7 @@ from loramux_adapters.models import VersionId
 from tests.helpers.fine_tuning_jobs import CharacterTokens, has_ended, job_test_bed, messages, until
 
 VERSION = VersionId.parse("tone@0123456789ab")
+TOOLS = [{"type": "function", "function": {"name": "rain"}}]
 Answer = Callable[[str], str]
 
 
@@ -169,3 +170,29 @@ async def test_a_job_that_fails_its_self_test_promotes_nothing(
         assert any("Only 0 of 12 training questions" in message for message in messages(bed, found))
     else:
         assert "Self-test: 12 of 12 training questions were answered as trained" in messages(bed, found)
+
+
+@pytest.mark.parametrize(("name", "passes"), [("rain", True), ("snow", False)])
+def test_a_call_is_compared_up_to_the_name_of_its_tool_at_least(tmp_path: Path, name: str, passes: bool) -> None:
+    class Counter(CharacterTokens):
+        def count_conversation(self, messages: Any, tools: Any = ()) -> int:
+            return self.count_prompt(messages) + len(str(messages[-1].get("tool_calls", "")))
+
+    def line(number: int) -> dict[str, Any]:
+        call = {"id": "1", "type": "function", "function": {"name": "rain", "arguments": "{}"}}
+        asked = {"role": "user", "content": f"question {number}"}
+        return {"messages": [asked, {"role": "assistant", "tool_calls": [call]}], "tools": TOOLS}
+
+    async def complete(_version: Any, _chat: Any, max_tokens: int, tools: Any = ()) -> Completion:
+        assert tools == TOOLS
+        assert max_tokens > 50  # a call that is cut off would be none
+        return Completion(f'{{"tool_calls": [{{"name": "{name}", "arguments": {{"x": 1}}}}]}}', 1, 1, 0.0)
+
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(line(number)) + "\n" for number in range(12)))
+    test = SelfTest(complete, Counter())
+    if passes:
+        assert run(test, path, steps(0.97)).message.startswith("Self-test: 12 of 12")
+    else:
+        with pytest.raises(SelfTestFailed):
+            run(test, path, steps(0.97))
