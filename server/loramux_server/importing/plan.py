@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from loramux_server.importing.conversion import in_openai_format
 from loramux_server.importing.errors import ImportingError, RefusedError
 from loramux_server.importing.folder import ImportFolder, Manifest, StoredFile
 from loramux_server.importing.held_out import hold_out, split_lines
@@ -122,25 +123,33 @@ class _Planner:
 
     def _files(self, job: SourceJob) -> tuple[StoredFile, StoredFile | None, list[str]]:
         """The files to train and to compare on, and notes."""
-        parts = [self.folder.find(self.manifest, file_id) for file_id in job.training_files]
+        parts, formats = zip(*(self._file(file_id) for file_id in job.training_files), strict=True)
+        converted = [f"converted from {name}" for name in dict.fromkeys(formats) if name]
         training = parts[0]
         lines = [line for part in parts for line in split_lines(self.folder.path(part.sha256).read_bytes())]
         if len(parts) > 1:
             training = self.folder.add_lines(lines, training.filename)
         if job.validation_file:
             try:
-                return training, self.folder.find(self.manifest, job.validation_file), []
+                return training, self._file(job.validation_file)[0], converted
             except ImportingError as error:
-                return training, None, [f"no comparison: {error}"]
+                return training, None, [*converted, f"no comparison: {error}"]
         split = hold_out(lines, self.options.hold_out)
         if not split.held_out:
-            return training, None, ["no comparison: too few examples to hold some out"]
+            return training, None, [*converted, "no comparison: too few examples to hold some out"]
         stem = training.filename.rsplit(".", 1)[0]
         return (
             self.folder.add_lines(split.training, f"{stem}-train.jsonl"),
             self.folder.add_lines(split.held_out, f"{stem}-held-out.jsonl"),
-            [f"{len(split.held_out)} of {len(lines)} examples are held out to compare on (the old model knows them)"],
+            [
+                *converted,
+                f"{len(split.held_out)} of {len(lines)} examples are held out to compare on (the old model knows them)",
+            ],
         )
+
+    def _file(self, file_id: str) -> tuple[StoredFile, str | None]:
+        """A file in OpenAI's format, and the format that it had before."""
+        return in_openai_format(self.folder, self.folder.find(self.manifest, file_id))
 
     def _notes(self, job: SourceJob) -> list[str]:
         """What of a job does not carry over, and why."""

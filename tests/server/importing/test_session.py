@@ -166,6 +166,19 @@ async def test_preferences_become_a_job_by_dpo_and_the_preferred_answer_is_expec
     assert result.comparison["score"] in {"exact match", "chrF"}
 
 
+async def test_a_file_in_another_format_is_converted(
+    stand_in: OpenAIStandIn, target: TinyServer, run: Any, tmp_path: Path
+) -> None:
+    pairs = [{"prompt": f"say {number}", "completion": f"number {number}"} for number in range(40)]
+    stand_in.add_job("pairs", "\n".join(map(json.dumps, pairs)).encode())
+    [result] = (await run()).values()
+    assert result.status == "succeeded"
+    assert any(note.startswith("converted from ") for note in result.notes)
+    [job] = await jobs_here(target)
+    trained = (await target.client.files.content(job.training_file)).text
+    assert json.loads(trained.splitlines()[0])["messages"][0]["role"] == "user"
+
+
 async def test_a_job_that_went_on_from_another_one_goes_on_from_its_successor(
     stand_in: OpenAIStandIn, target: TinyServer, run: Any
 ) -> None:
