@@ -193,6 +193,7 @@ def test_byte_order_marks_blank_lines_and_line_ends_of_any_kind_are_read(tmp_pat
         (chat(USER, {"role": "tool", "content": "x"}, ANSWER), "messages.1: tool_call_id: expected"),
         (chat(USER, {"role": "tool", "tool_call_id": "z", "content": "x"}, ANSWER), "messages.1.tool_call_id: no tool"),
         (chat(USER | {"tool_call_id": "call_1"}, ANSWER), "messages.0: tool_call_id: expected"),
+        (chat(USER, {"role": "tool", "tool_call_id": "call_1"}, called("{}")), "messages.1.tool_call_id: no tool call"),
         ({"input": {"messages": [USER]}, "preferred_output": [ANSWER]}, "it is a preference pair, for the method dpo"),
     ],
 )

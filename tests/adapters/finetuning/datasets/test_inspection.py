@@ -176,6 +176,24 @@ def test_the_same_prompt_with_other_tools_is_another_prompt(tmp_path: Path) -> N
     tools = {"tools": [{"type": "function", "function": {"name": "a"}}]}
     training = written(tmp_path / "a", chat("1", "x") | tools)
     assert count_overlap(training, written(tmp_path / "b", chat("1", "x"))) == 0
+    with_tools = pair("1", "x", "y")
+    with_tools["input"] |= tools
+    assert count_overlap(written(tmp_path / "a", with_tools), written(tmp_path / "b", pair("1", "x", "y"))) == 0
+
+
+def test_the_order_of_keys_makes_no_other_line(tmp_path: Path) -> None:
+    lines = [chat(str(number), "a") for number in range(10)]
+    function = {"name": "a", "description": "b"}
+    for line, keys in zip(lines[:2], (["name", "description"], ["description", "name"]), strict=True):
+        line |= chat("same", "a") | {"tools": [{"function": {key: function[key] for key in keys}}]}
+    assert inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 100).duplicates == 1
+
+
+def test_the_end_of_a_file_with_too_few_examples_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("\n\n" + json.dumps(chat("q", "a")))
+    with pytest.raises(InvalidDataset, match="line 3: the file has 1 conversations"):
+        inspect_dataset(path, CharacterTokens(), 100)
 
 
 def test_prompts_of_the_validation_file_that_were_trained_on_are_counted(tmp_path: Path) -> None:

@@ -86,6 +86,19 @@ def test_a_file_without_examples_is_refused(tmp_path: Path, content: bytes, reas
         convert_file(written(tmp_path, content), tmp_path / "new.jsonl", skip_invalid=skip_invalid)
 
 
+def test_lines_are_counted_through_pretty_printed_objects(tmp_path: Path) -> None:
+    text = json.dumps(PAIR, indent=2) + "\n" + json.dumps(PAIR | {"completion": ""}, indent=2)
+    with pytest.raises(InvalidDataset, match="line 5: messages"):
+        convert_file(written(tmp_path, text), tmp_path / "new.jsonl")
+
+
+def test_tools_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    text = '{"a": ' * 480 + "{}" + "}" * 480
+    line = '{"conversations": [], "tools": {"name": "a", "parameters": ' + text + "}}"
+    with pytest.raises(InvalidDataset, match="line 1: too many nested brackets"):
+        convert_file(written(tmp_path, line), tmp_path / "new.jsonl")
+
+
 def test_conversations_and_preference_pairs_are_not_mixed(tmp_path: Path) -> None:
     pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
     with pytest.raises(InvalidDataset, match="line 2: the file has conversations and preference pairs"):

@@ -63,6 +63,7 @@ def refusal(folder: Path, line: Any) -> str:
         ("a pair of `prompt` and `completion`", {"prompt": [USER], "completion": [ANSWER]}),
         ("a pair of `question` and `answer`", {"question": QUESTION, "answer": "42"}),
         ("a pair of `input` and `ideal`", {"input": [USER], "ideal": "42"}),
+        ("a pair of `input` and `output`", {"input": QUESTION, "output": "42"}),
         ("a pair of `input_text` and `output_text`", {"input_text": QUESTION, "output_text": "42"}),
         ("a pair of `text` and `label`", {"text": QUESTION, "label": "42"}),
         ("Alpaca's format", {"instruction": QUESTION, "input": "", "output": "42"}),
