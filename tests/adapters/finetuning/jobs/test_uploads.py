@@ -266,8 +266,10 @@ class UploadMachine(RuleBasedStateMachine):
         except AdapterError:
             assert not (fitting and is_pending)
             return
-        content = self.completed.setdefault(file.id, b"".join(parts[part] for part in order))
-        assert self.files.path(file.id).read_bytes() == content
+        assert is_pending == (file.id not in self.completed)  # else the completion is repeated
+        if is_pending:
+            self.completed[file.id] = b"".join(parts[part] for part in order)
+        assert self.files.path(file.id).read_bytes() == self.completed[file.id]
         self.parts[upload] = {}
 
     @precondition(lambda self: self.sizes)
