@@ -52,6 +52,17 @@ async def measure_tools(setup: ServerSetup, scratch: Path, progress: StepProgres
         adapter = await _scores(client, job["fine_tuned_model"], lines)
         progress.begin("asking the base over HTTP")
         base = await _scores(client, setup.base.name, lines)
+    return tool_report(setup, adapter, base, job, len(lines))
+
+
+def tool_report(
+    setup: ServerSetup,
+    adapter: Mapping[str, Sequence[float]],
+    base: Mapping[str, Sequence[float]],
+    job: JobDocument,
+    held_out: int,
+) -> BenchmarkReport:
+    """Return the report of the scores over HTTP, and of the job's own comparison."""
     return BenchmarkReport(
         "Fine-tuning on calls of tools",
         "A generated data set (loadtests/benchmarks/finetune/tool_calls.yaml, seeded) of eight tools was uploaded and "
@@ -60,7 +71,7 @@ async def measure_tools(setup: ServerSetup, scratch: Path, progress: StepProgres
         "request is in the training data. A call is right if it is valid and its name and all arguments are as "
         "expected. Columns: mean, and the ends of its 95 % interval.",
         [*_metrics("adapter", adapter, MIN_RIGHT_CALLS), *_metrics("base, same prompt", base), *_prompted(job)],
-        {"epochs": EPOCHS, "held_out": len(lines), **setup.engine, **setup.environment},
+        {"epochs": EPOCHS, "held_out": held_out, **setup.engine, **setup.environment},
         [{"job": job["loramux"]}],
         [f"- {_sentence(job)}"],
     )
