@@ -187,7 +187,7 @@ async def test_a_job_by_dpo_goes_on_from_an_adapter(real: RealServer) -> None:
     assert (job.model.split("@")[0], job.method.type if job.method else None) == (name, "dpo")
     job = await ended(real, job.id, SECONDS)
     assert (job.status, job.error) == ("succeeded", None)
-    details: Any = job.model_extra["loramux"]  # type: ignore[index]
+    details: Any = job.model_extra["loramux"]
     found = details["preference"]
     assert found["reference"] == details["from_version"] == job.model
     assert found["pairs"] == 12

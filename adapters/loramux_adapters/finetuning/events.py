@@ -75,7 +75,7 @@ class Step(_Event):
 
 
 class Validated(_Event):
-    """Result of a pass over the validation file after a step: means over the answers' tokens, or of DPO over the pairs."""
+    """Result of a pass over the validation file after a step: means over the answers' tokens, or DPO's pairs."""
 
     event: Literal["validated"] = "validated"
     step: int
