@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,14 +103,12 @@ def import_(
     if (provider is None) == (from_folder is None):
         fail("name either a provider (openai, azure, together, mistral) or --from-folder", 2)
     chosen = PROVIDERS[provider] if provider else None
-    base_url = base_url or (provider_url(chosen.url_variable) if chosen else None)
+    base_url = base_url or provider_url(chosen.url_variable if chosen else None)
     options = ImportOptions(epochs.value, hold_out, items, only or (), aliases, compare, retry)
     place = ImportFolder(from_folder or folder)
     try:
-        with place.lock():
-            session = ImportSession(
-                place, TargetServer(url, api_key), options, _Output(), chosen, base_url, _key(chosen, place)
-            )
+        with place.lock(), closing(TargetServer(url, api_key)) as target:
+            session = ImportSession(place, target, options, _Output(), chosen, base_url, _key(chosen, place))
             session.collect()
             plan = session.plan()
             if not yes or not as_json:

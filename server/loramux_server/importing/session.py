@@ -13,7 +13,7 @@ from loramux_server.importing.listing import download_files, list_jobs
 from loramux_server.importing.parity import HeldOut, OldModel, Parity
 from loramux_server.importing.plan import ImportOptions, PlannedJob, files_wanted, importable, make_plan
 from loramux_server.importing.provider_client import make_client
-from loramux_server.importing.providers import Provider
+from loramux_server.importing.providers import PROVIDERS, Provider
 from loramux_server.importing.report import ModelResult, model_result, results_without_jobs
 from loramux_server.importing.target import Job, TargetServer
 from loramux_server.importing.training import POLL_SECONDS, JobRun, set_aliases
@@ -72,12 +72,12 @@ class ImportSession:
         if self.manifest.jobs and self.manifest.provider != provider.name:
             found = self.manifest.provider
             raise ImportingError(f"{self.folder.root} has an import from {found}: choose another --folder")
-        client = make_client(base_url, self.key)
-        self.manifest = list_jobs(provider, client, base_url, self.manifest)
-        self.folder.write(self.manifest)
-        self.output.say(f"{provider.title} lists {len(self.manifest.jobs)} fine-tuning jobs")
-        wanted = files_wanted(self.manifest, self.options)
-        self.manifest = download_files(provider, client, self.folder, self.manifest, wanted, self.output.say)
+        with make_client(base_url, self.key) as client:
+            self.manifest = list_jobs(provider, client, base_url, self.manifest)
+            self.folder.write(self.manifest)
+            self.output.say(f"{provider.title} lists {len(self.manifest.jobs)} fine-tuning jobs")
+            wanted = files_wanted(self.manifest, self.options)
+            self.manifest = download_files(provider, client, self.folder, self.manifest, wanted, self.output.say)
 
     def plan(self) -> list[PlannedJob]:
         """Plan every selected job.
@@ -143,11 +143,17 @@ class ImportSession:
             return "it has no name"
         if self.provider and not self.provider.answers_by_model:
             return f"{self.provider.title} answers by deployments, which its jobs do not name"
-        return None if self.manifest.base_url and self.key else "there is no key to ask it with"
+        return None if self._old_url and self.key else "there is no key to ask it with"
+
+    @property
+    def _old_url(self) -> str | None:
+        """Where the key may be sent: never to a URL that only a manifest names, which anybody may have written."""
+        provider = self.provider or PROVIDERS.get(self.manifest.provider)
+        return self.base_url or (provider.base_url if provider else None)
 
     def _ask_old(self, recorder: Parity, planned: PlannedJob, items: HeldOut) -> str | None:
         self.output.say(f"asking {planned.source.name} {len(items.items)} held-out items")
-        old = OldModel(self.base_url or self.manifest.base_url or "", self.key)
+        old = OldModel(self._old_url or "", self.key)
         return recorder.record(planned, items, old, lambda: None)
 
     def _compare(

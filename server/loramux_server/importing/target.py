@@ -49,6 +49,10 @@ class TargetServer:
         # A full queue is no reason to send the same again for a minute.
         self._once = self._client.with_options(max_retries=0)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def base_model(self) -> str:
         """Return the name of the base.
 

@@ -1,7 +1,7 @@
 """A loramux server on the fake engine whose trainer writes adapters, and a stand-in for OpenAI's API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ async def target(tiny_base: "ResolvedBase", tmp_path: Path) -> AsyncIterator["Ti
 
 
 @pytest.fixture
-def session(stand_in: OpenAIStandIn, target: "TinyServer", tmp_path: Path) -> Callable[..., ImportSession]:
+def session(stand_in: OpenAIStandIn, target: "TinyServer", tmp_path: Path) -> Iterator[Callable[..., ImportSession]]:
     """Make a session of `loramux import openai`, with other options; sessions share a folder unless told otherwise."""
 
     def make(
@@ -58,9 +58,10 @@ def session(stand_in: OpenAIStandIn, target: "TinyServer", tmp_path: Path) -> Ca
         place = ImportFolder(tmp_path / folder)
         with place.lock():
             pass
+        servers.append(TargetServer(target.url, None))
         return ImportSession(
             place,
-            TargetServer(target.url, None),
+            servers[-1],
             ImportOptions(**options),
             RecordedOutput(),
             PROVIDERS[provider] if provider else None,
@@ -69,7 +70,10 @@ def session(stand_in: OpenAIStandIn, target: "TinyServer", tmp_path: Path) -> Ca
             poll_seconds=0.02,
         )
 
-    return make
+    servers: list[TargetServer] = []
+    yield make
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,14 +30,15 @@ def folder(tmp_path: Path) -> ImportFolder:
 @pytest.fixture
 def fetch(
     stand_in: OpenAIStandIn, folder: ImportFolder, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Awaitable[StoredFile]]:
+) -> Iterator[Callable[[str], Awaitable[StoredFile]]]:
     monkeypatch.setattr(downloads, "FIRST_WAIT_SECONDS", 0.001)
     client = OpenAI(base_url=stand_in.url, api_key=KEY, max_retries=0)
 
     async def fetch(file: str = "file-0000") -> StoredFile:
         return await asyncio.to_thread(download, client, "OpenAI", file, folder)
 
-    return fetch
+    with client:
+        yield fetch
 
 
 def add(stand_in: OpenAIStandIn, content: bytes = CONTENT, name: str = "a.jsonl") -> None:

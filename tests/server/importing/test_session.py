@@ -234,6 +234,21 @@ async def test_a_folder_with_a_manifest_is_imported_without_a_provider(
     assert "no key" in result.reason
 
 
+async def test_the_key_is_not_sent_to_a_url_that_only_a_manifest_names(
+    stand_in: OpenAIStandIn, session: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "import").mkdir()
+    (tmp_path / "import" / "tone.jsonl").write_bytes(intent_lines(30, 1))
+    jobs = [{"training_file": "tone.jsonl", "fine_tuned_model": TONE}]
+    manifest = {"provider": "unknown", "base_url": stand_in.url, "jobs": jobs}
+    (tmp_path / "import" / "manifest.json").write_text(json.dumps(manifest))
+    made = session(provider=None)
+    made.base_url = None
+    results = await asyncio.to_thread(lambda: [made.collect(), made.run(made.plan())][1])
+    assert "no key" in results[0].reason
+    assert stand_in.requests.total() == 0
+
+
 async def test_the_key_is_neither_stored_nor_sent_to_the_server(
     two_jobs: OpenAIStandIn, target: TinyServer, run: Any, tmp_path: Path
 ) -> None:
