@@ -183,9 +183,10 @@ def test_the_same_prompt_with_other_tools_is_another_prompt(tmp_path: Path) -> N
 
 def test_the_order_of_keys_makes_no_other_line(tmp_path: Path) -> None:
     lines = [chat(str(number), "a") for number in range(10)]
-    function = {"name": "a", "description": "b"}
-    for line, keys in zip(lines[:2], (["name", "description"], ["description", "name"]), strict=True):
-        line |= chat("same", "a") | {"tools": [{"function": {key: function[key] for key in keys}}]}
+    schema = {"type": "object", "properties": {}}
+    for line, keys in zip(lines[:2], (["type", "properties"], ["properties", "type"]), strict=True):
+        function = {"name": "a", "parameters": {key: schema[key] for key in keys}}
+        line |= chat("same", "a") | {"tools": [{"function": function}]}
     assert inspect_dataset(written(tmp_path / "a", *lines), CharacterTokens(), 100).duplicates == 1
 
 
