@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-TRAINING_ITEMS, TEST_ITEMS = 440, 120
+TRAINING_ITEMS, TEST_ITEMS = 480, 120
 SEED = 15
 _PHRASES = Path(__file__).with_name("tool_calls.yaml")
 

@@ -20,7 +20,7 @@ from loramux_adapters.evaluation.statistics import Spread
 from loramux_loadtests.client import ChatClient
 from loramux_loadtests.servers import ServerFailedError, ServerSetup, loramux_spec, running
 
-EPOCHS = 1
+EPOCHS = 2
 TOOLS_TEMPLATE = "chatml-tools"
 """The demo's own template shows no tools."""
 MIN_RIGHT_CALLS = 0.8
