@@ -183,8 +183,8 @@ def test_a_call_is_compared_up_to_the_name_of_its_tool_at_least(tmp_path: Path, 
         asked = {"role": "user", "content": f"question {number}"}
         return {"messages": [asked, {"role": "assistant", "tool_calls": [call]}], "tools": TOOLS}
 
-    async def complete(_version: Any, _chat: Any, max_tokens: int, tools: Any = ()) -> Completion:
-        assert tools == TOOLS
+    async def complete(version: Any, chat: Any, max_tokens: int, tools: Any = ()) -> Completion:
+        assert (version, len(chat), tools) == (VERSION, 1, TOOLS)
         assert max_tokens > 50  # a call that is cut off would be none
         return Completion(f'{{"tool_calls": [{{"name": "{name}", "arguments": {{"x": 1}}}}]}}', 1, 1, 0.0)
 
