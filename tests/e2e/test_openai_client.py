@@ -40,6 +40,16 @@ async def test_chat(real: RealServer, model: str) -> None:
     assert answer._request_id
 
 
+async def test_an_old_name_stands_for_a_model(real: RealServer, model: str) -> None:
+    old = f"ft:gpt-4o-mini-2024-07-18:acme:{model}:abc123"
+    await real.http.put(f"/admin/aliases/{old}", json={"target": model})
+    asked: Any = {"messages": PARIS, "max_tokens": 12, "temperature": 0}
+    answers = [await real.client.chat.completions.create(model=name, **asked) for name in (old, model)]
+    assert answers[0].model == old
+    assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
+    await real.http.delete(f"/admin/aliases/{old}")
+
+
 async def test_the_base_knows_the_capital_of_france(real: RealServer) -> None:
     answer = await real.client.chat.completions.create(
         model=real.base.name, messages=PARIS, max_tokens=12, temperature=0
