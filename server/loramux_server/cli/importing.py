@@ -168,7 +168,7 @@ def _print_plan(plan: "Sequence[PlannedJob]", *, as_json: bool) -> None:
         table.add_row(*map(escape, (planned.source.name, *numbers, recipe, time, "; ".join(notes))))
     _console().print(table)
     stdout.print(
-        f"\n{sum(bool(one.body) for one in plan)} of {len(plan)} jobs, about {format_duration(total)} in total"
+        f"\n{sum(bool(one.body) for one in plan)} of {len(plan)} jobs, {format_duration(total)} in total"
     )
 
 
