@@ -53,6 +53,12 @@ class ChatRendering(TemplateUse):
     refusal: str | None = None
     """Why conversations can't be rendered as they are served; None if they can."""
 
+    def fingerprint(self) -> str:
+        """Return a text that differs between renderings; that of a rendering of an earlier release never changes."""
+        added = {"with_tools", "has_reasoning_parser"}
+        unset = {name for name in added if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump_json(exclude=unset)
+
 
 def read_stop_token_ids(base: Path) -> tuple[int, ...]:
     """Return the tokens with which the generation config in the folder of a base ends answers."""

@@ -116,7 +116,7 @@ def training_fingerprint(
     Raises:
         OSError: a file can't be read.
     """
-    digest = hashlib.sha256(f"{recipe.fingerprint()}{rendering.model_dump_json()}".encode())
+    digest = hashlib.sha256(f"{recipe.fingerprint()}{rendering.fingerprint()}".encode())
     for path in sorted([*base.glob("*.json"), *base.glob("*.jinja")]):
         digest.update(f"{path.name} {path.stat().st_size}".encode() + path.read_bytes())
     for path in sorted(base.glob("*.safetensors")):
