@@ -40,19 +40,23 @@ class EngineEvaluationClient:
     async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         """Return the greedy completion of `chat` by the version, or by the base where `version` is None.
 
-        A model that uses up `max_tokens` with reasoning is asked again, with room for it.
+        A model that needs some of `max_tokens` for reasoning, and all in all more, is asked again, with room for it.
 
         Raises:
             EvaluationFailed: the version can't be loaded, or the endpoint refused the chat.
         """
-        completion = await self._complete(version, chat, max_tokens, tools)
+        completion, has_reasoned = await self._complete(version, chat, max_tokens, tools)
         left = self._chat.model_config.max_model_len - completion.input_tokens - max_tokens
         room = min(MAX_REASONING_TOKENS, left)
-        if completion.finish_reason != "length" or after_reasoning(completion.text) or room <= 0:
+        if completion.finish_reason != "length" or not has_reasoned or room <= 0:
             return completion
-        return await self._complete(version, chat, max_tokens + room, tools)
+        completion, _ = await self._complete(version, chat, max_tokens + room, tools)
+        return completion
 
-    async def _complete(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools) -> Completion:
+    async def _complete(
+        self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools
+    ) -> tuple[Completion, bool]:
+        """Return the completion, and whether some of its tokens are reasoning."""
         context = RequestContext(f"evaluation-{next(self._numbers)}", operation=None, meter=CompositeMeter(()))
         model = self._base_name
         if version is not None:
@@ -78,13 +82,15 @@ class EngineEvaluationClient:
             raise EvaluationFailed(_reason(context, refused.message))
         return self._completion(response, time.monotonic() - started)
 
-    def _completion(self, response: Any, seconds: float) -> Completion:
+    def _completion(self, response: Any, seconds: float) -> tuple[Completion, bool]:
         [choice] = response.choices
-        text = answer_text(choice.message.model_dump())
+        message = choice.message.model_dump()
+        text = answer_text(message)
         is_unended = choice.finish_reason == "length" and END not in text
         if is_unended and not self._renderer.rendering.has_reasoning_parser and self._renderer.opens_reasoning:
             text = OPENING + text
-        return _completion(response, text, seconds)
+        has_reasoned = bool(message.get("reasoning")) or after_reasoning(text) != text
+        return _completion(response, text, seconds), has_reasoned
 
 
 def _completion(response: Any, text: str, seconds: float) -> Completion:

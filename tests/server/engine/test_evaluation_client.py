@@ -159,10 +159,11 @@ class Handler:
     async def create_chat_completion(self, request: Any) -> Any:
         self.asked.append(request)
         text = self.text[: _max_tokens(request)]
-        _, end, answer = text.rpartition("</think>")
+        reasoning, end, answer = text.rpartition("</think>")
         content = text if not self.has_parser else answer if end else None
+        parsed = {"reasoning": reasoning if end else text} if self.has_parser else {}
         reason = "length" if len(text) < len(self.text) else "stop"
-        choice = SimpleNamespace(message=_Message(content=content, **self.message), finish_reason=reason)
+        choice = SimpleNamespace(message=_Message(content=content, **parsed, **self.message), finish_reason=reason)
         usage = SimpleNamespace(prompt_tokens=PROMPT, completion_tokens=len(text), prompt_tokens_details=None)
         return SimpleNamespace(choices=[choice], usage=usage)
 
@@ -189,11 +190,19 @@ async def test_a_model_that_reasons_gets_room_to_end_it(handler: Handler, templa
 
 @pytest.mark.parametrize(
     ("handler", "template"),
-    [(Handler("a long answer"), "?"), (Handler("red"), "?<think>"), (Handler("<think></think>a long answer"), "?")],
+    [(Handler("a long answer"), "?"), (Handler("red"), "?<think>"), (Handler("<think></think>red"), "?")],
 )
-async def test_a_model_that_has_begun_to_answer_is_asked_once(handler: Handler, template: str) -> None:
+async def test_a_model_whose_answer_has_all_the_room_it_may_have_is_asked_once(handler: Handler, template: str) -> None:
     await complete(handler, template, max_tokens=20 if "think" in handler.text else 9)
     assert len(handler.asked) == 1
+
+
+@pytest.mark.parametrize("has_parser", [False, True])
+async def test_an_answer_is_not_cut_by_the_reasoning_before_it(has_parser: bool) -> None:
+    handler = Handler("<think>short</think>the long expected answer", has_parser=has_parser)
+    completion = await complete(handler, "?", max_tokens=len("the long expected answer") + 8)
+    assert completion.text.endswith("the long expected answer")
+    assert len(handler.asked) == 2
 
 
 async def test_reasoning_that_never_ends_is_no_answer() -> None:
