@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from loramux_adapters.finetuning.datasets.ignored_keys import without_nulls
 from loramux_adapters.finetuning.datasets.lines import MAX_LINE_BYTES, is_blank, parse_object
 from loramux_adapters.finetuning.datasets.preferences import is_preference
 
@@ -20,6 +21,6 @@ def detect_kind(path: Path) -> Kind:
         while line and is_blank(line):
             line = file.readline(MAX_LINE_BYTES + 1)
     try:
-        return "preference" if is_preference(parse_object(line)) else "chat"
+        return "preference" if is_preference(without_nulls(parse_object(line))) else "chat"
     except ValueError:
         return "chat"

@@ -86,7 +86,7 @@ def test_a_line_that_is_no_pair_is_refused_with_its_number(tmp_path: Path, line:
         (["", "\ufeff  ", pair()], "preference"),
         ([{"non_preferred_output": []}], "preference"),
         ([{"messages": []}, pair()], "chat"),
-        ([{"preferred_output": None}], "preference"),
+        ([{"messages": [], "preferred_output": None, "non_preferred_output": None}], "chat"),
         (["{"], "chat"),
         ([], "chat"),
     ],
