@@ -82,15 +82,49 @@ def test_arguments_that_are_no_object_are_kept_and_not_valid() -> None:
         (answer_text({"content": text(OSLO)}), {"correct": 0, "arguments": 0, "name": 0, "valid": 0}),
     ],
 )
-def test_a_call_is_right_if_it_is_valid_and_has_the_name_and_all_arguments(
-    answer: str, expected: dict[str, float]
-) -> None:
+def test_a_call_is_right_if_it_has_the_name_and_all_arguments(answer: str, expected: dict[str, float]) -> None:
     assert scores(answer) == expected
 
 
 def test_where_no_call_is_expected_any_words_are_right_and_a_call_is_wrong() -> None:
     assert scores("Dry.", "It stays dry.")["correct"] == 1
     assert scores(text(OSLO), "It stays dry.") == {"correct": 0, "arguments": 0, "name": 0, "valid": 0}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        " \n",
+        '<tool_call>{"name": "rain", "arg',
+        '[TOOL_CALLS] [{"name": "rain"',
+        "<|tool▁calls▁begin|>rain",
+        "<function=rain>",
+        '{"name": "rain", "parameters": {}}',
+        answer_text({"content": text(OSLO)}),
+    ],
+)
+def test_neither_nothing_nor_a_call_that_was_not_parsed_is_right_where_none_is_expected(answer: str) -> None:
+    assert set(scores(answer, "It stays dry.").values()) == {0}
+    assert set(scores(answer, answer).values()) == {1}
+
+
+def test_the_expected_call_is_right_even_if_the_tool_would_refuse_it() -> None:
+    call = text(OSLO | {"arguments": {"days": 2}})
+    assert scores(call, call) == {"correct": 1, "arguments": 1, "name": 1, "valid": 0}
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(True, 1), (1, True), ([0], [False]), ({"a": 1}, {"a": True})])
+def test_true_is_not_the_number_one(found: Any, wanted: Any) -> None:
+    answer, expected = (text({"name": "f", "arguments": {"x": value}}) for value in (found, wanted))
+    scored = CallScorer(type="calls").score(answer, expected)
+    assert (scored["correct"], scored["arguments"]) == (0, 0)
+
+
+def test_arguments_are_compared_however_deep_they_are() -> None:
+    deep = "[" * 400 + "]" * 400
+    call = '{"tool_calls": [{"name": "f", "arguments": {"x": %s}}]}' % deep
+    assert CallScorer(type="calls").score(call, call)["correct"] == 1
 
 
 def test_several_calls_are_compared_in_any_order() -> None:

@@ -15,6 +15,12 @@ from loramux_adapters.evaluation.scorers.base import BaseScorer, Scores
 _UNCHECKED = re.compile(r'"(?:patternProperties|unevaluatedProperties|\$dynamicRef)": |"\$ref": "(?!#)')
 """Schemas that would run expressions of strangers, or read another document."""
 
+_CALL_MARK = re.compile(
+    r'[<\[][^<>\[\]\s]{0,40}(?:tool|function|python_tag)|\{\s*"(?:name|tool_calls?)"\s*:', re.IGNORECASE
+)
+"""What calls begin with in the formats of models: a tag that says so, or JSON with the tool's name."""
+_MEASURES = ("correct", "arguments", "name", "valid")
+
 
 def _ignore(*_: object) -> Iterator[jsonschema.ValidationError]:
     return iter(())
@@ -27,7 +33,7 @@ Schemas = dict[str, list[dict[str, Any]]]
 
 
 class CallScorer(BaseScorer):
-    """Calls of tools, in any order; an answer without calls is right where none are expected.
+    """Calls of tools, in any order; where none are expected, any words are right that are no attempt at a call.
 
     `tools`: without any, all names and arguments are valid.
     """
@@ -38,16 +44,17 @@ class CallScorer(BaseScorer):
     def score(self, answer: str, expected: str) -> Scores:
         """Score an answer by its calls.
 
-        `correct`: exactly the expected calls, valid ones; `arguments`: share of the expected arguments that are equal
-        in a call of the same tool; `name`: the expected tools; `valid`: calls of known tools, with arguments that fit.
+        `correct`: exactly the expected calls; `arguments`: share of the expected arguments that are equal in a call of
+        the same tool; `name`: the expected tools; `valid`: calls of known tools, with arguments that fit.
         """
         found, wanted = parse_calls(answer) or [], parse_calls(expected) or []
-        is_valid = bool(found) == bool(wanted) and all(map(self._is_valid, found))
+        if not wanted:
+            return dict.fromkeys(_MEASURES, float(_is_words(answer, expected)))
         return {
-            "correct": float(is_valid and _same(found, wanted)),
+            "correct": float(_same(found, wanted)),
             "arguments": _right_arguments(found, wanted),
             "name": float(sorted(call.name for call in found) == sorted(call.name for call in wanted)),
-            "valid": float(is_valid),
+            "valid": float(bool(found) and all(map(self._is_valid, found))),
         }
 
     def _is_valid(self, call: Call) -> bool:
@@ -70,19 +77,27 @@ def tool_schemas(tools: Iterable[Sequence[dict[str, Any]]]) -> Schemas:
     return found
 
 
+def _is_words(answer: str, expected: str) -> bool:
+    """Whether an answer is text without calls, also without such as the server could not parse."""
+    if parse_calls(answer) is not None:
+        return answer == expected
+    if not answer.strip():
+        return not expected.strip()
+    return not _CALL_MARK.search(answer) or bool(_CALL_MARK.search(expected))
+
+
 def _same(found: Sequence[Call], wanted: Sequence[Call]) -> bool:
     left = list(found)
     for call in wanted:
-        if call not in left:
+        same = [n for n, other in enumerate(left) if other.name == call.name and _are_equal(other[1], call[1])]
+        if not same:
             return False
-        left.remove(call)
+        del left[same[0]]
     return not left
 
 
 def _right_arguments(found: Sequence[Call], wanted: Sequence[Call]) -> float:
     """Return the share of the expected arguments that are right; names without arguments count as one."""
-    if not wanted:
-        return float(not found)
     left, right, total = list(found), 0, 0
     for call in wanted:
         expected = call.arguments or {}
@@ -97,7 +112,17 @@ def _right_arguments(found: Sequence[Call], wanted: Sequence[Call]) -> float:
 
 def _equal(call: Call, wanted: Call) -> int:
     arguments = call.arguments or {}
-    return sum(key in arguments and arguments[key] == value for key, value in (wanted.arguments or {}).items())
+    return sum(
+        key in arguments and _are_equal(arguments[key], value) for key, value in (wanted.arguments or {}).items()
+    )
+
+
+def _are_equal(found: Any, wanted: Any) -> bool:
+    """Whether JSON values are equal, as JSON schema has it: 2.0 is 2, but true is not 1, as in Python."""
+    try:
+        return bool(jsonschema.Draft202012Validator({"const": wanted}).is_valid(found))
+    except RecursionError:  # as deep as the JSON parser allows
+        return bool(found == wanted)
 
 
 def _fits(arguments: dict[str, Any], schema: dict[str, Any]) -> bool:
