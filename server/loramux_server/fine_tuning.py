@@ -85,7 +85,7 @@ def build_fine_tuning(
     wandb_runs = WandbRuns(registry, storage.base.name, wandb_environment())
     supervisor = Supervisor(
         JobRunner(registry, planner, publisher, launcher, metrics, engine_memory=lent_memory),
-        companions=(webhooks.run_forever, FileExpiry(files, uploads, registry.is_file_in_use).run_forever),
+        companions=(webhooks.run_forever, FileExpiry(files, uploads).run_forever),
         trainer_companions=(wandb_runs.run_forever,),
     )
 
@@ -94,7 +94,7 @@ def build_fine_tuning(
 
     recorded_costs, max_queued = TrainingCosts(storage.database, prices).of_jobs, settings.training.queue
     serializer = JobSerializer(settings.organization, planner.cost, recorded_costs=recorded_costs)
-    app.include_router(files_router(files, check, registry.is_file_in_use, settings.result_encoding))
+    app.include_router(files_router(files, check, settings.result_encoding))
     app.include_router(uploads_router(uploads, check))
     app.include_router(unsupported_router())
     app.include_router(

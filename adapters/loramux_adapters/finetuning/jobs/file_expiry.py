@@ -18,7 +18,6 @@ class FileExpiry:
 
     files: TrainingFiles
     uploads: Uploads
-    is_in_use: Callable[[str], bool]
     interval_seconds: float = 60.0
     now: Callable[[], float] = time.time
 
@@ -37,5 +36,5 @@ class FileExpiry:
         Raises:
             StoreError: the database or the disk fails.
         """
-        self.files.delete_expired(self.now(), self.is_in_use)
+        self.files.delete_expired(self.now())
         self.uploads.delete_expired(self.now())

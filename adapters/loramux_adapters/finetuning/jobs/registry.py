@@ -24,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
-from loramux_adapters.finetuning.jobs.errors import JobNotFound, QueueFull, WrongJobState
+from loramux_adapters.finetuning.jobs.errors import FileNotFound, JobNotFound, QueueFull, WrongJobState
+from loramux_adapters.finetuning.jobs.file_use import lock_files
 from loramux_adapters.finetuning.jobs.ids import new_id
 from loramux_adapters.finetuning.jobs.models import (
     CheckpointRecord,
@@ -64,6 +65,7 @@ class JobRegistry:
 
         Raises:
             QueueFull: `max_waiting` jobs are waiting.
+            FileNotFound: one of its files was deleted.
         """
         try:
             return self._insert(new, now, max_waiting, notes)
@@ -88,6 +90,8 @@ class JobRegistry:
         job = new_id("ftjob")
         state = {"id": job, "state": JobState.VALIDATING_FILES, "created_at": now, "result_files": []}
         with self._transaction() as connection:
+            if not lock_files(connection, [file for file in (new.training_file, new.validation_file) if file]):
+                raise FileNotFound("A file of the job was deleted meanwhile: upload it again.")
             connection.execute(insert(jobs).values(**values, **state))
             waiting = select(func.count()).where(jobs.c.state.in_(_WAITING))
             if connection.execute(waiting).scalar_one() > max_waiting:
@@ -159,13 +163,6 @@ class JobRegistry:
         query = select(jobs).where(*done).order_by(jobs.c.number)
         with _translated_errors(), self._engine.connect() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
-
-    def is_file_in_use(self, file: str) -> bool:
-        """Whether a job that has not ended needs the file."""
-        reads = or_(jobs.c.training_file == file, jobs.c.validation_file == file)
-        query = select(jobs.c.id).where(reads, jobs.c.state.not_in(_ENDED)).limit(1)
-        with _translated_errors(), self._engine.connect() as connection:
-            return connection.execute(query).one_or_none() is not None
 
     def move(
         self,

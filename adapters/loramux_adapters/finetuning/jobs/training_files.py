@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
 from loramux_adapters.file_lock import is_locked, lock_descriptor
-from loramux_adapters.finetuning.jobs.errors import FileNotFound, FileTooLarge
+from loramux_adapters.finetuning.jobs.errors import FileInUse, FileNotFound, FileTooLarge
+from loramux_adapters.finetuning.jobs.file_use import is_file_in_use, lock_files
 from loramux_adapters.finetuning.jobs.ids import is_id, new_id
 from loramux_adapters.finetuning.jobs.models import Page
 from loramux_adapters.finetuning.jobs.tables import files
@@ -145,21 +146,27 @@ class TrainingFiles:
             rows = connection.execute(query).mappings().all()
         return Page([FileRecord(**row) for row in rows[:limit]], len(rows) > limit)
 
-    def delete_expired(self, now: float, is_in_use: Callable[[str], bool]) -> None:
+    def delete_expired(self, now: float) -> None:
         """Delete the files that have expired, except those in use, which a later call deletes."""
         query = select(files.c.id).where(files.c.expires_at <= now)
         with translated_errors(), self._engine.connect() as connection:
             expired = connection.execute(query).scalars().all()
         for file in expired:
-            if not is_in_use(file):
-                with suppress(FileNotFound):  # another server has deleted it
-                    self.delete(file)
+            with suppress(FileInUse, FileNotFound):  # the latter: another server has deleted it
+                self.delete(file)
 
     def delete(self, file: str) -> None:
-        """Delete a file."""
+        """Delete a file that no unfinished job needs.
+
+        Raises:
+            FileInUse: one does.
+        """
         name = self.get(file).id
         with translated_errors():
             with self._engine.begin() as connection:
+                lock_files(connection, [name])
+                if is_file_in_use(connection, name):
+                    raise FileInUse("An unfinished job needs the file: cancel the job first.")
                 connection.execute(delete(files).where(files.c.id == name))
             (self._folder / name).unlink(missing_ok=True)
 

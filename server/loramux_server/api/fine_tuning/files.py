@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import FileResponse, Response
 
-from loramux_adapters.finetuning.jobs.errors import FileInUse, InvalidFile
+from loramux_adapters.finetuning.jobs.errors import InvalidFile
 from loramux_adapters.finetuning.jobs.training_files import RESULTS, FileRecord, TrainingFiles
 from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.fine_tuning.file_forms import PURPOSE, expiry_seconds, printable_name, require_fine_tune
@@ -30,10 +30,9 @@ _MAX_ENCODED_BYTES = 16 * 1024 * 1024
 def files_router(
     files: TrainingFiles,
     check: CheckFile,
-    is_in_use: Callable[[str], bool],
     result_encoding: Encoding = "plain",
 ) -> APIRouter:
-    """Return the routes; `is_in_use` returns whether an unfinished job needs a file."""
+    """Return the routes; result files are sent in `result_encoding` unless a request names another."""
     router = APIRouter(prefix="/v1/files", tags=["files"], responses=error_responses(404, 409, 413))
 
     @router.post("")
@@ -82,8 +81,6 @@ def files_router(
     @router.delete("/{file}")
     async def delete(file: str, _: Admin) -> dict[str, Any]:
         """Delete a file that no unfinished job needs."""
-        if await asyncio.to_thread(is_in_use, file):
-            raise FileInUse("An unfinished job needs the file: cancel the job first.")
         await asyncio.to_thread(files.delete, file)
         return {"id": file, "object": "file", "deleted": True}
 

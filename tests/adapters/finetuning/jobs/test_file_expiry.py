@@ -21,7 +21,7 @@ def bed(tmp_path: Path, engine: sa.Engine) -> JobTestBed:
 
 def expiry(bed: JobTestBed, engine: sa.Engine, folder: Path, now: float) -> FileExpiry:
     uploads = Uploads(engine, folder / "uploads", bed.files)
-    return FileExpiry(bed.files, uploads, bed.registry.is_file_in_use, interval_seconds=0.01, now=lambda: now)
+    return FileExpiry(bed.files, uploads, interval_seconds=0.01, now=lambda: now)
 
 
 def add(files: TrainingFiles, expires_at: float | None) -> str:

@@ -59,7 +59,7 @@ async def test_a_job_with_a_wrong_file_fails_while_another_is_trained(tmp_path: 
     first = bed.job()
     async with bed.supervisor.running():
         await until(bed, first, is_running)
-        second = bed.job(training_file="file-gone")
+        second = bed.job(training_file=bed.preference_file(tmp_path))
         bed.supervisor.check_now()
         second = await until(bed, second, has_ended, seconds=2)
         assert is_running(bed.registry.get(first.id))

@@ -6,10 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loramux_adapters.errors import StoreError
-from loramux_adapters.finetuning.jobs.errors import JobNotFound, QueueFull, WrongJobState
+from loramux_adapters.finetuning.jobs.errors import FileInUse, FileNotFound, JobNotFound, QueueFull, WrongJobState
+from loramux_adapters.finetuning.jobs.file_use import is_file_in_use
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
+from loramux_adapters.finetuning.jobs.tables import files
+from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from tests.helpers.fine_tuning_jobs import NAME
 
 
@@ -30,7 +33,15 @@ def new(**changes: object) -> NewJob:
 
 @pytest.fixture
 def registry(engine: sa.Engine) -> JobRegistry:
+    add_files(engine)
     return JobRegistry(engine)
+
+
+def add_files(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        for name in ("file-1", "file-2"):
+            row = {"id": name, "purpose": "fine-tune", "filename": name, "bytes": 1, "created_at": 1.0, "sha256": ""}
+            connection.execute(sa.insert(files).values(row))
 
 
 def test_the_running_job_comes_before_the_waiting_ones_in_their_order(registry: JobRegistry) -> None:
@@ -111,15 +122,36 @@ def test_lists_are_paged_newest_first(registry: JobRegistry) -> None:
     assert [job.id for job in registry.list(None, 9, {"team": "1"}).items] == [jobs[3], jobs[1]]
 
 
-def test_files_are_in_use_until_their_jobs_end(registry: JobRegistry) -> None:
+def test_files_are_in_use_until_their_jobs_end(registry: JobRegistry, engine: sa.Engine) -> None:
     job = registry.create(new(validation_file="file-2"), 1.0, 10)
-    assert (
-        registry.is_file_in_use("file-1"),
-        registry.is_file_in_use("file-2"),
-        registry.is_file_in_use("file-3"),
-    ) == (True, True, False)
+
+    def in_use() -> list[bool]:
+        with engine.connect() as connection:
+            return [is_file_in_use(connection, name) for name in ("file-1", "file-2", "file-3")]
+
+    assert in_use() == [True, True, False]
     registry.move(job.id, JobState.CANCELLED, 2.0)
-    assert not registry.is_file_in_use("file-1")
+    assert in_use() == [False, False, False]
+
+
+@pytest.mark.parametrize("gone", ["training_file", "validation_file"])
+def test_no_job_is_created_whose_file_was_deleted_meanwhile(registry: JobRegistry, gone: str) -> None:
+    with pytest.raises(FileNotFound, match="was deleted"):
+        registry.create(new(**{gone: "file-3"}), 1.0, 10)
+    assert registry.list(None, 10).items == []
+
+
+def test_a_file_of_an_unfinished_job_can_not_be_deleted(
+    registry: JobRegistry, engine: sa.Engine, tmp_path: Path
+) -> None:
+    kept = TrainingFiles(engine, tmp_path)
+    job = registry.create(new(), 1.0, 10)
+    with pytest.raises(FileInUse, match="cancel the job first"):
+        kept.delete("file-1")
+    registry.move(job.id, JobState.CANCELLED, 2.0)
+    kept.delete("file-1")
+    with pytest.raises(FileNotFound):
+        kept.get("file-1")
 
 
 def test_a_repeated_checkpoint_replaces_the_earlier_one(registry: JobRegistry) -> None:
@@ -149,6 +181,7 @@ def test_the_end_of_a_job_and_what_is_written_about_it_are_one_transaction(engin
             raise sa.exc.OperationalError("insert", {}, Exception("no such table"))
         told.append((job.id, job.state))
 
+    add_files(engine)
     registry = JobRegistry(engine, record)
     job = registry.create(new(), 1.0, 10, JobEvent("a note", "warn"))
     assert registry.events(job.id, None, 10).items[0].message == "a note"

@@ -12,6 +12,7 @@ from loramux_adapters.errors import AdapterRejected, NoAdapterCapacity, StoreErr
 from loramux_adapters.finetuning.jobs.models import JobRecord
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.states import JobState
+from loramux_adapters.finetuning.jobs.tables import files
 from tests.helpers.fine_tuning_jobs import NAME, JobTestBed, has_ended, job_test_bed, messages, until
 
 
@@ -132,10 +133,11 @@ async def test_a_checkpoint_that_the_engine_rejects_is_left_out(tmp_path: Path, 
     assert [one.step for one in bed.registry.checkpoints(job.id, None, 10).items] == [6, 4]
 
 
-async def test_a_deleted_training_file_fails_the_job(tmp_path: Path, engine: sa.Engine) -> None:
+async def test_a_lost_training_file_fails_the_job(tmp_path: Path, engine: sa.Engine) -> None:
     bed = job_test_bed(tmp_path, engine)
     job = bed.job()
-    bed.files.delete(bed.training_file)
+    with engine.begin() as connection:
+        connection.execute(sa.delete(files).where(files.c.id == bed.training_file))
     async with bed.supervisor.running():
         job = await until(bed, job, has_ended)
     assert (job.state, dict(job.error or {})["param"]) == (JobState.FAILED, "training_file")
