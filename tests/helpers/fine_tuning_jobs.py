@@ -107,9 +107,9 @@ class JobTestBed:
     supervisor: Supervisor
     training_file: str
 
-    def preference_file(self, folder: Path, count: int = 12) -> str:
+    def preference_file(self, folder: Path, count: int = 12, start: int = 0) -> str:
         """Upload a file of preference pairs, and return its id."""
-        with write_pairs(folder / "pairs.jsonl", count).open("rb") as file:
+        with write_pairs(folder / "pairs.jsonl", count, start).open("rb") as file:
             return self.files.add(file, "pairs.jsonl", "fine-tune", 0.0, _check).id
 
     def job(self, **changes: Any) -> JobRecord:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loramux_adapters.errors import AdapterError, AdapterRejected, StoreError, TransientError
+from loramux_adapters.finetuning.datasets.unseen_pairs import unseen_pairs
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed, WrongJobState
 from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult, Evaluator
 from loramux_adapters.finetuning.jobs.evaluation_summary import EvaluationSummary
@@ -155,13 +156,16 @@ class ResultPublisher:
         """
         if not _is_dpo(run):
             return await evaluator.evaluate(version, run.data, validation)
+        held_out = await asyncio.to_thread(unseen_pairs, run.data, validation)
+        if not held_out.pairs:
+            return None
         step, metrics = _result_step(job), await asyncio.to_thread(self.registry.metrics, job.id)
         measured = [found for found in metrics if found["step"] == step and "valid_reward_accuracy" in found]
         if not measured:
             raise EvaluationFailed("the validation file was not measured after the last step")
         reference = VersionId.parse(job.from_version) if job.from_version else None
-        preferences = PreferenceEvaluator(evaluator.complete, evaluator.token_counter)
-        return await preferences.evaluate(version, reference, validation, measured[-1])
+        preferences = PreferenceEvaluator(evaluator.complete, evaluator.token_counter, evaluator.max_context_tokens)
+        return await preferences.evaluate(version, reference, held_out, measured[-1])
 
     async def _add_event(self, job: JobRecord, event: JobEvent, **values: Any) -> None:
         await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event, **values)

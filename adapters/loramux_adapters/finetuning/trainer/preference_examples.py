@@ -1,6 +1,6 @@
 """Pairs of answers as tokens, as the trainer takes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,16 +37,18 @@ class TokenizedPair(NamedTuple):
         return max(len(self.preferred), len(self.rejected))
 
 
-def tokenize_pairs(path: Path, tokenizer: ExampleTokenizer) -> list[TokenizedPair]:
-    """Read a file of preferences and tokenize its pairs.
+def tokenize_pairs(
+    path: Path, tokenizer: ExampleTokenizer, pairs: Iterable[PreferencePair] | None = None
+) -> list[TokenizedPair]:
+    """Tokenize the pairs of a file of preferences: all, or `pairs`, which were read from it.
 
     Raises:
         InvalidDataset: it has invalid lines.
         ChatTemplateError: names the first line that the chat template refuses.
         OSError: it can't be read.
     """
-    places = ((f"line {line} of {path.name}", pair) for line, pair in enumerate(read_preferences(path), start=1))
-    return [_tokenize(pair, place, tokenizer) for place, pair in places]
+    read = read_preferences(path) if pairs is None else pairs
+    return [_tokenize(pair, f"line {pair.line} of {path.name}", tokenizer) for pair in read]
 
 
 def _tokenize(pair: PreferencePair, place: str, tokenizer: ExampleTokenizer) -> TokenizedPair:

@@ -61,7 +61,8 @@ class PreferenceTrainer(MicroBatchTrainer, DPOTrainer):  # type: ignore[misc]  #
         rewards = self.beta * (self._log_probabilities(model, inputs) - expected)
         preferred, other = rewards.chunk(2)
         margins = preferred - other
-        measures = {"reward_accuracy": (margins > 0).float().sum(), "reward_margin": margins.detach().sum()}
+        right = (margins > 0).float() + (margins == 0).float() / 2  # an adapter without effect is right by chance
+        measures = {"reward_accuracy": right.sum(), "reward_margin": margins.detach().sum()}
         return BatchScores(-logsigmoid(margins).sum(), measures, len(margins))
 
     def _log_probabilities(self, model: Any, inputs: Any) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.finetuning.answer_tokens import ExampleTokenizer
 from loramux_adapters.finetuning.chat_rendering import ChatRenderer
+from loramux_adapters.finetuning.datasets.unseen_pairs import unseen_pairs
 from loramux_adapters.finetuning.errors import InvalidRecipe
 from loramux_adapters.finetuning.recipes.adapter_shape import read_adapter_shape
 from loramux_adapters.finetuning.recipes.device_choice import DeviceChoice, choose_device
@@ -57,14 +58,12 @@ def prepare_data(run: TrainingRun) -> PreparedData:
     """
     devices, tokenizer, base = candidate_devices(run.device), load_tokenizer(run.base, run.rendering), run.description
     renderer = ExampleTokenizer(ChatRenderer(tokenizer, run.rendering))
-    read = tokenize_pairs if run.recipe and run.recipe.is_dpo else tokenize_file
-    examples: Tokenized = read(run.data, renderer)
-    validation: Tokenized = read(run.validation, renderer) if run.validation else []
+    examples, validation = _tokenize_files(run, renderer)
     # By the devices that there are, not by the chosen one: a training that resumes must have the same recipe.
     recipe = run.recipe or _choose_recipe(run, [*examples, *validation], len(examples), on_gpu=devices[0].is_gpu)
     check_recipe(base, recipe)
     if recipe.early_stopping_patience and not validation:
-        raise InvalidRecipe("early_stopping_patience needs a validation file")
+        raise InvalidRecipe("early_stopping_patience needs a validation file, of which not all is in the training file")
     check_lengths(examples, recipe.max_length)
     check_lengths(validation, recipe.max_length)
     weights = load_weights(run.base, run.unquantized_base)
@@ -72,6 +71,16 @@ def prepare_data(run: TrainingRun) -> PreparedData:
     choice = choose_device(demand, devices, run.quantize)
     by_length: Tokenized = sorted(validation, key=lambda example: example.longest)  # type: ignore[assignment]
     return PreparedData(examples, by_length, recipe, tokenizer, weights, choice, demand)
+
+
+def _tokenize_files(run: TrainingRun, tokenizer: ExampleTokenizer) -> tuple[Tokenized, Tokenized]:
+    """Tokenize the training file and the validation file; of preferences, those pairs that can be judged by."""
+    if run.recipe and run.recipe.is_dpo:
+        examples = tokenize_pairs(run.data, tokenizer)
+        if not run.validation:
+            return examples, []
+        return examples, tokenize_pairs(run.validation, tokenizer, unseen_pairs(run.data, run.validation).pairs)
+    return tokenize_file(run.data, tokenizer), tokenize_file(run.validation, tokenizer) if run.validation else []
 
 
 def _choose_recipe(run: TrainingRun, examples: Tokenized, count: int, *, on_gpu: bool) -> Recipe:

@@ -32,11 +32,11 @@ def bed(tmp_path: Path, engine: sa.Engine) -> JobTestBed:
     return job_test_bed(tmp_path, engine, "prefer")
 
 
-async def run_job(bed: JobTestBed, folder: Path, complete: Any = answer, **job: Any) -> JobRecord:
+async def run_job(bed: JobTestBed, folder: Path, complete: Any = answer, context: int = 2000, **job: Any) -> JobRecord:
     publisher = bed.runner.publisher
-    bed.runner.publisher = replace(publisher, evaluator=Evaluator(complete, CharacterTokens(), 2000, 10))
-    pairs = bed.preference_file(folder)
-    created = bed.job(**{"training_file": pairs, "validation_file": pairs, "wanted": WANTED} | job)
+    bed.runner.publisher = replace(publisher, evaluator=Evaluator(complete, CharacterTokens(), context, 10))
+    pairs, held_out = bed.preference_file(folder), bed.preference_file(folder, start=12)
+    created = bed.job(**{"training_file": pairs, "validation_file": held_out, "wanted": WANTED} | job)
     async with bed.supervisor.running():
         found = await until(bed, created, has_ended)
     assert found.state is JobState.SUCCEEDED, messages(bed, found)
@@ -65,11 +65,11 @@ async def test_the_answers_of_the_base_and_of_the_adapter_are_shown(bed: JobTest
     assert len(document["samples"]) == 5
     assert document["samples"][0] == {
         "line": 1,
-        "messages": [{"role": "user", "content": "number 0"}],
+        "messages": [{"role": "user", "content": "number 12"}],
         "preferred": "even",
         "non_preferred": "odd",
-        "reference": "base: number 0",
-        "adapter": "adapter: number 0",
+        "reference": "base: number 12",
+        "adapter": "adapter: number 12",
     }
 
 
@@ -83,14 +83,38 @@ async def test_the_events_and_the_result_file_have_the_rewards(bed: JobTestBed, 
     assert "Step 2/6: training loss=0.50, reward accuracy=0.75" in said
     assert "The result is the adapter of step 4, which had the lowest validation loss, 0.40" in said
     assert any(
-        message.startswith("Against the base, the adapter prefers the preferred answer in 11 of 12") for message in said
+        message.startswith("Relative to the base, the adapter makes the preferred answer the likelier one in 11 of 12")
+        for message in said
     )
 
 
-async def test_a_failed_evaluation_does_not_fail_the_job(bed: JobTestBed, tmp_path: Path) -> None:
-    job = await run_job(bed, tmp_path, fail)
+async def test_questions_that_fail_do_not_lose_what_the_trainer_measured(bed: JobTestBed, tmp_path: Path) -> None:
+    found = (await run_job(bed, tmp_path, fail)).progress.preference
+    assert found is not None
+    assert (found["pairs"], found["samples"]) == (12, [])
+
+
+async def test_pairs_that_were_trained_on_are_left_out(bed: JobTestBed, tmp_path: Path) -> None:
+    found = (await run_job(bed, tmp_path, validation_file=bed.preference_file(tmp_path, start=4))).progress.preference
+    assert found is not None
+    assert (found["pairs"], found["left_out"]) == (4, 8)
+
+
+async def test_where_all_pairs_were_trained_on_nothing_is_measured(bed: JobTestBed, tmp_path: Path) -> None:
+    job = await run_job(bed, tmp_path, validation_file=bed.preference_file(tmp_path))
     assert job.progress.preference is None
-    assert "The base and the adapter were not compared: The engine refused a question." in messages(bed, job)
+    assert "Nothing was compared: every validation example is in the training file too" in messages(bed, job)
+
+
+async def test_an_answer_is_asked_for_within_the_context(bed: JobTestBed, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    async def complete(version: Any, chat: Any, most: int, tools: Any) -> Completion:
+        asked.append(most)
+        return await answer(version, chat, most, tools)
+
+    await run_job(bed, tmp_path, complete, context=12)
+    assert max(asked) == 12 - len("number 12")
 
 
 async def test_without_a_validation_file_nothing_is_evaluated(bed: JobTestBed, tmp_path: Path) -> None:
@@ -108,3 +132,10 @@ def test_an_accuracy_is_better_than_chance_if_its_whole_interval_is(accuracy: fl
     assert found.is_better_than_chance is is_better
     assert found.accuracy.low <= accuracy <= found.accuracy.high
     assert ("not shown to be above chance" in found.sentence) is not is_better
+
+
+def test_pairs_without_a_preference_are_right_by_chance() -> None:
+    found = summarize_preferences(11, {"valid_reward_accuracy": 0.5, "valid_reward_margin": 0.0}, "the base")
+    assert found.accuracy.estimate == 0.5
+    assert "the likelier one in 5.5 of 11 held-out pairs" in found.sentence
+    assert not found.is_better_than_chance

@@ -23,7 +23,8 @@ WEIGHTS = "adapter_model.safetensors"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_inputs(tmp_path_factory.mktemp("dpo"))
-    write_pairs(folder / "pairs.jsonl")
+    write_pairs(folder / "pairs.jsonl", step=2)  # "even" is always preferred
+    write_pairs(folder / "held-out.jsonl", start=20, step=2)
     return folder
 
 
@@ -34,7 +35,7 @@ def dpo_run(folder: Path, name: str, **changes: Any) -> TrainingRun:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> tuple[list[TrainerEvent], Path]:
-    run = dpo_run(folder, "trained", validation=folder / "pairs.jsonl", recipe=DPO.model_copy(update={"epochs": 15}))
+    run = dpo_run(folder, "trained", validation=folder / "held-out.jsonl", recipe=DPO.model_copy(update={"epochs": 15}))
     return train(run), run.output
 
 
@@ -85,7 +86,7 @@ def test_the_reference_of_a_training_that_goes_on_is_the_adapter_as_it_was(
     folder: Path, trained: tuple[list[TrainerEvent], Path]
 ) -> None:
     """Its first step has no margin, although the adapter it goes on from has a large one against the base."""
-    run = dpo_run(folder, "further", initial_adapter=trained[1], validation=folder / "pairs.jsonl")
+    run = dpo_run(folder, "further", initial_adapter=trained[1], validation=folder / "held-out.jsonl")
     started, *events = train(run)
     assert isinstance(started, Started)
     assert started.trained_parameters == trained[0][0].trained_parameters  # type: ignore[union-attr]
