@@ -64,9 +64,9 @@ class ModelAliases:
         self._check_target(target)
         by = ChangedBy(actor, self._now())
         async with self._lock:
-            await asyncio.to_thread(self._registry.set, name, target, by)
+            stored = await asyncio.to_thread(self._registry.set, name, target, by)
             self._apply(await asyncio.to_thread(self._registry.all))
-        return ModelAlias(name, target, by.at, by.actor)
+        return stored
 
     async def remove(self, name: AdapterName, *, actor: str) -> ModelAlias:
         """Remove an alias and return it; its target stays.

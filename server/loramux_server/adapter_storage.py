@@ -6,6 +6,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from loramux_adapters.base_description import BaseDescription
+from loramux_adapters.finetuning.jobs.model_names import is_name_of_unfinished_job
 from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.model_aliases import ModelAliases
 from loramux_adapters.registry.model_aliases import ModelAliasRegistry
@@ -45,5 +46,5 @@ def open_storage(
     store, registry = VersionStore(settings.data_dir / "adapters"), Registry(database)
     store.clean_staging()
     resolver = AdapterResolver(registry.snapshot(), store, base.spec)
-    aliases = ModelAliases(ModelAliasRegistry(database), resolver, settings.aliases)
+    aliases = ModelAliases(ModelAliasRegistry(database, is_name_of_unfinished_job), resolver, settings.aliases)
     return AdapterStorage(base, folder, database, store, registry, resolver, aliases, unquantized_base)

@@ -36,6 +36,7 @@ from loramux_adapters.registry.transaction import (
     ChangedBy,
     Transaction,
     insert_if_missing,
+    lock_name,
     matches_version,
     store_errors,
     traffic_shares,
@@ -291,6 +292,7 @@ class Registry:
         with store_errors(), self._engine.begin() as connection:
             # The first statement writes, so that SQLite takes its write lock before anything is read.
             if create:
+                lock_name(connection, name)
                 insert_if_missing(connection, adapters, {"name": name, "created_at": by.at})
             touched = update(adapters).where(adapters.c.name == name).values(name=name)
             if not connection.execute(touched).rowcount:

@@ -131,6 +131,15 @@ def insert_if_missing(connection: Connection, table: Table, values: Mapping[str,
     connection.execute(insert.values(**values).on_conflict_do_nothing())
 
 
+def lock_name(connection: Connection, name: AdapterName) -> None:
+    """Lock a name until the transaction ends, so that it does not become an adapter and an alias at the same time.
+
+    PostgreSQL can't lock rows that are missing. SQLite has one lock for writers: the next statement must write.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
     """Replace the database's messages, which may contain hosts and files; the log has them as the cause."""

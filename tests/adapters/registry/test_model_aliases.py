@@ -41,8 +41,8 @@ def test_aliases_are_set_changed_and_removed_with_a_row_in_the_audit_log_each(
 def test_setting_an_alias_to_the_same_target_again_changes_nothing(
     database: sa.Engine, aliases: ModelAliasRegistry
 ) -> None:
-    aliases.set(GPT, "tone", at(1.0))
-    aliases.set(GPT, "tone", at(2.0, "key_2"))
+    first = aliases.set(GPT, "tone", at(1.0))
+    assert aliases.set(GPT, "tone", at(2.0, "key_2")) == first
     assert aliases.all() == [ModelAlias(GPT, "tone", 1.0, "key_1")]
     assert len(Registry(database).audit(GPT, 10)) == 1
 

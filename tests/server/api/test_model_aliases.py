@@ -217,6 +217,16 @@ async def test_an_experiment_runs_on_the_requests_for_an_alias(shared: TinyServe
     await shared.http.delete(f"/admin/experiments/{started.json()['id']}")
 
 
+async def test_the_name_of_an_unfinished_job_s_model_is_no_alias(shared: TinyServer) -> None:
+    lines = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' * 20
+    file = await shared.client.files.create(file=("train.jsonl", lines), purpose="fine-tune")
+    job: Any = await shared.client.fine_tuning.jobs.create(model="tiny", training_file=file.id)
+    status, code, message = await refusal(shared, "PUT", f"/admin/aliases/{job.loramux['model']}", {"target": "tiny"})
+    assert (status, code) == (409, "alias_conflict")
+    assert "cancel the job" in message
+    await shared.client.fine_tuning.jobs.cancel(job.id)
+
+
 async def test_without_an_admin_key_nothing_is_shown_or_changed(tmp_path: Path, tiny_base: ResolvedBase) -> None:
     async with tiny_server(tmp_path, tiny_base, keys=("sk-one",)) as tiny:
         for method, path in (("GET", ""), ("GET", "/x"), ("PUT", "/x"), ("DELETE", "/x")):
