@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -11,6 +11,7 @@ from loramux_adapters.finetuning.recipes.hyperparameters import DpoHyperparamete
 from loramux_adapters.models import AdapterName, parse_adapter_name
 
 _ID_BYTES = 4
+_MAX_DEPTH = 16
 FileId = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 Key = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -38,6 +39,14 @@ class Method(_RequestBody):
     supervised: Supervised = Supervised()
     dpo: Dpo = Dpo()
     reinforcement: Any = None
+
+    @model_validator(mode="after")
+    def _refuse_other_sections(self) -> Self:
+        """Refuse the settings of another method, which would be ignored."""
+        others = {"supervised", "dpo"} - {self.type}
+        if self.type in ("supervised", "dpo") and (given := others & self.model_fields_set):
+            raise ValueError(f"{given.pop()}: expected `{self.type}` alone, as the type says")
+        return self
 
 
 class Wandb(_RequestBody):
@@ -76,7 +85,7 @@ class CreateJob(_RequestBody):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, body: object) -> object:
-        """Take null as absent, in objects at any depth, as OpenAI does."""
+        """Take null as absent in objects at any depth, as OpenAI does."""
         return _without_nulls(body)
 
     @field_validator("method")
@@ -86,17 +95,29 @@ class CreateJob(_RequestBody):
             raise ValueError("expected type `supervised` or `dpo`; other methods are not supported")
         return method
 
+    @model_validator(mode="after")
+    def _refuse_two_places(self) -> Self:
+        """Refuse hyperparameters that would be ignored."""
+        if self.hyperparameters and self.hyperparameters.model_fields_set and self._of_method.model_fields_set:
+            raise ValueError("hyperparameters: expected in `method` alone; the request has them in both places")
+        return self
+
+    @property
+    def _of_method(self) -> Hyperparameters | DpoHyperparameters:
+        if self.method is None:
+            return Hyperparameters()
+        return (self.method.dpo if self.method.type == "dpo" else self.method.supervised).hyperparameters
+
     @property
     def requested_hyperparameters(self) -> RequestedHyperparameters:
         """The hyperparameters, from `method` or the deprecated field."""
-        if self.method and self.method.type == "dpo":
-            asked = self.method.dpo.hyperparameters
-            shared = Hyperparameters(**asked.model_dump(exclude={"beta"}))
+        asked = self._of_method
+        shared = Hyperparameters.model_validate(asked.model_dump(include=set(Hyperparameters.model_fields)))
+        if not asked.model_fields_set - {"beta"}:
+            shared = self.hyperparameters or shared
+        if isinstance(asked, DpoHyperparameters):
             return RequestedHyperparameters(method="dpo", hyperparameters=shared, beta=asked.beta, lora=self.lora)
-        # The deprecated field, unless the method has its own.
-        supervised = self.method.supervised.hyperparameters if self.method else Hyperparameters()
-        given = supervised if supervised.model_fields_set else self.hyperparameters or supervised
-        return RequestedHyperparameters(hyperparameters=given, lora=self.lora)
+        return RequestedHyperparameters(hyperparameters=shared, lora=self.lora)
 
     @property
     def integration_documents(self) -> list[dict[str, Any]] | None:
@@ -121,12 +142,12 @@ class CreateJob(_RequestBody):
         return secrets.randbelow(2**31) if self.seed is None else self.seed
 
 
-def _without_nulls(value: object) -> object:
-    return (
-        {key: _without_nulls(item) for key, item in value.items() if item is not None}
-        if isinstance(value, dict)
-        else value
-    )
+def _without_nulls(value: object, depth: int = 0) -> object:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested too deeply; expected at most {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        return {key: _without_nulls(item, depth + 1) for key, item in value.items() if item is not None}
+    return [_without_nulls(item, depth + 1) for item in value] if isinstance(value, list) else value
 
 
 def model_name(base: str, organization: str, suffix: str | None) -> AdapterName:
