@@ -139,7 +139,7 @@ def test_an_interrupt_while_printing_waits_for_the_trainers_end(
 
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
-    [("train.jsonl", "{}\n", "line 1: messages"), ("recipe.yaml", "rnak: 4\n", "rnak")],
+    [("train.jsonl", "{}\n", "line 1: there are no messages"), ("recipe.yaml", "rnak: 4\n", "rnak")],
 )
 def test_an_invalid_file_is_refused_before_the_trainer_starts(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, file: str, content: str, reason: str
