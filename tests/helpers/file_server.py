@@ -26,6 +26,8 @@ class FileServer:
     """The number of bytes after which the connection breaks, for each of the next file responses."""
     silent: bool = False
     endless: bool = False
+    chunked: bool = False
+    """Whether files are sent as chunks, without their size."""
     status: int = 200
     headers: Headers = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
@@ -108,12 +110,15 @@ class FileHandler(BaseHTTPRequestHandler):
             self._send(*self.other(path))
 
     def _send(self, status: int, headers: Headers, body: bytes) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
+        self._send_headers(status, {"Content-Length": str(len(body)), **headers})
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _send_headers(self, status: int, headers: Headers) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
 
     def _send_file(self, name: str) -> None:
         headers = self.file_headers(name)
@@ -134,13 +139,15 @@ class FileHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             headers = {**headers, "Content-Length": str(len(content))}
             content = content[: self.served.cuts.pop(0)]
-        self._send(status, headers, content)
+        if self.served.chunked:
+            piece = f"{len(content):x}\r\n".encode() + content + b"\r\n0\r\n\r\n"
+            self._send_headers(status, {**headers, "Transfer-Encoding": "chunked"})
+            self.wfile.write(piece)
+        else:
+            self._send(status, headers, content)
 
     def _send_for_ever(self, headers: Headers) -> None:
-        self.send_response(200)
-        for key, value in {**headers, "Transfer-Encoding": "chunked"}.items():
-            self.send_header(key, value)
-        self.end_headers()
+        self._send_headers(200, {**headers, "Transfer-Encoding": "chunked"})
         piece = b"10000\r\n" + bytes(1 << 16) + b"\r\n"
         while not self.served.stopped.is_set():
             self.wfile.write(piece)

@@ -3,10 +3,12 @@
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 import httpx
 
 from loramux_adapters.errors import InvalidAdapter
+from loramux_adapters.file_lock import FileLock
 from loramux_adapters.fsync import fsync_path
 from loramux_adapters.intake.archive import check_digest, unpack
 from loramux_adapters.intake.content import hash_files
@@ -22,10 +24,12 @@ MAX_FAILURES = 5
 def find_version(client: ApiClient, text: str) -> tuple[str, str]:
     """Return the adapter's own name and the full digest of NAME@DIGEST, or of what NAME points at.
 
+    NAME may be an alias of an adapter or of a version.
+
     Raises:
         typer.Exit: there is no such version, or NAME points at several or none.
     """
-    name, at, digest = text.partition("@")
+    name, at, digest = _own_name(client, text).partition("@")
     adapter = client.call("GET", adapter_path(name))
     if at:
         return adapter["name"], resolve_digest(client, name, digest)
@@ -37,6 +41,12 @@ def find_version(client: ApiClient, text: str) -> tuple[str, str]:
     return adapter["name"], targets[0].partition("@")[2]
 
 
+def _own_name(client: ApiClient, text: str) -> str:
+    """Return the version that an alias stands for, else `text` itself: the server resolves aliases of adapters."""
+    alias = None if "@" in text else client.find(f"/admin/aliases/{quote(text)}")
+    return str(alias["target"]) if alias and alias["serves"] == "version" else text
+
+
 def download_version(client: ApiClient, name: str, digest: str, target: Path) -> None:
     """Download a version to the new folder `target`; if it is there already, nothing is done.
 
@@ -46,19 +56,35 @@ def download_version(client: ApiClient, name: str, digest: str, target: Path) ->
         typer.Exit: the server does not answer, `target` is something else, or the files are not those of the version.
         OSError: a file can't be written.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        if _is_version(target, digest):
-            return
-        fail(f"{target} exists and is not {name}@{digest}; expected a new folder")
+    target = target.resolve()
+    if _is_there(target, name, digest):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{digest}.part")
-    _fetch(client, version_path(name, f"{digest}/content"), part)
-    try:
-        _unpack(part, digest, target)
-    except InvalidAdapter as error:
-        part.unlink()
-        fail(f"the download of {name}@{digest} is damaged ({error.message}): run the command again")
-    part.unlink()
+    lock = FileLock(part)
+    if not lock.acquire(blocking=False):
+        fail(f"another command is downloading {name}@{digest} to {target}: wait for it, or choose another folder")
+    with lock:
+        try:
+            if not _is_there(target, name, digest):  # which the command that had the lock before may have done
+                _fetch(client, version_path(name, f"{digest}/content"), part)
+                _unpack(part, digest, target)
+            part.unlink()
+        except InvalidAdapter as error:
+            part.unlink()
+            fail(f"the download of {name}@{digest} is damaged ({error.message}): run the command again")
+        finally:
+            if not _size(part):
+                part.unlink(missing_ok=True)
+
+
+def _is_there(target: Path, name: str, digest: str) -> bool:
+    """Whether the version is in `target`; anything else there ends the command, but for an empty folder."""
+    if not target.exists() or (target != Path.cwd() and target.is_dir() and not any(target.iterdir())):
+        return False
+    if not _is_version(target, digest):
+        fail(f"{target} exists and is not {name}@{digest}; expected a new folder")
+    return True
 
 
 def _is_version(folder: Path, digest: str) -> bool:
@@ -102,7 +128,8 @@ def _size(path: Path) -> int:
 
 
 def _receive(client: ApiClient, path: str, part: Path, start: int) -> None:
-    headers = {"range": f"bytes={start}-"} if start else {}
+    # A proxy may compress what has no range: then the sizes would be those of something else.
+    headers = {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
     with client.stream(path, headers) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # it is complete
@@ -110,7 +137,8 @@ def _receive(client: ApiClient, path: str, part: Path, start: int) -> None:
             response.read()
             fail(_refusal(response))
         start = start if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
-        total = start + int(response.headers["content-length"])
+        length = response.headers.get("content-length")  # which a proxy may leave out
+        total = None if length is None else start + int(length)
         with byte_progress() as bar, part.open("ab" if start else "wb") as file:
             task = bar.add_task("downloading", total=total, completed=start)
             for piece in response.iter_bytes():

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner, Result
 
+from loramux_adapters.file_lock import FileLock
 from loramux_adapters.intake.archive import VersionArchive
 from loramux_adapters.intake.content import content_digest, hash_files
 from loramux_server.base_model import ResolvedBase
@@ -38,7 +39,8 @@ async def tiny(tmp_path: Path, tiny_base: ResolvedBase) -> AsyncIterator[TinySer
 async def test_the_files_of_what_a_name_points_at_are_downloaded(tiny: TinyServer, tmp_path: Path) -> None:
     old, new = await tiny.add("team/tone", 1), await tiny.add("team/tone", 2)
     await tiny.http.put("/admin/aliases/gpt", json={"target": "team/tone"})
-    for name, version in (("team/tone", new), (old[: len("team/tone@") + 4], old), ("gpt", new)):
+    await tiny.http.put("/admin/aliases/gpt/old", json={"target": old})
+    for name, version in (("team/tone", new), (old[: len("team/tone@") + 4], old), ("gpt", new), ("gpt/old", old)):
         folder = tmp_path / "mine" / name.replace("/", "-")
         result = await asyncio.to_thread(download, tiny.url, name, folder, "--json")
         assert json.loads(result.stdout) == {"version": version, "folder": str(folder)}
@@ -118,3 +120,47 @@ def test_damaged_content_is_refused_and_the_next_command_starts_again(
         assert leftovers(tmp_path) == []
     server.files[path] = good
     assert download(server.url, "tone", tmp_path / "mine").exit_code == 0
+
+
+def test_a_server_behind_a_proxy_that_leaves_out_the_size_is_read(
+    scripted: tuple[FileServer, str], tmp_path: Path
+) -> None:
+    server, digest = scripted
+    server.chunked = True
+    assert download(server.url, "tone", tmp_path / "mine").exit_code == 0
+    assert content_digest(hash_files(tmp_path / "mine")).startswith(digest)
+
+
+def test_two_commands_do_not_download_to_one_folder_at_the_same_time(
+    scripted: tuple[FileServer, str], tmp_path: Path
+) -> None:
+    server, digest = scripted
+    part = tmp_path / f".mine.{digest}.part"
+    with FileLock(part):
+        result = download(server.url, "tone", tmp_path / "mine")
+    assert (result.exit_code, "another command is downloading" in result.stderr) == (1, True), result.stderr
+    assert download(server.url, "tone", tmp_path / "mine").exit_code == 0
+    assert leftovers(tmp_path) == []
+
+
+def test_the_folder_may_be_relative_but_not_the_one_where_the_command_runs(
+    scripted: tuple[FileServer, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = scripted
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    refused = download(server.url, "tone", ".")
+    assert (refused.exit_code, "expected a new folder" in refused.stderr) == (1, True), refused.stderr
+    assert download(server.url, "tone", "../other").exit_code == 0
+    assert (tmp_path / "other" / "adapter_config.json").exists()
+    monkeypatch.chdir(tmp_path / "other")
+    assert download(server.url, "tone", ".").exit_code == 0  # it is there already
+
+
+def test_a_version_that_the_server_does_not_give_leaves_nothing(
+    scripted: tuple[FileServer, str], tmp_path: Path
+) -> None:
+    server, digest = scripted
+    del server.files[f"admin/adapters/tone/versions/{digest}/content"]
+    assert download(server.url, "tone", tmp_path / "mine").exit_code == 1
+    assert leftovers(tmp_path) == []
