@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.helpers.server_process import LORAMUX, ServeProcess, reuse_demo_base, serving
 
+pytestmark = pytest.mark.slow
+
 STORY: dict[str, Any] = {
     "model": "SmolLM2-135M-Instruct",
     "messages": [{"role": "user", "content": "Tell me a long story."}],
@@ -115,21 +117,18 @@ def test_a_port_in_use_is_reported_before_the_engine_starts(tmp_path: Path) -> N
     assert "starting vLLM" not in output
 
 
-@pytest.mark.slow
 def test_an_unknown_setting_is_reported_with_a_suggestion(tmp_path: Path) -> None:
     code, output = failed_start(tmp_path, LORAMUX_PROT="1")
     assert code == 2
     assert "LORAMUX_PORT" in output
 
 
-@pytest.mark.slow
 def test_a_server_on_a_public_address_does_not_start_without_a_key(tmp_path: Path) -> None:
     code, output = failed_start(tmp_path, "--host", "0.0.0.0")
     assert code == 2
     assert "LORAMUX_API_KEYS" in output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "message"), [("/does/not/exist", "unknown base"), (".", "config.json"), ("/etc/../etc", "config.json")]
 )

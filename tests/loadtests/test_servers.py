@@ -23,6 +23,8 @@ from loramux_loadtests.servers import (
 )
 from tests.helpers.fake_openai_process import fake_spec
 
+pytestmark = pytest.mark.slow
+
 SETUP = ServerSetup(
     base=Path("/models/base"),
     adapters={"tone": Path("/all/tone"), "intent": Path("/all/intent")},
@@ -86,7 +88,6 @@ async def test_a_server_that_does_not_get_ready_in_time_is_stopped(
     assert group_members(group_in(log)) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("habit", "left"), [("orphans", "sleep"), ("stubborn", "python")])
 async def test_what_a_server_leaves_behind_is_killed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, habit: str, left: str

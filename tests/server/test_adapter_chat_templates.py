@@ -15,7 +15,7 @@ from tests.helpers.adapter_files import lora_tensors, write_adapter
 from tests.helpers.experiment_traffic import chat, start, user_of
 from tests.helpers.tiny_server import TEMPLATE, TinyServer, small_arguments, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 OWN = (
     "{% if messages[0].role != 'system' %}### You are Ada.\n{% endif %}"
@@ -65,7 +65,6 @@ async def prompt_tokens(tiny: TinyServer, path: str, model: str, changes: dict[s
     return int(found[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_every_endpoint_counts_as_a_server_with_this_template(
     ours: TinyServer, with_template: TinyServer, path: str
@@ -79,7 +78,6 @@ async def test_every_endpoint_counts_as_a_server_with_this_template(
     assert await prompt_tokens(ours, path, base) != await prompt_tokens(with_template, path, base)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 async def test_late_system_messages_are_where_the_adapters_template_allows_them(
     ours: TinyServer, with_template: TinyServer, tiny_base: ResolvedBase, tmp_path: Path, path: str

@@ -16,6 +16,8 @@ from alembic.script import ScriptDirectory
 
 from loramux_server import database as db
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -62,7 +64,6 @@ def test_an_upgrade_of_a_current_database_changes_nothing_and_is_quick(engine: s
     assert has_alembic == "False"
 
 
-@pytest.mark.slow
 def test_processes_that_start_together_on_an_empty_database_all_succeed(url: str, engine: sa.Engine) -> None:
     program = ["-W", "error::DeprecationWarning", "-m", "tests.helpers.processes.upgrade_database"]
     gate, key = os.pipe()  # All wait for the end of the same pipe, so that they go on together.

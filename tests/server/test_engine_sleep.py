@@ -21,7 +21,7 @@ from loramux_server.lifecycle import EXIT_ENGINE_DIED
 from tests.helpers.fine_tuning_jobs import scripted_launcher, training_lines
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -22,7 +22,7 @@ from loramux_server.metering.pricing import FixedPrices, Prices
 from tests.helpers.evaluated_jobs import evaluated_job
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 PRICES = {
     "base": {"input": 1000, "cached": 500, "output": 2000},
@@ -92,7 +92,6 @@ async def series(tiny: TinyServer, name: str, *labels: str) -> dict[tuple[str, .
     return dict(found)
 
 
-@pytest.mark.slow
 async def test_the_ledger_and_the_metrics_count_the_same_requests_tokens_and_costs(tiny: TinyServer) -> None:
     """T13: /admin/usage and /metrics agree, by route, outcome, type of token and cost mode."""
     groups = {route_of(group): group for group in (await usage(tiny))["groups"]}

@@ -12,6 +12,8 @@ from loramux_adapters.chat_templates.errors import LimitExceededError, Rendering
 from loramux_adapters.chat_templates.renderer import TemplateRenderer
 from tests.helpers.chat_templates import CHATML, DATED, OPEN_THINK, PARTS
 
+pytestmark = pytest.mark.slow
+
 USER = {"role": "user", "content": "Which?\n"}
 VALUES = {"messages": [USER], "add_generation_prompt": True, "tools": None}
 

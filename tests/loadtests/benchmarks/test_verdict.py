@@ -15,6 +15,8 @@ from loramux_loadtests.compare.markdown import BEGIN, END
 from loramux_loadtests.servers import ServerSetup
 from tests.helpers.comparisons import TrafficLightServer, write_example
 
+pytestmark = pytest.mark.slow
+
 READMES = ("README.md", "a/b/examples/README.md", "a/b/examples/lights/README.md")
 
 

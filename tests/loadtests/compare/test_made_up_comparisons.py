@@ -13,6 +13,8 @@ from loramux_loadtests.compare.page import write_report
 from loramux_loadtests.compare.summary import summarize
 from tests.helpers.made_up_comparisons import made_up_comparisons
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = made_up_comparisons()
 
 SENTENCES = {

@@ -15,6 +15,8 @@ from loramux_loadtests.compare.session import compare_all
 from loramux_server.cli.main import main
 from tests.helpers.comparisons import TrafficLightServer, write_example
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def lights() -> TrafficLightServer:
@@ -181,14 +183,12 @@ def test_an_invalid_option_exits_with_2(run: Run, tmp_path: Path, options: list[
     assert (code, reason in output) == (2, True), output
 
 
-@pytest.mark.slow
 def test_the_old_name_of_concurrency_still_works_with_a_warning(run: Run, tmp_path: Path) -> None:
     code, output = run(str(write_example(tmp_path)), "--at-once", "2")
     assert (code, "--at-once is deprecated: use --concurrency instead" in output) == (0, True), output
     assert '"concurrency": 2' in (tmp_path / "comparisons" / "lights" / "report.json").read_text()
 
 
-@pytest.mark.slow
 def test_a_missing_model_exits_with_2_and_the_next_run_resumes(
     run: Run, lights: TrafficLightServer, tmp_path: Path
 ) -> None:
@@ -231,7 +231,6 @@ def test_another_scorer_scores_the_answers_that_are_there(run: Run, lights: Traf
     assert (code, "another comparison" in output) == (2, True)
 
 
-@pytest.mark.slow
 def test_the_last_pass_is_the_last_one_asked_for(run: Run, tmp_path: Path) -> None:
     folder = str(write_example(tmp_path))
     assert run(folder, "--passes", "warm")[0] == run(folder, "--passes", "cold,warm")[0] == 0
@@ -239,7 +238,6 @@ def test_the_last_pass_is_the_last_one_asked_for(run: Run, tmp_path: Path) -> No
     assert [found["pass_"] for found in report["passes"]] == ["cold", "warm"]
 
 
-@pytest.mark.slow
 def test_readmes_get_their_tables(run: Run, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- results: written by loramux compare -->\n<!-- end of results -->\n")
     assert run(str(write_example(tmp_path)), "--readme", "README.md")[0] == 0

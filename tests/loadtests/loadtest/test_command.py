@@ -25,7 +25,7 @@ from loramux_server.cli import loadtest
 from tests.helpers.load_rows import row, scenario
 from tests.helpers.scripted_server import FakeServer, serving
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_plots")]
 
 QUICK = SweepOptions(precision=0.5, max_seconds=4, confirm_seconds=0)
 LONG_ENOUGH = SweepOptions(precision=0.5, max_seconds=8, confirm_seconds=0)
@@ -111,7 +111,6 @@ def test_a_server_that_answers_no_request_is_a_failure(tmp_path: Path) -> None:
     assert "20 http 500" in (tmp_path / "out" / "load-trial.md").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_two_servers_are_compared_in_one_report_with_the_same_load(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url, in_a_thread(FakeServer(delay=lambda _: 0.05)) as other:
@@ -122,7 +121,6 @@ def test_two_servers_are_compared_in_one_report_with_the_same_load(tmp_path: Pat
     assert runs[0]["vllm"]["total_input_tokens"] == runs[1]["vllm"]["total_input_tokens"]
 
 
-@pytest.mark.slow
 class FakeLoads:
     """Replaces loads by rows with a TTFT that grows with the rate, or without rows below a rate of `min_rate`."""
 
@@ -152,7 +150,6 @@ def sweep_document(folder: Path, goal: str, code: int) -> Any:
     return json.loads((folder / "out" / "load-trial-sweep.json").read_text())
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_a_sweep_finds_where_a_server_misses_its_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = FakeLoads(monkeypatch)
@@ -178,7 +175,6 @@ def test_a_sweep_that_always_misses_ends_where_a_rate_has_no_request(
     assert "is missed even at" in (tmp_path / "out" / "load-trial-sweep.md").read_text()
 
 
-@pytest.mark.slow
 def test_a_sweep_of_a_real_load_finds_where_a_server_misses_its_goal(tmp_path: Path) -> None:
     fake = FakeServer()
     recent: list[float] = []
@@ -199,7 +195,6 @@ def test_a_sweep_of_a_real_load_finds_where_a_server_misses_its_goal(tmp_path: P
     assert "is met up to" in (tmp_path / "out" / "load-trial-sweep.html").read_text()
 
 
-@pytest.mark.slow
 def test_a_sweep_of_a_real_load_ends_where_no_random_request_comes_in_time(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url:
         changes = {"goal": "ttft_p50<1e-6", "duration": 0.3, "rate": 40.0}
@@ -283,7 +278,6 @@ def test_the_name_of_a_server_never_leaves_the_folder(tmp_path: Path) -> None:
     assert rows.name == "load-x.http-a-etc-passwd.jsonl"
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_a_killed_load_leaves_its_rows_of_which_a_report_is_made(tmp_path: Path) -> None:
     with in_a_thread(FakeServer()) as url:
@@ -310,7 +304,6 @@ def test_a_report_made_again_from_complete_rows_equals_the_first_one(tmp_path: P
     assert again == first
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_process_reports_what_it_has(tmp_path: Path, number: signal.Signals) -> None:
     with in_a_thread(FakeServer()) as url:

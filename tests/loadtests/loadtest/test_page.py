@@ -11,6 +11,8 @@ from loramux_loadtests.loadtest.session import LoadRun
 from loramux_loadtests.loadtest.sweep import Bracket, SweepResult
 from tests.helpers.load_rows import failed, row, scenario
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '_<script>alert(1)</script>"$\\frac{$|`\n&amp;é\u202e'
 
 
@@ -47,7 +49,6 @@ def test_the_page_fetches_nothing_and_runs_nothing() -> None:
     assert not re.search(r"(@import|url\((?!#))", text)
 
 
-@pytest.mark.slow
 def test_text_of_others_is_escaped() -> None:
     hostile = found(HOSTILE, HOSTILE, title=HOSTILE[:60], about=HOSTILE, mix={"names": [HOSTILE]})
     text = render_page([hostile, found("other")], [SweepResult(HOSTILE, "ttft_p95<1", Bracket(1.0, 2.0))])
@@ -74,7 +75,6 @@ def test_every_plot_is_whole_xml_with_a_label_of_each_server() -> None:
         assert "stock" in text
 
 
-@pytest.mark.slow
 def test_a_load_of_nothing_but_errors_has_a_page() -> None:
     text = render_page([report_run(LoadRun("dead", scenario(), 0, [failed(number=n) for n in range(3)]))])
     assert "3 http 500" in text
@@ -107,7 +107,6 @@ def test_an_empty_column_is_left_out() -> None:
     assert "goodput /s" in table_rows([found(), found(goal="ttft_p95<1")])[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 1000])
 def test_many_routes_are_shown_together(count: int) -> None:
     rows = [row(number=n, route=f"a{n}", cold=True) for n in range(count)]

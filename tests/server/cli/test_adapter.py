@@ -18,6 +18,8 @@ from loramux_server.cli.main import main as app
 from tests.helpers.adapter_files import lora_config, write_adapter
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Awaitable[Result]]
 
 
@@ -173,7 +175,6 @@ async def test_an_unknown_digest_is_refused_with_the_known_ones(shared: TinyServ
     assert (await run("promote", "known", version)).exit_code == 0
 
 
-@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_pins_and_residency(tiny: TinyServer) -> None:
     run = command_for(tiny)

@@ -20,6 +20,8 @@ from tests.helpers.file_server import FileHandler, FileServer, run_file_server
 from tests.helpers.registry_records import manifest
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
+pytestmark = pytest.mark.slow
+
 
 def download(url: str, *arguments: object) -> Result:
     environment = {"LORAMUX_CLI_URL": url, "COLUMNS": "200"}

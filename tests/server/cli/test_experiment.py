@@ -14,7 +14,7 @@ from loramux_server.cli.main import main as app
 from tests.helpers.experiment_traffic import chat, recorded, user_of
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 Run = Callable[..., Awaitable[Result]]
 
 
@@ -42,7 +42,6 @@ def style(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 async def test_an_experiment_is_started_shown_listed_and_stopped(
     tiny: TinyServer, run: Run, style: Path, tmp_path: Path
 ) -> None:
@@ -69,7 +68,6 @@ async def test_an_experiment_is_started_shown_listed_and_stopped(
     assert "stopped: It was stopped." in stopped.stdout
 
 
-@pytest.mark.slow
 async def test_a_version_is_promoted_when_it_is_shown_to_be_better(tiny: TinyServer, run: Run, tmp_path: Path) -> None:
     old, new = await tiny.add("shop"), await tiny.add("shop", 1)
     assert (await run("adapter", "promote", old)).exit_code == 0

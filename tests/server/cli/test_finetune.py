@@ -15,6 +15,8 @@ from loramux_server.cli import job_tables
 from loramux_server.cli.main import main as app
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Awaitable[Result]]
 LINE = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
 
@@ -47,7 +49,6 @@ def data(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_job_is_created_listed_shown_paused_resumed_and_cancelled(run: Run, data: str) -> None:
     made = await run("create", data, "--suffix", "tone", "--epochs", "2", "--json")

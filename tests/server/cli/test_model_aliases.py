@@ -13,6 +13,8 @@ from loramux_server.base_model import ResolvedBase
 from loramux_server.cli.main import main as app
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Awaitable[Result]]
 OLD = "ft:gpt-4o-mini-2024-07-18:acme:tone:abc123"
 

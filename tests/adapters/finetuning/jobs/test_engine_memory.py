@@ -18,6 +18,8 @@ from loramux_adapters.finetuning.jobs.models import JobRecord
 from loramux_adapters.finetuning.jobs.states import JobState
 from tests.helpers.fine_tuning_jobs import NAME, JobTestBed, has_ended, job_test_bed, messages, until
 
+pytestmark = pytest.mark.slow
+
 ON_GPU = ("train", "0.02", "", "cuda:0")
 
 

@@ -8,6 +8,8 @@ import pytest
 from loramux_adapters.finetuning.jobs.evaluation import EvaluationResult
 from tests.helpers.made_up_experiments import Experiment, evaluate, experiments, write_all
 
+pytestmark = pytest.mark.slow
+
 RESULTS: dict[str, EvaluationResult] = {}
 
 
@@ -63,7 +65,6 @@ async def test_wrong_labels_are_those_that_are_wrong(tmp_path: Path) -> None:
     assert {json.loads(lines[line - 1])["messages"][1]["content"] for line in warning.items} == set(made.truth)
 
 
-@pytest.mark.slow
 def test_reports_and_rows_are_written_for_a_judge_who_does_not_know_the_truth(tmp_path: Path) -> None:
     write_all(tmp_path)
     truth = json.loads((tmp_path / "truth.json").read_text())

@@ -27,6 +27,8 @@ from loramux_adapters.intake.sources import objects
 from loramux_adapters.intake.sources.objects import UrlSource
 from tests.helpers.file_server import MAX_WAIT_SECONDS, FileHandler, FileServer, run_file_server
 
+pytestmark = pytest.mark.slow
+
 ADAPTER = {CONFIG_FILE: b"{}", WEIGHTS_FILE: bytes(range(256)) * 1000}
 MAX_BYTES = {CONFIG_FILE: 1000, WEIGHTS_FILE: 300_000}
 
@@ -117,7 +119,6 @@ def test_an_adapters_two_files_are_fetched_and_nothing_else(s3: str, into: Path)
     assert lines[-1] == "downloading adapter_model.safetensors: 256kB of 256kB"
 
 
-@pytest.mark.slow
 def test_a_file_of_several_blocks_arrives_in_one_stream(bad_s3: FileServer, into: Path) -> None:
     content = bytes(range(256)) * 240_000  # more than the store's library reads at once
     bad_s3.files[f"models/tone/{WEIGHTS_FILE}"] = content
@@ -148,14 +149,12 @@ def test_a_file_that_is_too_large_is_refused_before_a_byte_is_written(s3: str, i
     assert name not in _fetched(into)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("url", ["s3://models/none", "s3://nobody-has-this-bucket/tone", "s3://models"])
 def test_a_missing_folder_or_bucket_is_named(s3: str, into: Path, url: str) -> None:
     with pytest.raises(SourceUnavailable, match=rf"^{url} does not exist, or contains no adapter$"):
         _fetch(into, url, allowed="s3://")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTER_FILES)
 def test_a_missing_file_is_named(s3: str, into: Path, name: str) -> None:
     _put(s3, "half", {other: content for other, content in ADAPTER.items() if other != name})
@@ -163,7 +162,6 @@ def test_a_missing_file_is_named(s3: str, into: Path, name: str) -> None:
         _fetch(into, "s3://models/half")
 
 
-@pytest.mark.slow
 def test_a_pickle_instead_of_the_weights_is_refused_by_name(s3: str, into: Path) -> None:
     _put(s3, "old", {CONFIG_FILE: b"{}", "adapter_model.bin": b"pickle"})
     with pytest.raises(InvalidAdapter, match=r"adapter_model\.bin: can run code"):
@@ -187,7 +185,6 @@ def test_weights_of_mlx_are_fetched(s3: str, into: Path) -> None:
     assert _fetched(into) == files
 
 
-@pytest.mark.slow
 def test_an_optional_file_that_may_not_be_read_is_taken_as_missing(
     s3: str, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +207,6 @@ def test_a_folder_with_the_name_of_a_file_is_not_the_file(s3: str, into: Path) -
         _fetch(into, "s3://models/odd")
 
 
-@pytest.mark.slow
 def test_without_credentials_the_environment_is_named(s3: str, into: Path, aws: pytest.MonkeyPatch) -> None:
     aws.delenv("AWS_ACCESS_KEY_ID")
     aws.delenv("AWS_SECRET_ACCESS_KEY")
@@ -282,7 +278,6 @@ def test_a_store_without_its_package_names_the_package(into: Path, monkeypatch: 
         _fetch(into, "gs://other/tone")
 
 
-@pytest.mark.slow
 def test_an_interrupted_transfer_is_resumed(bad_s3: FileServer, into: Path) -> None:
     bad_s3.cuts = [2, 200_000]
     _fetch(into)
@@ -363,7 +358,6 @@ def test_an_unreachable_store_is_named(into: Path, aws: pytest.MonkeyPatch) -> N
         _fetch(into)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 403, 503])
 def test_a_store_that_answers_with_an_error_is_unavailable(
     bad_s3: FileServer, into: Path, monkeypatch: pytest.MonkeyPatch, status: int

@@ -11,6 +11,8 @@ from benchmarks.report import BenchmarkReport
 from loramux_loadtests.servers import ServerFailedError, ServerSetup
 from tests.helpers.fake_openai_process import fake_spec, small_base
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -52,7 +54,6 @@ async def test_a_goal_that_is_missed_is_missed(tmp_path: Path, monkeypatch: pyte
     assert not (await learned(tmp_path, monkeypatch, data, exact=0.8)).goals_met
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "reason"), [("fails", "failed: .*no memory"), ("wary", "400 .*line 1: messages")])
 async def test_a_job_that_fails_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path, mode: str, reason: str

@@ -13,6 +13,8 @@ from loramux_loadtests.loadtest.prompts import random_prompts
 from loramux_loadtests.servers import ServerSetup
 from tests.helpers.fake_openai_process import fake_spec
 
+pytestmark = pytest.mark.slow
+
 SETUP = ServerSetup(Path("/models/base"), {"tone": Path("/tone"), "intent": Path("/intent")}, {"max_loras": 4}, {})
 
 
@@ -84,7 +86,6 @@ def test_prompts_differ_from_the_start() -> None:
     assert len({text.split()[0] for text in texts}) > 190
 
 
-@pytest.mark.slow
 async def test_two_servers_are_compared_on_every_route_with_goals_for_their_ratios(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

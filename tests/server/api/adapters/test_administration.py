@@ -15,7 +15,7 @@ from tests.helpers.adapter_files import lora_config, write_adapter
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 KEY = "sk-one"
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the shared server
 
 
 @contextlib.asynccontextmanager

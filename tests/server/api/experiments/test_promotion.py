@@ -10,7 +10,7 @@ from loramux_server.base_model import ResolvedBase
 from tests.helpers.experiment_traffic import chat, recorded, start, user_of
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -65,7 +65,6 @@ class Canary:
         return [(change["action"], change["actor"]) for change in changes]
 
 
-@pytest.mark.slow
 async def test_a_better_candidate_is_promoted_by_itself(tiny: TinyServer) -> None:
     canary = await Canary.create(tiny, "better")
     experiment = await canary.start(liked=canary.new)

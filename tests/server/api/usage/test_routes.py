@@ -30,7 +30,7 @@ PRICES = {
     "gpu_hour": 3600,
     "storage_gb_month": 1000,
 }
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the shared server
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -264,7 +264,6 @@ async def printed(tiny: TinyServer, *arguments: str) -> str:
     return result.stdout
 
 
-@pytest.mark.slow
 async def test_the_command_prints_a_table_with_a_total_json_or_csv(tiny: TinyServer) -> None:
     await tiny.add("tone")
     for model in ("tiny", "tone"):

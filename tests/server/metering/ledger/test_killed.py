@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 from tests.helpers.usage_records import database
 
+pytestmark = pytest.mark.slow
+
 FLUSH_SECONDS = 0.5
 
 
