@@ -103,7 +103,8 @@ def test_a_job_on_a_reasoning_base_learns_the_answers_that_the_endpoint_returns(
         questions = {answer["content"]: question["content"] for question, answer in validation}
         assert len(base_answers) == len(questions)
         for row in base_answers:
-            assert ask(client, "tiny", questions[row["expected"]], row["output_tokens"]) == row["answer"].removeprefix("<think>")
+            asked = ask(client, "tiny", questions[row["expected"]], row["output_tokens"])
+            assert asked == row["answer"].removeprefix("<think>")
 
 
 def test_an_adapter_of_loramux_train_answers_its_training_questions(tmp_path: Path) -> None:

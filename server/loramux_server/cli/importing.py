@@ -167,9 +167,7 @@ def _print_plan(plan: "Sequence[PlannedJob]", *, as_json: bool) -> None:
         time = format_duration(seconds) if seconds is not None else "–"
         table.add_row(*map(escape, (planned.source.name, *numbers, recipe, time, "; ".join(notes))))
     _console().print(table)
-    stdout.print(
-        f"\n{sum(bool(one.body) for one in plan)} of {len(plan)} jobs, {format_duration(total)} in total"
-    )
+    stdout.print(f"\n{sum(bool(one.body) for one in plan)} of {len(plan)} jobs, {format_duration(total)} in total")
 
 
 def _plan_json(planned: "PlannedJob") -> dict[str, Any]:

@@ -62,8 +62,8 @@ class TrainingSettings(BaseModel):
     self_test: bool = True
     """Whether a trained adapter must give the answers that it has learned before its name points at it."""
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Passes over the validation file, ten in a whole training, without a lower loss after which a job stops; its result
-    is then the adapter of the lowest loss. None: jobs train to their end, unless they ask for it."""
+    """Passes over the validation file (ten in a whole training) without a lower loss, after which a job stops; its
+    result is the adapter of the lowest loss. None: jobs train to their end, unless they ask for it."""
 
     @model_validator(mode="after")
     def _check_quantize(self) -> Self:
