@@ -60,7 +60,7 @@ class Experiment:
     form: str = "{}"
     """The form of every answer."""
 
-    async def answer(self, version: VersionId | None, chat: Chat, max_tokens: int, _tools: Tools = ()) -> Completion:
+    async def answer(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
         """Answer a chat; half of what makes a question hard is common to all arms."""
         question = chat[-1]["content"]
         arm = "adapter" if version else "prompted" if len(chat) > 2 else "bare"
