@@ -6,7 +6,8 @@ LoramuxError                    500 server_error
 │   ├── InvalidApiKey           401 invalid_api_key
 │   ├── NotPermitted            403 not_permitted
 │   ├── ModelNotFound           404 model_not_found
-│   └── BodyTooLarge            413 body_too_large
+│   ├── BodyTooLarge            413 body_too_large
+│   └── RangeNotSatisfiable     416
 ├── RateLimited                 429 rate_limit_exceeded
 ├── NotServing                  503, the adapters' own code
 └── ServerOverloaded            503 server_overloaded, or engine_asleep
@@ -97,6 +98,21 @@ class InvalidApiKey(InvalidRequest):
     def headers(self) -> dict[str, str]:
         """Response headers of the error."""
         return {"www-authenticate": "Bearer"}
+
+
+class RangeNotSatisfiable(InvalidRequest):
+    """A range starts after the end of what it is a range of, which has `size` bytes."""
+
+    status = 416
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"There are only {size} bytes.", param="range")
+        self._size = size
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers of the error."""
+        return {"content-range": f"bytes */{self._size}"}
 
 
 class NotPermitted(InvalidRequest):

@@ -11,6 +11,7 @@ from loramux_server.request_context import RequestContext, current_request
 
 _ANTHROPIC_ERROR = b"event: error\n"
 """Line before an error's data in the Anthropic protocol."""
+_KEPT_HEADERS = ("allow", "content-range")
 _ERROR_EVENTS = (b'data: {"error"', _ANTHROPIC_ERROR)
 
 
@@ -97,8 +98,7 @@ class _BufferedResponse:
         error = self._first_error(error)
         self._handle = self._drop
         rendered = error_response(error)
-        if allowed := self._header("allow"):
-            rendered.headers["allow"] = allowed
+        rendered.headers.update({name: value for name in _KEPT_HEADERS if (value := self._header(name))})
         await rendered(self._scope, self._receive, self._send)
 
     def _error_event(self, error: LoramuxError, name: bytes = b"") -> bytes:

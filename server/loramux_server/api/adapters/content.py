@@ -10,7 +10,7 @@ from loramux_adapters.models import VersionId, parse_digest
 from loramux_adapters.service import AdapterService
 from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.permissions import Admin
-from loramux_server.errors import InvalidRequest
+from loramux_server.errors import RangeNotSatisfiable
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -43,7 +43,7 @@ def content_router(adapter_service: AdapterService) -> APIRouter:
         start, size = _start(range_), archive.size
         if start >= size:
             archive.close()
-            raise InvalidRequest(f"The archive has only {size} bytes.", status=416, param="range")
+            raise RangeNotSatisfiable(size)
         headers = {
             "content-length": str(size - start),
             "etag": f'"{sha256}"',

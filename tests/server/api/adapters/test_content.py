@@ -56,6 +56,7 @@ async def test_a_download_goes_on_from_any_byte(shared: TinyServer) -> None:
     for beyond in (len(whole), 10**17):
         answer = await shared.http.get(path(version), headers={"range": f"bytes={beyond}-"})
         assert (answer.status_code, answer.json()["error"]["param"]) == (416, "range")
+        assert answer.headers["content-range"] == f"bytes */{len(whole)}"
 
 
 async def test_an_alias_of_the_adapter_works_too(shared: TinyServer) -> None:
