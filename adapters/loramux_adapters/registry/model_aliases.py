@@ -65,7 +65,7 @@ class ModelAliasRegistry:
                 raise AliasConflict(f"{name} is the name of an adapter: choose another alias, or remove the adapter.")
             insert_if_missing(connection, model_aliases, values)
             connection.execute(update(model_aliases).where(model_aliases.c.name == name).values(values))
-            _write_audit(connection, name, by, "alias_set", before and before.target, target)
+            _write_audit(connection, name, by, "alias_set", before.target if before else None, target)
         return ModelAlias(name, target, by.at, by.actor)
 
     def remove(self, name: AdapterName, by: ChangedBy) -> ModelAlias:
