@@ -226,6 +226,7 @@ _ADAPTER_STATUSES = {
     "engine_asleep": 503,
     "file_not_found": 404,
     "file_in_use": 409,
+    "idempotency_key_reused": 409,
     "file_invalid": 400,
     "file_too_large": 413,
     "upload_not_found": 404,

@@ -11,6 +11,7 @@ AdapterError                  adapter_error
 ├── WrongJobState             job_state_invalid
 ├── InvalidJob                job_invalid
 ├── QueueFull                 job_queue_full
+├── IdempotencyKeyReused      idempotency_key_reused
 ├── EvaluationFailed          trial_failed
 ├── SelfTestFailed            self_test_failed
 ├── EngineSleepFailed         engine_sleep_failed
@@ -92,6 +93,12 @@ class QueueFull(AdapterError):
     """The maximum number of jobs is waiting."""
 
     code = "job_queue_full"
+
+
+class IdempotencyKeyReused(AdapterError):
+    """A request has the key of an earlier one, and asks for something else."""
+
+    code = "idempotency_key_reused"
 
 
 class EvaluationFailed(AdapterError):

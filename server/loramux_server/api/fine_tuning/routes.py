@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 
+from loramux_adapters.finetuning.jobs.errors import IdempotencyKeyReused
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.planner import JobPlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
@@ -83,10 +84,11 @@ def _jobs(
     async def create(request_body: CreateJob, by: Admin, idempotency_key: IdempotencyKey = None) -> dict[str, Any]:
         """Create a job that trains an adapter; it starts when the jobs before it have finished.
 
-        A request with the `Idempotency-Key` of an earlier one creates no job: it returns that of the first request.
+        A request with the `Idempotency-Key` and body of an earlier one creates no job: it returns that of the first.
         """
         key = _hash_key(by.key_id, idempotency_key)
         if found := await asyncio.to_thread(registry.find, key):
+            _check_same(found, request_body)
             return await serialize(found)
         seed, from_version = request_body.seed_or_random(), planner.find_start(request_body.model)
         await asyncio.to_thread(
@@ -114,6 +116,7 @@ def _jobs(
         )
         notes = _integration_notes(request_body, missing_for_wandb)
         record = await asyncio.to_thread(registry.create, new, time.time(), max_queued, *notes)
+        _check_same(record, request_body)  # another request with its key may have been quicker
         on_change()
         return await serialize(record)
 
@@ -216,8 +219,29 @@ def _hash_key(key_id: str, idempotency_key: str | None) -> str | None:
     """Return what is stored of a client's idempotency key: keys of different API keys never meet.
 
     Raises:
-        InvalidRequest: the key is too long.
+        InvalidRequest: the key is empty or too long.
     """
-    if idempotency_key is not None and len(idempotency_key) > _MAX_IDEMPOTENCY_KEY:
-        raise InvalidRequest(f"Idempotency-Key: expected at most {_MAX_IDEMPOTENCY_KEY} characters.")
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MAX_IDEMPOTENCY_KEY:
+        raise InvalidRequest(f"Idempotency-Key: expected 1 to {_MAX_IDEMPOTENCY_KEY} characters.")
     return None if idempotency_key is None else hashlib.sha256(f"{key_id}\n{idempotency_key}".encode()).hexdigest()
+
+
+def _check_same(job: JobRecord, body: CreateJob) -> None:
+    """Check that a job is what a request asks for.
+
+    Raises:
+        IdempotencyKeyReused: it is not: the key of the request was used for another one.
+    """
+    asked = {
+        "training_file": body.training_file,
+        "validation_file": body.validation_file,
+        "suffix": body.suffix,
+        "seed": job.seed if body.seed is None else body.seed,
+        "wanted": body.requested_hyperparameters.model_dump(mode="json"),
+        "metadata": body.metadata,
+        "integrations": body.integration_documents,
+        "alias": body.alias,
+    }
+    if different := [name for name, value in asked.items() if getattr(job, name) != value]:
+        name = "hyperparameters" if different[0] == "wanted" else different[0]
+        raise IdempotencyKeyReused(f"This Idempotency-Key was used for a job with another {name}: choose a new key.")

@@ -130,8 +130,33 @@ async def test_a_creation_with_the_same_idempotency_key_returns_the_first_job(ti
     for job in {*ids, other}:
         await tiny.client.fine_tuning.jobs.cancel(job)
     assert await create("import openai:ftjob-1 0") in ids
-    with pytest.raises(openai.BadRequestError, match="dempotency"):
-        await create("x" * 256)
+    for key in ("x" * 256, ""):
+        with pytest.raises(openai.BadRequestError, match="expected 1 to 255 characters"):
+            await create(key)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"seed": 2}, "seed"),
+        ({"suffix": "other"}, "suffix"),
+        ({"hyperparameters": {"n_epochs": 2}}, "hyperparameters"),
+        ({"metadata": {"a": "b"}}, "metadata"),
+    ],
+)
+async def test_an_idempotency_key_with_another_body_is_refused(
+    tiny: TinyServer, file: str, changes: dict[str, Any], name: str
+) -> None:
+    """Otherwise the second job would never be trained, and nobody be told."""
+    jobs, headers = tiny.client.fine_tuning.jobs, {"Idempotency-Key": name}
+    body: dict[str, Any] = {"model": "tiny", "training_file": file, "extra_headers": headers}
+    first = await jobs.create(**body, seed=1)
+    assert (await jobs.create(**body, seed=1)).id == first.id
+    assert (await jobs.create(**body)).id == first.id
+    with pytest.raises(openai.ConflictError, match=f"with another {name}: choose a new key"):
+        await jobs.create(**{**body, "seed": 1, **changes})
+    if not (await jobs.retrieve(first.id)).finished_at:
+        await jobs.cancel(first.id)
 
 
 async def test_a_job_cancelled_while_queued_is_counted(tiny: TinyServer, file: str) -> None:
