@@ -123,7 +123,7 @@ def test_true_is_not_the_number_one(found: Any, wanted: Any) -> None:
 
 def test_arguments_are_compared_however_deep_they_are() -> None:
     deep = "[" * 400 + "]" * 400
-    call = '{"tool_calls": [{"name": "f", "arguments": {"x": %s}}]}' % deep
+    call = text({"name": "f", "arguments": {"x": "deep"}}).replace('"deep"', deep)
     assert CallScorer(type="calls").score(call, call)["correct"] == 1
 
 

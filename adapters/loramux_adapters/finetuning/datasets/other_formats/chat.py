@@ -61,6 +61,17 @@ def to_tools(tools: Any) -> list[dict[str, Any]]:
     return [{"type": "function", "function": function} for function in found]
 
 
+def read_tools(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `tools` of a line in OpenAI's form, and its `parallel_tool_calls`; without what it doesn't have.
+
+    Raises:
+        ValueError: the tools have another form.
+    """
+    tools = to_tools(next((document[key] for key in ("tools", "functions") if document.get(key)), []))
+    parallel = document.get("parallel_tool_calls")
+    return ({"tools": tools} if tools else {}) | ({} if parallel is None else {"parallel_tool_calls": parallel})
+
+
 def _convert_message(message: Mapping[str, Any], ids: CallIds) -> Iterator[dict[str, Any]]:
     role = role_of(message)
     value = next((message[key] for key in _CONTENT_KEYS if message.get(key) is not None), None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loramux_adapters.finetuning.datasets.lines import CONVERT
-from loramux_adapters.finetuning.datasets.other_formats.chat import role_of, to_messages, to_tools
+from loramux_adapters.finetuning.datasets.other_formats.chat import read_tools, role_of, to_messages
 from loramux_adapters.finetuning.datasets.other_formats.pairs import (
     ANSWER_KEYS,
     CONTEXT_KEYS,
@@ -58,8 +58,7 @@ def _convert_chat(document: Document) -> dict[str, Any]:
         system = system.get("parts", system)
     first = to_messages([{"role": "system", "content": system}]) if system else []
     messages = [*first, *to_messages(document[key])]
-    tools = to_tools(next((document[key] for key in ("tools", "functions") if document.get(key)), []))
-    return {"messages": messages} | ({"tools": tools} if tools else {})
+    return {"messages": messages} | read_tools(document)
 
 
 _SYSTEM_KEYS = ("system", "systemInstruction", "system_instruction")

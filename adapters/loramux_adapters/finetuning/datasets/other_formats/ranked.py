@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
-from loramux_adapters.finetuning.datasets.other_formats.chat import to_messages, to_tools
+from loramux_adapters.finetuning.datasets.other_formats.chat import read_tools, to_messages
 from loramux_adapters.finetuning.datasets.other_formats.pairs import answer_messages, prompt_messages
 
 CHOSEN, REJECTED = "chosen", "rejected"
@@ -28,9 +28,8 @@ def to_preference(document: Mapping[str, Any]) -> dict[str, Any]:
         shared = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
         prompt = [message for message, _ in shared]
     chosen, rejected = _without(prompt, chosen), _without(prompt, rejected)
-    tools = {"tools": to_tools(document["tools"])} if document.get("tools") else {}
     return {
-        "input": {"messages": prompt} | tools,
+        "input": {"messages": prompt} | read_tools(document),
         "preferred_output": chosen,
         "non_preferred_output": rejected,
     }

@@ -263,3 +263,20 @@ def test_results_of_tools_belong_to_the_oldest_open_call_of_their_function(tmp_p
     line = {"messages": [USER, {"role": "assistant", "tool_calls": calls}, *results, ANSWER]}
     [_, example] = examples_of(read_dataset(converted(tmp_path, line)))
     assert [message["tool_call_id"] for message in example["prompt"][2:]] == ["call00002", "call00001", "call00003"]
+
+
+@pytest.mark.parametrize("tools", [{"tools": [TOOLS[0]["function"]]}, {"functions": [TOOLS[0]["function"]]}])
+@pytest.mark.parametrize("is_parallel", [False, True])
+def test_whether_calls_may_be_parallel_is_kept(tmp_path: Path, tools: dict[str, Any], is_parallel: bool) -> None:
+    settings = tools | {"parallel_tool_calls": is_parallel}
+    [conversation] = read_dataset(converted(tmp_path, {"messages": [USER, ANSWER]} | settings))
+    assert conversation.parallel_tool_calls is is_parallel
+    assert conversation.chat_tools == TOOLS
+
+
+def test_whether_calls_of_ranked_answers_may_be_parallel_is_kept(tmp_path: Path) -> None:
+    settings = {"tools": TOOLS, "parallel_tool_calls": False}
+    ranked = {"prompt": [USER], "chosen": [ANSWER], "rejected": [ANSWER | {"content": "41"}]} | settings
+    [pair] = read_preferences(converted(tmp_path, ranked))
+    assert not pair.input.parallel_tool_calls
+    assert pair.tools == TOOLS
