@@ -31,6 +31,7 @@ from loramux_adapters.models import VersionId, parse_adapter_name
 from loramux_adapters.service import AdapterService
 
 _NOTHING_NEW = "Nothing was compared: every validation example is in the training file too"
+_CHOSEN_BY_THE_SAME_FILE = "early stopping chose the adapter on this file: on new data it may do a bit worse"
 _log = logging.getLogger(__name__)
 
 Evaluated = EvaluationResult | PreferenceSummary
@@ -142,8 +143,8 @@ class ResultPublisher:
         found = _summary(evaluation).model_dump() if evaluation else None
         progress = job.progress.model_copy(update={"preference" if _is_dpo(run) else "evaluation": found})
         await self._add_event(job, event, progress=progress.model_dump())
-        for warning in evaluation.summary.warnings if isinstance(evaluation, EvaluationResult) else ():
-            await self._add_event(job, JobEvent(f"Comparison: {warning.message}", "warn"))
+        for warning in _warnings(evaluation, run):
+            await self._add_event(job, JobEvent(f"Comparison: {warning}", "warn"))
         return evaluation
 
     async def _compare(
@@ -186,6 +187,15 @@ class ResultPublisher:
     def _store_file(self, path: Path) -> str:
         with path.open("rb") as file:
             return self.files.add(file, path.name, "fine-tune-results", self.now()).id
+
+
+def _warnings(evaluation: Evaluated | None, run: TrainingRun) -> list[str]:
+    warnings = (
+        [warning.message for warning in evaluation.summary.warnings] if isinstance(evaluation, EvaluationResult) else []
+    )
+    if evaluation and run.recipe and run.recipe.early_stopping_patience:
+        warnings.append(_CHOSEN_BY_THE_SAME_FILE)
+    return warnings
 
 
 def _is_dpo(run: TrainingRun) -> bool:

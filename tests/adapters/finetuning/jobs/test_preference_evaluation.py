@@ -106,6 +106,14 @@ async def test_where_all_pairs_were_trained_on_nothing_is_measured(bed: JobTestB
     assert "Nothing was compared: every validation example is in the training file too" in messages(bed, job)
 
 
+async def test_an_adapter_that_was_chosen_by_the_validation_file_has_a_warning(bed: JobTestBed, tmp_path: Path) -> None:
+    def warned(job: JobRecord) -> bool:
+        return any("early stopping chose the adapter on this file" in message for message in messages(bed, job))
+
+    assert not warned(await run_job(bed, tmp_path))
+    assert warned(await run_job(bed, tmp_path, wanted=WANTED | {"lora": {"early_stopping_patience": 3}}))
+
+
 async def test_an_answer_is_asked_for_within_the_context(bed: JobTestBed, tmp_path: Path) -> None:
     asked: list[int] = []
 
