@@ -7,14 +7,16 @@ import asyncio
 import importlib.util
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 from loramux_adapters.errors import AdapterError, StoreError
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
@@ -26,7 +28,9 @@ _SECONDS = 60.0
 """Longest wait for a process to accept metrics, or to send the last ones."""
 _MAX_TAG_LENGTH = 64
 _QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_DISABLE_GIT": "true", "WANDB_DISABLE_CODE": "true"}
-"""Nothing but the metrics leaves this machine: no output, no code, no name of a repository."""
+"""The library sends no output, no code, no name of a repository. What else it collects of a machine, such as its
+packages and the use of its hardware, its own variables turn off."""
+_MAX_LOGGED_BYTES = 2048
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -71,9 +75,9 @@ class WandbRuns:
         """Return what is missing on this machine to send metrics, None if nothing is."""
         if importlib.util.find_spec("wandb") is None:
             return "the server lacks the package wandb: `pip install wandb`"
-        if not self.environ.get("WANDB_API_KEY") and self.environ.get("WANDB_MODE") != "offline":
-            return "the server's environment has no WANDB_API_KEY"
-        return None
+        if self.environ.get("WANDB_MODE") == "offline":
+            return None if self.environ.get("WANDB_DIR") else "WANDB_MODE=offline needs WANDB_DIR, where the runs stay"
+        return None if self.environ.get("WANDB_API_KEY") else "the server's environment has no WANDB_API_KEY"
 
     async def run_forever(self) -> None:
         """Follow each job that has an integration."""
@@ -117,7 +121,9 @@ class WandbRuns:
         async with _process(self.command, self.environ) as process:
             await _write(process, start)
             url = json.loads(await asyncio.wait_for(_pipe(process.stdout).readline(), _SECONDS))["url"]
-            await self._note(job, JobEvent(f"The metrics are sent to Weights & Biases: {url or 'offline'}"))
+            await self._note(
+                job, JobEvent(f"The metrics are sent to Weights & Biases: {url or 'offline, to WANDB_DIR'}")
+            )
             sent, state = 0, JobState.RUNNING
             while state is JobState.RUNNING:
                 state = (await asyncio.to_thread(self.registry.get, job.id)).state  # before the last metrics are read
@@ -141,17 +147,30 @@ class WandbRuns:
 
 @asynccontextmanager
 async def _process(command: Sequence[str], environ: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start a process with a folder of its own for the library's files; when the context ends, both are gone."""
-    with tempfile.TemporaryDirectory(prefix="loramux-wandb-") as folder:
+    """Start a process, with a folder of its own for the library's files unless WANDB_DIR names one.
+
+    When the context ends, both are gone. If it ends with an error, what the process said last is logged.
+    """
+    with tempfile.TemporaryDirectory(prefix="loramux-wandb-") as folder, (Path(folder) / "stderr").open("wb+") as said:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={**environ, **_QUIET, "WANDB_DIR": folder}
+            *command, stdin=PIPE, stdout=PIPE, stderr=said, env={"WANDB_DIR": folder, **environ, **_QUIET}
         )
         try:
             yield process
+        except Exception:
+            _log.warning("the process that sends metrics said: %r", _last_words(said, environ))
+            raise
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def _last_words(said: BinaryIO, environ: Mapping[str, str]) -> str:
+    """Return the end of what a process wrote, without the library's API key."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - _MAX_LOGGED_BYTES))
+    text, key = said.read().decode(errors="replace"), environ.get("WANDB_API_KEY")
+    return text.replace(key, "[key]") if key else text
 
 
 async def _write(process: asyncio.subprocess.Process, line: Mapping[str, Any]) -> None:

@@ -33,8 +33,8 @@ class Run:
 
 def init(**options):
     if options["project"] == "forbidden":
-        raise PermissionError("no such project")
-    write(settings={name: os.environ.get(name) for name in ("WANDB_DISABLE_CODE", "WANDB_MODE")}, **options)
+        raise PermissionError(f"no such project for {os.environ['WANDB_API_KEY']}")
+    write(settings={name: os.environ.get(name) for name in ("WANDB_DISABLE_CODE", "WANDB_MODE", "WANDB_DIR")}, **options)
     assert os.path.isdir(os.environ["WANDB_DIR"])
     return Run()
 """
@@ -65,7 +65,10 @@ async def until(calls: Path, count: int) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def following(bed: JobTestBed, calls: Path) -> AsyncIterator[None]:
-    environ = {"PYTHONPATH": str(calls.parent), "CALLS": str(calls), "WANDB_MODE": "offline"}
+    folder = calls.parent / "runs"
+    folder.mkdir(exist_ok=True)
+    environ = {"PYTHONPATH": str(calls.parent), "CALLS": str(calls), "WANDB_MODE": "offline", "WANDB_API_KEY": "secret"}
+    environ["WANDB_DIR"] = str(folder)
     runs = WandbRuns(bed.registry, BASE.name, environ, poll_seconds=0.01)
     async with running_task(runs.run_forever()):
         yield
@@ -93,7 +96,8 @@ async def test_the_metrics_of_a_job_are_sent_as_they_come_and_its_end(bed: JobTe
         bed.registry.move(job.id, JobState.SUCCEEDED, 2.0)
         sent = await until(calls, 4)
     assert (started["id"], started["project"], started["resume"]) == (job.id, "tone", "allow")
-    assert started["settings"] == {"WANDB_DISABLE_CODE": "true", "WANDB_MODE": "offline"}
+    kept = str(calls.parent / "runs")
+    assert started["settings"] == {"WANDB_DISABLE_CODE": "true", "WANDB_MODE": "offline", "WANDB_DIR": kept}
     assert first == {"step": 1, "train_loss": 1.0}
     assert sent[2:] == [{"step": 2, "train_loss": 0.5}, {"finish": 0}]
     assert "The metrics are sent to Weights & Biases: https://wandb.test/run" in messages(bed, job)
@@ -118,7 +122,9 @@ async def test_a_run_is_continued_after_a_pause_and_after_a_restart(bed: JobTest
     assert sent[-1] == {"finish": 1}
 
 
-async def test_a_failure_is_a_warning_and_is_not_repeated(bed: JobTestBed, calls: Path) -> None:
+async def test_a_failure_is_a_warning_and_is_not_repeated(
+    bed: JobTestBed, calls: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     job = start(bed, "forbidden")
     text = "The metrics can't be sent to Weights & Biases: see the server's log"
     async with following(bed, calls), asyncio.timeout(20):
@@ -126,6 +132,8 @@ async def test_a_failure_is_a_warning_and_is_not_repeated(bed: JobTestBed, calls
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
     assert messages(bed, job).count(text) == 1
+    assert "no such project for [key]" in caplog.text
+    assert "secret" not in caplog.text
     assert read(calls) == []
     assert bed.registry.get(job.id).state is JobState.RUNNING
 
@@ -145,7 +153,8 @@ def test_what_is_missing_is_said(bed: JobTestBed, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
     assert "WANDB_API_KEY" in str(missing({}))
     assert missing({"WANDB_API_KEY": "key"}) is None
-    assert missing({"WANDB_MODE": "offline"}) is None
+    assert missing({"WANDB_MODE": "offline", "WANDB_DIR": "runs"}) is None
+    assert "needs WANDB_DIR" in missing({"WANDB_MODE": "offline"})
 
 
 def test_the_arguments_have_openai_s_defaults() -> None:
