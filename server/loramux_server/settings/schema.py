@@ -200,6 +200,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"the alias {name} points at {printable(target)}, an alias itself: use its target")
         return aliases
 
+    @field_validator("webhooks")
+    @classmethod
+    def _check_webhooks(cls, webhooks: tuple[WebhookSettings, ...]) -> tuple[WebhookSettings, ...]:
+        """Refuse two webhooks of one URL, whose messages could not be told apart."""
+        if len({webhook.id for webhook in webhooks}) < len(webhooks):
+            raise ValueError("two webhooks have the same url: name all its events in one")
+        return webhooks
+
     @field_validator("api_keys")
     @classmethod
     def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

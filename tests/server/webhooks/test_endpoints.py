@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ def test_all_events_are_sent_unless_some_are_chosen() -> None:
         "https://example.com:99999/",
         "https://example.com:0/",
         "https://example.com/\r\nx: y",
+        "https://exa mple.com/",
         "https://me:password@example.com/",
         "http://169.254.169.254/latest/meta-data",
         "http://[fe80::1]/",
@@ -78,3 +80,12 @@ def test_it_is_set_in_the_environment_as_json_and_its_error_does_not_show_the_se
     with pytest.raises(SettingsError, match=r"webhooks.0.events") as refused:
         load_settings(environ={"LORAMUX_WEBHOOKS": variable.replace("}]", ', "events": ["x"]}]')})
     assert SECRET not in str(refused.value)
+
+
+def test_two_webhooks_of_one_url_are_refused() -> None:
+    """Each would take messages of the other, and sign them with its own secret."""
+    one = {"url": URL, "secret": SECRET}
+    others = [{"url": f"{URL}/2", "secret": SECRET}, one | {"events": ["fine_tuning.job.failed"]}]
+    assert len(load_settings(environ={"LORAMUX_WEBHOOKS": json.dumps([one, others[0]])}).webhooks) == 2
+    with pytest.raises(SettingsError, match="two webhooks have the same url"):
+        load_settings(environ={"LORAMUX_WEBHOOKS": json.dumps([one, others[1]])})
