@@ -13,6 +13,7 @@ from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.models import parse_adapter_name
 from tests.helpers.adapter_files import lora_tensors, write_adapter
+from tests.helpers.stored_files import add_files
 from tests.helpers.tiny_server import TinyServer
 
 MOMENTS = TokenMoments.of(
@@ -37,6 +38,7 @@ def evaluated_job(
 ) -> str:
     """Store a job of the adapter that ended at `at` with an evaluation; returns its id."""
     registry = JobRegistry(database)
+    add_files(database, "file-1", "file-2")
     new = NewJob("tiny", parse_adapter_name(adapter), "file-1", "file-2", None, 1, {}, None, "test")
     job = registry.create(new, at - 2, 100).id
     for step in (JobState.QUEUED, JobState.RUNNING):

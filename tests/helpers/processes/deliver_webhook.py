@@ -16,6 +16,7 @@ from loramux_server.webhooks.delivery import WebhookDelivery
 from loramux_server.webhooks.endpoints import WebhookSettings
 from loramux_server.webhooks.outbox import Outbox
 from tests.helpers.migrated_database import migrated_database
+from tests.helpers.stored_files import add_files
 from tests.helpers.webhook_receiver import SECRET
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     webhooks = [WebhookSettings.model_validate({"url": url, "secret": SECRET})]
     outbox = Outbox(engine, webhooks)
     registry = JobRegistry(engine, outbox.add)
+    add_files(engine, "file-1")
     new = NewJob("tiny", AdapterName("ft:tiny"), "file-1", None, None, 1, {}, None, "test")
     job = registry.create(new, time.time(), 10)
     registry.move(job.id, JobState.CANCELLED, time.time())

@@ -11,9 +11,9 @@ from loramux_adapters.finetuning.jobs.file_use import is_file_in_use
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord, NewJob
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
 from loramux_adapters.finetuning.jobs.states import JobState
-from loramux_adapters.finetuning.jobs.tables import files
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from tests.helpers.fine_tuning_jobs import NAME
+from tests.helpers.stored_files import add_files
 
 
 def new(**changes: object) -> NewJob:
@@ -33,15 +33,8 @@ def new(**changes: object) -> NewJob:
 
 @pytest.fixture
 def registry(engine: sa.Engine) -> JobRegistry:
-    add_files(engine)
+    add_files(engine, "file-1", "file-2")
     return JobRegistry(engine)
-
-
-def add_files(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
-        for name in ("file-1", "file-2"):
-            row = {"id": name, "purpose": "fine-tune", "filename": name, "bytes": 1, "created_at": 1.0, "sha256": ""}
-            connection.execute(sa.insert(files).values(row))
 
 
 def test_the_running_job_comes_before_the_waiting_ones_in_their_order(registry: JobRegistry) -> None:
@@ -181,7 +174,7 @@ def test_the_end_of_a_job_and_what_is_written_about_it_are_one_transaction(engin
             raise sa.exc.OperationalError("insert", {}, Exception("no such table"))
         told.append((job.id, job.state))
 
-    add_files(engine)
+    add_files(engine, "file-1", "file-2")
     registry = JobRegistry(engine, record)
     job = registry.create(new(), 1.0, 10, JobEvent("a note", "warn"))
     assert registry.events(job.id, None, 10).items[0].message == "a note"
