@@ -161,9 +161,9 @@ async def test_what_a_job_would_be_is_told_before_it_is_one(real: RealServer) ->
     assert plan["cost"]["gpu_hour"] > 0
 
 
-def preferences(count: int) -> bytes:
+def preferences(first: int, count: int) -> bytes:
     """Pairs whose preferred answers are those of the training file, and others in plain words."""
-    lines = (EXAMPLES / "order-json" / "train.jsonl").read_text().splitlines()[:count]
+    lines = (EXAMPLES / "order-json" / "train.jsonl").read_text().splitlines()[first : first + count]
     pairs = [
         {
             "input": {"messages": messages[:-1]},
@@ -181,9 +181,12 @@ async def test_a_job_by_dpo_goes_on_from_an_adapter(real: RealServer) -> None:
     supervised: Any = {"type": "supervised", "supervised": once}
     first = await jobs.create(model=real.base.name, training_file=training, method=supervised, seed=7)
     name = (await ended(real, first.id, SECONDS)).fine_tuned_model
-    file = await real.client.files.create(file=("pairs.jsonl", preferences(12)), purpose="fine-tune")
+    file, held_out = [
+        await real.client.files.create(file=("pairs.jsonl", preferences(first, 12)), purpose="fine-tune")
+        for first in (0, 12)
+    ]
     method: Any = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2, "beta": 0.2}}}
-    job = await jobs.create(model=name, training_file=file.id, validation_file=file.id, method=method, seed=7)
+    job = await jobs.create(model=name, training_file=file.id, validation_file=held_out.id, method=method, seed=7)
     assert (job.model.split("@")[0], job.method.type if job.method else None) == (name, "dpo")
     job = await ended(real, job.id, SECONDS)
     assert (job.status, job.error) == ("succeeded", None)
