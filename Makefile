@@ -26,7 +26,7 @@ test: dev ## install everything and run all the tests: those without an engine f
 	$(BIN)/python -m tests.cuda_path $(ARGS)
 
 test-fast: dev ## run the quick unit tests, in about a minute on two cores; ARGS="-k keys" for some of them
-	$(BIN)/python -m pytest -m "not engine and not cuda_path and not slow" --hypothesis-profile=dev -n 4 --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not engine and not cuda_path and not slow" --hypothesis-profile=dev -n 3 --dist=worksteal $(ARGS)
 
 test-cuda-path: dev ## run vLLM's code for GPUs on this CPU, its kernels interpreted; ARGS="-k NaN" for some of the tests
 	$(BIN)/python -m tests.cuda_path $(ARGS)
