@@ -9,6 +9,7 @@ from loramux_adapters.base_description import BaseDescription
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.finetuning.jobs.errors import InvalidJob
 from loramux_adapters.finetuning.recipes.adapter_shape import AdapterShape, read_adapter_shape
+from loramux_adapters.fsync import fsync_path
 from loramux_adapters.intake.content import ADAPTER_FILES, TEMPLATE_FILE
 from loramux_adapters.models import VersionId, VersionState
 from loramux_adapters.registry.registry import VersionRecord
@@ -58,6 +59,7 @@ class StartingPoints:
             copied.mkdir()
             for name in ADAPTER_FILES:
                 shutil.copyfile(source / name, copied / name)
+                fsync_path(copied / name)  # else a power loss could leave an empty copy, which would be taken as whole
             try:
                 copied.rename(folder)
             except OSError:
