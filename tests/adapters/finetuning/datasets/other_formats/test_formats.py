@@ -230,6 +230,18 @@ def test_chats_with_tools(tmp_path: Path, name: str, line: Any) -> None:
         {"chosen": [USER, ANSWER], "rejected": [USER, ANSWER | {"content": "41"}]},
         {"instruction": QUESTION, "input": "", "chosen": "42", "rejected": "41"},
         {
+            "prompt": QUESTION,
+            "messages": [USER, ANSWER],
+            "chosen": [USER, ANSWER],
+            "rejected": [USER, ANSWER | {"content": "41"}],
+        },
+        {"prompt": f"{QUESTION}\n", "chosen": [USER, ANSWER], "rejected": [USER, ANSWER | {"content": "41"}]},
+        {"input": QUESTION, "chosen": "42", "rejected": "41"},
+        {
+            "chosen": f"\n\nHuman: {QUESTION}\n\nAssistant: 42",
+            "rejected": f"\n\nHuman: {QUESTION}\n\nAssistant: 41",
+        },
+        {
             "conversations": [{"from": "human", "value": QUESTION}],
             "chosen": {"from": "gpt", "value": "42"},
             "rejected": {"from": "gpt", "value": "41"},
@@ -240,6 +252,18 @@ def test_ranked_answers(tmp_path: Path, line: Any) -> None:
     assert "it is a pair of `chosen` and `rejected`" in refusal(tmp_path, line)
     [pair] = read_preferences(converted(tmp_path, line))
     assert (pair.prompt, pair.preferred, pair.rejected["content"]) == ([USER], ANSWER, "41")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"system": "Count.", "input": QUESTION, "chosen": "42", "rejected": "41"},
+        {"system": "Count.", "chosen": [USER, ANSWER], "rejected": [USER, ANSWER | {"content": "41"}]},
+    ],
+)
+def test_ranked_answers_keep_the_system_message_of_their_line(tmp_path: Path, line: Any) -> None:
+    [pair] = read_preferences(converted(tmp_path, line))
+    assert pair.prompt == [{"role": "system", "content": "Count."}, USER]
 
 
 @pytest.mark.parametrize(
