@@ -45,6 +45,10 @@ class KilledImport:
     sizes: tuple[int, ...] = SIZES
     kills: int = 20
     seed: int = 0
+    step_seconds: float = STEP_SECONDS
+    """Seconds of a step of the training; a job has six steps."""
+    longest_life: float = MAX_LIFE_SECONDS
+    """Seconds after which it is killed at the latest."""
     lives: list[float] = field(default_factory=list)
     """Seconds after which it was killed."""
     phases: Counter[str] = field(default_factory=Counter)
@@ -54,12 +58,12 @@ class KilledImport:
     async def measure(self, progress: StepProgress) -> dict[str, float]:
         """Run, kill and run to the end; return what was lost, done twice and done."""
         stand_in, base = _stand_in(self.sizes), write_base(self.folder / "base")
-        server = importing_server(self.folder / "server", base, STEP_SECONDS)
+        server = importing_server(self.folder / "server", base, self.step_seconds)
         async with stand_in.running(), server as target:
             rng = random.Random(self.seed)  # noqa: S311 - reproducible
             while len(self.lives) < self.kills and self.unfinished:
                 progress.begin(f"kill {len(self.lives) + 1}")
-                await self._run(stand_in, target, rng.uniform(MIN_LIFE_SECONDS, MAX_LIFE_SECONDS))
+                await self._run(stand_in, target, rng.uniform(MIN_LIFE_SECONDS, self.longest_life))
             progress.begin("to the end")
             await self._run(stand_in, target, None)
             return await self._findings(stand_in, target)
