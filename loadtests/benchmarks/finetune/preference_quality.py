@@ -1,4 +1,4 @@
-"""Direct preference optimization on generated pairs: how often held-out answers are preferred, and answers."""
+"""Direct preference optimization on generated pairs, after supervised training on the preferred answers."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.finetune.jobs_api import JobDocument, JobsApi
-from benchmarks.finetune.preference_data import write_preferences
+from benchmarks.finetune.preference_data import write_preferences, write_preferred
 from benchmarks.progress import StepProgress
 from benchmarks.report import BenchmarkReport, Metric
 from loramux_adapters.evaluation.statistics import Spread
@@ -18,8 +18,8 @@ _ANSWERS = ("preferred", "non_preferred", "reference", "adapter")
 
 
 async def measure_preferences(setup: ServerSetup, scratch: Path, progress: StepProgress) -> BenchmarkReport:
-    """Train on the pairs with default settings while the engine runs; the job itself evaluates the held-out ones."""
-    progress.set_total(2)
+    """Train with default settings while the engine runs; the job by DPO itself evaluates the held-out pairs."""
+    progress.set_total(3)
     progress.begin("starting loramux")
     training, held_out = await asyncio.to_thread(write_preferences, scratch)
     async with (
@@ -27,18 +27,25 @@ async def measure_preferences(setup: ServerSetup, scratch: Path, progress: StepP
         aiohttp.ClientSession(server.url) as session,
     ):
         jobs_api = JobsApi(session, setup.base.name)
-        progress.begin("training by DPO, and evaluating")
+        progress.begin("training on the preferred answers")
+        preferred = await jobs_api.upload(await asyncio.to_thread(write_preferred, scratch, training))
+        start = await jobs_api.wait_until_succeeded(await jobs_api.create(preferred))
+        progress.begin("going on by DPO, and evaluating")
         files = [await jobs_api.upload(path) for path in (training, held_out)]
-        job_id = await jobs_api.create(files[0], validation_file=files[1], method={"type": "dpo"})
+        job_id = await jobs_api.create(
+            files[0], model=start["fine_tuned_model"], validation_file=files[1], method={"type": "dpo"}
+        )
         job = await jobs_api.wait_until_succeeded(job_id)
     found = job["loramux"]["preference"]
     return BenchmarkReport(
         "Direct preference optimization with default settings",
-        "A generated data set (loadtests/benchmarks/finetune/preference_data.py, seeded) of a shop's answers was "
-        "uploaded and trained through the OpenAI fine-tuning API by the method `dpo`: of two answers to a customer, "
-        "the courteous one is preferred to the curt one. Names, items and days of the held-out pairs are not in the "
-        "training data. A pair counts if the adapter makes its preferred answer more likely, relative to the base, "
-        "than the other one; without training that is half of them. Columns: mean, and the ends of its 95 % interval.",
+        "A generated data set (loadtests/benchmarks/finetune/preference_pairs.yaml, seeded) of a shop's answers was "
+        "uploaded and trained through the OpenAI fine-tuning API: first the preferred answers by the method "
+        "`supervised`, then, from that adapter on, the pairs by `dpo`. Of two answers with the same facts and of like "
+        "length, the courteous one is preferred to the curt one. The held-out pairs have questions, answers, names, "
+        "items and days that the training data do not have. A pair counts if DPO makes its preferred answer more "
+        "likely, relative to the supervised adapter (the reference), than the other one; without an effect that is "
+        "half of them. Columns: mean, and the ends of its 95 % interval.",
         _metrics(found),
         {**setup.engine, **setup.environment},
         [{"job": job["loramux"]}],
