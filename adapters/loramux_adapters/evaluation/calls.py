@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_adapters.evaluation.json_objects import parse_json_object
 
 Message = dict[str, Any]
@@ -26,7 +27,7 @@ def answer_text(message: Message) -> str:
 
     That JSON has the content too, if there is one. A content that looks like calls is written in the same form.
     """
-    content, calls = message.get("content") or "", message.get("tool_calls") or ()
+    content, calls = content_text(message.get("content")), message.get("tool_calls") or ()
     if not calls and parse_calls(content) is None:
         return str(content)
     shown = [{"name": call["function"]["name"], "arguments": _arguments(call["function"])} for call in calls]

@@ -9,6 +9,7 @@ from math import ceil
 from typing import Literal
 
 from loramux_adapters.evaluation.calls import answer_text
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_adapters.evaluation.items import Chat, Item
 
 Leak = Literal["exact", "near"]
@@ -109,6 +110,8 @@ def _shingles(chat: Chat) -> _Shingles:
     words = [
         word for message in chat if message["role"] != "system" for word in normalize(answer_text(message)).split()
     ]
-    system = hash("\n".join(normalize(message["content"] or "") for message in chat if message["role"] == "system"))
+    system = hash(
+        "\n".join(normalize(content_text(message["content"])) for message in chat if message["role"] == "system")
+    )
     starts = range(max(1, len(words) - _SHINGLE_WORDS + 1))
     return frozenset(hash((*words[start : start + _SHINGLE_WORDS], system)) for start in starts)

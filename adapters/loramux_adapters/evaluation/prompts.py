@@ -8,6 +8,7 @@ from itertools import accumulate, chain, zip_longest
 from random import Random
 
 from loramux_adapters.evaluation.calls import are_calls, parse_calls
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_adapters.evaluation.items import Chat, Item, Tools
 from loramux_adapters.evaluation.json_objects import parse_json_object
 from loramux_adapters.evaluation.scorers.automatic import are_short, find_labels
@@ -133,4 +134,4 @@ def _diverse_first(items: Sequence[Item], rng: Random) -> list[Item]:
 def _split_system_message(chat: Chat) -> tuple[str, Chat]:
     """Return the content of the system message ("" if there is none), and the other messages."""
     has_system = bool(chat) and chat[0]["role"] in {"system", "developer"}
-    return (chat[0]["content"] or "", chat[1:]) if has_system else ("", chat)
+    return (content_text(chat[0]["content"]), chat[1:]) if has_system else ("", chat)

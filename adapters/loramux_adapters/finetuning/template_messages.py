@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from loramux_adapters.evaluation.content_text import content_text
+
 Messages = Sequence[dict[str, Any]]
 Tools = Sequence[dict[str, Any]]
 
@@ -33,10 +35,10 @@ def _has_developer_role(template: str) -> bool:
 
 
 def _template_message(message: dict[str, Any], *, has_content_parts: bool) -> dict[str, Any]:
-    role, text = message["role"], message.get("content")
-    shown = {"role": role, "content": text or ""}
+    role, content = message["role"], message.get("content")
+    shown = {"role": role, "content": content_text(content)}
     if has_content_parts and role != "tool":
-        shown["content"] = [] if text is None else [{"type": "text", "text": text}]
+        shown["content"] = content if isinstance(content, list) else _parts(content)
     if role == "assistant" and message.get("tool_calls"):
         shown["tool_calls"] = [_template_call(call) for call in message["tool_calls"]]
     if role == "tool" and "tool_call_id" in message:
@@ -44,6 +46,10 @@ def _template_message(message: dict[str, Any], *, has_content_parts: bool) -> di
     if isinstance(message.get("name"), str):
         shown["name"] = message["name"]
     return shown
+
+
+def _parts(text: str | None) -> list[dict[str, str]]:
+    return [] if text is None else [{"type": "text", "text": text}]
 
 
 def _template_call(call: dict[str, Any]) -> dict[str, Any]:
@@ -72,9 +78,5 @@ def _merge_system_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str,
     others = [message for message in messages if message["role"] not in {"system", "developer"}]
     if system == [messages[0]]:
         return [messages[0] | {"role": "system"}, *others]
-    texts = [_text(message["content"]) for message in system]
+    texts = [content_text(message["content"]) for message in system]
     return [{"role": "system", "content": "\n\n".join(text for text in texts if text)}, *others]
-
-
-def _text(content: str | list[dict[str, Any]]) -> str:
-    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)

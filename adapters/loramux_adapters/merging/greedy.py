@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_adapters.merging.request import Difference
 
 _TIES = {torch.float32: 0.01}
@@ -46,7 +47,7 @@ class GreedyAnswers:
 
     def _prompt(self, messages: list[dict[str, Any]]) -> torch.Tensor:
         if self._tokenizer.chat_template is None:
-            text = "\n".join(str(message.get("content") or "") for message in messages)
+            text = "\n".join(content_text(message.get("content")) for message in messages)
             ids = self._tokenizer(text, return_tensors="pt")["input_ids"]
         else:
             text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

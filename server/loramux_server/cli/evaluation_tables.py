@@ -3,6 +3,7 @@
 from rich.markup import escape
 
 from loramux_adapters.evaluation.calls import answer_text
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_server.cli.console import JsonObject, column_table, stdout
 
 
@@ -24,7 +25,7 @@ def preference(found: JsonObject) -> None:
     """Print the evaluation of a job by DPO, with the answers to some prompts of its validation file."""
     stdout.print(f"\n[bold]{escape(found['sentence'])}[/]")
     for sample in found["samples"]:
-        question = sample["messages"][-1].get("content") or ""
+        question = content_text(sample["messages"][-1].get("content"))
         stdout.print(f"\n[bold]Line {sample['line']}:[/] {escape(question)}", soft_wrap=True)
         for name in ("preferred", "non_preferred", "reference", "adapter"):
             stdout.print(f"{name.replace('_', '-')}: {sample[name]}", markup=False, soft_wrap=True)

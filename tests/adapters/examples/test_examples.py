@@ -36,7 +36,7 @@ def generator() -> ModuleType:
 def conversations(name: str, half: str) -> list[dict[str, str]]:
     """The half's conversations, each as its texts by role."""
     read = read_dataset(EXAMPLES / name / f"{half}.jsonl")
-    return [{message.role: message.content for message in conversation.messages} for conversation in read]
+    return [{message.role: str(message.content) for message in conversation.messages} for conversation in read]
 
 
 def phrases(name: str) -> dict[str, Any]:

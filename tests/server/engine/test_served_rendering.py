@@ -37,6 +37,7 @@ THIS_ONE = {"role": "assistant", "content": "This one."}
 CHATS = [[USER], [SYSTEM, USER], [SYSTEM, USER, ANSWER, USER], [USER, ANSWER, {"role": "user", "content": "é🙂 <s>"}]]
 
 DEVELOPER = {"role": "developer", "content": "Be kind."}
+PARTS_OF_TEXT = [{"type": "text", "text": "Which?"}, {"type": "text", "text": " Or what?"}]
 CALL = {"id": "call00001", "type": "function", "function": {"name": "rain", "arguments": '{"city": "Ås", "days": 2}'}}
 CALLED: list[dict[str, Any]] = [
     USER,
@@ -142,6 +143,8 @@ def test_a_prompt_with_tools_has_the_tokens_that_the_endpoint_has(base: Path, on
         [SYSTEM, USER, ANSWER, DEVELOPER, SYSTEM, USER],
         [SYSTEM | {"content": ""}, DEVELOPER, USER],
         [SYSTEM, USER, SYSTEM, USER | {"name": "Ann"}],
+        [SYSTEM, USER | {"content": PARTS_OF_TEXT}],
+        [DEVELOPER | {"content": PARTS_OF_TEXT}, SYSTEM, USER, ANSWER, USER | {"content": PARTS_OF_TEXT}],
     ],
 )
 def test_developer_and_system_messages_have_the_tokens_that_the_endpoint_has(
