@@ -60,7 +60,14 @@ class Experiment:
     form: str = "{}"
     """The form of every answer."""
 
-    async def answer(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
+    async def answer(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
         """Answer a chat; half of what makes a question hard is common to all arms."""
         question = chat[-1]["content"]
         arm = "adapter" if version else "prompted" if len(chat) > 2 else "bare"
@@ -167,7 +174,7 @@ async def evaluate(experiment: Experiment, folder: Path) -> EvaluationResult:
     for path, pairs in ((training, experiment.training), (validation, experiment.validation)):
         path.write_text("".join(f"{json.dumps(_line(*pair))}\n" for pair in pairs), encoding="utf-8")
     evaluator = Evaluator(experiment.answer, CharacterTokens(), max_context_tokens=20_000, max_questions=5000)
-    result = await evaluator.evaluate(VERSION, training, validation)
+    result = await evaluator.evaluate(VERSION, None, training, validation)
     if result is None:
         raise ValueError(f"{experiment.name}: every validation example is in the training file")
     return result

@@ -17,6 +17,8 @@ class Item(NamedTuple):
     messages: Chat
     expected: str
     tools: Tools = ()
+    parallel_tool_calls: bool = True
+    """As in the request: an answer may have several calls."""
 
     @property
     def conversation(self) -> Chat:

@@ -37,7 +37,14 @@ class EngineEvaluationClient:
         self._template_kwargs = {_CLOCK: FIXED_DATE.strftime} if _CLOCK in (rendering.template or "") else None
         self._numbers = count()
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
         """Return the greedy completion of `chat` by the version, or by the base where `version` is None.
 
         A model that needs some of `max_tokens` for reasoning, and all in all more, is asked again, with room for it.
@@ -45,16 +52,23 @@ class EngineEvaluationClient:
         Raises:
             EvaluationFailed: the version can't be loaded, or the endpoint refused the chat.
         """
-        completion, has_reasoned = await self._complete(version, chat, max_tokens, tools)
+        request = ChatCompletionRequest(
+            messages=list(chat),
+            tools=list(tools) or None,
+            parallel_tool_calls=parallel_tool_calls,
+            temperature=0.0,
+            chat_template_kwargs=self._template_kwargs,
+        )
+        completion, has_reasoned = await self._complete(version, request, max_tokens)
         left = self._chat.model_config.max_model_len - completion.input_tokens - max_tokens
         room = min(MAX_REASONING_TOKENS, left)
         if completion.finish_reason != "length" or not has_reasoned or room <= 0:
             return completion
-        completion, _ = await self._complete(version, chat, max_tokens + room, tools)
+        completion, _ = await self._complete(version, request, max_tokens + room)
         return completion
 
     async def _complete(
-        self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools
+        self, version: VersionId | None, request: ChatCompletionRequest, max_tokens: int
     ) -> tuple[Completion, bool]:
         """Return the completion, and whether some of its tokens are reasoning."""
         context = RequestContext(f"evaluation-{next(self._numbers)}", operation=None, meter=CompositeMeter(()))
@@ -62,15 +76,9 @@ class EngineEvaluationClient:
         if version is not None:
             model = str(version)
             context.versions[model] = version
-        request = ChatCompletionRequest(
-            model=model,
-            messages=list(chat),
-            tools=list(tools) or None,
-            temperature=0.0,
-            max_tokens=max_tokens,
-            request_id=context.request_id,
-            chat_template_kwargs=self._template_kwargs,
-        )
+        # vLLM's handler changes the messages of a request.
+        changes = {"model": model, "max_tokens": max_tokens, "request_id": context.request_id}
+        request = request.model_copy(update=changes, deep=True)
         started, token = time.monotonic(), current_request.set(context)
         try:
             response = await self._chat.create_chat_completion(request)

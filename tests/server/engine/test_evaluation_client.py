@@ -168,9 +168,9 @@ class Handler:
         return SimpleNamespace(choices=[choice], usage=usage)
 
 
-async def complete(handler: Any, template: str = "?", max_tokens: int = 9, tools: Any = ()) -> Any:
+async def complete(handler: Any, template: str = "?", max_tokens: int = 9, *of_request: Any) -> Any:
     rendering = ChatRendering(template=template, has_reasoning_parser=handler.has_parser)
-    return await EngineEvaluationClient(handler, "base", rendering)(None, CHAT, max_tokens, tools)
+    return await EngineEvaluationClient(handler, "base", rendering)(None, CHAT, max_tokens, *of_request)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,9 @@ async def test_reasoning_that_never_ends_is_no_answer() -> None:
 
 async def test_tools_are_sent_and_calls_are_the_answer() -> None:
     handler = Handler("", tool_calls=[CALL])
-    completion = await complete(handler, tools=[TOOL])
+    completion = await complete(handler, "?", 9, [TOOL])
     assert completion.text == '{"tool_calls": [{"name": "f", "arguments": {"a": 1}}]}'
-    assert handler.asked[0].tools[0].function.name == "f"
+    await complete(handler, "?", 9, [TOOL], False)
+    assert [request.tools[0].function.name for request in handler.asked] == ["f", "f"]
+    assert [request.parallel_tool_calls for request in handler.asked] == [True, False]
     assert (await complete(Handler("red"))).text == "red"

@@ -40,6 +40,12 @@ class AutomaticScorer(NamedTuple):
         scores = self.scorer.score(after_reasoning(answer), after_reasoning(expected))
         return {name: scores[own] for name, own in self.names.items()}
 
+    def among(self, tools: Tools) -> "AutomaticScorer":
+        """Return the scorer of one request, where only calls of its own tools are valid."""
+        if not isinstance(self.scorer, CallScorer):
+            return self
+        return self._replace(scorer=CallScorer(type="calls", tools=tool_schemas([tools])))
+
     def decide_by(self, measure: str) -> "AutomaticScorer":
         """Return the same scorer with another measure that decides."""
         return self._replace(names={measure: self.names[measure], **self.names})

@@ -20,6 +20,7 @@ class Example(TypedDict):
     """One message of the assistant."""
     tools: list[Tool]
     """The tools of the request; empty if it has none."""
+    parallel_tool_calls: bool
 
 
 def examples_of(conversations: list[Conversation]) -> list[Example]:
@@ -37,4 +38,9 @@ def iter_examples(conversation: Conversation) -> Iterator[Example]:
     tools: list[Tool] = conversation.chat_tools
     for position in reversed(range(len(messages))):
         if conversation.messages[position].is_trained_on:
-            yield Example(prompt=messages[:position], completion=[messages[position]], tools=tools)
+            yield Example(
+                prompt=messages[:position],
+                completion=[messages[position]],
+                tools=tools,
+                parallel_tool_calls=conversation.parallel_tool_calls,
+            )

@@ -1,11 +1,13 @@
 """Comparison of a job's adapter with the base and its best prompt, on the validation file."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from loramux_adapters.errors import AdapterError
 from loramux_adapters.evaluation.items import Chat, Item, Tools
 from loramux_adapters.evaluation.prompts import BARE, Prompt
 from loramux_adapters.evaluation.questions import Questions
@@ -14,10 +16,16 @@ from loramux_adapters.evaluation.verdict import MARGIN
 from loramux_adapters.finetuning.datasets.report import ChatTokenCounter
 from loramux_adapters.finetuning.jobs.baseline import choose_baseline
 from loramux_adapters.finetuning.jobs.evaluation_plan import EvaluationPlan, plan_evaluation
-from loramux_adapters.finetuning.jobs.evaluation_summary import ADAPTER, EvaluationSummary, ScoredCompletion
+from loramux_adapters.finetuning.jobs.evaluation_summary import (
+    ADAPTER,
+    START,
+    EvaluationSummary,
+    ScoredCompletion,
+)
 from loramux_adapters.finetuning.jobs.summarize import summarize
 from loramux_adapters.models import VersionId
 
+_log = logging.getLogger(__name__)
 _CONCURRENCY = 4
 """Concurrent requests, few enough that users' requests still find room in the engine's batches."""
 
@@ -39,8 +47,15 @@ class Completion(NamedTuple):
 class CompleteChat(Protocol):
     """Complete a chat by a version, or by the base where `version` is None."""
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
-        """Return the greedy completion of at most `max_tokens` tokens; the model may call `tools`.
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
+        """Return the greedy completion of at most `max_tokens` tokens; the model may call `tools`, several or one.
 
         Raises:
             AdapterError: the version can't be loaded, or the engine refused the chat.
@@ -79,8 +94,12 @@ class Evaluator:
     max_questions: int
     margin: float = MARGIN
 
-    async def evaluate(self, version: VersionId, training: Path, validation: Path) -> EvaluationResult | None:
-        """Compare the version with the base; None if the training file has every validation example too.
+    async def evaluate(
+        self, version: VersionId, start: VersionId | None, training: Path, validation: Path
+    ) -> EvaluationResult | None:
+        """Compare the version with the base, and with the version `start` that its training went on from, if any.
+
+        Returns None if the training file has every validation example too.
 
         Raises:
             AdapterError: a file is invalid, or a request failed.
@@ -96,6 +115,7 @@ class Evaluator:
         baseline = choose_baseline(tried, plan)
         arms = [arm for arm in candidates if arm.name in (BARE, baseline.name)]
         answers = await self._answer_all([*arms, adapter], plan.questions, baseline.scorer)
+        answers += await self._try_start(start, plan, baseline.scorer)
         summary = await asyncio.to_thread(summarize, answers, plan, baseline, self.margin)
         return EvaluationResult(summary, answers, tried, plan.questions.items, plan.lines, [arm.prompt for arm in arms])
 
@@ -108,6 +128,18 @@ class Evaluator:
             max_questions=self.max_questions,
         )
 
+    async def _try_start(
+        self, start: VersionId | None, plan: EvaluationPlan, scorer: AutomaticScorer
+    ) -> list[ScoredCompletion]:
+        """Return the answers of the version that the training went on from; none if it was removed meanwhile."""
+        if start is None:
+            return []
+        try:
+            return await self._answer_all([_Arm(START, start, plan.prompts[0])], plan.questions, scorer)
+        except AdapterError as error:
+            _log.warning("%s, from which a training went on, was not asked: %s", start, error.message)
+            return []
+
     async def _answer_all(
         self, arms: Sequence[_Arm], questions: Questions, scorer: AutomaticScorer
     ) -> list[ScoredCompletion]:
@@ -116,8 +148,10 @@ class Evaluator:
         async def answer(number: int, item: Item, arm: _Arm) -> ScoredCompletion:
             async with semaphore:
                 chat = arm.prompt.add_to(item.messages)
-                completion = await self.complete(arm.version, chat, questions.max_answer_tokens, item.tools)
-            scores = await asyncio.to_thread(scorer.score, completion.text, item.expected)
+                completion = await self.complete(
+                    arm.version, chat, questions.max_answer_tokens, item.tools, item.parallel_tool_calls
+                )
+            scores = await asyncio.to_thread(scorer.among(item.tools).score, completion.text, item.expected)
             return ScoredCompletion(arm.name, number, item.expected, completion.text, scores, *completion[1:])
 
         try:

@@ -129,7 +129,8 @@ def _read_items(path: Path) -> Iterator[tuple[int, Item]]:
     """Yield each item with the number of its line."""
     for conversation in iter_conversations(path):
         for example in reversed([*iter_examples(conversation)]):
-            yield conversation.line, Item(example["prompt"], answer_text(example["completion"][0]), example["tools"])
+            answer, parallel = answer_text(example["completion"][0]), example["parallel_tool_calls"]
+            yield conversation.line, Item(example["prompt"], answer, example["tools"], parallel)
 
 
 def _yielding(items: Sequence[Item]) -> Iterator[Item]:

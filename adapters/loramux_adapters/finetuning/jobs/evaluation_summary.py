@@ -11,7 +11,8 @@ from loramux_adapters.evaluation.statistics import Interval
 from loramux_adapters.evaluation.token_moments import TokenMoments
 from loramux_adapters.evaluation.verdict import MARGIN, Verdict
 
-ADAPTER = "adapter"
+ADAPTER, START = "adapter", "adapter it went on from"
+"""The arms besides the base's: the result of the job, and the version that its training went on from."""
 _OldVerdict = Literal["no difference shown", "too few questions"]
 """Verdicts of jobs that ended with release 0.2 or earlier."""
 
@@ -83,6 +84,14 @@ class Candidate(_FrozenModel):
     is_chosen: bool
 
 
+class StartComparison(_FrozenModel):
+    """The adapter against the version that its training went on from; `gain` is its score minus that one's."""
+
+    gain: MeanInterval
+    verdict: Verdict
+    sentence: str
+
+
 class EvaluationSummary(_FrozenModel):
     """The outcome: `rival` is the baseline, the base with its best prompt; `gain` is the adapter's score minus its.
 
@@ -97,6 +106,7 @@ class EvaluationSummary(_FrozenModel):
     gain: MeanInterval
     verdict: Verdict | _OldVerdict
     sentence: str
+    """About adapter and baseline; if the training went on from a version, then about that one too."""
     reason: str = ""
     """Why the verdict is what it is."""
     confidence: float = 0.95
@@ -111,6 +121,8 @@ class EvaluationSummary(_FrozenModel):
     """The score of the best single answer to all questions, which any variant must beat."""
     constant_answer: str | None = None
     """None if no single answer scores above 0."""
+    start: StartComparison | None = None
+    """None if the training began with a new adapter."""
     candidates: list[Candidate] = []
     """The prompts from which the baseline was chosen, on training examples; the smallest first."""
     warnings: list[EvaluationWarning] = []

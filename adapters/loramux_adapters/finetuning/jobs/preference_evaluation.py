@@ -91,7 +91,8 @@ class PreferenceEvaluator:
 
     async def _sample(self, pair: PreferencePair, version: VersionId, reference: VersionId | None) -> PreferenceSample:
         tokens = await asyncio.to_thread(self._answer_tokens, pair)
-        answers = [(await self.complete(model, pair.prompt, tokens, pair.tools)).text for model in (reference, version)]
+        request = (pair.prompt, tokens, pair.tools, pair.input.parallel_tool_calls)
+        answers = [(await self.complete(model, *request)).text for model in (reference, version)]
         return PreferenceSample(
             line=pair.line,
             messages=pair.prompt,

@@ -155,8 +155,9 @@ class ResultPublisher:
         Raises:
             AdapterError: a file is invalid, or a request failed.
         """
+        start = VersionId.parse(job.from_version) if job.from_version else None
         if not _is_dpo(run):
-            return await evaluator.evaluate(version, run.data, validation)
+            return await evaluator.evaluate(version, start, run.data, validation)
         held_out = await asyncio.to_thread(unseen_pairs, run.data, validation)
         if not held_out.pairs:
             return None
@@ -164,9 +165,8 @@ class ResultPublisher:
         measured = [found for found in metrics if found["step"] == step and "valid_reward_accuracy" in found]
         if not measured:
             raise EvaluationFailed("the validation file was not measured after the last step")
-        reference = VersionId.parse(job.from_version) if job.from_version else None
         preferences = PreferenceEvaluator(evaluator.complete, evaluator.token_counter, evaluator.max_context_tokens)
-        return await preferences.evaluate(version, reference, held_out, measured[-1])
+        return await preferences.evaluate(version, start, held_out, measured[-1])
 
     async def _add_event(self, job: JobRecord, event: JobEvent, **values: Any) -> None:
         await asyncio.to_thread(self.registry.update_running, job.id, self.now(), event, **values)

@@ -57,6 +57,7 @@ class _Question(NamedTuple):
     """The answer, or its beginning where not all of it can be expected to be right."""
     max_tokens: int
     tools: Tools
+    parallel_tool_calls: bool
 
     def is_answered_by(self, answer: str) -> bool:
         """Whether the answer begins as expected; reasoning in the training data is not compared."""
@@ -102,22 +103,17 @@ class SelfTest:
         answer = answer_text(example["completion"][0])
         total = self.token_counter.count_conversation(messages + example["completion"], tools)
         total -= self.token_counter.count_prompt(messages, tools)
-        if END in answer:
-            return _Question(messages, answer, 2 * total, tools)
-        if total <= tokens:
-            return _Question(messages, answer, total, tools)
-        characters = max(1, len(answer) * tokens // total)
-        if not parse_calls(answer):
-            return _Question(messages, answer[:characters], min(total, 2 * tokens + 8), tools)
-        # All calls begin alike up to the name of the tool, and one that is cut off is none.
-        return _Question(messages, answer[: max(characters, answer.index(ARGUMENTS_KEY))], total, tools)
+        expected, most = _comparable(answer, total, tokens)
+        return _Question(messages, expected, most, tools, example["parallel_tool_calls"])
 
     async def _count_right(self, version: VersionId, questions: Sequence[_Question]) -> int:
         semaphore = asyncio.Semaphore(_CONCURRENCY)
 
         async def ask(question: _Question) -> bool:
             async with semaphore:
-                completion = await self.complete(version, question.messages, question.max_tokens, question.tools)
+                completion = await self.complete(
+                    version, question.messages, question.max_tokens, question.tools, question.parallel_tool_calls
+                )
             return question.is_answered_by(completion.text)
 
         try:
@@ -126,6 +122,19 @@ class SelfTest:
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         return sum(task.result() for task in tasks)
+
+
+def _comparable(answer: str, total: int, tokens: int) -> tuple[str, int]:
+    """Return what can be expected of an answer of `total` tokens, about `tokens` of it, and how many to allow."""
+    if END in answer:
+        return answer, 2 * total
+    if total <= tokens:
+        return answer, total
+    characters = max(1, len(answer) * tokens // total)
+    if not parse_calls(answer):
+        return answer[:characters], min(total, 2 * tokens + 8)
+    # All calls begin alike up to the name of the tool, and one that is cut off is none.
+    return answer[: max(characters, answer.index(ARGUMENTS_KEY))], total
 
 
 def final_metrics(metrics: Sequence[Mapping[str, Any]]) -> Learned | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from loramux_adapters.evaluation.answer_checks import CheckedAnswer, check_answers, scorer_doubt
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_adapters.evaluation.prompts import Prompt
 from loramux_adapters.evaluation.token_moments import TokenCounts, TokenMoments
 from loramux_adapters.evaluation.verdict import ScoreComparison, compare_scores, score_intervals
@@ -13,10 +14,12 @@ from loramux_adapters.finetuning.jobs.baseline import Baseline
 from loramux_adapters.finetuning.jobs.evaluation_plan import EvaluationPlan
 from loramux_adapters.finetuning.jobs.evaluation_summary import (
     ADAPTER,
+    START,
     ArmScores,
     EvaluationSummary,
     SampleAnswer,
     ScoredCompletion,
+    StartComparison,
 )
 
 _FIRST_MESSAGES, _LAST_MESSAGES = 7, 3
@@ -45,10 +48,14 @@ def summarize(
     constant, floor = plan.best_constant(measure)
     checked = {name: _checked(by_arm[name], plan) for name in by_arm}
     doubt = scorer_doubt({name: checked[name] for name in (ADAPTER, baseline.name)}, measure)
-    compared = compare_scores(our_scores, their_scores, constant=floor, margin=margin, doubt=doubt)
+    comparisons = 1 + (START in by_arm)
+    compared = compare_scores(
+        our_scores, their_scores, constant=floor, margin=margin, comparisons=comparisons, doubt=doubt
+    )
     sample = _telling_question(our_scores, their_scores)
     missed = _missed_question(our_scores, their_scores)
-    prompts = {prompt.name: prompt for prompt in plan.prompts} | {ADAPTER: plan.prompts[0]}
+    prompts = {prompt.name: prompt for prompt in plan.prompts} | dict.fromkeys((START, ADAPTER), plan.prompts[0])
+    start = _compare_with_start(by_arm, measure, floor, margin)
     return EvaluationSummary(
         questions=compared.items,
         left_out=plan.left_out,
@@ -57,7 +64,7 @@ def summarize(
         rival=baseline.name,
         gain=compared.difference,
         verdict=compared.verdict,
-        sentence=_sentence(compared, baseline, by_arm, missed),
+        sentence=_sentence(compared, baseline, by_arm, missed) + (f" {start.sentence}" if start else ""),
         reason=compared.reason,
         confidence=compared.confidence,
         margin=margin,
@@ -65,10 +72,24 @@ def summarize(
         items_needed=compared.items_needed,
         constant=compared.constant,
         constant_answer=constant,
+        start=start,
         candidates=list(baseline.candidates),
         warnings=[*plan.warnings, *baseline.warnings, *check_answers(checked, measure)],
         token_moments=TokenMoments.of(_token_counts(ours), _token_counts(theirs)),
     )
+
+
+def _compare_with_start(
+    by_arm: ArmAnswers, measure: str, constant: Sequence[float], margin: float
+) -> StartComparison | None:
+    """Return what the training has changed, if it went on from an adapter."""
+    if START not in by_arm:
+        return None
+    ours, theirs = ([answer.scores[measure] for answer in by_arm[name]] for name in (ADAPTER, START))
+    compared = compare_scores(ours, theirs, constant=constant, margin=margin, comparisons=2)
+    estimates = f"{measure} {compared.challenger:.2f} against {compared.reference:.2f}"
+    sentence = verdict_sentence(compared, f"the {ADAPTER}", f"the {START}", details=estimates, items_name="questions")
+    return StartComparison(gain=compared.difference, verdict=compared.verdict, sentence=sentence)
 
 
 def _telling_question(ours: Sequence[float], theirs: Sequence[float]) -> int:
@@ -108,7 +129,7 @@ def _summarize_arm(answers: Sequence[ScoredCompletion], plan: EvaluationPlan, pr
     left_out = max(0, len(messages) - _FIRST_MESSAGES - _LAST_MESSAGES)
     if left_out:
         messages = messages[:_FIRST_MESSAGES] + messages[-_LAST_MESSAGES:]
-    messages = [message | {"content": _shortened(message.get("content") or "")} for message in messages]
+    messages = [message | {"content": _shortened(content_text(message.get("content")))} for message in messages]
     shown = answers[sample]
     cached = [answer.cached_tokens for answer in answers if answer.cached_tokens is not None]
     return ArmScores(

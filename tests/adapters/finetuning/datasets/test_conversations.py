@@ -55,8 +55,13 @@ def test_an_answer_is_trained_on_with_all_messages_before_it(tmp_path: Path) -> 
     system = {"role": "system", "content": "Label."}
     again = {"role": "user", "content": "And mine?"}
     [first, second] = examples_of(read_dataset(written(tmp_path, chat(system, USER, ANSWER, again, ANSWER))))
-    assert first == {"prompt": [system, USER], "completion": [ANSWER], "tools": []}
-    assert second == {"prompt": [system, USER, ANSWER, again], "completion": [ANSWER], "tools": []}
+    assert first == {"prompt": [system, USER], "completion": [ANSWER], "tools": [], "parallel_tool_calls": True}
+    assert second == {
+        "prompt": [system, USER, ANSWER, again],
+        "completion": [ANSWER],
+        "tools": [],
+        "parallel_tool_calls": True,
+    }
 
 
 def test_an_answer_of_weight_zero_is_context_only(tmp_path: Path) -> None:
@@ -67,10 +72,15 @@ def test_an_answer_of_weight_zero_is_context_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "input_text", "output_text"])
-def test_parts_of_text_are_joined_as_vllm_joins_them(tmp_path: Path, kind: str) -> None:
-    answer = parts({"type": kind, "text": "order"}, {"type": kind, "text": "status"})
-    [example] = examples_of(read_dataset(written(tmp_path, chat(USER, answer))))
+def test_parts_of_an_answer_are_joined_as_vllm_joins_them_and_those_of_a_prompt_stay_parts(
+    tmp_path: Path, kind: str
+) -> None:
+    texts = [{"type": kind, "text": "order"}, {"type": kind, "text": "status"}]
+    asked = [USER | {"content": texts}, USER | {"content": texts[:1]}]
+    [example] = examples_of(read_dataset(written(tmp_path, chat(*asked, parts(*texts)))))
     assert example["completion"] == [ANSWER | {"content": "order\nstatus"}]
+    kept = [{"type": "text", "text": "order"}, {"type": "text", "text": "status"}]
+    assert example["prompt"] == [USER | {"content": kept}, USER | {"content": "order"}]
 
 
 def test_a_served_answer_is_taken_back_as_it_was_dumped(tmp_path: Path) -> None:
@@ -84,7 +94,9 @@ def test_a_served_answer_is_taken_back_as_it_was_dumped(tmp_path: Path) -> None:
     }
     empty: dict[str, Any] = {"tools": [], "functions": None, "parallel_tool_calls": None}
     [conversation] = read_dataset(written(tmp_path, chat(USER, dumped | of_vllm) | empty))
-    assert examples_of([conversation]) == [{"prompt": [USER], "completion": [ANSWER], "tools": []}]
+    assert examples_of([conversation]) == [
+        {"prompt": [USER], "completion": [ANSWER], "tools": [], "parallel_tool_calls": True}
+    ]
     assert conversation.ignored_keys == {"messages.annotations"}
 
 
@@ -93,7 +105,8 @@ def test_a_served_answer_that_calls_a_tool_is_taken_back_as_it_was_dumped(tmp_pa
     dumped = ChatCompletionMessage.model_validate(answer).model_dump()
     dumped["tool_calls"][0]["index"] = 0
     [conversation] = read_dataset(written(tmp_path, chat(USER, dumped) | {"tools": [TOOL]}))
-    assert examples_of([conversation]) == [{"prompt": [USER], "completion": [answer], "tools": [TOOL]}]
+    [example] = examples_of([conversation])
+    assert (example["prompt"], example["completion"], example["tools"]) == ([USER], [answer], [TOOL])
     assert conversation.ignored_keys == {"messages.tool_calls.index"}
 
 
@@ -101,10 +114,11 @@ def test_results_of_tools_and_developer_messages_keep_their_roles(tmp_path: Path
     developer = {"role": "developer", "content": "Be brief."}
     calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     result = {"role": "tool", "tool_call_id": "call_1", "content": ""}
-    line = chat(developer, USER, calls, result, ANSWER) | {"tools": [TOOL], "parallel_tool_calls": True}
+    line = chat(developer, USER, calls, result, ANSWER) | {"tools": [TOOL], "parallel_tool_calls": False}
     [first, second] = examples_of(read_dataset(written(tmp_path, line)))
-    assert first == {"prompt": [developer, USER], "completion": [calls], "tools": [TOOL]}
-    assert second == {"prompt": [developer, USER, calls, result], "completion": [ANSWER], "tools": [TOOL]}
+    request = {"tools": [TOOL], "parallel_tool_calls": False}
+    assert first == {"prompt": [developer, USER], "completion": [calls]} | request
+    assert second == {"prompt": [developer, USER, calls, result], "completion": [ANSWER]} | request
 
 
 @pytest.mark.parametrize("arguments", [None, "", "{}", {}])

@@ -7,10 +7,12 @@ import pytest
 from loramux_adapters.evaluation.items import Chat, Tools
 from loramux_adapters.finetuning.jobs.errors import EvaluationFailed
 from loramux_adapters.finetuning.jobs.evaluation import Completion, EvaluationResult, Evaluator
+from loramux_adapters.finetuning.jobs.evaluation_summary import START
 from loramux_adapters.models import AdapterName, VersionId, parse_digest
 from tests.helpers.fine_tuning_jobs import CharacterTokens
 
 VERSION = VersionId(AdapterName("tone"), parse_digest("0123456789ab"))
+START_VERSION = VersionId(AdapterName("tone"), parse_digest("ab0123456789"))
 
 
 SHOTS = "base with 4 examples in its prompt"
@@ -29,9 +31,18 @@ class Model:
     def __init__(self) -> None:
         self.concurrency = self.max_concurrency = 0
         self.asked: list[tuple[VersionId | None, Chat, int]] = []
+        self.parallel: set[bool] = set()
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
         self.asked.append((version, chat, max_tokens))
+        self.parallel.add(parallel_tool_calls)
         self.concurrency += 1
         self.max_concurrency = max(self.concurrency, self.max_concurrency)
         await asyncio.sleep(0.001)
@@ -42,7 +53,14 @@ class Model:
 
 
 class BrokenModel(Model):
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
         await super().__call__(version, chat, max_tokens)
         if len(chat) > 2:
             raise EvaluationFailed("The engine refused a question of the comparison.")
@@ -56,10 +74,14 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 async def evaluated(
-    model: Model, files: tuple[Path, Path], max_context_tokens: int = 2000, max_questions: int = 25
+    model: Model,
+    files: tuple[Path, Path],
+    max_context_tokens: int = 2000,
+    max_questions: int = 25,
+    start: VersionId | None = None,
 ) -> EvaluationResult:
     evaluator = Evaluator(model, CharacterTokens(), max_context_tokens, max_questions)
-    result = await evaluator.evaluate(VERSION, *files)
+    result = await evaluator.evaluate(VERSION, start, *files)
     assert result is not None
     return result
 
@@ -113,7 +135,14 @@ async def test_the_choice_of_a_baseline_takes_no_longer_than_the_questions(files
 class BareIsBest(Model):
     """The base is right without a prompt, and confused by any; the adapter is right."""
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
         found = await super().__call__(version, chat, max_tokens)
         number = int(chat[-1]["content"].split()[-1])
         is_right = version is not None or (len(chat) == 2 and "\n" not in chat[0]["content"])
@@ -130,7 +159,14 @@ async def test_a_bare_base_that_is_best_is_the_baseline(files: tuple[Path, Path]
 class NobodyIsExact(Model):
     """All answers miss the exact text, the adapter's by a letter; JSON and labels are out of play."""
 
-    async def __call__(self, version: VersionId | None, chat: Chat, max_tokens: int, tools: Tools = ()) -> Completion:
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
         found = await super().__call__(version, chat, max_tokens)
         number = chat[-1]["content"].split()[-1]
         return found._replace(text=f"code {number}{number}!" if version else "?")
@@ -172,4 +208,65 @@ async def test_one_failure_ends_the_whole_evaluation_immediately(files: tuple[Pa
 
 async def test_a_validation_file_with_nothing_new_gives_no_result(files: tuple[Path, Path]) -> None:
     training, _ = files
-    assert await Evaluator(Model(), CharacterTokens(), 2000, 10).evaluate(VERSION, training, training) is None
+    assert await Evaluator(Model(), CharacterTokens(), 2000, 10).evaluate(VERSION, None, training, training) is None
+
+
+class ForgetfulModel(Model):
+    """The version that the training went on from knows one of three labels."""
+
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
+        completion = await super().__call__(version, chat, max_tokens)
+        return completion._replace(text="label 0") if version == START_VERSION else completion
+
+
+class RemovedStart(Model):
+    async def __call__(
+        self,
+        version: VersionId | None,
+        chat: Chat,
+        max_tokens: int,
+        tools: Tools = (),
+        parallel_tool_calls: bool = True,
+    ) -> Completion:
+        if version == START_VERSION:
+            raise EvaluationFailed("A question of the comparison was refused: there is no such version")
+        return await super().__call__(version, chat, max_tokens)
+
+
+async def test_an_adapter_is_compared_with_the_one_that_its_training_went_on_from(files: tuple[Path, Path]) -> None:
+    summary, answers, *_ = await evaluated(ForgetfulModel(), files, start=START_VERSION)
+    assert len(answers) == 4 * 25
+    assert summary.start is not None
+    assert summary.start.gain.estimate == pytest.approx(1 - summary.arms[START].scores["label accuracy"].estimate)
+    assert summary.start.verdict == "better"
+    assert summary.confidence == pytest.approx(0.975)
+    assert summary.sentence.endswith(summary.start.sentence)
+    assert "the adapter is better than the adapter it went on from by" in summary.start.sentence.lower()
+
+
+async def test_a_start_that_was_removed_meanwhile_does_not_cost_the_comparison_with_the_base(
+    files: tuple[Path, Path],
+) -> None:
+    summary, answers, *_ = await evaluated(RemovedStart(), files, start=START_VERSION)
+    assert len(answers) == 3 * 25
+    assert summary.start is None
+    assert summary.confidence == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("is_parallel", [True, False])
+async def test_questions_allow_several_calls_as_their_lines_do(tmp_path: Path, is_parallel: bool) -> None:
+    model, paths = Model(), []
+    for name, numbers in (("t", range(30)), ("v", range(40, 60))):
+        lines = written(tmp_path / name, numbers).read_text().splitlines()
+        changed = [json.dumps(json.loads(line) | {"parallel_tool_calls": is_parallel}) for line in lines]
+        paths.append(tmp_path / f"{name}-calls")
+        paths[-1].write_text("\n".join(changed))
+    await evaluated(model, (paths[0], paths[1]))
+    assert model.parallel == {is_parallel}

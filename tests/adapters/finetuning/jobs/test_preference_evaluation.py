@@ -19,7 +19,7 @@ from tests.helpers.fine_tuning_jobs import CharacterTokens, JobTestBed, has_ende
 WANTED = {"method": "dpo", "beta": 0.3}
 
 
-async def answer(version: Any, chat: Any, _most: int, _tools: Any) -> Completion:
+async def answer(version: Any, chat: Any, _most: int, _tools: Any, _parallel: bool) -> Completion:
     return Completion(f"{'adapter' if version else 'base'}: {chat[-1]['content']}", 1, 2, 0.01)
 
 
@@ -117,9 +117,9 @@ async def test_an_adapter_that_was_chosen_by_the_validation_file_has_a_warning(b
 async def test_an_answer_is_asked_for_within_the_context(bed: JobTestBed, tmp_path: Path) -> None:
     asked: list[int] = []
 
-    async def complete(version: Any, chat: Any, most: int, tools: Any) -> Completion:
+    async def complete(version: Any, chat: Any, most: int, tools: Any, parallel_tool_calls: bool) -> Completion:
         asked.append(most)
-        return await answer(version, chat, most, tools)
+        return await answer(version, chat, most, tools, parallel_tool_calls)
 
     await run_job(bed, tmp_path, complete, context=12)
     assert max(asked) == 12 - len("number 12")

@@ -34,7 +34,7 @@ def bed(tmp_path: Path, engine: sa.Engine) -> JobTestBed:
     return job_test_bed(tmp_path, engine)
 
 
-async def answer_correctly(version: Any, chat: Any, _most: int, _tools: Any) -> Completion:
+async def answer_correctly(version: Any, chat: Any, _most: int, _tools: Any, _parallel: bool) -> Completion:
     number = int(chat[-1]["content"].split()[-1])
     return Completion(f"answer {number % 3}" if version else "what?", 10 * len(chat), 2, 0.01)
 

@@ -73,7 +73,7 @@ def refusal(folder: Path, line: Any) -> str:
 def test_questions_with_answers(tmp_path: Path, name: str, line: Any) -> None:
     assert f"it is {name}, not OpenAI's format: convert the file with `loramux data" in refusal(tmp_path, line)
     assert examples_of(read_dataset(converted(tmp_path, line))) == [
-        {"prompt": [USER], "completion": [ANSWER], "tools": []}
+        {"prompt": [USER], "completion": [ANSWER], "tools": [], "parallel_tool_calls": True}
     ]
 
 
@@ -219,7 +219,7 @@ def test_chats_with_tools(tmp_path: Path, name: str, line: Any) -> None:
     assert f"it is {name}" in refusal(tmp_path, line)
     [call, answer] = examples_of(read_dataset(converted(tmp_path, line)))
     assert [*answer["prompt"], *answer["completion"]] == CALLING
-    assert call == {"prompt": CALLING[:1], "completion": CALLING[1:2], "tools": TOOLS}
+    assert (call["prompt"], call["completion"], call["tools"]) == (CALLING[:1], CALLING[1:2], TOOLS)
 
 
 @pytest.mark.parametrize(
