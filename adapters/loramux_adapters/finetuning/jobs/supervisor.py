@@ -57,19 +57,19 @@ class Supervisor:
 
     async def _run_under_lock(self) -> None:
         async with trainer_lock(self.runner.planner.folders.root / LOCK_FILE) as lock_fd:
-            await asyncio.to_thread(self._remove_leftovers)
             async with _running(self.trainer_companions):
                 while True:
                     await self._run_next(lock_fd)
 
     async def _run_next(self, lock_fd: int) -> None:
+        await asyncio.to_thread(self._remove_leftovers)
         job = await asyncio.to_thread(self.runner.registry.next_job, self.runner.planner.base.name)
         await self._report_queue()
         await (self.runner.changes.wait() if job is None else self.runner.run(job, lock_fd))
 
     def _remove_leftovers(self) -> None:
-        """Remove the work files of jobs that ended while no server ran."""
-        for job in self.runner.planner.folders.jobs():
+        """Remove the work files of jobs that ended while no server ran, or before they were trained."""
+        for job in self.runner.planner.folders.with_work():
             with suppress(JobNotFound):  # possibly of another database
                 if self.runner.registry.get(job).state.has_ended:
                     self.runner.planner.folders.clean(job)

@@ -31,9 +31,9 @@ class WorkFolders:
         """Return the folder in which the job's result files are written before they are stored."""
         return self.path(job) / "results"
 
-    def jobs(self) -> list[str]:
-        """Return the ids of the jobs that have a work folder."""
-        return [path.name for path in self.root.glob("*") if is_id(path.name, "ftjob")]
+    def with_work(self) -> list[str]:
+        """Return the ids of the jobs that have work files."""
+        return [path.name for path in self.root.glob("*") if is_id(path.name, "ftjob") and _has_work(path)]
 
     def clean(self, job: str) -> None:
         """Remove all work files of an ended job except the trainer's log; results were copied to where they serve."""
@@ -43,3 +43,7 @@ class WorkFolders:
                 shutil.rmtree(path, ignore_errors=True)
             elif path != log:
                 path.unlink(missing_ok=True)
+
+
+def _has_work(folder: Path) -> bool:
+    return any(path.name != LOG_FILE for path in folder.glob("*"))

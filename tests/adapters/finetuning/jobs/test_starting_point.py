@@ -114,6 +114,18 @@ async def test_a_job_goes_on_although_its_adapter_was_removed_while_it_waited(
     assert sorted(path.name for path in initial.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
+async def test_the_copied_adapter_of_a_job_that_is_cancelled_while_it_waits_is_removed(bed: JobTestBed) -> None:
+    job = bed.job(from_version=VERSION)
+    planner = bed.runner.planner
+    planner.plan_job(job)
+    assert planner.folders.initial_adapter(job).is_dir()
+    async with bed.supervisor.running():
+        bed.registry.move(job.id, JobState.CANCELLED, 2.0)
+        bed.supervisor.check_now()
+        await until(bed, job, lambda _: not planner.folders.initial_adapter(job).exists())
+    assert planner.folders.with_work() == []
+
+
 async def test_a_job_whose_adapter_was_removed_before_it_was_planned_fails_with_the_reason(
     bed: JobTestBed, resolver: FakeResolver
 ) -> None:
