@@ -27,11 +27,16 @@ def read_adapter_shape(folder: Path, base: BaseDescription) -> AdapterShape:
 
     Raises:
         InvalidAdapter: its config is malformed.
-        ValueError: it adapts no linear module of the base.
+        ValueError: it adapts no linear module of the base, or its head.
         OSError: its config can't be read.
     """
     config = parse_config(parse_object((folder / CONFIG_FILE).read_bytes(), CONFIG_FILE))
-    adapted = {path: found for path, found in select(config, base).modules.items() if path in base.linear}
+    modules = select(config, base).modules
+    if heads := [path for path in modules if base.modules[path].is_head]:
+        raise ValueError(
+            f"the adapter changes the base's head ({heads[0]}), which TRL's trainers do not train: train a new adapter"
+        )
+    adapted = {path: found for path, found in modules.items() if path in base.linear}
     if not adapted:
         raise ValueError("the adapter changes no linear module of the base, so training can't go on from it")
     layers = base.spec.num_hidden_layers

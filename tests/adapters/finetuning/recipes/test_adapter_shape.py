@@ -34,6 +34,11 @@ def test_an_adapter_without_a_linear_module_is_refused(tmp_path: Path) -> None:
         shape(tmp_path, target_modules=["embed_tokens"])
 
 
+def test_an_adapter_of_the_head_is_refused_before_trl_refuses_to_train_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"changes the base's head \(lm_head\).*train a new adapter"):
+        shape(tmp_path, target_modules=["q_proj", "lm_head"])
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"r": 4}', '{"peft_type": "LORA", "r": -1, "lora_alpha": 1}'])
 def test_a_malformed_config_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "adapter_config.json").write_text(text)
