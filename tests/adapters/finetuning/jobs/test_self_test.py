@@ -42,7 +42,9 @@ def steps(accuracy: float, loss: float = 0.0001, count: int = 20) -> list[dict[s
 def self_test(answer: Answer, asked: list[tuple[str, int]] | None = None) -> SelfTest:
     """A self-test whose engine answers a question by `answer`; `asked` gets each question and its `max_tokens`."""
 
-    async def complete(version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True) -> Completion:
+    async def complete(
+        version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True
+    ) -> Completion:
         assert version == VERSION
         if asked is not None:
             asked.append((chat[-1]["content"], max_tokens))
@@ -126,7 +128,9 @@ def test_reasoning_in_the_training_data_is_not_compared(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_refuses_a_question_does_not_fail_the_job(tmp_path: Path) -> None:
-    async def refuse(version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True) -> Completion:
+    async def refuse(
+        version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True
+    ) -> Completion:
         raise EvaluationFailed("no slot is free")
 
     event = run(SelfTest(refuse, CharacterTokens()), training_file(tmp_path, label), steps(1.0))
@@ -154,7 +158,9 @@ async def test_a_job_that_fails_its_self_test_promotes_nothing(
     """T8: the adapter of a failed self-test is added, so that it can be looked at, but its name leads nowhere."""
     bed = job_test_bed(tmp_path, engine, "train", "0", "1.0")
 
-    async def complete(version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True) -> Completion:
+    async def complete(
+        version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True
+    ) -> Completion:
         number = int(chat[-1]["content"].split()[-1])
         return Completion(f"answer {number % 3}" if served is label else "answered", 1, 1, 0.0)
 
@@ -183,7 +189,9 @@ def test_a_call_is_compared_up_to_the_name_of_its_tool_at_least(tmp_path: Path, 
         asked = {"role": "user", "content": f"question {number}"}
         return {"messages": [asked, {"role": "assistant", "tool_calls": [call]}], "tools": TOOLS}
 
-    async def complete(version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True) -> Completion:
+    async def complete(
+        version: Any, chat: Any, max_tokens: int, tools: Any = (), parallel_tool_calls: bool = True
+    ) -> Completion:
         assert (version, len(chat), tools) == (VERSION, 1, TOOLS)
         assert max_tokens > 50  # a call that is cut off would be none
         return Completion(f'{{"tool_calls": [{{"name": "{name}", "arguments": {{"x": 1}}}}]}}', 1, 1, 0.0)
