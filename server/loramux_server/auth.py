@@ -4,21 +4,50 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from starlette.datastructures import Headers
 
 from loramux_server.errors import InvalidApiKey
 
+DEFAULT_PROJECT = "default"
+"""The project (and organisation) of everything that no other one owns."""
+
+
+class Scope(StrEnum):
+    """A right that a key may hold; ADMIN implies the others, in every project."""
+
+    INFER = "infer"
+    FINETUNE = "finetune"
+    ADMIN = "admin"
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller of a request; `key_id` identifies a key without revealing it, and is safe to log."""
+    """The caller of a request; `key_id` identifies a key without revealing it, is stable, and is safe to log.
+
+    `project` is the tenant: files, jobs, adapters, stored responses and usage belong to a project. `models` are the
+    patterns (`fnmatch`) of model names that the caller may use; None: the base and the adapters of its project.
+    """
 
     key_id: str
-    admin: bool
+    scopes: frozenset[Scope]
+    project: str = DEFAULT_PROJECT
+    organisation: str = DEFAULT_PROJECT
+    models: tuple[str, ...] | None = None
+
+    @property
+    def admin(self) -> bool:
+        """Whether the caller may do everything, in every project."""
+        return Scope.ADMIN in self.scopes
+
+    def has(self, scope: Scope) -> bool:
+        """Return whether the caller holds this right."""
+        return self.admin or scope in self.scopes
 
 
-ANONYMOUS = Principal("anonymous", admin=True)
+ADMINISTRATOR = frozenset({Scope.ADMIN})
+ANONYMOUS = Principal("anonymous", ADMINISTRATOR)
 """Every caller of a server without keys, which listens on loopback only."""
 
 
@@ -45,7 +74,7 @@ class Authenticator:
         presented = _digest(_key(headers))
         # Every key is compared in full, so that the time taken reveals nothing about any of them.
         if sum(hmac.compare_digest(presented, digest) for digest in self._digests):
-            return Principal(f"key_{presented.hex()[:12]}", admin=True)
+            return Principal(f"key_{presented.hex()[:12]}", ADMINISTRATOR)
         raise InvalidApiKey("Incorrect API key provided.")
 
 

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from loramux_server.auth import ANONYMOUS, Principal
+from loramux_server.auth import ANONYMOUS, Principal, Scope
 from loramux_server.errors import ModelNotFound
 from loramux_server.metering.usage_record import Operation, Outcome, Route, RunStats, UsageRecord
 from loramux_server.request_context import RequestContext, Run
@@ -96,7 +96,7 @@ TestRequestsLife = RequestsLife.TestCase
 def test_the_record_has_the_caller_and_times_since_the_requests_arrival() -> None:
     meter = KeptMeter()
     context = chat(meter)
-    context.principal = Principal("key_1", admin=False)
+    context.principal = Principal("key_1", frozenset({Scope.INFER}))
     run = context.begin_run(ADAPTER)
     run.started = context.started + 2.0
     context.close(200, Outcome.OK)
@@ -128,8 +128,8 @@ def test_a_request_without_an_operation_creates_no_record() -> None:
     [
         (None, None, None),
         (ANONYMOUS, None, None),  # everybody, who must not all end up on one side of a split
-        (Principal("key_1", admin=False), None, "key_1"),
-        (Principal("key_1", admin=False), "ann", "ann"),
+        (Principal("key_1", frozenset({Scope.INFER})), None, "key_1"),
+        (Principal("key_1", frozenset({Scope.INFER})), "ann", "ann"),
         (ANONYMOUS, "ann", "ann"),
     ],
 )
@@ -144,6 +144,6 @@ def test_a_split_gives_the_same_version_to_the_clients_user_or_else_to_the_keys_
 def test_a_request_is_charged_to_its_account_instead_of_its_callers_key() -> None:
     meter = KeptMeter()
     context = chat(meter)
-    context.principal, context.charge_to = Principal("key_1", admin=False), "experiment:tone"
+    context.principal, context.charge_to = Principal("key_1", frozenset({Scope.INFER})), "experiment:tone"
     context.close(200, Outcome.OK)
     assert meter.records[0].key_id == "experiment:tone"
