@@ -22,6 +22,9 @@ Digest = NewType("Digest", str)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 
+DEFAULT_PROJECT = "default"
+"""The project of whatever was made without another one."""
+MAX_PROJECT_LENGTH = 64
 MAX_NAME_LENGTH = 128
 DIGEST_LENGTH = 12
 # Upper case, ":" and "/" are in because OpenAI's fine-tunes are called `ft:BASE:ORG:SUFFIX:ID`, and bases `ORG/MODEL`.

@@ -20,7 +20,7 @@ from sqlalchemy import (
     true,
 )
 
-from loramux_adapters.models import DIGEST_LENGTH, MAX_NAME_LENGTH, VersionState
+from loramux_adapters.models import DEFAULT_PROJECT, DIGEST_LENGTH, MAX_NAME_LENGTH, MAX_PROJECT_LENGTH, VersionState
 
 MAX_MODEL_LENGTH = 160
 """The longest target of a model alias: NAME@DIGEST, or the name of a base."""
@@ -40,6 +40,7 @@ adapters = Table(
     Column("name", String(MAX_NAME_LENGTH), primary_key=True),
     Column("created_at", Double, nullable=False),
     Column("pinned", Boolean, nullable=False, server_default=false()),
+    Column("project", String(MAX_PROJECT_LENGTH), nullable=False, server_default=DEFAULT_PROJECT),  # its owner
 )
 
 versions = Table(

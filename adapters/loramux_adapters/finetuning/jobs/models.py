@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.timings import JobTimings
-from loramux_adapters.models import AdapterName
+from loramux_adapters.models import DEFAULT_PROJECT, AdapterName
 
 
 class JobProgress(BaseModel):
@@ -76,6 +76,7 @@ class NewJob:
     """Another name for the adapter, from the job's success on."""
     idempotency_key: str | None = None
     """No two jobs have the same one."""
+    project: str = DEFAULT_PROJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class JobRecord:
     integrations: Sequence[Mapping[str, Any]] | None = None
     alias: str | None = None
     idempotency_key: str | None = None
+    project: str = DEFAULT_PROJECT
 
 
 Level = Literal["info", "warn", "error"]

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     RowMapping,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -51,6 +53,8 @@ OnEnded = Callable[[Connection, JobRecord, float], None]
 
 class JobRegistry:
     """The jobs in the database `engine`, which must have the tables and enforce foreign keys.
+
+    Methods with a `project` know the jobs of this project alone; those of all if it is None.
 
     Raises:
         StoreError: the database fails (every method).
@@ -102,10 +106,10 @@ class JobRegistry:
             _insert_events(connection, job, now, [*_creation_events(job, new), *notes])
             return _get(connection, job)
 
-    def get(self, job: str) -> JobRecord:
+    def get(self, job: str, project: str | None = None) -> JobRecord:
         """Return a job."""
         with _translated_errors(), self._engine.connect() as connection:
-            return _get(connection, job)
+            return _get(connection, job, project)
 
     def list(
         self,
@@ -114,14 +118,15 @@ class JobRegistry:
         metadata: Mapping[str, str] | None = None,
         *,
         untagged: bool = False,
+        project: str | None = None,
     ) -> Page:
         """Return up to `limit` jobs that follow the job `after`, newest first."""
-        query = select(jobs).order_by(jobs.c.number.desc())
+        query = select(jobs).where(_is_of(project)).order_by(jobs.c.number.desc())
         query = query.where(*(jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()))
         if untagged:
             query = query.where(or_(jobs.c.metadata.is_(null()), cast(jobs.c.metadata, Text) == "null"))
         if after is not None:
-            query = query.where(jobs.c.number < self.get(after).number)
+            query = query.where(jobs.c.number < self.get(after, project).number)
         return self._page(query, limit, _job)
 
     def next_job(self, base: str) -> JobRecord | None:
@@ -171,6 +176,7 @@ class JobRegistry:
         now: float,
         *new_events: JobEvent,
         only_from: JobState | None = None,
+        project: str | None = None,
         **values: Any,
     ) -> JobRecord:
         """Move the job to `state`, set the columns in `values` and add the events.
@@ -185,7 +191,7 @@ class JobRegistry:
         changed = update(jobs).where(jobs.c.id == job, jobs.c.state.in_(before)).values(state=state, **times, **values)
         with self._transaction() as connection:
             moved = connection.execute(changed).rowcount
-            record = _get(connection, job)
+            record = _get(connection, job, project)  # raises, which rolls the change back, if it is another project's
             if not moved:
                 raise WrongJobState(f"The job is {record.state.value} and can't become {state.value}.")
             _insert_events(connection, job, now, new_events)
@@ -221,12 +227,14 @@ class JobRegistry:
             connection.execute(insert(checkpoints).values(**key, **row))
             _insert_events(connection, job, now, [JobEvent(f"Checkpoint created at step {step}: {version}")])
 
-    def events(self, job: str, after: str | None, limit: int) -> Page:
+    def events(self, job: str, after: str | None, limit: int, project: str | None = None) -> Page:
         """Return up to `limit` events of a job that follow the event `after`, newest first."""
+        self.get(job, project)
         return self._of_job(events, job, after, limit, _event)
 
-    def checkpoints(self, job: str, after: str | None, limit: int) -> Page:
+    def checkpoints(self, job: str, after: str | None, limit: int, project: str | None = None) -> Page:
         """Return up to `limit` checkpoints of a job that follow the checkpoint `after`, newest first."""
+        self.get(job, project)
         return self._of_job(checkpoints, job, after, limit, _checkpoint)
 
     def metrics(self, job: str) -> Sequence[Mapping[str, Any]]:
@@ -236,7 +244,6 @@ class JobRegistry:
             return connection.execute(query).scalars().all()
 
     def _of_job(self, table: Table, job: str, after: str | None, limit: int, read: Any) -> Page:
-        self.get(job)
         query = select(table).where(table.c.job == job).order_by(table.c.number.desc())
         if after is not None:
             query = query.where(table.c.number < self._number(table, job, after))
@@ -262,8 +269,13 @@ class JobRegistry:
             yield connection
 
 
-def _get(connection: Any, job: str) -> JobRecord:
-    row = connection.execute(select(jobs).where(jobs.c.id == job)).mappings().one_or_none()
+def _is_of(project: str | None) -> ColumnElement[bool]:
+    """Return the condition that a job belongs to a project; true for None."""
+    return true() if project is None else jobs.c.project == project
+
+
+def _get(connection: Any, job: str, project: str | None = None) -> JobRecord:
+    row = connection.execute(select(jobs).where(jobs.c.id == job, _is_of(project))).mappings().one_or_none()
     if row is None:
         raise JobNotFound("No fine-tuning job has this id.")
     return _job(row)

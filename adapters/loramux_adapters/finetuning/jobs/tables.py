@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 
 from loramux_adapters.finetuning.jobs.states import JobState
-from loramux_adapters.models import MAX_NAME_LENGTH
+from loramux_adapters.models import DEFAULT_PROJECT, MAX_NAME_LENGTH, MAX_PROJECT_LENGTH
 
 ID_LENGTH = 40
 """Longer than the ids of `new_id`, to leave room for longer prefixes."""
@@ -41,6 +41,7 @@ files = Table(
     Column("sha256", String(64), nullable=False),
     Column("report", JSON),
     Column("expires_at", Double),
+    Column("project", String(MAX_PROJECT_LENGTH), nullable=False, server_default=DEFAULT_PROJECT),
 )
 
 uploads = Table(
@@ -55,6 +56,7 @@ uploads = Table(
     Column("file_seconds", Integer),  # after which the file expires
     Column("status", String(16), nullable=False),
     Column("file", String(ID_LENGTH)),
+    Column("project", String(MAX_PROJECT_LENGTH), nullable=False, server_default=DEFAULT_PROJECT),
 )
 
 upload_parts = Table(
@@ -97,6 +99,7 @@ jobs = Table(
     Column("integrations", JSON),
     Column("alias", String(MAX_NAME_LENGTH)),  # made when the job succeeds
     Column("idempotency_key", String(64), unique=True, index=True),  # of the request that created it, hashed
+    Column("project", String(MAX_PROJECT_LENGTH), nullable=False, server_default=DEFAULT_PROJECT),
 )
 """`wanted` holds the requested hyperparameters, `recipe` the chosen ones; see JobProgress and JobTimings for others."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Protocol
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, true
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramux_adapters.errors import StoreError
@@ -19,6 +19,7 @@ from loramux_adapters.finetuning.jobs.ids import is_id, new_id
 from loramux_adapters.finetuning.jobs.models import Page
 from loramux_adapters.finetuning.jobs.tables import files
 from loramux_adapters.fsync import fsync_path
+from loramux_adapters.models import DEFAULT_PROJECT
 
 MAX_FILE_BYTES = 512 * 10**6
 """OpenAI's limit."""
@@ -51,10 +52,13 @@ class FileRecord:
     sha256: str
     report: Mapping[str, Any] | None
     expires_at: float | None = None
+    project: str = DEFAULT_PROJECT
 
 
 class TrainingFiles:
     """The files in `folder`, named by their ids, and in the database `engine`. Methods block: call them in threads.
+
+    Methods with a `project` know the files of this project alone; those of all if it is None.
 
     Raises:
         StoreError: the database or the disk fails (every method).
@@ -87,6 +91,7 @@ class TrainingFiles:
         check: Callable[[Path, str], Mapping[str, Any] | None] = lambda *_: None,
         *,
         expires_at: float | None = None,
+        project: str = DEFAULT_PROJECT,
         with_record: Callable[[Connection, FileRecord], None] = lambda _connection, _record: None,
     ) -> FileRecord:
         """Add a copy of the rest of `source`; `check` gets the copy and its name, returns its report or raises.
@@ -104,7 +109,7 @@ class TrainingFiles:
                 with create_locked(incoming) as copy:
                     size, sha256 = copy_and_hash(source, copy, MAX_FILE_BYTES)
                     record = FileRecord(
-                        name, purpose, filename, size, now, sha256, check(incoming, filename), expires_at
+                        name, purpose, filename, size, now, sha256, check(incoming, filename), expires_at, project
                     )
                     incoming.rename(self._folder / name)
                     fsync_path(self._folder)  # before the database refers to it
@@ -118,10 +123,11 @@ class TrainingFiles:
                 raise
         return record
 
-    def get(self, file: str) -> FileRecord:
+    def get(self, file: str, project: str | None = None) -> FileRecord:
         """Return the record of a file."""
+        query = select(files).where(files.c.id == file, _is_of(project))
         with translated_errors(), self._engine.connect() as connection:
-            row = connection.execute(select(files).where(files.c.id == file)).mappings().one_or_none()
+            row = connection.execute(query).mappings().one_or_none()
         if row is None:
             raise FileNotFound("No file has this id.")
         return FileRecord(**row)
@@ -130,14 +136,17 @@ class TrainingFiles:
         """Return the path of a file's contents."""
         return self._folder / self.get(file).id
 
-    def list(self, *, purpose: str | None, after: str | None, limit: int, newest_first: bool) -> Page:
+    def list(
+        self, *, purpose: str | None, after: str | None, limit: int, newest_first: bool, project: str | None = None
+    ) -> Page:
         """Return up to `limit` files that follow the file `after`."""
         key = (files.c.created_at, files.c.id)
-        query = select(files).order_by(*(column.desc() if newest_first else column for column in key)).limit(limit + 1)
+        order = (column.desc() if newest_first else column for column in key)
+        query = select(files).where(_is_of(project)).order_by(*order).limit(limit + 1)
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
         if after is not None:
-            last = self.get(after)
+            last = self.get(after, project)
             later = (files.c.created_at > last.created_at) | (
                 (files.c.created_at == last.created_at) & (files.c.id > last.id)
             )
@@ -155,13 +164,13 @@ class TrainingFiles:
             with suppress(FileInUse, FileNotFound):  # the latter: another server has deleted it
                 self.delete(file)
 
-    def delete(self, file: str) -> None:
+    def delete(self, file: str, project: str | None = None) -> None:
         """Delete a file that no unfinished job needs.
 
         Raises:
             FileInUse: one does.
         """
-        name = self.get(file).id
+        name = self.get(file, project).id
         with translated_errors():
             with self._engine.begin() as connection:
                 lock_files(connection, [name])
@@ -169,6 +178,11 @@ class TrainingFiles:
                     raise FileInUse("An unfinished job needs the file: cancel the job first.")
                 connection.execute(delete(files).where(files.c.id == name))
             (self._folder / name).unlink(missing_ok=True)
+
+
+def _is_of(project: str | None) -> ColumnElement[bool]:
+    """Return the condition that a file belongs to a project; true for None."""
+    return true() if project is None else files.c.project == project
 
 
 def copy_and_hash(source: Readable, copy: BinaryIO, limit: int) -> tuple[int, str]:

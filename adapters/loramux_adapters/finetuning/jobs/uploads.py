@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
+from loramux_adapters.errors import AdapterError
 from loramux_adapters.finetuning.jobs.concatenated_files import ConcatenatedFiles
 from loramux_adapters.finetuning.jobs.errors import FileTooLarge, InvalidFile, UploadNotFound, WrongUploadState
 from loramux_adapters.finetuning.jobs.ids import new_id
@@ -24,6 +25,7 @@ from loramux_adapters.finetuning.jobs.training_files import (
     translated_errors,
 )
 from loramux_adapters.fsync import fsync_path
+from loramux_adapters.models import DEFAULT_PROJECT
 
 MAX_PART_BYTES = 64 * 1024 * 1024
 """OpenAI's limit."""
@@ -51,6 +53,7 @@ class UploadRecord:
     file_seconds: int | None
     status: Status
     file: str | None
+    project: str = DEFAULT_PROJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,18 @@ class Uploads:
     def __init__(self, engine: Engine, folder: Path, files: TrainingFiles) -> None:
         self._engine, self._folder, self._files = engine, folder, files
 
-    def create(self, filename: str, purpose: Purpose, size: int, file_seconds: int | None, now: float) -> UploadRecord:
+    def create(
+        self,
+        filename: str,
+        purpose: Purpose,
+        size: int,
+        file_seconds: int | None,
+        now: float,
+        project: str = DEFAULT_PROJECT,
+    ) -> UploadRecord:
         """Start an upload of a file with `size` bytes, which expires `file_seconds` after it is completed."""
-        upload = UploadRecord(
-            new_id("upload"), filename, purpose, size, now, now + UPLOAD_SECONDS, file_seconds, "pending", None
-        )
+        end, name = now + UPLOAD_SECONDS, new_id("upload")
+        upload = UploadRecord(name, filename, purpose, size, now, end, file_seconds, "pending", None, project)
         values = {field: getattr(upload, field) for field in UploadRecord.__slots__}
         with translated_errors(), self._engine.begin() as connection:
             connection.execute(insert(uploads).values(**values))
@@ -119,9 +129,15 @@ class Uploads:
             FileNotFound: the completion is repeated, and its file was deleted meanwhile.
             InvalidFile: a part is unknown or named twice, or the bytes are not the announced ones.
         """
-        record = self.get(upload, now)
-        if record.file is not None:
-            return self._files.get(record.file)
+        try:
+            return self._complete(upload, parts, md5, now, check)
+        except AdapterError:
+            # Another completion may have been quicker, before this one or during it.
+            if (file := self.get(upload, now).file) is None:
+                raise
+            return self._files.get(file)
+
+    def _complete(self, upload: str, parts: Sequence[str], md5: str | None, now: float, check: Check) -> FileRecord:
         record = self._pending(upload, now)
         paths = self._paths(record, parts)
 
@@ -132,7 +148,14 @@ class Uploads:
             _require_md5(source, md5)
             expires_at = None if record.file_seconds is None else now + record.file_seconds
             file = self._files.add(
-                source, record.filename, record.purpose, now, check, expires_at=expires_at, with_record=finish
+                source,
+                record.filename,
+                record.purpose,
+                now,
+                check,
+                expires_at=expires_at,
+                project=record.project,
+                with_record=finish,
             )
         self._remove_parts([upload])
         return file
@@ -145,11 +168,11 @@ class Uploads:
         self._remove_parts([upload])
         return self.get(upload, now)
 
-    def get(self, upload: str, now: float) -> UploadRecord:
-        """Return an upload."""
+    def get(self, upload: str, now: float, project: str | None = None) -> UploadRecord:
+        """Return an upload of this project, or of any if it is None."""
         with translated_errors(), self._engine.connect() as connection:
             row = connection.execute(select(uploads).where(uploads.c.id == upload)).mappings().one_or_none()
-        if row is None:
+        if row is None or project not in (None, row["project"]):
             raise UploadNotFound("No upload has this id.")
         is_expired = row["status"] == "pending" and row["expires_at"] <= now
         return UploadRecord(**(dict(row) | ({"status": "expired"} if is_expired else {})))
