@@ -100,7 +100,7 @@ class WandbRuns:
         try:
             while job.state.is_waiting:
                 await asyncio.sleep(self.poll_seconds)
-                job = await asyncio.to_thread(self.registry.get, job.id)
+                job = await self._read(self.registry.get, job.id)
             if job.state is JobState.RUNNING and job.integrations:
                 async with asyncio.TaskGroup() as group:
                     for integration in job.integrations:
@@ -116,7 +116,7 @@ class WandbRuns:
         """Send all metrics that the job has and gets.
 
         Raises:
-            Exception: the process failed or stalls, or the registry can't be read.
+            Exception: the process failed or stalls.
         """
         async with _process(self.command, self.environ) as process:
             await _write(process, start)
@@ -126,8 +126,8 @@ class WandbRuns:
             )
             sent, state = 0, JobState.RUNNING
             while state is JobState.RUNNING:
-                state = (await asyncio.to_thread(self.registry.get, job.id)).state  # before the last metrics are read
-                metrics = await asyncio.to_thread(self.registry.metrics, job.id)
+                state = (await self._read(self.registry.get, job.id)).state  # before the last metrics are read
+                metrics = await self._read(self.registry.metrics, job.id)
                 for measured in metrics[sent:]:
                     values = {key: value for key, value in measured.items() if key != "step"}
                     await _write(process, {"step": measured["step"], "metrics": values})
@@ -138,6 +138,15 @@ class WandbRuns:
                 await _write(process, {"finish": 0 if state is JobState.SUCCEEDED else 1})
             _pipe(process.stdin).close()
             await asyncio.wait_for(process.wait(), _SECONDS)
+
+    async def _read(self, read: Callable[[str], T], job: str) -> T:
+        """Read of a job from the registry, once the database can be reached."""
+        while True:
+            try:
+                return await asyncio.to_thread(read, job)
+            except StoreError as error:
+                _log.warning("the metrics of job %s can't be read; this is tried again", job, exc_info=error)
+                await asyncio.sleep(self.poll_seconds)
 
     async def _note(self, job: JobRecord, event: JobEvent) -> None:
         """Add an event to the job, unless it has ended meanwhile."""

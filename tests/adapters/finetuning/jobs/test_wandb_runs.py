@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from loramux_adapters.background_tasks import running_task
+from loramux_adapters.errors import StoreError
 from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.states import JobState
 from loramux_adapters.finetuning.jobs.wandb_runs import WandbRuns, arguments
@@ -121,6 +122,24 @@ async def test_a_run_is_continued_after_a_pause_and_after_a_restart(bed: JobTest
     starts = [call["id"] for call in sent if "project" in call]
     assert starts == [job.id] * 3
     assert sent[-1] == {"finish": 1}
+
+
+async def test_metrics_are_sent_after_a_failure_of_the_database(
+    bed: JobTestBed, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, read_metrics, failures = start(bed), bed.registry.metrics, iter([True, True])
+    measure(bed, job, 1)
+
+    def fail_twice(job_id: str) -> Any:
+        if next(failures, False):
+            raise StoreError("The database is away.")
+        return read_metrics(job_id)
+
+    monkeypatch.setattr(bed.registry, "metrics", fail_twice)
+    async with following(bed, calls):
+        sent = await until(calls, 2)
+    assert sent[1] == {"step": 1, "train_loss": 1.0}
+    assert len([call for call in sent if "project" in call]) == 1
 
 
 async def test_a_failure_is_a_warning_and_is_not_repeated(
