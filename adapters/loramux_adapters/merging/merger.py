@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from loramux_adapters.errors import InvalidAdapter, printable
+from loramux_adapters.file_lock import FileLock
 from loramux_adapters.fsync import fsync_path
 from loramux_adapters.merging.request import MODEL_FOLDER, REPORT_FILE, REQUEST_FILE, MergeReport, MergeRequest
 
@@ -24,7 +25,7 @@ def merge(request: MergeRequest, target: Path) -> MergeReport:
 
     Raises:
         InvalidAdapter: the adapter can't be merged into this base.
-        FileExistsError: `target` exists.
+        FileExistsError: `target` exists, or another call is merging into it.
         OSError: the disk is too small, or can't be written.
     """
     if target.exists():
@@ -32,26 +33,37 @@ def merge(request: MergeRequest, target: Path) -> MergeReport:
     target.parent.mkdir(parents=True, exist_ok=True)
     _check_space(request, target.parent)
     work = target.with_name(f".{target.name}.merging")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        report = _run(request, work)
-        if not report.untied:
-            _flush(work / MODEL_FOLDER)
-            (work / MODEL_FOLDER).rename(target)
-            fsync_path(target.parent)
-        return report
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    lock = FileLock(work, folder=True)
+    if not lock.acquire(blocking=False):
+        raise FileExistsError(f"{target} is being made by another merge")
+    with lock:
+        try:
+            _clear(work)
+            report = _run(request, work, lock.descriptor)
+            if not report.untied:
+                _flush(work / MODEL_FOLDER)
+                (work / MODEL_FOLDER).rename(target)
+                fsync_path(target.parent)
+            return report
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
-def _run(request: MergeRequest, work: Path) -> MergeReport:
+def _clear(work: Path) -> None:
+    """Remove what an interrupted call has left in its folder."""
+    for path in work.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _run(request: MergeRequest, work: Path, lock: int) -> MergeReport:
     (work / REQUEST_FILE).write_text(request.model_dump_json())
     done = subprocess.run(
         [sys.executable, "-m", _MODULE, str(work)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        pass_fds=(lock,),  # held as long as anything writes into the folder
         check=False,
     )
     try:

@@ -11,6 +11,7 @@ import pytest
 
 from loramux_adapters.errors import InvalidAdapter
 from loramux_adapters.intake.content import CONFIG_FILE, TEMPLATE_FILE
+from loramux_adapters.file_lock import FileLock
 from loramux_adapters.merging.merger import merge
 from loramux_adapters.merging.request import MODEL_FOLDER, REPORT_FILE, Difference, MergeReport, MergeRequest
 from tests.helpers.tiny_base import make_base
@@ -150,6 +151,15 @@ def test_what_a_killed_merge_has_left_behind_is_removed(
     with pytest.raises(InvalidAdapter, match="more memory than there is"):
         merge(request_for(base, tmp_path), tmp_path / "merged")
     assert {path.name for path in tmp_path.iterdir()} == {"base"}
+
+
+def test_a_second_merge_into_the_same_folder_leaves_the_first_one_alone(base: Path, tmp_path: Path) -> None:
+    work = tmp_path / ".merged.merging"
+    work.mkdir()
+    (work / "half").touch()
+    with FileLock(work, folder=True), pytest.raises(FileExistsError, match="is being made by another merge"):
+        merge(request_for(base, tmp_path), tmp_path / "merged")
+    assert (work / "half").exists()
 
 
 def test_an_existing_folder_and_a_full_disk_are_refused_first(
