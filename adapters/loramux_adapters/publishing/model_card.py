@@ -12,6 +12,8 @@ from huggingface_hub import ModelCardData
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _RECIPE = ("method", "epochs", "batch_size", "learning_rate", "rank", "alpha", "target_modules", "last_layers", "seed")
 
+_MAX_NAME_LENGTH = 200
+
 Facts = Mapping[str, Any]
 
 
@@ -24,6 +26,7 @@ def model_card(version: Facts, job: Facts | None, base: str, repository: str) ->
         base: the base's name or Hub id, as the adapter's config has it.
         repository: `org/name` on the Hub.
     """
+    base = base if _HUB_ID.fullmatch(base) else _plain(base)
     data = ModelCardData(
         library_name="peft",
         base_model=base if _HUB_ID.fullmatch(base) else None,
@@ -117,6 +120,11 @@ def _table(title: str, rows: Iterator[tuple[str, Any]]) -> str:
 
 def _rows(rows: Iterable[tuple[str, object]]) -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
+
+
+def _plain(base: str) -> str:
+    """Return a name from an adapter's config as text that ends no line, comment or code of the card."""
+    return re.sub(r"[^\w./: -]", "", " ".join(base.split()))[:_MAX_NAME_LENGTH] or "its base"
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 
 import yaml
@@ -96,3 +97,12 @@ def test_hostile_names_stay_inside_of_their_cells() -> None:
     card = model_card(VERSION | {"target_modules": [hostile]}, json.loads(json.dumps(JOB)), "base", "acme/tone")
     assert "\n# Title" not in card
     assert "x \\| y # Title" in card
+
+
+def test_a_hostile_name_of_a_base_ends_no_code_comment_or_heading() -> None:
+    hostile = "base`\n# Title\n```\nimport os; os.system('x')\n<script>"
+    card = model_card(VERSION, json.loads(json.dumps(JOB)), hostile, "acme/tone")
+    assert re.search(r"^A LoRA adapter of `base +Title [\w. ]+`, version", card, re.MULTILINE)
+    assert "\n# Title" not in card
+    assert card.count("```") == 4
+    assert "<script>" not in card
