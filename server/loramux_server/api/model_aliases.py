@@ -41,6 +41,9 @@ class Alias(BaseModel):
     serves: Annotated[
         Kind | None, Field(description="What the target is; null if this server does not have it: requests get a 404.")
     ]
+    shadowed: Annotated[
+        bool, Field(description="Whether a model has this name of its own, which is what requests for it get.")
+    ]
     source: Annotated[Literal["settings", "api"], Field(description="Where it is defined.")]
     created_at: Annotated[float, Field(description="Unix seconds; of those in the settings, the server's start.")]
 
@@ -51,6 +54,7 @@ class Alias(BaseModel):
             name=alias.name,
             target=alias.target,
             serves=kind_of(alias.target, resolver),
+            shadowed=resolver.is_served(alias.name),
             source="settings" if alias.actor is None else "api",
             created_at=alias.created_at,
         )

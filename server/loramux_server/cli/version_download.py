@@ -44,7 +44,8 @@ def find_version(client: ApiClient, text: str) -> tuple[str, str]:
 def _own_name(client: ApiClient, text: str) -> str:
     """Return the version that an alias stands for, else `text` itself: the server resolves aliases of adapters."""
     alias = None if "@" in text else client.find(f"/admin/aliases/{quote(text)}")
-    return str(alias["target"]) if alias and alias["serves"] == "version" else text
+    is_version = alias is not None and alias["serves"] == "version" and not alias["shadowed"]
+    return str(alias["target"]) if is_version else text
 
 
 def download_version(client: ApiClient, name: str, digest: str, target: Path) -> None:

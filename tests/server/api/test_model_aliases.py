@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 
 from loramux_server.base_model import ResolvedBase
+from loramux_server.cli.api_client import ApiClient
+from loramux_server.cli.version_download import find_version
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
@@ -159,6 +161,17 @@ async def test_conflicts_are_refused_with_a_reason(shared: TinyServer) -> None:
     assert (await refusal(shared, "DELETE", "/admin/aliases/nobody"))[:2] == (404, "alias_not_found")
     assert (await refusal(shared, "GET", "/admin/aliases/nobody"))[:2] == (404, "alias_not_found")
     assert (await refusal(shared, "DELETE", "/admin/aliases/gpt-4o"))[:2] == (409, "alias_conflict")
+
+
+async def test_an_alias_of_the_settings_says_that_a_model_has_its_name(tmp_path: Path, tiny_base: ResolvedBase) -> None:
+    async with tiny_server(tmp_path, tiny_base) as server:
+        own, other = await server.add("own", 1), await server.add("other", 2)
+    async with tiny_server(tmp_path, tiny_base, aliases={"own": other, "free": other}) as server:
+        listed = (await server.http.get("/admin/aliases")).json()["data"]
+        assert {alias["name"]: alias["shadowed"] for alias in listed} == {"own": True, "free": False}
+        client = ApiClient(server.url, None)
+        assert "@".join(await asyncio.to_thread(find_version, client, "own")) == own
+        assert "@".join(await asyncio.to_thread(find_version, client, "free")) == other
 
 
 async def test_no_adapter_can_be_added_under_an_alias(shared: TinyServer) -> None:
