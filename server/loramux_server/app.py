@@ -3,6 +3,7 @@
 import socket
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ from loramux_server.api.adapters.create import create_router
 from loramux_server.api.adapters.routes import adapters_router
 from loramux_server.api.fine_tuning.uploads import PARTS_PATTERN
 from loramux_server.api.health import health_router
+from loramux_server.api.limits import limits_router
 from loramux_server.api.model_aliases import model_aliases_router
 from loramux_server.api.models import ServedModels, models_router
 from loramux_server.api.prices import prices_router
@@ -60,6 +62,7 @@ from loramux_server.experimentation import Experimentation, ExperimentParts, bui
 from loramux_server.experiments.repository import ExperimentRepository
 from loramux_server.fine_tuning import build_fine_tuning, wait_for_trainer
 from loramux_server.lifecycle import Lifecycle
+from loramux_server.limits.server_limits import ServerLimits
 from loramux_server.machine import installed_backend, this_machine
 from loramux_server.metering.fixed_costs import FixedCostSource
 from loramux_server.metering.idle_calibration import IdleCalibration
@@ -77,6 +80,7 @@ from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
 from loramux_server.readiness import Readiness
 from loramux_server.request_context import CompositeMeter
 from loramux_server.settings import Settings
+from loramux_server.transport.tls import open_tls
 
 SuitedArguments = Callable[[BaseDescription, int], Mapping[str, Any]]
 """Returns vLLM's arguments for a base and the largest rank of its adapters."""
@@ -93,6 +97,7 @@ class Server:
     job_supervisor: Supervisor
     usage_recorder: UsageRecorder
     experimentation: Experimentation
+    limits: ServerLimits
     idle_calibration: IdleCalibration
     readiness: Readiness
 
@@ -110,6 +115,7 @@ async def serve(
     `suited_arguments` returns vLLM's arguments for this machine and the base, which the settings override. It measures
     the machine when it is called.
     """
+    tls = open_tls(settings)
     unquantized = resolve_unquantized(settings.training.base, settings.data_dir, report_progress)
     storage = open_storage(settings, describe_base(base, settings, report_progress), base.path, unquantized)
     if installed_backend() == "cuda":  # before the memory is measured, of which that trainer still has a part
@@ -129,13 +135,23 @@ async def serve(
         for sentence in server.aliases.unused():
             report_progress(sentence)
         is_dead = server.readiness.is_engine_dead
-        lifecycle = Lifecycle(server.app, listener, is_dead, server.readiness.drain.start, settings.drain_seconds)
+        lifecycle = Lifecycle(
+            server.app,
+            listener,
+            is_dead,
+            server.readiness.drain.start,
+            settings.drain_seconds,
+            settings.connections,
+            tls,
+        )
         recorder = server.usage_recorder
         recording = recorder.recording() if settings.metering else recorder.meter.charging()
         experiments, calibration = server.experimentation.running(), server.idle_calibration.running()
         jobs, upkeep = server.job_supervisor.running(), maintenance(server.adapter_service)
+        limits = server.limits.running()
         # Recording ends before the experiments: its last charges are of the last requests of an experiment.
-        async with experiments, recording, upkeep, jobs, calibration, server.aliases.following():
+        following = tls.following() if tls else nullcontext()
+        async with experiments, recording, limits, upkeep, jobs, calibration, server.aliases.following(), following:
             return await lifecycle.run(on_started=lambda: on_started(server))
 
 
@@ -158,11 +174,12 @@ async def build_server(
     readiness = Readiness(engine, admission, drain)
     metrics.watch_engine(lambda: not readiness.is_engine_dead())
     metrics.watch_sleep(lambda: not admission.is_awake)
-    limits = _ledger_limits(settings)
+    ledger_limits = _ledger_limits(settings)
     prices = _current_prices(settings, storage)
+    limits = ServerLimits(settings.limits, storage.database, prices)
     parts = ExperimentParts(settings, storage, registry)
     sinks = (parts.recorder,)
-    recorder = UsageRecorder(prices, limits, storage.database, metrics, settings.traces_endpoint, sinks)
+    recorder = UsageRecorder(prices, ledger_limits, storage.database, metrics, settings.traces_endpoint, sinks)
     requests = LoraRequests(storage.resolver, storage.base.name)
     loader = EngineLoader(engine, requests, storage.resolver.verify, admission.use)
     pool = AdapterPool(loader, arguments.max_cpu_loras, metrics, arguments.max_loras)
@@ -176,7 +193,13 @@ async def build_server(
     directory = AdapterDirectory(storage.resolver, requests)
     calibration = _idle_calibration(settings, prices, engine, admission)
     routed = LeasingEngineClient(
-        engine, pool, adapter_service.quarantine, recorder.meter, calibration.request_started, admission.check
+        engine,
+        pool,
+        adapter_service.quarantine,
+        recorder.meter,
+        calibration.request_started,
+        admission.check,
+        limits.limiter.start_run,
     )
     experimentation = build_experimentation(
         parts, settings, storage, adapter_service, engine, recorder.meter, admission.background
@@ -185,7 +208,8 @@ async def build_server(
     await mount_openai(app, routed, directory, arguments, record_end_user, wrap_chat, names)
     add_error_handlers(app)
     experimentation.add_routes(app)
-    _add_routes(app, settings, storage, adapter_service, recorder, limits.record_seconds)
+    _add_routes(app, settings, storage, adapter_service, recorder, ledger_limits.record_seconds)
+    app.include_router(limits_router(limits))
     app.include_router(health_router(readiness.not_ready_reason, registry, readiness.engine_state))
     chat, job_metrics = app.state.openai_serving_chat, JobMetrics(recorder.training_costs, registry)
     if settings.adapter_chat_template != "ignore":
@@ -204,10 +228,12 @@ async def build_server(
         limits=_body_limits(settings, storage, ranks.maximum),
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
         admit=admission.request,
+        start=limits.limiter.start,
+        price_of=limits.price_of,
     )
     name, aliases = storage.base.name, storage.aliases
     return Server(
-        wrapped, name, adapter_service, aliases, supervisor, recorder, experimentation, calibration, readiness
+        wrapped, name, adapter_service, aliases, supervisor, recorder, experimentation, limits, calibration, readiness
     )
 
 

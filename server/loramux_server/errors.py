@@ -9,6 +9,7 @@ LoramuxError                    500 server_error
 │   ├── BodyTooLarge            413 body_too_large
 │   └── RangeNotSatisfiable     416
 ├── RateLimited                 429 rate_limit_exceeded
+├── InsufficientQuota           429 insufficient_quota
 ├── NotServing                  503, the adapters' own code
 └── ServerOverloaded            503 server_overloaded, or engine_asleep
     └── ShuttingDown            503 server_overloaded
@@ -147,12 +148,42 @@ class PricesChanged(InvalidRequest):
 
 
 class RateLimited(LoramuxError):
-    """Too many requests; retry after `retry_after` seconds."""
+    """Too many requests or tokens (`type`); retry after `retry_after` seconds, unless it `is_permanent`."""
 
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
     retry_after = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "requests",  # noqa: A002 - OpenAI's name
+        code: str | None = None,
+        retry_after: int | None = None,
+        is_permanent: bool = False,
+    ) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.type, self._is_permanent = type, is_permanent
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers of the error."""
+        return {"x-should-retry": "false"} if self._is_permanent else super().headers
+
+
+class InsufficientQuota(LoramuxError):
+    """A budget is used up until the next day or month, `retry_after` seconds from now."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers of the error."""
+        return super().headers | {"x-should-retry": "false"}
 
 
 class ServerOverloaded(LoramuxError):

@@ -24,6 +24,17 @@ class Meter(Protocol):
         """Record a finished request; if its route is not None, `begin` was called before."""
 
 
+class Settleable(Protocol):
+    """What a request has reserved of its limits."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Response headers that say what is left."""
+
+    def settle(self, record: UsageRecord) -> None:
+        """Replace what is reserved by what was used; called once, at the end."""
+
+
 @dataclass(frozen=True)
 class CompositeMeter:
     """Passes each call to several meters."""
@@ -87,6 +98,12 @@ class RequestContext:
     """End user, as given by the client."""
     model: str | None = None
     """The model that the client asked for, which may be an alias."""
+    limits_answer: bool = False
+    """Whether the client says how long the answer may be."""
+    wants_cost: bool = False
+    """Whether the client asks for the cost in the usage of the response."""
+    reservation: Settleable | None = None
+    """What the request has reserved of its limits."""
     experiment: Assignment | None = None
     """The experiment that the request is a part of, with the variant that it was assigned to."""
     cost_share: CostShare = field(default_factory=CostShare)
@@ -140,23 +157,30 @@ class RequestContext:
         if self._closing is None or self.operation is None or len(stats) < len(self._runs):
             return
         status, outcome, duration = self._closing
-        self.meter.record(
-            UsageRecord(
-                request_id=self.request_id,
-                operation=self.operation,
-                outcome=outcome,
-                status=status,
-                error=None if self.refusal is None else self.refusal.code or self.refusal.type,
-                key_id=self.charge_to or (None if self.principal is None else self.principal.key_id),
-                route=self._runs[0].route if self._runs else None,
-                started_at=self.started_at,
-                duration=duration,
-                stats=combine(stats),
-                cost_share=self.cost_share,
-                traceparent=self.traceparent,
-                experiment=self.experiment,
-            )
+        record = UsageRecord(
+            request_id=self.request_id,
+            operation=self.operation,
+            outcome=outcome,
+            status=status,
+            error=None if self.refusal is None else self.refusal.code or self.refusal.type,
+            key_id=self.charge_to or (None if self.principal is None else self.principal.key_id),
+            project="" if self.charge_to or self.principal is None else self.principal.project,
+            route=self._runs[0].route if self._runs else None,
+            started_at=self.started_at,
+            duration=duration,
+            stats=combine(stats),
+            cost_share=self.cost_share,
+            traceparent=self.traceparent,
+            experiment=self.experiment,
         )
+        if self.reservation is not None:
+            self.reservation.settle(record)
+        self.meter.record(record)
+
+    def finished_usage(self) -> tuple[Route, RunStats] | None:
+        """Return the route and the statistics of the request, None unless all of its runs are finished."""
+        stats = [run.stats for run in self._runs if run.stats is not None]
+        return (self._runs[0].route, combine(stats)) if stats and len(stats) == len(self._runs) else None
 
 
 current_request: ContextVar[RequestContext] = ContextVar("current_request")

@@ -1,6 +1,6 @@
 """Wraps vLLM's engine client: leases adapters, and measures and meters every run."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -16,10 +16,14 @@ from loramux_adapters.residency.ports import Lease
 from loramux_server.engine.beam_search import begin_run
 from loramux_server.engine.step_observer import RunProgress, StepObserver
 from loramux_server.engine.vllm_compat import GracefulHTTPError
-from loramux_server.errors import from_adapter_error
+from loramux_server.errors import LoramuxError, from_adapter_error
+from loramux_server.limits.limiter import RunDemand
 from loramux_server.metering.charging import ChargingMeter
 from loramux_server.metering.usage_record import Route, RunStats
-from loramux_server.request_context import current_request
+from loramux_server.request_context import RequestContext, Run, current_request
+
+StartRun = Callable[[RequestContext, RunDemand], Awaitable[None]]
+"""Reserves a run of a request; raises a LoramuxError if a limit is reached."""
 
 BASE_ROUTE = Route()
 CORRUPTION_REASON = "it computed NaN or infinite values"
@@ -31,7 +35,8 @@ class LeasingEngineClient:
     A run on an adapter starts only once the version is in the engine's host memory, so vLLM never reads a disk in a
     step and never evicts by itself. `quarantine(version, reason)` is called when a version computes NaN or infinite
     values, and must block new requests immediately. `meter` allocates the engine's cost to the request, and
-    `request_started` is called before each run. `check_engine` raises an AdapterError if the engine can't run now.
+    `request_started` is called before each run. `check_engine` raises an AdapterError if the engine can't run now, and
+    `start_run` a LoramuxError if a limit of the request is reached.
     """
 
     def __init__(
@@ -42,13 +47,14 @@ class LeasingEngineClient:
         meter: ChargingMeter,
         request_started: Callable[[], None] = lambda: None,
         check_engine: Callable[[], None] = lambda: None,
+        start_run: StartRun | None = None,
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._quarantine = quarantine
         self._observer = StepObserver(engine.output_processor, meter)
         self._request_started = request_started
-        self._check_engine = check_engine
+        self._check_engine, self._start_run = check_engine, start_run
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -77,7 +83,7 @@ class LeasingEngineClient:
         """Run on the base or on a leased version; adds the run's statistics to the current request.
 
         Raises:
-            GracefulHTTPError: the version can't be leased, or it computed NaN or infinite values.
+            GracefulHTTPError: a limit is reached, the version can't be leased, or it computed NaN or infinite values.
             RuntimeError: the base computed NaN or infinite values.
         """
         version = VersionId.parse(lora_request.lora_name) if lora_request else None
@@ -87,6 +93,8 @@ class LeasingEngineClient:
         accumulator, lease = RunAccumulator(prompt, sampling_params), None
         try:
             with _as_http_errors():
+                if self._start_run and isinstance(run, Run):  # a beam search is settled as a whole
+                    await self._start_run(request, accumulator.demand(version, sampling_params))
                 lease = await self._pool.lease(version) if version else None
                 self._check_engine()  # it would keep the request until it wakes up
             with self._observer.observing(request_id, request.cost_share, accumulator.progress) as engine_id:
@@ -115,7 +123,7 @@ class LeasingEngineClient:
 
 @contextmanager
 def _as_http_errors() -> Iterator[None]:
-    """Convert an AdapterError to an exception whose HTTP status vLLM's handlers keep.
+    """Convert an AdapterError or LoramuxError to an exception whose HTTP status vLLM's handlers keep.
 
     The error is also stored in the request context, where the error envelope reads its code and Retry-After.
     """
@@ -127,6 +135,9 @@ def _as_http_errors() -> Iterator[None]:
             refusal.code, refusal.param = "model_not_found", "model"
         current_request.get().refusal = refusal
         raise GracefulHTTPError(refusal.message, HTTPStatus(refusal.status)) from error
+    except LoramuxError as error:
+        current_request.get().refusal = error
+        raise GracefulHTTPError(error.message, HTTPStatus(error.status)) from error
 
 
 class RunAccumulator:
@@ -142,6 +153,11 @@ class RunAccumulator:
         self._token_counts: dict[int, int] = {}
         self._last: RequestOutput | None = None
         self.progress = RunProgress(params.n)
+
+    def demand(self, version: VersionId | None, params: SamplingParams) -> RunDemand:
+        """Return the tokens that the run needs at most."""
+        adapter = version.name if version else None
+        return RunDemand(adapter, self._prompt_tokens, params.max_tokens or 1, params.n)
 
     def add(self, output: RequestOutput) -> None:
         """Count the tokens of `output`: new ones if the output kind is DELTA, else all so far."""

@@ -1,6 +1,6 @@
 """Middleware of all requests, in plain ASGI: less than a microsecond per token."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,11 +14,13 @@ from loramux_server.middleware.guards import (
     authenticate,
     hold_engine,
     limit_bodies,
+    limit_requests,
     refuse_while_draining,
     require_local_host,
 )
 from loramux_server.middleware.request_scope import with_request_context
-from loramux_server.request_context import Meter
+from loramux_server.middleware.response_cost import PriceOf, report_cost
+from loramux_server.request_context import Meter, RequestContext
 
 __all__ = ["BodyLimits", "DrainState", "add_error_handlers", "add_middleware"]
 
@@ -31,18 +33,23 @@ def add_middleware(
     limits: BodyLimits,
     meter: Meter,
     admit: Callable[[], AbstractContextManager[None]] = nullcontext,
+    start: Callable[[RequestContext], Awaitable[None]] | None = None,
+    price_of: PriceOf = lambda *_: None,
 ) -> ASGIApp:
     """Wrap `app` in all middleware, from the innermost layer to the outermost.
 
-    `admit` is entered for each request that needs the engine; see `hold_engine`.
+    `admit` is entered for each request that needs the engine; see `hold_engine`. `start` raises the error of a request
+    whose key or project is at a limit, and `price_of` returns the cost of a request in nano-dollars, None if unknown.
     """
     wrapped = limit_bodies(app, limits)
     wrapped = hold_engine(wrapped, admit)
+    if start is not None:
+        wrapped = limit_requests(wrapped, start)
     wrapped = authenticate(wrapped, authenticator)
     if authenticator.is_open:
         wrapped = require_local_host(wrapped)
     wrapped = refuse_while_draining(wrapped, drain)
-    wrapped = render_errors(wrapped)
+    wrapped = report_cost(render_errors(wrapped), price_of)
     wrapped = with_request_context(wrapped, meter)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,10 +1,12 @@
-"""The end user and the model in a request's body, the only fields that loramux itself reads."""
+"""The fields of a request's body that loramux itself reads: end user, model, and what concerns limits and cost."""
 
 from typing import Any
 
 from fastapi import Request
 
 from loramux_server.request_context import current_request
+
+_ANSWER_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 async def record_end_user(request: Request) -> None:
@@ -20,6 +22,16 @@ async def record_end_user(request: Request) -> None:
     if isinstance(body, dict):
         context = current_request.get()
         context.end_user, context.model = _user(body), _text(body.get("model"))
+        context.limits_answer = any(body.get(name) is not None for name in _ANSWER_LIMITS)
+        context.wants_cost = _wants_cost(body)
+
+
+def _wants_cost(body: dict[str, Any]) -> bool:
+    """Whether the client asks for the cost: OpenRouter's `usage.include`, or the usage of a stream."""
+    usage, stream = body.get("usage"), body.get("stream_options")
+    return (isinstance(usage, dict) and usage.get("include") is True) or (
+        isinstance(stream, dict) and stream.get("include_usage") is True
+    )
 
 
 def _user(body: dict[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
 """Checks before a request is handled; each raises an error, which the error envelope outside of them renders."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,7 +13,7 @@ from loramux_adapters.errors import AdapterError
 from loramux_server.auth import Authenticator
 from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown, from_adapter_error
 from loramux_server.middleware.request_scope import OPERATIONS
-from loramux_server.request_context import current_request
+from loramux_server.request_context import RequestContext, current_request
 
 KEYLESS_PATHS = frozenset({"/health", "/ready"})
 """Paths without authentication, served during a drain too. /metrics needs a key: it contains adapter names."""
@@ -53,6 +53,16 @@ def refuse_while_draining(app: ASGIApp, drain: DrainState) -> ASGIApp:
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if drain.is_draining and scope["path"] not in KEYLESS_PATHS:
             raise ShuttingDown
+        await app(scope, receive, send)
+
+    return guarded
+
+
+def limit_requests(app: ASGIApp, start: Callable[[RequestContext], Awaitable[None]]) -> ASGIApp:
+    """Call `start` before a request is handled, which raises an error if its key or project is at a limit."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(current_request.get())
         await app(scope, receive, send)
 
     return guarded

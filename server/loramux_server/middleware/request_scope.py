@@ -75,6 +75,8 @@ class _ResponseObserver:
 
     def _headers(self, start: Message) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self._context.request_id.encode())]
+        if self._context.reservation is not None:
+            headers.extend(self._context.reservation.headers)
         if self._context.experiment is not None:
             headers.append((b"x-loramux-experiment", self._context.experiment.header.encode()))
         if not Headers(raw=start.get("headers", [])).get("content-type", "").startswith("text/event-stream"):

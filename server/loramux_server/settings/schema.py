@@ -23,12 +23,15 @@ import loramux_adapters
 from loramux_adapters.errors import InvalidAdapterName, printable
 from loramux_adapters.intake.sources.urls import split_url
 from loramux_adapters.models import parse_adapter_name
+from loramux_server.limits.limit import Limit, SubjectKind
 from loramux_server.metering.pricing import Prices
+from loramux_server.transport.limits import ConnectionLimits
 from loramux_server.webhooks.endpoints import WebhookSettings
 
 PREFIX = "LORAMUX_"
 EXAMPLES_FOLDER = Path(loramux_adapters.__file__).parent / "examples"
 """The demo's adapters, which the package contains."""
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?")
 _API_KEY = re.compile(r"[!-~]+")
 
 
@@ -76,6 +79,26 @@ class TrainingSettings(BaseModel):
         if self.sleep and self.device == "cpu":
             raise ValueError("sleep frees the GPU for the training, and device is cpu: set one of them differently")
         return self
+
+
+class LimitSettings(BaseModel):
+    """Limits of keys, projects and adapters by name; `*` stands for every one of them, each with its own allowance."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    keys: dict[str, Limit] = {}
+    """Limits of API keys, by the id that the usage report shows."""
+    projects: dict[str, Limit] = {}
+    """Limits of projects."""
+    adapters: dict[str, Limit] = {}
+    """Limits of adapters, for all of their users together."""
+    unset_max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Tokens of the answer that are reserved for a request that sets no maximum; it is charged for what it uses."""
+
+    @property
+    def by_kind(self) -> dict[SubjectKind, dict[str, Limit]]:
+        """The limits by kind and name."""
+        return {SubjectKind.KEY: self.keys, SubjectKind.PROJECT: self.projects, SubjectKind.ADAPTER: self.adapters}
 
 
 class Settings(BaseSettings):
@@ -129,6 +152,17 @@ class Settings(BaseSettings):
     to that adapter (`use`), it is ignored (`ignore`), or the adapter is refused (`refuse`)."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """API keys that clients may use; without any, the server is open and listens on loopback addresses only."""
+    limits: LimitSettings = LimitSettings()
+    """Limits and budgets of keys, projects and adapters, until others are set at run time (`loramux limit set`)."""
+    connections: ConnectionLimits = ConnectionLimits()
+    """What a client may send on a connection before its request is handled, and how slowly."""
+    ssl_certfile: Path | None = None
+    """PEM file of the server's TLS certificate, with its chain; None for plain HTTP. It is read again when it changes,
+    for new connections."""
+    ssl_keyfile: Path | None = None
+    """PEM file of the key of `ssl_certfile`, without a password; None if that file contains the key, too."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of web pages that may use the API from a browser, such as `https://chat.example.com`; `*` for all."""
     drain_seconds: NonNegativeFloat = 20.0
     """Seconds that open requests may take after SIGTERM."""
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
@@ -167,7 +201,7 @@ class Settings(BaseSettings):
         """Use only the constructor's arguments."""
         return (sources["init_settings"],)
 
-    @field_validator("allowed_roots", "allowed_urls", "api_keys", mode="before")
+    @field_validator("allowed_roots", "allowed_urls", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _parse_list(cls, value: object) -> object:
         """Parse the list of an environment variable: JSON, or separated by commas."""
@@ -184,6 +218,17 @@ class Settings(BaseSettings):
         for url in urls:
             split_url(url)
         return urls
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what no browser sends as an origin."""
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{printable(origin)!r} is no origin: expected a scheme and a host, such as https://chat.example.com"
+                )
+        return origins
 
     @field_validator("aliases")
     @classmethod
@@ -217,7 +262,15 @@ class Settings(BaseSettings):
         return keys
 
     @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile is set without ssl_certfile: set both")
+        return self
+
+    @model_validator(mode="after")
     def _require_keys(self) -> Self:
+        if not self.api_keys and "*" in self.cors_origins:
+            raise ValueError("cors_origins is *, with which every web page could use a server without keys: set api_keys")
         if not self.api_keys and not _is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} can be reached from other machines: set LORAMUX_API_KEYS, or listen on 127.0.0.1"

@@ -1,0 +1,1 @@
+"""Limits and budgets of API keys, projects and adapters."""
