@@ -169,6 +169,11 @@ class AdapterResolver:
         """Return all adapters, sorted by name."""
         return [_with_uses(self._adapters[name], self._unsaved_uses) for name in sorted(self._adapters)]
 
+    def project_of(self, name: str) -> str | None:
+        """Return the project of the adapter of this bare name; None if there is none."""
+        record = self._adapters.get(name)
+        return None if record is None else record.project
+
     def pinned(self) -> list[AdapterRecord]:
         """Return the pinned adapters."""
         return [adapter for adapter in self._adapters.values() if adapter.pinned]

@@ -12,7 +12,14 @@ from loramux_adapters.errors import AdapterError, AdapterExists, AdapterNotFound
 from loramux_adapters.intake.archive import VersionArchive
 from loramux_adapters.intake.ingest import AdapterIngest
 from loramux_adapters.intake.sources import ReportProgress, Source
-from loramux_adapters.models import AdapterName, EffectCheck, VersionId, VersionState, parse_adapter_name
+from loramux_adapters.models import (
+    DEFAULT_PROJECT,
+    AdapterName,
+    EffectCheck,
+    VersionId,
+    VersionState,
+    parse_adapter_name,
+)
 from loramux_adapters.registry.registry import AdapterRecord, AuditRecord, Registry, VersionRecord, alias_exists
 from loramux_adapters.registry.transaction import AliasTargets
 from loramux_adapters.registry_sync import RegistrySync
@@ -66,11 +73,12 @@ class AdapterService:
         report_progress: ReportProgress = ignore_progress,
         promote: bool = True,
         skip_existing: bool = False,
+        project: str = DEFAULT_PROJECT,
     ) -> VersionRecord:
         """Add the files of `source` as a version of `name`, and point `name` at it if it is to be promoted.
 
         Existing content is promoted again, or checked again if it was rejected or quarantined; with `skip_existing` it
-        is left as it is.
+        is left as it is. A new adapter is one of `project`.
 
         Raises:
             AdapterExists: the name is an alias.
@@ -79,7 +87,9 @@ class AdapterService:
         """
         if (target := self.resolver.own_name(name)) != name:
             raise AdapterExists(alias_exists(name, target))
-        added = self._adder.add(name, source, actor, report_progress, promote=promote, skip_existing=skip_existing)
+        added = self._adder.add(
+            name, source, actor, report_progress, promote=promote, skip_existing=skip_existing, project=project
+        )
         return await self._tasks.run(added)
 
     async def resume_checks(self) -> None:
@@ -183,6 +193,15 @@ class AdapterService:
             self.registry.set_pinned(name, self._sync.changed_by(actor), pinned=pinned)
 
         await self._sync.apply(name, change)
+        return self.get(name)
+
+    async def set_project(self, name: AdapterName, project: str, *, actor: str) -> AdapterRecord:
+        """Give the adapter to a project.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
+        await self._sync.apply(name, lambda: self.registry.set_project(name, project, self._sync.changed_by(actor)))
         return self.get(name)
 
     async def prefetch(self, name: str) -> list[VersionId]:

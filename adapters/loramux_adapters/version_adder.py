@@ -16,7 +16,7 @@ from loramux_adapters.errors import (
 )
 from loramux_adapters.intake.ingest import AdapterIngest, StagedAdapter
 from loramux_adapters.intake.sources import ReportProgress, Source
-from loramux_adapters.models import AdapterName, EffectCheck, VersionId, VersionState
+from loramux_adapters.models import DEFAULT_PROJECT, AdapterName, EffectCheck, VersionId, VersionState
 from loramux_adapters.registry.registry import VersionRecord
 from loramux_adapters.registry_sync import SERVER, RegistrySync
 
@@ -47,6 +47,7 @@ class VersionAdder:
         *,
         promote: bool,
         skip_existing: bool,
+        project: str = DEFAULT_PROJECT,
     ) -> VersionRecord:
         """Add the files of `source` as a version of `name`; see `AdapterService.add`.
 
@@ -60,7 +61,7 @@ class VersionAdder:
             if existing is not None and skip_existing:
                 return existing
             await self.ensure_rank(staged.manifest.rank)
-            added = await self._accept(name, staged, actor, promote=promote)
+            added = await self._accept(name, staged, actor, promote=promote, project=project)
         finally:
             await asyncio.to_thread(staged.discard)
         if self._record(added).is_checking:
@@ -90,10 +91,12 @@ class VersionAdder:
 
         return await run_in_daemon_thread(lambda: self.ingest.stage(name, source, report_unless_stopped), name="fetch")
 
-    async def _accept(self, name: AdapterName, staged: StagedAdapter, actor: str, *, promote: bool) -> VersionId:
+    async def _accept(
+        self, name: AdapterName, staged: StagedAdapter, actor: str, *, promote: bool, project: str
+    ) -> VersionId:
         async with self.sync.exclusive():
             by = self.sync.changed_by(actor)
-            added = await asyncio.to_thread(self.ingest.accept, name, staged, by, promote=promote)
+            added = await asyncio.to_thread(self.ingest.accept, name, staged, by, promote=promote, project=project)
             await self.sync.refresh(name)
         return added
 

@@ -82,7 +82,7 @@ class FakeLibrary:
         if rank > self.max_rank:
             raise InvalidAdapter("the rank is above the engine's limit", where="adapter_config.json", found=rank)
 
-    async def add(self, name: AdapterName, source: Any, *, actor: str, promote: bool) -> Any:
+    async def add(self, name: AdapterName, source: Any, *, actor: str, promote: bool, project: str) -> Any:
         if self.add_errors:
             raise self.add_errors.pop()
         self.added.append((name, source.step))

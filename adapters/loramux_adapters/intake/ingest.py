@@ -18,7 +18,7 @@ from loramux_adapters.intake.store import VersionStore
 from loramux_adapters.intake.validation import max_file_sizes, validate
 from loramux_adapters.intake.validation.config import check_config, parse_config
 from loramux_adapters.intake.validation.limits import MAX_CONFIG_BYTES
-from loramux_adapters.models import AdapterName, Manifest, VersionId
+from loramux_adapters.models import DEFAULT_PROJECT, AdapterName, Manifest, VersionId
 from loramux_adapters.registry.registry import Registry
 from loramux_adapters.registry.transaction import ChangedBy
 
@@ -89,17 +89,25 @@ class AdapterIngest:
             raise
         check_config(declared_config(folder), self.max_rank)
 
-    def accept(self, name: AdapterName, staged: StagedAdapter, by: ChangedBy, *, promote: bool = True) -> VersionId:
+    def accept(
+        self,
+        name: AdapterName,
+        staged: StagedAdapter,
+        by: ChangedBy,
+        *,
+        promote: bool = True,
+        project: str = DEFAULT_PROJECT,
+    ) -> VersionId:
         """Move staged files into the store, and register them as a version of `name` in the state CHECKING.
 
-        With `promote`, the bare name will point at the version once it is READY.
+        With `promote`, the bare name will point at the version once it is READY. A new adapter is one of `project`.
 
         Raises:
             StoreError: the disk or the database failed.
             AdapterExists: a version with other content has the same short digest.
         """
         self.store.put(staged.folder, staged.manifest)
-        return self.registry.add_version(name, staged.manifest, staged.origin, by, promote=promote)
+        return self.registry.add_version(name, staged.manifest, staged.origin, by, promote=promote, project=project)
 
 
 def declared_rank(source: Source) -> int | None:

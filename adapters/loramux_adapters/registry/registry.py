@@ -21,6 +21,7 @@ from loramux_adapters.errors import (
     VersionNotReady,
 )
 from loramux_adapters.models import (
+    DEFAULT_PROJECT,
     DIGEST_LENGTH,
     AdapterName,
     BaseSpec,
@@ -74,6 +75,8 @@ class AdapterRecord:
     created_at: float
     pinned: bool
     versions: Sequence[VersionRecord]
+    project: str = DEFAULT_PROJECT
+    """Its owner."""
 
     @property
     def targets(self) -> dict[Digest, float]:
@@ -103,9 +106,16 @@ class Registry:
         self._engine = engine
 
     def add_version(
-        self, name: AdapterName, manifest: Manifest, source: Mapping[str, str], by: ChangedBy, *, promote: bool = True
+        self,
+        name: AdapterName,
+        manifest: Manifest,
+        source: Mapping[str, str],
+        by: ChangedBy,
+        *,
+        promote: bool = True,
+        project: str = DEFAULT_PROJECT,
     ) -> VersionId:
-        """Register a version in the state CHECKING, and the adapter if it is new.
+        """Register a version in the state CHECKING, and the adapter, as one of `project`, if it is new.
 
         With `promote`, the bare name will point at it once it becomes READY. The same content is the same version: a
         READY one keeps its state, a rejected or quarantined one returns to CHECKING.
@@ -114,7 +124,7 @@ class Registry:
             AdapterExists: a version with other content has the same short digest, or the name is a model alias.
         """
         version = manifest.version_id(name)
-        with self._transaction(name, by, create=True) as change:
+        with self._transaction(name, by, create_in=project) as change:
             _check_no_alias(change)
             values = {"manifest": manifest.model_dump_json(), "source": dict(source), "created_at": by.at}
             key = {"name": name, "digest": version.digest}
@@ -203,6 +213,17 @@ class Registry:
             change.connection.execute(update(adapters).where(adapters.c.name == name).values(pinned=pinned))
             change.write_audit("pin" if pinned else "unpin", before, pinned)
 
+    def set_project(self, name: AdapterName, project: str, by: ChangedBy) -> None:
+        """Give the adapter to a project.
+
+        Raises:
+            AdapterNotFound: no adapter has this name.
+        """
+        with self._transaction(name, by) as change:
+            before = change.connection.execute(select(adapters.c.project).where(adapters.c.name == name)).scalar_one()
+            change.connection.execute(update(adapters).where(adapters.c.name == name).values(project=project))
+            change.write_audit("project", before, project)
+
     def remove(self, name: AdapterName, by: ChangedBy) -> None:
         """Remove the adapter and all its versions.
 
@@ -287,13 +308,16 @@ class Registry:
             connection.execute(statement, rows)
 
     @contextmanager
-    def _transaction(self, name: AdapterName, by: ChangedBy, *, create: bool = False) -> Iterator[Transaction]:
-        """Open a transaction on one adapter; raises AdapterNotFound if it does not exist and is not to be created."""
+    def _transaction(self, name: AdapterName, by: ChangedBy, *, create_in: str | None = None) -> Iterator[Transaction]:
+        """Open a transaction on one adapter, which is created in this project if it is missing.
+
+        Raises AdapterNotFound if it does not exist, and is not to be created.
+        """
         with store_errors(), self._engine.begin() as connection:
             # The first statement writes, so that SQLite takes its write lock before anything is read.
-            if create:
+            if create_in is not None:
                 lock_name(connection, name)
-                insert_if_missing(connection, adapters, {"name": name, "created_at": by.at})
+                insert_if_missing(connection, adapters, {"name": name, "created_at": by.at, "project": create_in})
             touched = update(adapters).where(adapters.c.name == name).values(name=name)
             if not connection.execute(touched).rowcount:
                 raise _not_found(name)
@@ -311,6 +335,7 @@ _SELECT = (
     select(
         adapters.c.created_at.label("adapter_created_at"),
         adapters.c.pinned,
+        adapters.c.project,
         *(column for column in versions.c if column is not versions.c.proof),
         aliases.c.weight,
     )
@@ -324,7 +349,7 @@ _SELECT = (
 def _adapter(rows: Sequence[RowMapping], shared: dict[BaseSpec, BaseSpec]) -> AdapterRecord:
     first = rows[0]
     found = tuple(_version(row, shared) for row in rows)
-    return AdapterRecord(first["name"], first["adapter_created_at"], first["pinned"], found)
+    return AdapterRecord(first["name"], first["adapter_created_at"], first["pinned"], found, first["project"])
 
 
 def _version(row: RowMapping, shared: dict[BaseSpec, BaseSpec]) -> VersionRecord:

@@ -137,6 +137,8 @@ class UsageRecord:
     """The client's W3C `traceparent` header, unvalidated."""
     experiment: "Assignment | None" = None
     """The experiment that the request was a part of."""
+    project: str = ""
+    """The project that the request is charged to; empty if it is charged to none."""
 
     @property
     def ended_at(self) -> float:

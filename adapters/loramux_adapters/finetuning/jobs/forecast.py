@@ -22,7 +22,7 @@ class JobForecast(NamedTuple):
     queue_position: int | None = None
     """1 for the waiting job that is next; None for a job that does not wait."""
     behind: str | None = None
-    """The id of the job before a waiting one: the running one, or another that waits."""
+    """The id of the job before a waiting one, if it is of the same project: the running one, or another that waits."""
     starts_in_seconds: float | None = None
     seconds_left: float | None = None
     """Seconds until the end of the job, including the wait for its start."""
@@ -34,7 +34,7 @@ UNKNOWN = JobForecast()
 def forecast_jobs(unfinished: Sequence[JobRecord], speeds: PhaseSpeeds, now: float) -> Mapping[str, JobForecast]:
     """Return the forecasts of the running and the waiting jobs, given in the order in which they are worked on."""
     found: dict[str, JobForecast] = {}
-    behind: str | None = None
+    before: JobRecord | None = None
     wait: float | None = 0.0
     position = 0
     for job in unfinished:
@@ -44,8 +44,9 @@ def forecast_jobs(unfinished: Sequence[JobRecord], speeds: PhaseSpeeds, now: flo
         else:
             position += 1
             total = None if wait is None or left is None else wait + left
+            behind = before.id if before and before.project == job.project else None
             forecast = JobForecast(position, behind, wait, total)
-        found[job.id], behind, wait = forecast, job.id, forecast.seconds_left
+        found[job.id], before, wait = forecast, job, forecast.seconds_left
     return found
 
 

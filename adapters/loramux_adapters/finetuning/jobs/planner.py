@@ -15,7 +15,7 @@ from loramux_adapters.finetuning.jobs.models import JobEvent, JobRecord
 from loramux_adapters.finetuning.jobs.plans import JobPlan, RequestedHyperparameters, TrainingCost, plan_events
 from loramux_adapters.finetuning.jobs.recipe_planner import RecipePlanner
 from loramux_adapters.finetuning.jobs.registry import JobRegistry
-from loramux_adapters.finetuning.jobs.starting_point import StartingPoints
+from loramux_adapters.finetuning.jobs.starting_point import StartingPoints, unknown_start
 from loramux_adapters.finetuning.jobs.timings import JobTimings, learn_speeds
 from loramux_adapters.finetuning.jobs.training_files import TrainingFiles
 from loramux_adapters.finetuning.jobs.work_folders import WorkFolders
@@ -78,17 +78,21 @@ class JobPlanner:
         requested: RequestedHyperparameters,
         seed: int,
         from_version: str | None = None,
+        project: str | None = None,
     ) -> JobPlan:
         """Check the files and choose the open hyperparameters. Blocks: call it in a thread.
 
-        The training goes on from the version `from_version`, if one is given.
+        The training goes on from the version `from_version`, if one is given. Files of other projects than `project`
+        do not exist for it, unless it is None.
 
         Raises:
             InvalidJob: a file, a hyperparameter or a setting is wrong.
             StoreError: the files or the registry can't be read.
         """
-        report = self._report(training_file, "training_file", requested.method)
-        validation = self._report(validation_file, "validation_file", requested.method) if validation_file else None
+        report = self._report(training_file, "training_file", requested.method, project)
+        validation = (
+            self._report(validation_file, "validation_file", requested.method, project) if validation_file else None
+        )
         if validation is None and requested.lora.early_stopping_patience not in ("auto", 0):
             raise InvalidJob("lora.early_stopping_patience: expected a validation_file, by which to stop", "lora")
         shape = self._starting_points().shape(from_version) if from_version else None
@@ -140,12 +144,16 @@ class JobPlanner:
         self._initial_adapter(job)
         return plan, [*_start_events(job), *plan_events(plan)]
 
-    def find_start(self, model: str) -> str | None:
+    def find_start(self, model: str, *, is_visible: bool = True) -> str | None:
         """Return the version NAME@DIGEST that a job on `model` goes on from; None if that is the base.
+
+        A model that is not visible to the client is refused like one that does not exist.
 
         Raises:
             InvalidJob: no job can start from it.
         """
+        if not is_visible:
+            raise unknown_start(model, self.base.name)
         return None if model == self.base.name else self._starting_points().find(model)
 
     def timings(self, plan: JobPlan) -> JobTimings:
@@ -213,9 +221,9 @@ class JobPlanner:
         self._starting_points().copy(job.from_version, folder)
         return folder
 
-    def _report(self, file: str, param: str, method: Method) -> DatasetReport:
+    def _report(self, file: str, param: str, method: Method, project: str | None) -> DatasetReport:
         try:
-            record = self.files.get(file)
+            record = self.files.get(file, project)
         except FileNotFound as error:
             raise InvalidJob(f"No file has the id given as {param}: upload one to /v1/files.", param) from error
         if record.purpose != "fine-tune" or record.report is None:

@@ -173,7 +173,8 @@ class ResultPublisher:
 
     async def _add_version(self, job: JobRecord, folder: Path, step: int) -> VersionId:
         source = JobSource(folder, job.id, step, job.from_version)
-        return (await self.library.add(job.name, source, actor=job.created_by, promote=False)).id
+        added = await self.library.add(job.name, source, actor=job.created_by, promote=False, project=job.project)
+        return added.id
 
     def _store_result_files(self, job: JobRecord, folder: Path, evaluation: Evaluated | None) -> list[str]:
         """Write the result files to `folder`, and add them as files of the API; returns their ids."""
@@ -182,11 +183,11 @@ class ResultPublisher:
             paths.append(write_comparison(folder, evaluation))
         elif evaluation:
             paths.append(write_preferences(folder, evaluation))
-        return [self._store_file(path) for path in paths]
+        return [self._store_file(path, job.project) for path in paths]
 
-    def _store_file(self, path: Path) -> str:
+    def _store_file(self, path: Path, project: str) -> str:
         with path.open("rb") as file:
-            return self.files.add(file, path.name, "fine-tune-results", self.now()).id
+            return self.files.add(file, path.name, "fine-tune-results", self.now(), project=project).id
 
 
 def _warnings(evaluation: Evaluated | None, run: TrainingRun) -> list[str]:

@@ -90,9 +90,14 @@ class StartingPoints:
         return record
 
     def _unknown(self, model: str) -> InvalidJob:
-        shown = model[:_SHOWN_CHARACTERS]
-        return InvalidJob(
-            f"model: no base, adapter or alias is served as `{shown}`; expected the base `{self.base.name}`, "
-            "or an adapter of GET /v1/models",
-            _PARAM,
-        )
+        return unknown_start(model, self.base.name)
+
+
+def unknown_start(model: str, base: str) -> InvalidJob:
+    """Return the error of a job on a model that does not exist."""
+    shown = model[:_SHOWN_CHARACTERS]
+    return InvalidJob(
+        f"model: no base, adapter or alias is served as `{shown}`; expected the base `{base}`, or an adapter of GET "
+        "/v1/models",
+        _PARAM,
+    )

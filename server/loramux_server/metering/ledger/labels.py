@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from loramux_adapters.models import DEFAULT_PROJECT
 from loramux_server.metering.ledger.time_range import SECONDS_PER_HOUR
 
 
@@ -17,6 +18,7 @@ class UsageGroup(NamedTuple):
     key_id: str
     operation: str
     outcome: str
+    project: str = DEFAULT_PROJECT
 
 
 class GroupBy(StrEnum):

@@ -16,6 +16,14 @@ _GROUP = (
 )
 """The columns of UsageGroup; empty strings stand for missing values."""
 
+_PROJECT_LENGTH = 64
+
+
+def _project() -> sa.Column[str]:
+    """The project of the key, '' where no key is charged; it follows from the key, so it is in no primary key."""
+    return sa.Column("project", sa.String(_PROJECT_LENGTH), nullable=False, server_default="default")
+
+
 _SUMS = ("input_tokens", "cached_tokens", "output_tokens", "price_list_cost", "gpu_hour_cost")
 
 _COST_MODES = ("price_list", "gpu_hour")
@@ -48,6 +56,7 @@ usage_records = sa.Table(
     sa.Column("corrupted", sa.Boolean, nullable=False),
     sa.Column("price_version", sa.String(12), nullable=False),
     *_unpriced(),
+    _project(),
 )
 """Times in seconds, costs in nano-dollars."""
 
@@ -62,6 +71,7 @@ usage_hours = sa.Table(
     sa.Column("cold", sa.BigInteger, nullable=False),
     sa.Column("distributions", sa.LargeBinary, nullable=False),
     *_unpriced(),
+    _project(),
 )
 """Rollups per hour since 1970. Each process (`writer`) has its own rows, so no two update the same one."""
 

@@ -48,6 +48,7 @@ def usage_row(record: UsageRecord, charge: Charge) -> dict[str, Any]:
         "adapter": (route and route.adapter) or "",
         "version": (route and route.version) or "",
         "key_id": record.key_id or "",
+        "project": record.project,
         "operation": record.operation,
         "outcome": record.outcome,
         "status": record.status,

@@ -1,4 +1,4 @@
-"""The project that adapters, files, uploads and jobs belong to."""
+"""The project that adapters, files, uploads, jobs and usage belong to."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,7 +6,7 @@ from alembic import op
 revision = "0014"
 down_revision = "0013"
 
-_TABLES = ("adapters", "files", "uploads", "fine_tuning_jobs")
+_TABLES = ("adapters", "files", "uploads", "fine_tuning_jobs", "usage_records", "usage_hours")
 
 
 def upgrade() -> None:
