@@ -1,5 +1,6 @@
 """The composition root: builds the server, wires its parts and runs it, in the order of docs/structures.md."""
 
+import asyncio
 import socket
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from loramux_server.api.adapters.create import create_router
 from loramux_server.api.adapters.routes import adapters_router
 from loramux_server.api.fine_tuning.uploads import PARTS_PATTERN
 from loramux_server.api.health import health_router
+from loramux_server.api.keys import keys_router
 from loramux_server.api.limits import limits_router
 from loramux_server.api.model_aliases import model_aliases_router
 from loramux_server.api.models import ServedModels, models_router
@@ -61,6 +63,8 @@ from loramux_server.engine.startup import mount_openai, vllm_engine
 from loramux_server.experimentation import Experimentation, ExperimentParts, build_experimentation
 from loramux_server.experiments.repository import ExperimentRepository
 from loramux_server.fine_tuning import build_fine_tuning, wait_for_trainer
+from loramux_server.keys.repository import KeyRepository
+from loramux_server.keys.service import ApiKeys
 from loramux_server.lifecycle import Lifecycle
 from loramux_server.limits.server_limits import ServerLimits
 from loramux_server.machine import installed_backend, this_machine
@@ -75,8 +79,8 @@ from loramux_server.metering.prometheus import PrometheusMetrics
 from loramux_server.metering.usage_recorder import UsageRecorder
 from loramux_server.metering.use_counts import UseCounts
 from loramux_server.middleware import BodyLimits, DrainState, add_error_handlers, add_middleware
-from loramux_server.middleware.end_user import record_end_user
 from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
+from loramux_server.model_access import ModelAccess, read_usable_model
 from loramux_server.readiness import Readiness
 from loramux_server.request_context import CompositeMeter
 from loramux_server.settings import Settings
@@ -94,6 +98,7 @@ class Server:
     base_name: str
     adapter_service: AdapterService
     aliases: ModelAliases
+    keys: ApiKeys
     job_supervisor: Supervisor
     usage_recorder: UsageRecorder
     experimentation: Experimentation
@@ -134,6 +139,8 @@ async def serve(
         await add_configured(server.adapter_service, settings, report_progress)
         for sentence in server.aliases.unused():
             report_progress(sentence)
+        if server.keys.lookup.count and not settings.api_keys:
+            report_progress("the API keys of the database are not used: `api_keys` (LORAMUX_API_KEYS) is empty")
         is_dead = server.readiness.is_engine_dead
         lifecycle = Lifecycle(
             server.app,
@@ -148,10 +155,10 @@ async def serve(
         recording = recorder.recording() if settings.metering else recorder.meter.charging()
         experiments, calibration = server.experimentation.running(), server.idle_calibration.running()
         jobs, upkeep = server.job_supervisor.running(), maintenance(server.adapter_service)
-        limits = server.limits.running()
+        limits, keys, aliases = server.limits.running(), server.keys.following(), server.aliases.following()
         # Recording ends before the experiments: its last charges are of the last requests of an experiment.
         following = tls.following() if tls else nullcontext()
-        async with experiments, recording, limits, upkeep, jobs, calibration, server.aliases.following(), following:
+        async with experiments, recording, limits, upkeep, jobs, calibration, keys, aliases, following:
             return await lifecycle.run(on_started=lambda: on_started(server))
 
 
@@ -189,8 +196,11 @@ async def build_server(
         settings, storage, engine, pool, requests, arguments, ranks, metrics, admission.use
     )
 
+    keys = ApiKeys(KeyRepository(storage.database))
+    await asyncio.to_thread(keys.refresh)
+    authenticator = Authenticator((key.get_secret_value() for key in settings.api_keys), keys.lookup)
     app = FastAPI(title="loramux", docs_url=None, redoc_url=None)
-    directory = AdapterDirectory(storage.resolver, requests)
+    directory, access = AdapterDirectory(storage.resolver, requests), ModelAccess(storage.resolver, storage.base.name)
     calibration = _idle_calibration(settings, prices, engine, admission)
     routed = LeasingEngineClient(
         engine,
@@ -200,16 +210,18 @@ async def build_server(
         calibration.request_started,
         admission.check,
         limits.limiter.start_run,
+        share_prefix_cache=settings.share_prefix_cache,
     )
     experimentation = build_experimentation(
         parts, settings, storage, adapter_service, engine, recorder.meter, admission.background
     )
     wrap_chat, names = experimentation.wrap_chat, storage.resolver
-    await mount_openai(app, routed, directory, arguments, record_end_user, wrap_chat, names)
+    await mount_openai(app, routed, directory, arguments, read_usable_model(access), wrap_chat, names)
     add_error_handlers(app)
     experimentation.add_routes(app)
-    _add_routes(app, settings, storage, adapter_service, recorder, ledger_limits.record_seconds)
+    _add_routes(app, settings, storage, adapter_service, recorder, ledger_limits.record_seconds, access)
     app.include_router(limits_router(limits))
+    app.include_router(keys_router(keys, is_open=authenticator.is_open))
     app.include_router(health_router(readiness.not_ready_reason, registry, readiness.engine_state))
     chat, job_metrics = app.state.openai_serving_chat, JobMetrics(recorder.training_costs, registry)
     if settings.adapter_chat_template != "ignore":
@@ -219,12 +231,14 @@ async def build_server(
     tokens = EngineChatTokens(engine, served_rendering(chat))
     ask = EngineEvaluationClient(chat, storage.base.name, tokens.rendering)
     sleep = EngineSleep(engine, admission, on_awake=adapter_service.resume_checks)
-    supervisor = build_fine_tuning(app, settings, storage, adapter_service, tokens, ask, job_metrics, prices, sleep)
+    supervisor = build_fine_tuning(
+        app, settings, storage, adapter_service, tokens, ask, job_metrics, prices, sleep, access
+    )
     uses = UseCounts(storage.resolver.count_use)
     wrapped = add_middleware(
         app,
         drain=drain,
-        authenticator=Authenticator(key.get_secret_value() for key in settings.api_keys),
+        authenticator=authenticator,
         limits=_body_limits(settings, storage, ranks.maximum),
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
         admit=admission.request,
@@ -233,7 +247,17 @@ async def build_server(
     )
     name, aliases = storage.base.name, storage.aliases
     return Server(
-        wrapped, name, adapter_service, aliases, supervisor, recorder, experimentation, limits, calibration, readiness
+        wrapped,
+        name,
+        adapter_service,
+        aliases,
+        keys,
+        supervisor,
+        recorder,
+        experimentation,
+        limits,
+        calibration,
+        readiness,
     )
 
 
@@ -244,8 +268,9 @@ def _add_routes(
     adapter_service: AdapterService,
     recorder: UsageRecorder,
     record_seconds: float,
+    access: ModelAccess,
 ) -> None:
-    app.include_router(models_router(ServedModels(storage.base.name, adapter_service, storage.aliases)))
+    app.include_router(models_router(ServedModels(storage.base.name, adapter_service, storage.aliases, access)))
     fixed_costs = FixedCostSource(recorder.prices, storage.resolver, recorder.training_costs)
     jobs = JobResults(JobRegistry(storage.database), storage.resolver)
     controlled = (jobs, ExperimentResults(ExperimentRepository(storage.database)))

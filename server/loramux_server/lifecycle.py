@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -17,6 +18,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from loramux_server.errors import CannotStart
+from loramux_server.transport.limits import ConnectionLimits
+from loramux_server.transport.protocol import LimitedProtocol
+from loramux_server.transport.tls import ReloadingTls
 
 EXIT_ENGINE_DIED = 1
 """Exit code after the engine died; not 0, so that a process supervisor restarts the server."""
@@ -27,6 +31,8 @@ _UVICORN: dict[str, Any] = {
     "lifespan": "off",
     "log_config": None,
     "access_log": False,
+    "server_header": False,
+    "ws": "none",
     "timeout_graceful_shutdown": 1,  # seconds for requests to handle their cancellation
 }
 
@@ -94,13 +100,17 @@ class Lifecycle:
     is_engine_dead: Callable[[], bool]
     refuse_new_requests: Callable[[], None]
     drain_seconds: float
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    tls: ReloadingTls | None = None
+    handles_signals: bool = True
     _stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
     _stop_count: int = 0
 
     async def run(self, on_started: Callable[[], None]) -> int:
         """Serve; call `on_started` once connections are accepted; return the process's exit code."""
-        server = _Server(uvicorn.Config(self.app, **_UVICORN))
-        self._handle_signals()
+        server = _Server(self._configuration())
+        if self.handles_signals:
+            self._handle_signals()
         serving = asyncio.create_task(server.serve(sockets=[self.listener]))
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag and no event
             await asyncio.sleep(_POLL_SECONDS / 10)
@@ -114,6 +124,12 @@ class Lifecycle:
         server.should_exit = True
         await serving
         return code
+
+    def _configuration(self) -> uvicorn.Config:
+        protocol: Any = partial(LimitedProtocol, limits=self.limits)
+        tls = self.tls
+        factory = None if tls is None else lambda _config, _default: tls.context
+        return uvicorn.Config(self.app, http=protocol, ssl_context_factory=factory, **_UVICORN)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

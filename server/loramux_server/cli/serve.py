@@ -47,6 +47,8 @@ def serve(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder for adapters, files and the database.", show_default=".loramux")
     ] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="TLS certificate with its chain (PEM).")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Key of the TLS certificate (PEM).")] = None,
 ) -> None:
     """Serve one base model and its adapters behind one OpenAI-compatible endpoint.
 
@@ -56,7 +58,8 @@ def serve(
     Exit code: 0 after SIGTERM or Ctrl-C (requests in flight finish first), 1 if the engine died, 2 if it can't start.
     """
     try:
-        settings = load_settings(config, {"host": host, "port": port, "base": base, "data_dir": data_dir})
+        options = {"host": host, "port": port, "base": base, "data_dir": data_dir}
+        settings = load_settings(config, options | {"ssl_certfile": ssl_certfile, "ssl_keyfile": ssl_keyfile})
         with interruptible_start(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_serve(settings))
     except CannotStart as error:
@@ -93,7 +96,7 @@ async def _serve(settings: Settings) -> int:
         def on_started(server: "Server") -> None:
             gc.freeze()  # objects from the start stay: the collector can skip them
             status.stop()
-            _print_examples(f"http://{settings.host}:{listener.getsockname()[1]}", server, settings)
+            _print_examples(f"{_scheme(settings)}://{settings.host}:{listener.getsockname()[1]}", server, settings)
             report_progress("serving; press Ctrl-C to stop")
 
         def arguments(base: BaseDescription, max_rank: int) -> dict[str, Any]:
@@ -112,6 +115,10 @@ class _StartProgress:
     def __call__(self, step: str) -> None:
         stderr.print(f"[dim]{time.monotonic() - self._started_at:6.1f} s[/]  {escape(step)}")
         self._status.update(f"{escape(step)} [dim](engine log: {escape(str(self._log))})[/]")
+
+
+def _scheme(settings: Settings) -> str:
+    return "http" if settings.ssl_certfile is None else "https"
 
 
 def _print_examples(url: str, server: "Server", settings: Settings) -> None:

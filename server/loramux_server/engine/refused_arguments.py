@@ -19,17 +19,18 @@ _OWN_SETTINGS = {
     "scheduler_cls": "loramux sets it to zero the KV cache",
     "enable_sleep_mode": "use LORAMUX_TRAINING__SLEEP",
 }
-_TLS = "loramux serves plain HTTP; put a reverse proxy for TLS before it"
+_TLS = "use LORAMUX_SSL_CERTFILE and LORAMUX_SSL_KEYFILE; a reverse proxy can do more"
+_CORS = "use LORAMUX_CORS_ORIGINS"
+_HEADERS = "use LORAMUX_CONNECTIONS__HEADER_BYTES and LORAMUX_CONNECTIONS__HEADERS"
 _PROXY = "loramux has its own HTTP server; a reverse proxy before it can do that"
 _LOGS = "loramux has its own HTTP server, which logs no requests; use the metrics or LORAMUX_TRACES_ENDPOINT"
 _ENDPOINT = "loramux has its own HTTP server, without this endpoint or feature"
 _REPLICAS = "one loramux serves one engine; run one per GPU, each with its own port, behind a load balancer"
 _WITHOUT_EFFECT = {
     _TLS: ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers", "enable_ssl_refresh"),
-    _PROXY: (
-        "uds", "root_path", "allow_credentials", "allowed_origins", "allowed_methods", "allowed_headers",
-        "h11_max_header_count", "h11_max_incomplete_event_size", "sse_keep_alive_interval",
-    ),
+    _CORS: ("allow_credentials", "allowed_origins", "allowed_methods", "allowed_headers"),
+    _HEADERS: ("h11_max_header_count", "h11_max_incomplete_event_size"),
+    _PROXY: ("uds", "root_path", "sse_keep_alive_interval"),
     _LOGS: ("uvicorn_log_level", "disable_uvicorn_access_log", "disable_access_log_for_endpoints"),
     _ENDPOINT: (
         "cohere_is_reasoning_model", "disable_fastapi_docs", "enable_flash_late_interaction", "enable_offline_docs",

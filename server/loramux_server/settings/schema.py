@@ -151,7 +151,8 @@ class Settings(BaseSettings):
     """What is done with a chat template that comes with an adapter and differs from the base's: it is used for requests
     to that adapter (`use`), it is ignored (`ignore`), or the adapter is refused (`refuse`)."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """API keys that clients may use; without any, the server is open and listens on loopback addresses only."""
+    """API keys of administrators, who create the other keys; without any, the server is open and listens on loopback
+    addresses only."""
     limits: LimitSettings = LimitSettings()
     """Limits and budgets of keys, projects and adapters, until others are set at run time (`loramux limit set`)."""
     connections: ConnectionLimits = ConnectionLimits()
@@ -163,6 +164,9 @@ class Settings(BaseSettings):
     """PEM file of the key of `ssl_certfile`, without a password; None if that file contains the key, too."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of web pages that may use the API from a browser, such as `https://chat.example.com`; `*` for all."""
+    share_prefix_cache: bool = False
+    """Whether projects share cached prompts. A quick answer tells that somebody's prompt begins in the same way, so by
+    default each project has its own: common beginnings of prompts are computed once per project."""
     drain_seconds: NonNegativeFloat = 20.0
     """Seconds that open requests may take after SIGTERM."""
     max_body_bytes: PositiveInt = 32 * 1024 * 1024

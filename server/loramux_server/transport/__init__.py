@@ -1,0 +1,1 @@
+"""The connections of clients: limits of what they send, time limits, and TLS."""
