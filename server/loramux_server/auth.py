@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from starlette.datastructures import Headers
 
@@ -51,11 +52,22 @@ ANONYMOUS = Principal("anonymous", ADMINISTRATOR)
 """Every caller of a server without keys, which listens on loopback only."""
 
 
-class Authenticator:
-    """Authenticates callers by hashes of the keys; without keys, every caller is ANONYMOUS."""
+class IssuedKeys(Protocol):
+    """The keys that were issued at run time."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def find(self, digest: str) -> Principal | None:
+        """Return the caller whose key has this SHA-256 in hex, None if there is no such key that is usable now."""
+
+
+class Authenticator:
+    """Authenticates callers by hashes of their keys: the settings' keys, of administrators, and those issued later.
+
+    Without keys in the settings, every caller is ANONYMOUS.
+    """
+
+    def __init__(self, keys: Iterable[str], issued: IssuedKeys | None = None) -> None:
         self._digests = tuple(_digest(key.encode()) for key in keys)
+        self._issued = issued
 
     @property
     def is_open(self) -> bool:
@@ -66,7 +78,7 @@ class Authenticator:
         """Return the caller, from `Authorization: Bearer KEY` or Anthropic's `x-api-key: KEY`.
 
         Raises:
-            InvalidApiKey: the key is missing or unknown.
+            InvalidApiKey: the key is missing, or it is unknown, expired or revoked, which look the same.
 
         """
         if self.is_open:
@@ -75,7 +87,10 @@ class Authenticator:
         # Every key is compared in full, so that the time taken reveals nothing about any of them.
         if sum(hmac.compare_digest(presented, digest) for digest in self._digests):
             return Principal(f"key_{presented.hex()[:12]}", ADMINISTRATOR)
-        raise InvalidApiKey("Incorrect API key provided.")
+        caller = self._issued.find(presented.hex()) if self._issued is not None else None
+        if caller is None:
+            raise InvalidApiKey("Incorrect API key provided.")
+        return caller
 
 
 def _key(headers: Headers) -> bytes:

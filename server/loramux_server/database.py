@@ -11,6 +11,7 @@ from loramux_adapters.finetuning.jobs import tables as job_tables
 from loramux_adapters.registry import tables as adapter_tables
 from loramux_server.errors import CannotStart
 from loramux_server.experiments import tables as experiment_tables
+from loramux_server.keys import tables as key_tables
 from loramux_server.limits import tables as limit_tables
 from loramux_server.metering.ledger import tables as ledger_tables
 from loramux_server.webhooks import tables as webhook_tables
@@ -21,6 +22,7 @@ TABLES = [
     job_tables.metadata,
     experiment_tables.metadata,
     webhook_tables.metadata,
+    key_tables.metadata,
     limit_tables.metadata,
 ]
 """Tables that the packages declare; the migrations must create exactly these."""

@@ -165,6 +165,7 @@ async def tiny_server(
         async with (
             server.usage_recorder.recording(),
             server.job_supervisor.running(),
+            server.keys.following(),
             server.limits.running(),
             httpx.AsyncClient(base_url=url, timeout=30, verify=_tls_context()) as http,
             openai.DefaultAsyncHttpxClient(verify=_tls_context()) as transport,

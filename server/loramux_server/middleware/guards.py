@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from loramux_adapters.errors import AdapterError
 from loramux_server.auth import Authenticator
 from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown, from_adapter_error
+from loramux_server.middleware.access_rules import check_access
 from loramux_server.middleware.request_scope import OPERATIONS
 from loramux_server.request_context import RequestContext, current_request
 
@@ -102,11 +103,12 @@ def require_local_host(app: ASGIApp) -> ASGIApp:
 
 
 def authenticate(app: ASGIApp, authenticator: Authenticator) -> ASGIApp:
-    """Authenticate the caller from the headers."""
+    """Authenticate the caller from the headers, and check that its key has the scope for the route."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if not _needs_no_key(scope["path"]):
-            current_request.get().principal = authenticator.principal(Headers(scope=scope))
+            current_request.get().principal = principal = authenticator.principal(Headers(scope=scope))
+            check_access(principal, scope["method"], scope["path"])
         await app(scope, receive, send)
 
     return guarded
