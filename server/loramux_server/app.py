@@ -242,6 +242,7 @@ async def build_server(
         limits=_body_limits(settings, storage, ranks.maximum),
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
         admit=admission.request,
+        origins=settings.cors_origins,
         start=limits.limiter.start,
         price_of=limits.price_of,
     )

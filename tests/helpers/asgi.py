@@ -1,7 +1,7 @@
 """Requests to an ASGI application, message by message, and applications with scripted responses."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,7 @@ class MiddlewareHarness:
     drain: DrainState = field(default_factory=DrainState)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
     sent: list[Message] = field(default_factory=list)
+    origins: Sequence[str] = ()
 
     @property
     def wrapped(self) -> ASGIApp:
@@ -77,13 +78,14 @@ class MiddlewareHarness:
             authenticator=Authenticator(self.keys),
             limits=BodyLimits(self.max_body_bytes),
             meter=self.meter,
+            origins=self.origins,
         )
 
     async def ask(
         self,
         path: str = "/v1/chat/completions",
         method: str = "POST",
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         body: Iterable[Message] = ({"type": "http.request", "body": b"{}", "more_body": False},),
     ) -> SentResponse:
         """Send one request; after its body, the client disconnects."""
@@ -96,12 +98,13 @@ class MiddlewareHarness:
         async def send(message: Message) -> None:
             self.sent.append(message)
 
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
         scope: dict[str, Any] = {
             "type": "http",
             "method": method,
             "path": path,
             "query_string": b"",
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in pairs],
         }
         await self.wrapped(scope, receive, send)
         return SentResponse(list(self.sent))

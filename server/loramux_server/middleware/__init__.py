@@ -1,11 +1,12 @@
 """Middleware of all requests, in plain ASGI: less than a microsecond per token."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loramux_server.auth import Authenticator
+from loramux_server.middleware.browsers import allow_origins, require_local_host, require_one_host
 from loramux_server.middleware.error_envelope import render_errors
 from loramux_server.middleware.exception_handlers import add_error_handlers
 from loramux_server.middleware.guards import (
@@ -16,7 +17,6 @@ from loramux_server.middleware.guards import (
     limit_bodies,
     limit_requests,
     refuse_while_draining,
-    require_local_host,
 )
 from loramux_server.middleware.request_scope import with_request_context
 from loramux_server.middleware.response_cost import PriceOf, report_cost
@@ -35,11 +35,13 @@ def add_middleware(
     admit: Callable[[], AbstractContextManager[None]] = nullcontext,
     start: Callable[[RequestContext], Awaitable[None]] | None = None,
     price_of: PriceOf = lambda *_: None,
+    origins: Collection[str] = (),
 ) -> ASGIApp:
     """Wrap `app` in all middleware, from the innermost layer to the outermost.
 
     `admit` is entered for each request that needs the engine; see `hold_engine`. `start` raises the error of a request
     whose key or project is at a limit, and `price_of` returns the cost of a request in nano-dollars, None if unknown.
+    Web pages of the `origins` may use the API.
     """
     wrapped = limit_bodies(app, limits)
     wrapped = hold_engine(wrapped, admit)
@@ -47,10 +49,13 @@ def add_middleware(
         wrapped = limit_requests(wrapped, start)
     wrapped = authenticate(wrapped, authenticator)
     if authenticator.is_open:
-        wrapped = require_local_host(wrapped)
+        wrapped = require_local_host(wrapped, origins)
+    wrapped = require_one_host(wrapped)
     wrapped = refuse_while_draining(wrapped, drain)
     wrapped = report_cost(render_errors(wrapped), price_of)
     wrapped = with_request_context(wrapped, meter)
+    if origins:
+        wrapped = allow_origins(wrapped, origins)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -1,6 +1,5 @@
 """Checks before a request is handled; each raises an error, which the error envelope outside of them renders."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_adapters.errors import AdapterError
 from loramux_server.auth import Authenticator
-from loramux_server.errors import BodyTooLarge, NotPermitted, ShuttingDown, from_adapter_error
+from loramux_server.errors import BodyTooLarge, ShuttingDown, from_adapter_error
 from loramux_server.middleware.access_rules import check_access
 from loramux_server.middleware.request_scope import OPERATIONS
 from loramux_server.request_context import RequestContext, current_request
@@ -33,8 +32,6 @@ SMALL_BODIES = {FEEDBACK_PATH: 4096, EXPERIMENTS_PATH: 1 << 20}
 
 MAX_FORM_BYTES = 1 << 20
 """Bytes of a form in addition to its files."""
-
-_LOCAL_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 class DrainState:
@@ -80,24 +77,6 @@ def hold_engine(app: ASGIApp, admit: Callable[[], AbstractContextManager[None]])
                 except AdapterError as error:
                     raise from_adapter_error(error) from error
             await app(scope, receive, send)
-
-    return guarded
-
-
-def require_local_host(app: ASGIApp) -> ASGIApp:
-    """Refuse requests whose `Host` or `Origin` is not this machine, for servers without API keys.
-
-    A web page can point its own name at 127.0.0.1 (DNS rebinding) and have the browser send requests here, or send a
-    form to localhost, which browsers allow, but with the page's `Origin`.
-    """
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        if not _LOCAL_HOST.fullmatch(headers.get("host", "localhost")):
-            raise NotPermitted("Without API keys, this server accepts requests to localhost only.")
-        if not _LOCAL_HOST.fullmatch(headers.get("origin", "http://localhost").partition("://")[2]):
-            raise NotPermitted("Without API keys, this server accepts requests from web pages on localhost only.")
-        await app(scope, receive, send)
 
     return guarded
 

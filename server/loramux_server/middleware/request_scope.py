@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_server.metering.usage_record import Operation, Outcome
+from loramux_server.middleware.browsers import security_headers
 from loramux_server.request_context import Meter, RequestContext, current_request
 
 OPERATIONS = {
@@ -74,7 +75,7 @@ class _ResponseObserver:
         await self._send(message)
 
     def _headers(self, start: Message) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-request-id", self._context.request_id.encode())]
+        headers = [(b"x-request-id", self._context.request_id.encode()), *security_headers(start.get("headers", ()))]
         if self._context.reservation is not None:
             headers.extend(self._context.reservation.headers)
         if self._context.experiment is not None:
