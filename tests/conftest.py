@@ -144,6 +144,7 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     from loramux_server.configured_adapters import FRONTEND_DEFAULTS, add_configured
     from loramux_server.described_base import describe_base
     from loramux_server.engine.arguments import engine_arguments
+    from loramux_server.engine.grammars.sandbox import grammar_sandbox
     from loramux_server.engine.startup import vllm_engine
     from loramux_server.lifecycle import Lifecycle, bind
     from loramux_server.machine import engine_environment, installed_backend, this_machine
@@ -159,8 +160,8 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     options = suited | FRONTEND_DEFAULTS | {"max_loras": 2, "max_cpu_loras": 3}
     arguments = engine_arguments(base.path, base.name, options)
     storage = open_storage(settings, describe_base(base, settings), base.path)
-    async with vllm_engine(arguments) as engine:
-        server = await build_server(settings, storage, engine, arguments)
+    async with vllm_engine(arguments) as engine, grammar_sandbox(engine, settings.grammars) as sandbox:
+        server = await build_server(settings, storage, engine, arguments, prove=sandbox.prove)
         await add_configured(server.adapter_service, settings, report_progress=print)
         listener, started = bind("127.0.0.1", 0), asyncio.Event()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

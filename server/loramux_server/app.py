@@ -53,8 +53,9 @@ from loramux_server.engine.anthropic_messages import place_system_messages
 from loramux_server.engine.arguments import engine_arguments
 from loramux_server.engine.calibration import EngineCalibration
 from loramux_server.engine.chat_tokens import EngineChatTokens
-from loramux_server.engine.client import LeasingEngineClient
+from loramux_server.engine.client import LeasingEngineClient, Prove
 from loramux_server.engine.evaluation_client import EngineEvaluationClient
+from loramux_server.engine.grammars.sandbox import grammar_sandbox
 from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
 from loramux_server.engine.rank_limit import RankLimit, can_grow
 from loramux_server.engine.served_rendering import served_rendering
@@ -132,8 +133,8 @@ async def serve(
         base.path, base.name, options, enable_lora=refusal is None, enable_sleep_mode=settings.training.sleep
     )
     report_progress(f"starting vLLM with {base.name}{_limits(storage.base)}")
-    async with vllm_engine(arguments) as engine:
-        server = await build_server(settings, storage, engine, arguments)
+    async with vllm_engine(arguments) as engine, grammar_sandbox(engine, settings.grammars) as sandbox:
+        server = await build_server(settings, storage, engine, arguments, prove=sandbox.prove)
         quarantine_unserved(server.adapter_service, storage)
         await server.adapter_service.resume_checks()
         await add_configured(server.adapter_service, settings, report_progress)
@@ -175,8 +176,9 @@ async def build_server(
     engine: Any,
     arguments: Namespace,
     registry: CollectorRegistry = REGISTRY,
+    prove: Prove | None = None,
 ) -> Server:
-    """Wire a server around `engine` (vLLM's, or a fake with the same interface)."""
+    """Wire a server around `engine` (vLLM's, or a fake with the same interface), which compiles what `prove` returns."""
     metrics, drain, admission = PrometheusMetrics(registry, storage.resolver.is_pinned), DrainState(), EngineAdmission()
     readiness = Readiness(engine, admission, drain)
     metrics.watch_engine(lambda: not readiness.is_engine_dead())
@@ -210,6 +212,7 @@ async def build_server(
         calibration.request_started,
         admission.check,
         limits.limiter.start_run,
+        prove,
         share_prefix_cache=settings.share_prefix_cache,
     )
     experimentation = build_experimentation(

@@ -22,6 +22,9 @@ from loramux_server.metering.charging import ChargingMeter
 from loramux_server.metering.usage_record import Route, RunStats
 from loramux_server.request_context import RequestContext, Run, current_request
 
+Prove = Callable[[SamplingParams], Awaitable[SamplingParams]]
+"""Returns parameters whose grammar the engine can compile; raises a LoramuxError if it can't."""
+
 StartRun = Callable[[RequestContext, RunDemand], Awaitable[None]]
 """Reserves a run of a request; raises a LoramuxError if a limit is reached."""
 
@@ -48,6 +51,7 @@ class LeasingEngineClient:
         request_started: Callable[[], None] = lambda: None,
         check_engine: Callable[[], None] = lambda: None,
         start_run: StartRun | None = None,
+        prove: Prove | None = None,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -55,6 +59,7 @@ class LeasingEngineClient:
         self._observer = StepObserver(engine.output_processor, meter)
         self._request_started = request_started
         self._check_engine, self._start_run = check_engine, start_run
+        self._prove = prove
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -88,6 +93,7 @@ class LeasingEngineClient:
         """
         version = VersionId.parse(lora_request.lora_name) if lora_request else None
         request = current_request.get()
+        sampling_params = await self._proven(sampling_params)
         self._request_started()
         run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         accumulator, lease = RunAccumulator(prompt, sampling_params), None
@@ -111,6 +117,10 @@ class LeasingEngineClient:
             if lease:
                 lease.release()
             run.finish(accumulator.stats(lease))
+
+    async def _proven(self, params: SamplingParams) -> SamplingParams:
+        with _as_http_errors():
+            return await self._prove(params) if self._prove else params
 
     def _fail_corrupted(self, version: VersionId | None) -> NoReturn:
         """End a run whose logits are NaN or infinite: its output is meaningless."""

@@ -25,6 +25,7 @@ from loramux_adapters.intake.sources.urls import split_url
 from loramux_adapters.models import parse_adapter_name
 from loramux_server.limits.limit import Limit, SubjectKind
 from loramux_server.metering.pricing import Prices
+from loramux_server.settings.request_limits import GrammarLimits
 from loramux_server.transport.limits import ConnectionLimits
 from loramux_server.webhooks.endpoints import WebhookSettings
 
@@ -155,6 +156,8 @@ class Settings(BaseSettings):
     addresses only."""
     limits: LimitSettings = LimitSettings()
     """Limits and budgets of keys, projects and adapters, until others are set at run time (`loramux limit set`)."""
+    grammars: GrammarLimits = GrammarLimits()
+    """What a request may demand of its answer's form, so that none takes the engine's memory and time."""
     connections: ConnectionLimits = ConnectionLimits()
     """What a client may send on a connection before its request is handled, and how slowly."""
     ssl_certfile: Path | None = None

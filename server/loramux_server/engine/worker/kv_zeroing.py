@@ -14,6 +14,7 @@ from vllm.v1.core.sched import async_scheduler, scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
 from loramux_server.engine.work_reports import ReportingScheduler
+from loramux_server.engine.worker import grammar_backends as _  # noqa: F401 - applies in the scheduler's process
 
 KVCacheConfig.needs_kv_cache_zeroing = property(lambda _: True)
 

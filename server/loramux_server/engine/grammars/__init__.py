@@ -1,0 +1,1 @@
+"""Compiles what answers must match in processes with limits, before the engine does."""
