@@ -178,7 +178,7 @@ async def build_server(
     registry: CollectorRegistry = REGISTRY,
     prove: Prove | None = None,
 ) -> Server:
-    """Wire a server around `engine` (vLLM's, or a fake with the same interface), which compiles what `prove` returns."""
+    """Wire a server around `engine` (vLLM's, or a fake with the same interface); `prove` checks the forms of answers."""
     metrics, drain, admission = PrometheusMetrics(registry, storage.resolver.is_pinned), DrainState(), EngineAdmission()
     readiness = Readiness(engine, admission, drain)
     metrics.watch_engine(lambda: not readiness.is_engine_dead())

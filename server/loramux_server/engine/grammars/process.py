@@ -26,7 +26,7 @@ from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
-from loramux_server.engine.worker import grammar_backends as _  # noqa: F401 - a backend for each request, as the engine
+import loramux_server.engine.worker.grammar_backends  # noqa: F401 - each request has its backend, as in the engine
 from loramux_server.settings.request_limits import GrammarLimits
 
 SIMULATED_TOKENS = 32
@@ -123,8 +123,8 @@ def _simulate(manager: StructuredOutputManager, grammar: Any, step_seconds: floa
     Raises:
         LimitError: a step takes too long.
     """
-    rng, bitmask = Random(0), manager.backend.allocate_token_bitmask(1)
-    for _step in range(SIMULATED_TOKENS):
+    rng, bitmask = Random(0), manager.backend.allocate_token_bitmask(1)  # noqa: S311 - no secret
+    for _ in range(SIMULATED_TOKENS):
         started = time.thread_time()
         grammar.fill_bitmask(bitmask, 0)
         allowed = _allowed(bitmask.numpy()[0])

@@ -13,8 +13,8 @@ from vllm.config import SchedulerConfig
 from vllm.v1.core.sched import async_scheduler, scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
+import loramux_server.engine.worker.grammar_backends  # noqa: F401 - for the scheduler's process
 from loramux_server.engine.work_reports import ReportingScheduler
-from loramux_server.engine.worker import grammar_backends as _  # noqa: F401 - applies in the scheduler's process
 
 KVCacheConfig.needs_kv_cache_zeroing = property(lambda _: True)
 
