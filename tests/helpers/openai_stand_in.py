@@ -70,6 +70,8 @@ class OpenAIStandIn:
     is_gone: bool = False
     """Whether the old models no longer answer."""
     files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    deployments: dict[str, str] = field(default_factory=dict)
+    """Models by the names of their deployments; if there are any, models are asked by these only, as at Azure."""
     jobs: list[dict[str, Any]] = field(default_factory=list)
     models: list[str] = field(default_factory=lambda: [BASE])
     checkpoints: dict[str, int] = field(default_factory=dict)
@@ -197,6 +199,8 @@ class OpenAIStandIn:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.deployments:
+            body["model"] = self.deployments.get(body["model"], "unknown")
         if self.is_gone or self.answers_left == 0 or body["model"] not in self.models:
             return _error(404, f"The model `{body['model']}` does not exist", "model_not_found")
         if self.errors:

@@ -64,6 +64,13 @@ def import_(
         float, typer.Option(min=0, max=0.5, help="Share of examples to hold out where there is no validation file.")
     ] = 0.1,
     items: Annotated[int, typer.Option(min=1, max=10_000, help="Ask each old model at most N held-out items.")] = 100,
+    deployment: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Deployment that answers for an old model, which Azure needs to compare; may be repeated.",
+            metavar="MODEL=DEPLOYMENT",
+        ),
+    ] = None,
     aliases: Annotated[bool, typer.Option(help="Let the old models' names stand for their successors.")] = True,
     compare: Annotated[bool, typer.Option(help="Compare each old model with its successor.")] = True,
     retry: Annotated[
@@ -104,7 +111,8 @@ def import_(
         fail("name either a provider (openai, azure, together, mistral) or --from-folder", 2)
     chosen = PROVIDERS[provider] if provider else None
     base_url = base_url or provider_url(chosen.url_variable if chosen else None)
-    options = ImportOptions(epochs.value, hold_out, items, only or (), aliases, compare, retry)
+    deployments = _parse_deployments(deployment or ())
+    options = ImportOptions(epochs.value, hold_out, items, only or (), deployments, aliases, compare, retry)
     place = ImportFolder(from_folder or folder)
     try:
         with place.lock(), closing(TargetServer(url, api_key)) as target:
@@ -124,6 +132,14 @@ def import_(
         stderr.print("\nrun the same command with --yes to do this")
     failed = any(planned.is_failure for planned in plan) if not yes else any(one.is_failure for one in results)
     raise typer.Exit(1 if failed else 0)
+
+
+def _parse_deployments(given: Sequence[str]) -> Mapping[str, str]:
+    """The deployments by their models' names, from MODEL=DEPLOYMENT."""
+    parts = [text.rpartition("=") for text in given]
+    if wrong := [text for text, (model, _, name) in zip(given, parts, strict=True) if not (model and name)]:
+        fail(f"--deployment {wrong[0]!r}: expected MODEL=DEPLOYMENT", 2)
+    return {model: name for model, _, name in parts}
 
 
 def _key(provider: Any, folder: Any) -> Any:

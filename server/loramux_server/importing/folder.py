@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loramux_adapters.file_lock import FileLock
 from loramux_adapters.fsync import fsync_path
 from loramux_server.importing.errors import ImportingError
-from loramux_server.importing.source_job import SourceJob
+from loramux_server.importing.providers import PROVIDERS
+from loramux_server.importing.source_job import SourceJob, Text
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
@@ -57,8 +58,31 @@ class Manifest(BaseModel):
     files: dict[str, StoredFile] = {}
     gone: dict[str, str] = {}
     """Files that the provider has no more, and its words."""
+    deployments: dict[Text, Text] = {}
+    """Names by which the provider answers for models, by the models' names, where it does not answer by these."""
     options: dict[str, Any] = {}
     """Options of the first run that trained; another run must have the same."""
+
+    def name_to_ask(self, job: SourceJob) -> str | None:
+        """The name by which the provider answers for a job's model; None if it is unknown."""
+        provider = PROVIDERS.get(self.provider)
+        own = job.fine_tuned_model if provider is None or provider.answers_by_model else None
+        return self.deployments.get(job.fine_tuned_model or "", own)
+
+    def with_deployments(self, deployments: Mapping[str, str]) -> "Manifest":
+        """Return the manifest with more deployments.
+
+        Raises:
+            ImportingError: no job made a model that has one, or two models have the same.
+        """
+        models = {job.fine_tuned_model for job in self.jobs}
+        if unknown := [model for model in deployments if model not in models]:
+            known = ", ".join(sorted(filter(None, models))) or "none"
+            raise ImportingError(f"--deployment: no job made a model {unknown[0]!r}; expected one of: {known}")
+        found = {**self.deployments, **deployments}
+        if len(set(found.values())) < len(found):
+            raise ImportingError("--deployment: two models have the same deployment; expected one for each")
+        return self.model_copy(update={"deployments": found})
 
 
 class ImportFolder:

@@ -126,7 +126,7 @@ class Parity:
             return list(log.answers)
 
     def _recording(self, planned: PlannedJob, held_out: HeldOut) -> tuple[Path, str]:
-        facts = {"model": planned.source.fine_tuned_model, "data": held_out.data, "length": held_out.max_tokens}
+        facts = {"model": planned.answers_as, "data": held_out.data, "length": held_out.max_tokens}
         print_ = fingerprint(facts)
         return self._folder.root / "answers" / f"{_slug(planned.source.name)}-{print_}.jsonl", print_
 
@@ -156,7 +156,7 @@ class Parity:
 
 
 def _old_arm(planned: PlannedJob, old: OldModel) -> Arm:
-    return Arm(OLD, planned.source.name, [], old.url, old.key)
+    return Arm(OLD, planned.answers_as or planned.source.name, [], old.url, old.key)
 
 
 def _comparison(planned: PlannedJob, held_out: HeldOut, arms: Sequence[Arm]) -> Comparison:

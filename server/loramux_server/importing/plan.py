@@ -26,6 +26,8 @@ class ImportOptions:
     """At most so many held-out items are asked of each old model."""
     only: Sequence[str] = ()
     """Ids, model names or suffixes; all jobs if empty."""
+    deployments: Mapping[str, str] = field(default_factory=dict)
+    """Names by which the provider answers for models, by the models' names, where it does not answer by these."""
     aliases: bool = True
     compare: bool = True
     retry: bool = False
@@ -56,6 +58,8 @@ class PlannedJob:
     held_out: StoredFile | None = None
     parent: str | None = None
     """The id of the job whose result this job went on from."""
+    answers_as: str | None = None
+    """The name by which the provider answers for the old model; None if it is unknown."""
 
     @property
     def is_failure(self) -> bool:
@@ -76,6 +80,11 @@ def make_plan(
     planner = _Planner(manifest, folder, target, options, base, by_model)
     jobs = sorted(manifest.jobs, key=lambda job: job.created_at)
     return [planner.plan(job) for job in jobs if options.selects(job)]
+
+
+def unknown_deployment(job: SourceJob) -> str:
+    """Why a model can't be asked whose provider answers by other names, and what helps."""
+    return f"name the deployment that answers for it: --deployment {job.fine_tuned_model}=DEPLOYMENT"
 
 
 def reason_not_to_import(job: SourceJob) -> str | None:
@@ -119,7 +128,11 @@ class _Planner:
         if held_out:
             body["validation_file"] = self.target.upload(self.folder.path(held_out.sha256), held_out)
         estimate = self.target.estimate({**body, "metadata": None})
-        return PlannedJob(job, key, body, estimate, None, [*self._notes(job), *notes], training, held_out, parent)
+        answers_as = self.manifest.name_to_ask(job)
+        if held_out and self.options.compare and job.fine_tuned_model and not answers_as:
+            notes.append(f"no comparison: {unknown_deployment(job)}")
+        notes = [*self._notes(job), *notes]
+        return PlannedJob(job, key, body, estimate, None, notes, training, held_out, parent, answers_as)
 
     def _files(self, job: SourceJob) -> tuple[StoredFile, StoredFile | None, list[str]]:
         """The files to train and to compare on, and notes."""

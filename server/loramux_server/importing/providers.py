@@ -4,8 +4,9 @@ Each list is turned into the form of OpenAI's API. Only documented fields are re
 
 - OpenAI: https://platform.openai.com/docs/api-reference/fine-tuning/list
 - Azure: the same protocol, at `https://RESOURCE.openai.azure.com/openai/v1/`:
-  https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle. Azure answers by deployment names, which the
-  list of jobs does not have, so that the old models can't be asked.
+  https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle. Azure answers by the names of deployments,
+  which its jobs do not have. Only its management API lists deployments, for which the resource's key is not enough
+  (https://learn.microsoft.com/rest/api/cognitiveservices/accountmanagement/deployments/list): the user names them.
 - Together: `GET /fine-tunes` (FinetuneResponseTruncated): https://docs.together.ai/reference/get-fine-tunes
 - Mistral: `GET /v1/fine_tuning/jobs`: https://docs.mistral.ai/api/#tag/fine-tuning
 """

@@ -11,7 +11,14 @@ from loramux_server.importing.errors import ImportingError, ProviderError
 from loramux_server.importing.folder import ImportFolder, Manifest
 from loramux_server.importing.listing import download_files, list_jobs
 from loramux_server.importing.parity import HeldOut, OldModel, Parity
-from loramux_server.importing.plan import ImportOptions, PlannedJob, files_wanted, importable, make_plan
+from loramux_server.importing.plan import (
+    ImportOptions,
+    PlannedJob,
+    files_wanted,
+    importable,
+    make_plan,
+    unknown_deployment,
+)
 from loramux_server.importing.provider_client import make_client
 from loramux_server.importing.providers import PROVIDERS, Provider
 from loramux_server.importing.report import ModelResult, model_result, results_without_jobs
@@ -50,7 +57,8 @@ class ImportSession:
         """List the provider's jobs and download their files; what is in the folder already stays.
 
         Raises:
-            ImportingError: there is nothing to import, or the provider can't be asked and the folder is empty.
+            ImportingError: there is nothing to import, the provider can't be asked and the folder is empty, or a
+                deployment is of no model.
         """
         self.manifest = self.folder.read()
         if self.provider:
@@ -62,6 +70,9 @@ class ImportSession:
                 self.output.say(f"going on with what {self.folder.root} has: {error}")
         if not self.manifest.jobs:
             raise ImportingError(f"there are no fine-tuning jobs in {self.folder.root}")
+        if self.options.deployments:
+            self.manifest = self.manifest.with_deployments(self.options.deployments)
+            self.folder.write(self.manifest)
 
     def _list_and_download(self, provider: Provider) -> None:
         if self.key is None:
@@ -141,8 +152,8 @@ class ImportSession:
     def _why_not_asked(self, planned: PlannedJob) -> str | None:
         if not planned.source.fine_tuned_model:
             return "it has no name"
-        if self.provider and not self.provider.answers_by_model:
-            return f"{self.provider.title} answers by deployments, which its jobs do not name"
+        if planned.answers_as is None:
+            return unknown_deployment(planned.source)
         return None if self._old_url and self.key else "there is no key to ask it with"
 
     @property

@@ -84,7 +84,7 @@ class JobRun:
 
 
 def set_aliases(target: TargetServer, plan: Sequence[PlannedJob], jobs: Mapping[str, Job]) -> dict[str, str]:
-    """Point each old model's name at its successor; return what happened, by the old name.
+    """Point each old model's name, and that of its deployment, at its successor; return what happened, by the old name.
 
     A name that the user has pointed elsewhere since stays there.
     """
@@ -92,7 +92,9 @@ def set_aliases(target: TargetServer, plan: Sequence[PlannedJob], jobs: Mapping[
     for planned in importable(plan):
         old, job = planned.source.fine_tuned_model, jobs.get(planned.key)
         if old and job and job["status"] not in FAILED and job.get("fine_tuned_model"):
-            results[old] = _set_alias(target, old, str(job["fine_tuned_model"]))
+            names = dict.fromkeys((old, planned.answers_as or old))
+            outcomes = [_set_alias(target, name, str(job["fine_tuned_model"])) for name in names]
+            results[old] = "; ".join(dict.fromkeys(outcomes))
     return results
 
 

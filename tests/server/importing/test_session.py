@@ -234,6 +234,40 @@ async def test_a_folder_with_a_manifest_is_imported_without_a_provider(
     assert "no key" in result.reason
 
 
+async def test_a_model_that_answers_by_its_deployment_is_asked_and_replaced_by_that_name(
+    two_jobs: OpenAIStandIn, target: TinyServer, run: Any
+) -> None:
+    two_jobs.deployments = {"tone-in-production": TONE, "intent-in-production": INTENT}
+    alone = await run(provider="azure")
+    assert [alone[name].comparison for name in (TONE, INTENT)] == [None, None]
+    for text in (*alone[TONE].notes, alone[TONE].reason)[-2:]:
+        assert f"--deployment {TONE}=DEPLOYMENT" in text
+    assert not two_jobs.asked
+    named = await run(provider="azure", deployments={TONE: "tone-in-production"})
+    assert (named[TONE].comparison["items"], named[TONE].alias) == (10, "alias set")
+    assert named[INTENT].comparison is None
+    assert await target.chat("tone-in-production")
+    # A deployment is remembered: the next run needs no option, and does not ask again.
+    asked = two_jobs.asked.copy()
+    again = await run(provider="azure")
+    assert (again[TONE].comparison, two_jobs.asked) == (named[TONE].comparison, asked)
+    assert len(await jobs_here(target)) == 2
+
+
+@pytest.mark.parametrize(
+    ("deployments", "message"),
+    [
+        ({"gpt-4": "x"}, rf"no job made a model 'gpt-4'; expected one of: .*{TONE}"),
+        ({TONE: "x", INTENT: "x"}, "two models have the same deployment"),
+    ],
+)
+async def test_a_deployment_is_of_one_model_that_a_job_made(
+    two_jobs: OpenAIStandIn, session: Any, deployments: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ImportingError, match=message):
+        await asyncio.to_thread(session(provider="azure", deployments=deployments).collect)
+
+
 async def test_the_key_is_not_sent_to_a_url_that_only_a_manifest_names(
     stand_in: OpenAIStandIn, session: Any, tmp_path: Path
 ) -> None:
