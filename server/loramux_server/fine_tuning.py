@@ -37,6 +37,7 @@ from loramux_server.machine import installed_backend, this_machine
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import PriceSource
+from loramux_server.model_access import ModelAccess
 from loramux_server.settings import Settings
 from loramux_server.settings.wandb_environment import wandb_environment
 from loramux_server.training_devices import training_devices
@@ -58,6 +59,7 @@ def build_fine_tuning(
     metrics: JobMetrics,
     prices: PriceSource,
     engine_memory: EngineMemory,
+    access: ModelAccess,
 ) -> Supervisor:
     """Add the routes for files and jobs to `app`, and return the supervisor that runs the jobs."""
     outbox = Outbox(storage.database, settings.webhooks)
@@ -107,6 +109,7 @@ def build_fine_tuning(
             metrics.cancelled,
             storage.aliases.check_name,
             wandb_runs.missing,
+            access,
         )
     )
     return supervisor

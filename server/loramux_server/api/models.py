@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastapi import APIRouter
@@ -12,8 +12,10 @@ from loramux_adapters.models import VersionState
 from loramux_adapters.registry.model_aliases import ModelAlias
 from loramux_adapters.registry.registry import AdapterRecord
 from loramux_adapters.service import AdapterService
-from loramux_server.api.permissions import Admin
-from loramux_server.errors import InvalidRequest, ModelNotFound
+from loramux_server.api.permissions import Caller
+from loramux_server.auth import Principal
+from loramux_server.errors import InvalidRequest, ModelNotFound, NotPermitted
+from loramux_server.model_access import ModelAccess, is_own_alias
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +32,21 @@ class ModelEntry:
 
 
 class ModelDirectory(Protocol):
-    """The models that are served at present."""
+    """The models that are served at present, as far as they exist for a caller."""
 
-    def list(self) -> Iterable[ModelEntry]:
+    def list(self, caller: Principal) -> Iterable[ModelEntry]:
         """Return the base, every adapter, and every alias of a model that is served."""
 
-    def get(self, name: str) -> ModelEntry | None:
+    def get(self, name: str, caller: Principal) -> ModelEntry | None:
         """Return the model `name` (the base, NAME, NAME@DIGEST or an alias), or None."""
 
-    async def delete(self, name: str, actor: str) -> None:
+    async def delete(self, name: str, caller: Principal) -> None:
         """Remove an adapter, one version, or an alias, whose target stays.
 
         Raises:
             ModelNotFound: no such model.
             InvalidRequest: `name` is the base.
+            NotPermitted: the model belongs to another project.
             AdapterError: the version is in use, the settings define the alias, or the registry failed.
 
         """
@@ -54,20 +57,20 @@ def models_router(models: ModelDirectory) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
-        base_first = sorted(models.list(), key=lambda entry: entry.parent is not None)
+    async def list_models(by: Caller) -> dict[str, Any]:
+        base_first = sorted(models.list(by), key=lambda entry: entry.parent is not None)
         return {"object": "list", "data": [_model(entry) for entry in base_first]}
 
     @router.get("/v1/models/{name:path}")
-    async def retrieve_model(name: str) -> dict[str, Any]:
-        entry = models.get(name)
+    async def retrieve_model(name: str, by: Caller) -> dict[str, Any]:
+        entry = models.get(name, by)
         if entry is None:
             raise ModelNotFound(name)
         return _model(entry)
 
     @router.delete("/v1/models/{name:path}")
-    async def delete_model(name: str, by: Admin) -> dict[str, Any]:
-        await models.delete(name, by.key_id)
+    async def delete_model(name: str, by: Caller) -> dict[str, Any]:
+        await models.delete(name, by)
         return {"id": name, "object": "model", "deleted": True}
 
     return router
@@ -87,20 +90,31 @@ def _model(entry: ModelEntry) -> dict[str, Any]:
 class ServedModels:
     """The base, the registered adapters and the aliases as models."""
 
-    def __init__(self, base_name: str, adapter_service: AdapterService, aliases: ModelAliases) -> None:
+    def __init__(
+        self, base_name: str, adapter_service: AdapterService, aliases: ModelAliases, access: ModelAccess
+    ) -> None:
         self._base, self._aliases = ModelEntry(base_name, created=int(time.time())), aliases
+        self._access = access
         self._adapter_service, self._adapters = adapter_service, adapter_service.resolver
 
-    def list(self) -> Iterable[ModelEntry]:
+    def list(self, caller: Principal) -> Iterable[ModelEntry]:
         """Return the base, every adapter whose name points at a version, and every alias of a model that is served."""
+        return [self._as_seen(entry, caller) for entry in self._all() if self._access.may_use(caller, entry.id)]
+
+    def get(self, name: str, caller: Principal) -> ModelEntry | None:
+        """Return the model `name` (the base, NAME, NAME@DIGEST or an alias), or None."""
+        found = self._own(name) or self._alias(self._aliases.get(name))
+        return self._as_seen(found, caller) if found and self._access.may_use(caller, name) else None
+
+    def _all(self) -> Iterable[ModelEntry]:
         yield self._base
         for adapter in filter(_is_served, self._adapters.adapters()):
             yield ModelEntry(adapter.name, int(adapter.created_at), self._base.id)
         yield from filter(None, map(self._alias, self._aliases.all()))
 
-    def get(self, name: str) -> ModelEntry | None:
-        """Return the model `name` (the base, NAME, NAME@DIGEST or an alias), or None."""
-        return self._own(name) or self._alias(self._aliases.get(name))
+    def _as_seen(self, entry: ModelEntry, caller: Principal) -> ModelEntry:
+        """Return the model without the name of a target that the caller may use by the alias alone."""
+        return entry if self._access.may_use(caller, entry.target or entry.id) else replace(entry, target=entry.id)
 
     def _alias(self, alias: ModelAlias | None) -> ModelEntry | None:
         """Return an alias as a model; None if its target is not served, or if a model itself has its name."""
@@ -120,17 +134,23 @@ class ServedModels:
             return ModelEntry(name, int(version.created_at), self._base.id)
         return None
 
-    async def delete(self, name: str, actor: str) -> None:
+    async def delete(self, name: str, caller: Principal) -> None:
         """Remove an adapter, one version, or an alias, whose target stays.
 
         Raises:
             ModelNotFound: no such model.
             InvalidRequest: `name` is the base.
+            NotPermitted: the model belongs to another project.
             AdapterError: the version is in use, the settings define the alias, or the registry failed.
 
         """
+        if not self._access.may_use(caller, name):
+            raise ModelNotFound(name)
         if name == self._base.id:
             raise InvalidRequest("The base can't be deleted.", param="model")
+        if not self._access.owns(caller, name) and not (self._aliases.get(name) and is_own_alias(caller, name)):
+            raise NotPermitted("This model belongs to another project: an administrator can delete it.", param="model")
+        actor = caller.key_id
         if adapter := self._adapters.get(name):
             await self._adapter_service.remove(adapter.name, actor=actor)
         elif version := self._adapters.version(name):

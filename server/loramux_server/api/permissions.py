@@ -16,5 +16,20 @@ async def _require_admin() -> Principal:
     return principal
 
 
+async def _require_caller() -> Principal:
+    principal = current_request.get().principal
+    if principal is None:
+        raise NotPermitted("This needs an API key.")
+    return principal
+
+
+def visible_project(caller: Principal) -> str | None:
+    """Return the project whose things exist for a caller; None for an administrator, for whom those of all do."""
+    return None if caller.admin else caller.project
+
+
+Caller = Annotated[Principal, Depends(_require_caller)]
+"""A handler with a parameter of this type has a caller, whose scopes the middleware has checked."""
+
 Admin = Annotated[Principal, Depends(_require_admin)]
 """A handler with a parameter of this type needs an admin key."""

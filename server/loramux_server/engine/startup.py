@@ -22,6 +22,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from loramux_adapters.daemon_thread import run_in_daemon_thread
 from loramux_server.engine.beam_search import count_beam_searches_as_one
 from loramux_server.engine.experiment_chat import ChatEndpoint
+from loramux_server.engine.project_isolation import isolate_stored_responses
 from loramux_server.engine.vllm_compat import init_app_state, init_exception_handler
 from loramux_server.engine.worker.kv_zeroing import install_scheduler
 from loramux_server.errors import CannotStart
@@ -108,6 +109,7 @@ async def mount_openai(
         models.is_base_model = names.is_base
     for serving in (app.state.openai_serving_chat, app.state.openai_serving_completion):
         count_beam_searches_as_one(serving)
+    isolate_stored_responses(app.state.openai_serving_responses)
     served = _served_routes((chat, completions, responses, messages, tokenize), wrap_chat)
     app.include_router(served, dependencies=[Depends(dependency)])
     init_exception_handler(app)

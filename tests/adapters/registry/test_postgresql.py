@@ -32,7 +32,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
 def test_an_alias_waits_for_an_adapter_of_its_name_that_is_being_added(engine: sa.Engine) -> None:
     name = parse_adapter_name("tone")
     with ThreadPoolExecutor(1) as threads:
-        with Registry(engine)._transaction(name, at(1.0), create=True):
+        with Registry(engine)._transaction(name, at(1.0), create_in="default"):
             setting = threads.submit(ModelAliasRegistry(engine).set, name, "base", at(1.0))
             assert not wait([setting], timeout=0.5).done
         with pytest.raises(AliasConflict, match="name of an adapter"):

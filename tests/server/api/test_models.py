@@ -10,7 +10,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 
 from loramux_server.api.models import ModelEntry, models_router
-from loramux_server.auth import Authenticator
+from loramux_server.auth import Authenticator, Principal
 from loramux_server.base_model import ResolvedBase
 from loramux_server.errors import ModelNotFound
 from loramux_server.metering.usage_record import Route, UsageRecord
@@ -23,13 +23,13 @@ VERSION = ModelEntry("ft:org/base:team:tone@3f9c2ab01d44", 2, parent="org/base")
 
 
 class Names:
-    def list(self) -> Iterable[ModelEntry]:
+    def list(self, caller: Principal) -> Iterable[ModelEntry]:
         return [TONE, BASE]
 
-    def get(self, name: str) -> ModelEntry | None:
+    def get(self, name: str, caller: Principal) -> ModelEntry | None:
         return {entry.id: entry for entry in (BASE, TONE, VERSION)}.get(name)
 
-    async def delete(self, name: str, actor: str) -> None:
+    async def delete(self, name: str, caller: Principal) -> None:
         raise ModelNotFound(name)
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from loramux_adapters.finetuning.jobs.change_signal import ChangeSignal
 from loramux_adapters.finetuning.jobs.errors import JobNotFound, WrongJobState
@@ -76,5 +77,5 @@ class FileValidator:
             timings=self.planner.timings(plan).model_dump(mode="json"),
         )
 
-    def _move(self, job: JobRecord, state: JobState, *events: JobEvent, **values: object) -> None:
+    def _move(self, job: JobRecord, state: JobState, *events: JobEvent, **values: Any) -> None:
         self.planner.registry.move(job.id, state, self.now(), *events, only_from=JobState.VALIDATING_FILES, **values)

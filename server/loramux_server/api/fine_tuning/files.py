@@ -16,7 +16,7 @@ from loramux_adapters.finetuning.jobs.errors import InvalidFile
 from loramux_adapters.finetuning.jobs.training_files import RESULTS, FileRecord, TrainingFiles
 from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.fine_tuning.file_forms import PURPOSE, expiry_seconds, printable_name, require_fine_tune
-from loramux_server.api.permissions import Admin
+from loramux_server.api.permissions import Caller, visible_project
 
 CheckFile = Callable[[Path, str], Mapping[str, Any]]
 """Reads a training file, whose name is given for errors, and returns its report, or raises InvalidDataset."""
@@ -36,18 +36,20 @@ def files_router(
     router = APIRouter(prefix="/v1/files", tags=["files"], responses=error_responses(404, 409, 413))
 
     @router.post("")
-    async def upload(request: Request, _: Admin) -> dict[str, Any]:
+    async def upload(request: Request, by: Caller) -> dict[str, Any]:
         """Upload a training file; each line is checked."""
         async with request.form(max_files=1, max_fields=8) as form:
             part, filename, seconds = _training_file(form)
             now = time.time()
             expires_at = None if seconds is None else now + seconds
-            record = await asyncio.to_thread(files.add, part.file, filename, PURPOSE, now, check, expires_at=expires_at)
+            record = await asyncio.to_thread(
+                files.add, part.file, filename, PURPOSE, now, check, expires_at=expires_at, project=by.project
+            )
             return serialize_file(record)
 
     @router.get("")
     async def list_files(
-        _: Admin,
+        by: Caller,
         purpose: str | None = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -55,33 +57,38 @@ def files_router(
     ) -> dict[str, Any]:
         """List files, one page at a time."""
         page = await asyncio.to_thread(
-            files.list, purpose=purpose, after=after, limit=limit, newest_first=order == "desc"
+            files.list,
+            purpose=purpose,
+            after=after,
+            limit=limit,
+            newest_first=order == "desc",
+            project=visible_project(by),
         )
         return list_page([serialize_file(record) for record in page.items], has_more=page.has_more)
 
     @router.get("/{file}")
-    async def retrieve(file: str, _: Admin) -> dict[str, Any]:
+    async def retrieve(file: str, by: Caller) -> dict[str, Any]:
         """Return one file's metadata."""
-        return serialize_file(await asyncio.to_thread(files.get, file))
+        return serialize_file(await asyncio.to_thread(files.get, file, visible_project(by)))
 
     @router.get("/{file}/content")
-    async def content(file: str, _: Admin, encoding: Encoding | None = None) -> Response:
+    async def content(file: str, by: Caller, encoding: Encoding | None = None) -> Response:
         """Return the content of a file; a result file in Base64, as OpenAI sends it, if asked or set so."""
-        record = await asyncio.to_thread(files.get, file)
+        record = await asyncio.to_thread(files.get, file, visible_project(by))
         path = await asyncio.to_thread(files.path, file)
         default = result_encoding if record.purpose == RESULTS else "plain"
         return await _content(path, encoding or default)
 
     @router.get("/{file}/report")
-    async def report(file: str, _: Admin) -> dict[str, Any]:
+    async def report(file: str, by: Caller) -> dict[str, Any]:
         """Return the statistics of a training file (not in OpenAI's API)."""
-        record = await asyncio.to_thread(files.get, file)
+        record = await asyncio.to_thread(files.get, file, visible_project(by))
         return {"object": "file.report", "file": record.id, "report": record.report}
 
     @router.delete("/{file}")
-    async def delete(file: str, _: Admin) -> dict[str, Any]:
+    async def delete(file: str, by: Caller) -> dict[str, Any]:
         """Delete a file that no unfinished job needs."""
-        await asyncio.to_thread(files.delete, file)
+        await asyncio.to_thread(files.delete, file, visible_project(by))
         return {"id": file, "object": "file", "deleted": True}
 
     return router

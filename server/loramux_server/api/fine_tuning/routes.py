@@ -18,8 +18,10 @@ from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.fine_tuning.files import list_page
 from loramux_server.api.fine_tuning.requests import CreateJob, model_name
 from loramux_server.api.fine_tuning.schemas import JobSerializer
-from loramux_server.api.permissions import Admin
+from loramux_server.api.permissions import Admin, Caller, visible_project
+from loramux_server.auth import Principal
 from loramux_server.errors import InvalidRequest
+from loramux_server.model_access import ModelAccess, is_own_alias
 
 OnCancelled = Callable[[JobRecord], None]
 CheckAlias = Callable[[AdapterName], None]
@@ -42,12 +44,14 @@ def fine_tuning_router(
     on_cancelled: OnCancelled,
     check_alias: CheckAlias,
     missing_for_wandb: Missing,
+    access: ModelAccess,
 ) -> APIRouter:
     """Return the routes.
 
     `on_change` is called after a job was created or its state changed, `on_cancelled` with each cancelled job, running
     or not. `check_alias` raises an AdapterError if an alias can't have a name, and
-    `missing_for_wandb` returns why metrics can't be sent to Weights & Biases, None if they can.
+    `missing_for_wandb` returns why metrics can't be sent to Weights & Biases, None if they can. `access` says which
+    models a caller can start from.
     """
 
     async def serialize(record: JobRecord) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def fine_tuning_router(
 
     router = APIRouter(tags=["fine-tuning"], responses=error_responses(404, 409, 429))
     for part in (
-        _jobs(registry, planner, serializer, serialize, on_change, max_queued, check_alias, missing_for_wandb),
+        _jobs(registry, planner, serializer, serialize, on_change, max_queued, check_alias, missing_for_wandb, access),
         _state_changes(registry, serialize, on_change, on_cancelled),
         _logs(registry, serializer),
         _estimates(planner),
@@ -77,11 +81,12 @@ def _jobs(
     max_queued: int,
     check_alias: CheckAlias,
     missing_for_wandb: Missing,
+    access: ModelAccess,
 ) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
     @router.post("")
-    async def create(request_body: CreateJob, by: Admin, idempotency_key: IdempotencyKey = None) -> dict[str, Any]:
+    async def create(request_body: CreateJob, by: Caller, idempotency_key: IdempotencyKey = None) -> dict[str, Any]:
         """Create a job that trains an adapter; it starts when the jobs before it have finished.
 
         A request with the `Idempotency-Key` and body of an earlier one creates no job: it returns that of the first.
@@ -90,7 +95,9 @@ def _jobs(
         if found := await asyncio.to_thread(registry.find, key):
             _check_same(found, request_body)
             return await serialize(found)
-        seed, from_version = request_body.seed_or_random(), planner.find_start(request_body.model)
+        is_visible = access.may_use(by, request_body.model)
+        from_version = planner.find_start(request_body.model, is_visible=is_visible)
+        seed = request_body.seed_or_random()
         await asyncio.to_thread(
             planner.plan,
             request_body.training_file,
@@ -98,6 +105,7 @@ def _jobs(
             request_body.requested_hyperparameters,
             seed,
             from_version,
+            visible_project(by),
         )
         new = NewJob(
             base=planner.base.name,
@@ -111,8 +119,9 @@ def _jobs(
             metadata=request_body.metadata,
             created_by=by.key_id,
             integrations=request_body.integration_documents,
-            alias=request_body.checked_alias(check_alias),
+            alias=request_body.checked_alias(_own_alias_check(check_alias, by)),
             idempotency_key=key,
+            project=by.project,
         )
         notes = _integration_notes(request_body, missing_for_wandb)
         record = await asyncio.to_thread(registry.create, new, time.time(), max_queued, *notes)
@@ -121,7 +130,7 @@ def _jobs(
         return await serialize(record)
 
     @router.get("")
-    async def list_jobs(request: Request, _: Admin, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+    async def list_jobs(request: Request, by: Caller, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
         """List jobs, newest first; `metadata[KEY]=VALUE` selects some, `metadata=null` those without."""
         metadata = {
             key.removeprefix(_METADATA).removesuffix("]"): value
@@ -131,15 +140,17 @@ def _jobs(
         if any('"' in key or "\\" in key for key in metadata):
             raise InvalidRequest("A metadata key can't contain quotes or backslashes.", param="metadata")
         untagged = request.query_params.get("metadata") == "null"
-        page = await asyncio.to_thread(registry.list, after, limit, metadata, untagged=untagged)
+        page = await asyncio.to_thread(
+            registry.list, after, limit, metadata, untagged=untagged, project=visible_project(by)
+        )
         forecasts = await asyncio.to_thread(planner.forecasts, time.time())
         found = await asyncio.to_thread(serializer.jobs, page.items, forecasts)
         return list_page(found, has_more=page.has_more)
 
     @router.get("/{job}")
-    async def retrieve(job: str, _: Admin) -> dict[str, Any]:
+    async def retrieve(job: str, by: Caller) -> dict[str, Any]:
         """Return one job."""
-        return await serialize(await asyncio.to_thread(registry.get, job))
+        return await serialize(await asyncio.to_thread(registry.get, job, visible_project(by)))
 
     return router
 
@@ -155,29 +166,31 @@ def _state_changes(
 ) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
-    async def change_state(job: str, state: JobState, message: str) -> dict[str, Any]:
-        record: JobRecord = await asyncio.to_thread(registry.move, job, state, time.time(), JobEvent(message))
+    async def change_state(job: str, by: Principal, state: JobState, message: str) -> dict[str, Any]:
+        record: JobRecord = await asyncio.to_thread(
+            registry.move, job, state, time.time(), JobEvent(message), project=visible_project(by)
+        )
         if state is JobState.CANCELLED:
             on_cancelled(record)
         on_change()
         return await serialize(record)
 
     @router.post("/{job}/cancel")
-    async def cancel(job: str, _: Admin) -> dict[str, Any]:
+    async def cancel(job: str, by: Caller) -> dict[str, Any]:
         """Cancel a job for good; its checkpoints stay."""
-        return await change_state(job, JobState.CANCELLED, "The job was cancelled")
+        return await change_state(job, by, JobState.CANCELLED, "The job was cancelled")
 
     @router.post("/{job}/pause")
-    async def pause(job: str, _: Admin) -> dict[str, Any]:
+    async def pause(job: str, by: Caller) -> dict[str, Any]:
         """Pause a job after its current step; other jobs may run first."""
-        return await change_state(job, JobState.PAUSED, "The job was paused")
+        return await change_state(job, by, JobState.PAUSED, "The job was paused")
 
     @router.post("/{job}/resume")
-    async def resume(job: str, _: Admin) -> dict[str, Any]:
+    async def resume(job: str, by: Caller) -> dict[str, Any]:
         """Resume a paused job where it stopped."""
-        record: JobRecord = await asyncio.to_thread(registry.get, job)
+        record: JobRecord = await asyncio.to_thread(registry.get, job, visible_project(by))
         state = JobState.QUEUED if record.recipe else JobState.VALIDATING_FILES
-        return await change_state(job, state, "The job is queued to continue")
+        return await change_state(job, by, state, "The job is queued to continue")
 
     return router
 
@@ -186,15 +199,15 @@ def _logs(registry: JobRegistry, serializer: JobSerializer) -> APIRouter:
     router = APIRouter(prefix=_PREFIX)
 
     @router.get("/{job}/events")
-    async def events(job: str, _: Admin, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+    async def events(job: str, by: Caller, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
         """List the job's events, newest first."""
-        page = await asyncio.to_thread(registry.events, job, after, limit)
+        page = await asyncio.to_thread(registry.events, job, after, limit, visible_project(by))
         return list_page([serializer.event(event) for event in page.items], has_more=page.has_more)
 
     @router.get("/{job}/checkpoints")
-    async def checkpoints(job: str, _: Admin, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
+    async def checkpoints(job: str, by: Caller, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
         """List the job's checkpoints, newest first; requests can use each as `model`."""
-        page = await asyncio.to_thread(registry.checkpoints, job, after, limit)
+        page = await asyncio.to_thread(registry.checkpoints, job, after, limit, visible_project(by))
         return list_page([serializer.checkpoint(checkpoint) for checkpoint in page.items], has_more=page.has_more)
 
     return router
@@ -213,6 +226,17 @@ def _estimates(planner: JobPlanner) -> APIRouter:
         return plan.model_dump(mode="json")
 
     return router
+
+
+def _own_alias_check(check: CheckAlias, by: Principal) -> CheckAlias:
+    """Return `check`, after the check that the caller may have an alias."""
+
+    def check_own(alias: AdapterName) -> None:
+        if not is_own_alias(by, alias):
+            raise InvalidRequest(f"alias: expected a name that begins with `{by.project}/`.", param="alias")
+        check(alias)
+
+    return check_own
 
 
 def _hash_key(key_id: str, idempotency_key: str | None) -> str | None:

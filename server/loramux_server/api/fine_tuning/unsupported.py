@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter
 
-from loramux_server.api.permissions import Admin
+from loramux_server.api.permissions import Caller
 from loramux_server.errors import InvalidRequest
 
 _CODE = "unsupported"
@@ -12,7 +12,7 @@ _GRADERS = (
     "Graders are not supported, because reinforcement fine-tuning is not: train with the method `supervised` or `dpo`, "
     "and score answers with `loramux compare`."
 )
-_PERMISSIONS = "Permissions of checkpoints are not supported: each API key of this server can request every checkpoint."
+_PERMISSIONS = "Permissions of checkpoints are not supported: each API key of a project can request its checkpoints."
 _WEBHOOKS = "Webhooks can't be changed by requests: the server's operator sets them as `webhooks`."
 _REASONS = {
     "/v1/fine_tuning/alpha/graders/{verb}": _GRADERS,
@@ -32,7 +32,7 @@ def unsupported_router() -> APIRouter:
 
 
 def _refusal(reason: str) -> Callable[..., Awaitable[None]]:
-    async def refuse(_: Admin) -> None:
+    async def refuse(_: Caller) -> None:
         raise InvalidRequest(reason, code=_CODE)
 
     return refuse

@@ -14,7 +14,8 @@ from loramux_adapters.finetuning.jobs.uploads import MAX_PARTS, PartRecord, Uplo
 from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.fine_tuning.file_forms import PURPOSE, ExpiresAfter, printable_name, require_fine_tune
 from loramux_server.api.fine_tuning.files import CheckFile, serialize_file
-from loramux_server.api.permissions import Admin
+from loramux_server.api.permissions import Caller, visible_project
+from loramux_server.auth import Principal
 
 _PREFIX = "/v1/uploads"
 PARTS_PATTERN = f"{_PREFIX}/*/parts"
@@ -46,17 +47,23 @@ def uploads_router(uploads: Uploads, check: CheckFile) -> APIRouter:
     """Return the routes; a completed file is read by `check`, as one that is uploaded at once."""
     router = APIRouter(prefix=_PREFIX, tags=["files"], responses=error_responses(404, 409, 413))
 
+    async def require(upload: str, by: Principal) -> None:
+        """Check that the caller's project has an upload."""
+        await asyncio.to_thread(uploads.get, upload, time.time(), visible_project(by))
+
     @router.post("")
-    async def create(body: CreateUpload, _: Admin) -> dict[str, Any]:
+    async def create(body: CreateUpload, by: Caller) -> dict[str, Any]:
         """Start an upload, which expires after an hour unless it is completed."""
         require_fine_tune(body.purpose)
         seconds = body.expires_after.seconds if body.expires_after else None
         name = printable_name(body.filename)
-        return _serialize(await asyncio.to_thread(uploads.create, name, PURPOSE, body.bytes, seconds, time.time()))
+        created = await asyncio.to_thread(uploads.create, name, PURPOSE, body.bytes, seconds, time.time(), by.project)
+        return _serialize(created)
 
     @router.post("/{upload}/parts")
-    async def add_part(upload: str, request: Request, _: Admin) -> dict[str, Any]:
+    async def add_part(upload: str, request: Request, by: Caller) -> dict[str, Any]:
         """Add a part; parts can be sent in any order, and at the same time."""
+        await require(upload, by)
         async with request.form(max_files=1, max_fields=1) as form:
             data = form.get("data")
             if not isinstance(data, UploadFile):
@@ -64,14 +71,16 @@ def uploads_router(uploads: Uploads, check: CheckFile) -> APIRouter:
             return _serialize_part(await asyncio.to_thread(uploads.add_part, upload, data.file, time.time()))
 
     @router.post("/{upload}/complete")
-    async def complete(upload: str, body: CompleteUpload, _: Admin) -> dict[str, Any]:
+    async def complete(upload: str, body: CompleteUpload, by: Caller) -> dict[str, Any]:
         """Make a file of the parts; each line is checked."""
+        await require(upload, by)
         file = await asyncio.to_thread(uploads.complete, upload, body.part_ids, body.md5, time.time(), check)
         return _serialize(await asyncio.to_thread(uploads.get, upload, time.time()), file)
 
     @router.post("/{upload}/cancel")
-    async def cancel(upload: str, _: Admin) -> dict[str, Any]:
+    async def cancel(upload: str, by: Caller) -> dict[str, Any]:
         """Cancel an upload; its parts are removed."""
+        await require(upload, by)
         return _serialize(await asyncio.to_thread(uploads.cancel, upload, time.time()))
 
     return router
