@@ -30,7 +30,7 @@ api_key_secrets = sa.Table(
     "api_key_secrets",
     metadata,
     sa.Column("digest", sa.String(64), primary_key=True),  # SHA-256 of the secret, in hex
-    sa.Column("key_id", sa.String(32), sa.ForeignKey(api_keys.c.id), nullable=False, index=True),
+    sa.Column("key_id", sa.String(32), sa.ForeignKey(api_keys.c.id, ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("prefix", sa.String(24), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("expires_at", sa.Double),

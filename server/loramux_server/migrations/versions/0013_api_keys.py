@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column(
             "key_id",
             sa.String(32),
-            sa.ForeignKey("api_keys.id", name="fk_api_key_secrets_key_id_api_keys"),
+            sa.ForeignKey("api_keys.id", name="fk_api_key_secrets_key_id_api_keys", ondelete="CASCADE"),
             nullable=False,
             index=True,
         ),
