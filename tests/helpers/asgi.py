@@ -8,7 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loramux_server.auth import Authenticator
+from loramux_server.auth import Authenticator, IssuedKeys
 from loramux_server.metering.usage_record import Route, UsageRecord
 from loramux_server.middleware import BodyLimits, DrainState, add_middleware
 
@@ -63,6 +63,7 @@ class MiddlewareHarness:
 
     app: ASGIApp
     keys: Sequence[str] = ()
+    issued: IssuedKeys | None = None
     max_body_bytes: int = 1000
     drain: DrainState = field(default_factory=DrainState)
     meter: RecordingMeter = field(default_factory=RecordingMeter)
@@ -75,7 +76,7 @@ class MiddlewareHarness:
         return add_middleware(
             self.app,
             drain=self.drain,
-            authenticator=Authenticator(self.keys),
+            authenticator=Authenticator(self.keys, self.issued),
             limits=BodyLimits(self.max_body_bytes),
             meter=self.meter,
             origins=self.origins,

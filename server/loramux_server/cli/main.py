@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loramux_server.cli import adapter, data, experiment, finetune, limits, loadtest, model_aliases, prices
+from loramux_server.cli import adapter, data, experiment, finetune, keys, limits, loadtest, model_aliases, prices
 from loramux_server.cli.calibrate import calibrate
 from loramux_server.cli.compare import compare
 from loramux_server.cli.doctor import doctor
@@ -60,6 +60,7 @@ main.add_typer(model_aliases.commands)
 main.add_typer(data.commands)
 main.add_typer(experiment.commands)
 main.add_typer(finetune.commands)
+main.add_typer(keys.commands)
 main.add_typer(limits.commands)
 main.add_typer(loadtest.commands)
 main.add_typer(prices.commands)
