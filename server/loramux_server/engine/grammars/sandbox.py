@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from copy import copy
 from dataclasses import asdict
 from typing import Any, Self
@@ -116,10 +116,13 @@ class GrammarSandbox:
         self._stack.close()
         self._is_warm = False
         self._control, theirs = socket.socketpair()
-        with theirs:
+        # A file, because a pipe would have the event loop wait until the process reads it.
+        with theirs, os.fdopen(os.memfd_create("vllm-config"), "w+b") as config:
+            pickle.dump(self._config, config)
+            config.seek(0)
             process = subprocess.Popen(
                 (sys.executable, "-m", f"{__package__}.process", str(theirs.fileno()), self._limits.model_dump_json()),
-                stdin=subprocess.PIPE,
+                stdin=config,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
@@ -127,9 +130,6 @@ class GrammarSandbox:
             )
         self._process = process
         self._stack.callback(_end, process, self._control)
-        if process.stdin is not None:
-            with process.stdin:
-                pickle.dump(self._config, process.stdin)
 
 
 def _end(process: "subprocess.Popen[bytes]", control: socket.socket) -> None:
@@ -162,8 +162,8 @@ def _refused(params: SamplingParams, what: str) -> LoramuxError:
     return InvalidRequest(f"What the answer must match ({kind}) {what}.", param=f"structured_outputs.{kind}")
 
 
-@contextmanager
-def grammar_sandbox(engine: Any, limits: GrammarLimits) -> Iterator[GrammarSandbox]:
+@asynccontextmanager
+async def grammar_sandbox(engine: Any, limits: GrammarLimits) -> AsyncIterator[GrammarSandbox]:
     """Check the grammars of `engine` in a process; it ends with the context."""
     with GrammarSandbox(engine.vllm_config, limits) as sandbox, _checked_elsewhere(engine.input_processor):
         yield sandbox
