@@ -75,8 +75,6 @@ class LimitRepository:
 def _spent(connection: sa.Connection, subject: Subject, since: float) -> tuple[int, int]:
     """Return the tokens and nano-dollars of a subject since the start of an hour; rollups have the present one too."""
     table = usage_hours.c
-    if _LEDGER_COLUMNS[subject.kind] not in table:
-        return 0, 0
     tokens, cost = sa.func.sum(table.input_tokens + table.output_tokens), sa.func.sum(table.price_list_cost)
     where = (table.hour >= int(since // SECONDS_PER_HOUR), table[_LEDGER_COLUMNS[subject.kind]] == subject.name)
     found = connection.execute(sa.select(sa.func.coalesce(tokens, 0), sa.func.coalesce(cost, 0)).where(*where)).one()

@@ -82,8 +82,12 @@ class SharedAccounts:
         self._own.settle(settlement)
         self._ended.append(settlement)
 
-    def _settle_ended(self) -> None:
-        """Write the settlements; those that can't be written wait."""
+    def settle_ended(self) -> None:
+        """Write the settlements.
+
+        Raises:
+            StoreError: the database can't be written; the settlements wait.
+        """
         ended, now = self._ended, self._clock()
         self._ended = []
         try:
@@ -130,7 +134,12 @@ class SharedAccounts:
             for subject in filter(subjects, known):
                 connection.execute(limit_accounts.delete().where(_is(subject)))
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Tell the other servers that this one lives.
+
+        Raises:
+            StoreError: the database can't be written.
+        """
         now = self._clock()
         with store_errors("The accounts of limits can't be reached."), self._database.begin() as connection:
             upsert(connection, limit_servers, [{"server": self._server, "seen_at": now}])
@@ -143,10 +152,10 @@ class SharedAccounts:
         Raises:
             StoreError: the database can't be written.
         """
-        await asyncio.to_thread(self._beat)
+        await asyncio.to_thread(self.beat)
         try:
             async with (
-                running_task(_repeat(self._beat, HEARTBEAT_SECONDS)),
+                running_task(_repeat(self.beat, HEARTBEAT_SECONDS)),
                 running_task(_repeat(self._settle_if_any, SETTLE_SECONDS)),
             ):
                 yield
@@ -155,7 +164,7 @@ class SharedAccounts:
 
     def _settle_if_any(self) -> None:
         if self._ended:
-            self._settle_ended()
+            self.settle_ended()
 
 
 async def _repeat(step: Callable[[], None], seconds: float) -> None:
