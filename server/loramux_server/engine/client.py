@@ -14,6 +14,7 @@ from loramux_adapters.models import VersionId
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.residency.ports import Lease
 from loramux_server.engine.beam_search import begin_run
+from loramux_server.engine.project_isolation import salted
 from loramux_server.engine.step_observer import RunProgress, StepObserver
 from loramux_server.engine.vllm_compat import GracefulHTTPError
 from loramux_server.errors import LoramuxError, from_adapter_error
@@ -52,6 +53,8 @@ class LeasingEngineClient:
         check_engine: Callable[[], None] = lambda: None,
         start_run: StartRun | None = None,
         prove: Prove | None = None,
+        *,
+        share_prefix_cache: bool = False,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -60,6 +63,7 @@ class LeasingEngineClient:
         self._request_started = request_started
         self._check_engine, self._start_run = check_engine, start_run
         self._prove = prove
+        self._shares_prefix_cache = share_prefix_cache
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -97,6 +101,7 @@ class LeasingEngineClient:
         self._request_started()
         run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         accumulator, lease = RunAccumulator(prompt, sampling_params), None
+        prompt = prompt if self._shares_prefix_cache else salted(prompt, request.principal)
         try:
             with _as_http_errors():
                 if self._start_run and isinstance(run, Run):  # a beam search is settled as a whole
