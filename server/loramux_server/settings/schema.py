@@ -25,6 +25,7 @@ from loramux_adapters.intake.sources.urls import split_url
 from loramux_adapters.models import parse_adapter_name
 from loramux_server.limits.limit import Limit, SubjectKind
 from loramux_server.metering.pricing import Prices
+from loramux_server.settings.log_settings import LogSettings
 from loramux_server.settings.request_limits import GrammarLimits
 from loramux_server.transport.limits import ConnectionLimits
 from loramux_server.webhooks.endpoints import WebhookSettings
@@ -80,6 +81,22 @@ class TrainingSettings(BaseModel):
         if self.sleep and self.device == "cpu":
             raise ValueError("sleep frees the GPU for the training, and device is cpu: set one of them differently")
         return self
+
+
+class FairnessSettings(BaseModel):
+    """How the engine is shared while more is asked of it than it can do at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    enabled: bool = True
+    """Whether runs are handed to the engine in a fair order; off, vLLM's own queue decides, which has no bound."""
+    queue_tokens: PositiveInt | None = None
+    """Tokens of work that may wait before requests are refused with status 503; an answer's token counts as two. None:
+    four times what a full engine works on, by the size of recent requests."""
+    key_weights: dict[str, PositiveFloat] = {}
+    """Shares of API keys relative to others', by the id that the usage report shows; 1 if not set."""
+    adapter_weights: dict[str, PositiveFloat] = {}
+    """Shares of adapters relative to a key's others; 1 if not set."""
 
 
 class LimitSettings(BaseModel):
@@ -156,6 +173,8 @@ class Settings(BaseSettings):
     addresses only."""
     limits: LimitSettings = LimitSettings()
     """Limits and budgets of keys, projects and adapters, until others are set at run time (`loramux limit set`)."""
+    fairness: FairnessSettings = FairnessSettings()
+    """How keys and adapters share a busy engine, and how much may wait for it."""
     grammars: GrammarLimits = GrammarLimits()
     """What a request may demand of its answer's form, so that none takes the engine's memory and time."""
     connections: ConnectionLimits = ConnectionLimits()
@@ -170,6 +189,8 @@ class Settings(BaseSettings):
     share_prefix_cache: bool = False
     """Whether projects share cached prompts. A quick answer tells that somebody's prompt begins in the same way, so by
     default each project has its own: common beginnings of prompts are computed once per project."""
+    log: LogSettings = LogSettings()
+    """What is logged on standard error, and in which format."""
     drain_seconds: NonNegativeFloat = 20.0
     """Seconds that open requests may take after SIGTERM."""
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
@@ -277,7 +298,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _require_keys(self) -> Self:
         if not self.api_keys and "*" in self.cors_origins:
-            raise ValueError("cors_origins is *, with which every web page could use a server without keys: set api_keys")
+            raise ValueError(
+                "cors_origins is *, with which every web page could use a server without keys: set api_keys"
+            )
         if not self.api_keys and not _is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} can be reached from other machines: set LORAMUX_API_KEYS, or listen on 127.0.0.1"
