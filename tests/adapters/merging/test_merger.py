@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from loramux_adapters.errors import InvalidAdapter
-from loramux_adapters.intake.content import CONFIG_FILE, TEMPLATE_FILE
 from loramux_adapters.file_lock import FileLock
+from loramux_adapters.intake.content import CONFIG_FILE, TEMPLATE_FILE
 from loramux_adapters.merging.merger import merge
 from loramux_adapters.merging.request import MODEL_FOLDER, REPORT_FILE, Difference, MergeReport, MergeRequest
 from tests.helpers.tiny_base import make_base

@@ -56,10 +56,10 @@ class Supervisor:
             await asyncio.sleep(self.restart_seconds)
 
     async def _run_under_lock(self) -> None:
-        async with trainer_lock(self.runner.planner.folders.root / LOCK_FILE) as lock_fd:
-            async with _running(self.trainer_companions):
-                while True:
-                    await self._run_next(lock_fd)
+        lock = trainer_lock(self.runner.planner.folders.root / LOCK_FILE)
+        async with lock as lock_fd, _running(self.trainer_companions):
+            while True:
+                await self._run_next(lock_fd)
 
     async def _run_next(self, lock_fd: int) -> None:
         await asyncio.to_thread(self._remove_leftovers)
