@@ -51,7 +51,7 @@ RULES = (
         "/detokenize",
         "/v1/feedback",
     ),
-    *_rules(ANY, "GET", "/v1/models", "/v1/models/{name:path}"),
+    *_rules(ANY, "GET", "/v1/models", "/v1/models/{name:path}", "/v1/usage"),
     *_rules(ANY, "GET HEAD", "/openapi.json"),
     *_rules(FINETUNE, "DELETE", "/v1/models/{name:path}"),
     *_rules(FINETUNE, "GET POST", "/v1/files", "/v1/fine_tuning/jobs"),

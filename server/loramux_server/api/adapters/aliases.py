@@ -9,6 +9,7 @@ from loramux_adapters.models import Digest, VersionId
 from loramux_adapters.service import AdapterService
 from loramux_server.api.adapters.schemas import Adapter
 from loramux_server.api.error_schemas import error_responses
+from loramux_server.api.keys import GroupName
 from loramux_server.api.permissions import Admin
 from loramux_server.errors import InvalidRequest
 
@@ -40,6 +41,14 @@ class Pin(BaseModel):
     pinned: bool = True
 
 
+class Owner(BaseModel):
+    """The project that an adapter belongs to."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    project: Annotated[GroupName, Field(description="Its keys may use the adapter.")]
+
+
 def aliases_router(adapter_service: AdapterService) -> APIRouter:
     """Return the routes; include them before those of `/admin/adapters/{name}`, where names may contain slashes."""
     router = APIRouter(prefix="/admin/adapters/{name:path}", tags=["adapters"], responses=error_responses(404, 409))
@@ -69,6 +78,13 @@ def aliases_router(adapter_service: AdapterService) -> APIRouter:
         """Keep the versions that the name points at loaded, or allow their eviction again."""
         adapter = await adapter_service.pin(adapter_service.adapter_name(name), pinned=pin.pinned, actor=by.key_id)
         return Adapter.of(adapter, adapter_service.pool)
+
+    @router.put("/project")
+    async def set_project(name: str, owner: Owner, by: Admin) -> Adapter:
+        """Give the adapter to a project, whose keys may use it from the next request on."""
+        adapter = adapter_service.adapter_name(name)
+        changed = await adapter_service.set_project(adapter, owner.project, actor=by.key_id)
+        return Adapter.of(changed, adapter_service.pool)
 
     @router.post("/prefetch", responses=error_responses(503))
     async def prefetch(name: str, _: Admin) -> Adapter:

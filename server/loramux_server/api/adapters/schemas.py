@@ -77,13 +77,15 @@ class Adapter(BaseModel):
     name: str
     created_at: Annotated[float, Field(description="Unix seconds.")]
     pinned: Annotated[bool, Field(description="Whether the versions that the name points at stay loaded.")]
+    project: Annotated[str, Field(description="The project that it belongs to.")]
     versions: Sequence[Version]
 
     @classmethod
     def of(cls, record: AdapterRecord, pool: AdapterPool) -> "Adapter":
         """Return the schema of a registered adapter."""
         versions = [Version.of(version, pool) for version in record.versions]
-        return cls(name=record.name, created_at=record.created_at, pinned=record.pinned, versions=versions)
+        about = {"created_at": record.created_at, "pinned": record.pinned, "project": record.project}
+        return cls(name=record.name, versions=versions, **about)
 
 
 class Adapters(BaseModel):

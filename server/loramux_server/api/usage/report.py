@@ -50,16 +50,25 @@ class UsageQuery:
     filters: Mapping[str, str]
     order: GroupOrder
     limit: int
+    project: str | None = None
+    """Only the usage of this project, without what concerns the whole server; None: all."""
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """The values that columns of the ledger must have."""
+        return self.filters if self.project is None else {**self.filters, "project": self.project}
 
 
 def build_report(sources: UsageSources, query: UsageQuery, prices: Prices) -> UsageReport:
     """Read the ledger, and the last controlled result of each adapter; blocks on the database."""
     by, ledger = query.group_by, sources.ledger
-    groups = ledger.usage(query.read_range, by, query.filters)
+    is_whole = query.project is None
+    groups = ledger.usage(query.read_range, by, query.conditions)
     total = sum(groups.values(), UsageTotals())
     ordered = sorted(groups, key=lambda label: _sort_key(label, groups[label], query.order))[: query.limit]
     labels = {label: dict(zip(LABEL_COLUMNS[by], label, strict=True)) for label in ordered}
-    controlled = _ControlledResults.read(sources, prices) if by in (GroupBy.ADAPTER, GroupBy.VERSION) else None
+    shows_controlled = is_whole and by in (GroupBy.ADAPTER, GroupBy.VERSION)
+    controlled = _ControlledResults.read(sources, prices) if shows_controlled else None
     return UsageReport(
         since=format_time(query.time_range.since),
         until=format_time(query.time_range.until),
@@ -70,8 +79,10 @@ def build_report(sources: UsageSources, query: UsageQuery, prices: Prices) -> Us
         ],
         count=len(groups),
         total=Group.of({}, total) if groups else None,
-        engine=Engine.of(ledger.engine_time(query.time_range), has_price=prices.has_gpu_hour_price),
-        training=Training.of(sources.training_costs.total(query.time_range)),
+        engine=(
+            Engine.of(ledger.engine_time(query.time_range), has_price=prices.has_gpu_hour_price) if is_whole else None
+        ),
+        training=Training.of(sources.training_costs.total(query.time_range, query.project)),
         price_version=prices.version,
         prices_set={"price_list": prices.has_token_prices, "gpu_hour": prices.has_gpu_hour_price},
     )

@@ -1,17 +1,21 @@
-"""`/admin/usage`: requests, latency and cost of each route, and the last controlled result of each adapter."""
+"""`/admin/usage`: requests, latency and cost of each route, and the last controlled result of each adapter.
+
+`/v1/usage`: the same of the caller's project, without what concerns the whole server.
+"""
 
 import asyncio
 import csv
 import io
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from loramux_server.api.error_schemas import error_responses
-from loramux_server.api.permissions import Admin
+from loramux_server.api.permissions import Admin, Caller, visible_project
 from loramux_server.api.usage.report import GroupOrder, UsageQuery, UsageSources, build_report
 from loramux_server.api.usage.schemas import UsageReport
 from loramux_server.errors import InvalidRequest
@@ -29,13 +33,21 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def usage_router(sources: UsageSources, prices: PriceSource, record_seconds: float) -> APIRouter:
-    """Return /admin/usage; single records are kept for `record_seconds`."""
-    router = APIRouter(prefix="/admin", tags=["usage"], responses=error_responses())
+@dataclass(frozen=True, slots=True)
+class UsageRequest:
+    """The parameters of a request for a usage report."""
 
-    @router.get("/usage", response_model=UsageReport)
-    async def show_usage(
-        _: Admin,
+    group_by: GroupBy
+    since: str | None
+    until: str | None
+    filters: Mapping[str, str]
+    order: GroupOrder
+    limit: int
+    format: Format
+
+    @classmethod
+    async def read(
+        cls,
         group_by: GroupBy = GroupBy.ADAPTER,
         since: Annotated[
             str | None, Query(description="Start: ISO 8601 or Unix seconds; by default one day before `until`.")
@@ -52,22 +64,46 @@ def usage_router(sources: UsageSources, prices: PriceSource, record_seconds: flo
         ] = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
         format_: Annotated[Format, Query(alias="format")] = Format.JSON,
-    ) -> UsageReport | Response:
+    ) -> Self:
+        """Read the query of a request."""
+        filters = {"route": route, "adapter": adapter, "key_id": key}
+        given = {name: value for name, value in filters.items() if value is not None}
+        return cls(group_by, since, until, given, order or _default_order(group_by), limit, format_)
+
+
+Asked = Annotated[UsageRequest, Depends(UsageRequest.read)]
+
+
+def usage_router(sources: UsageSources, prices: PriceSource, record_seconds: float) -> APIRouter:
+    """Return /admin/usage and /v1/usage; single records are kept for `record_seconds`."""
+    router = APIRouter(tags=["usage"], responses=error_responses())
+
+    async def answer(asked: UsageRequest, project: str | None) -> UsageReport | Response:
+        now = time.time()
+        time_range = _whole_hours_without_records(_time_range(asked.since, asked.until, now), now - record_seconds)
+        # No request of the present hour ends later than now, so that its rollup can be read.
+        read_range = time_range.rounded(until=time_range.until >= now)
+        query = UsageQuery(time_range, read_range, asked.group_by, asked.filters, asked.order, asked.limit, project)
+        report = await asyncio.to_thread(build_report, sources, query, prices.current)
+        return report if asked.format is Format.JSON else _csv(report)
+
+    @router.get("/admin/usage", response_model=UsageReport)
+    async def show_usage(asked: Asked, _: Admin) -> UsageReport | Response:
         """Show requests by outcome, latency, tokens and cost, and the last controlled result of each adapter.
 
         A request is counted when it ends. Quantiles are accurate to 1 %. Of days whose single records are deleted, only
         whole hours are known: `since` and `until` of the response are the range that was counted. Routes are not
         compared with each other: live traffic is not an experiment.
         """
-        now = time.time()
-        time_range = _whole_hours_without_records(_time_range(since, until, now), now - record_seconds)
-        # No request of the present hour ends later than now, so that its rollup can be read.
-        read_range = time_range.rounded(until=time_range.until >= now)
-        filters = {"route": route, "adapter": adapter, "key_id": key}
-        given = {name: value for name, value in filters.items() if value is not None}
-        query = UsageQuery(time_range, read_range, group_by, given, order or _default_order(group_by), limit)
-        report = await asyncio.to_thread(build_report, sources, query, prices.current)
-        return report if format_ is Format.JSON else _csv(report)
+        return await answer(asked, None)
+
+    @router.get("/v1/usage", response_model=UsageReport)
+    async def show_own_usage(asked: Asked, by: Caller) -> UsageReport | Response:
+        """Show the requests of the caller's project by outcome, latency, tokens and cost; see `/admin/usage`.
+
+        The time of the engine and controlled results are of the whole server, and left out.
+        """
+        return await answer(asked, visible_project(by))
 
     return router
 

@@ -181,7 +181,7 @@ class UsageReport(BaseModel):
     groups: Sequence[Group]
     count: Annotated[int, Field(description="Number of groups, of which at most `limit` are returned.")]
     total: Group | None
-    engine: Engine
+    engine: Annotated[Engine | None, Field(description="Null in the report of one project.")]
     training: Training
     price_version: Annotated[str, Field(description="Version of the present prices; each record keeps its own.")]
     prices_set: Annotated[Mapping[str, bool], Field(description="By cost mode: whether a price is set at present.")]

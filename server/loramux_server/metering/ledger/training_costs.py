@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from loramux_adapters.errors import StoreError
+from loramux_adapters.finetuning.jobs.tables import jobs
 from loramux_server.metering.cost_allocation import NANODOLLARS
 from loramux_server.metering.ledger.repository import upsert
 from loramux_server.metering.ledger.tables import training_costs
@@ -86,10 +87,12 @@ class TrainingCosts:
             for job, *figures in rows
         }
 
-    def total(self, time_range: TimeRange) -> TrainingTotals:
-        """Return the totals of the jobs last updated in `time_range`."""
+    def total(self, time_range: TimeRange, project: str | None = None) -> TrainingTotals:
+        """Return the totals of the jobs last updated in `time_range`: of those of a project, or all."""
         table = training_costs.c
         query = sa.select(*_sum_columns()).where(table.at >= time_range.since, table.at < time_range.until)
+        if project is not None:
+            query = query.where(table.job.in_(sa.select(jobs.c.id).where(jobs.c.project == project)))
         with self._database.connect() as connection:
             return _totals(connection.execute(query).one())
 
