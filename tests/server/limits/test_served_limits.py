@@ -143,6 +143,24 @@ async def test_projects_and_adapters_have_limits_too(tiny: TinyServer, subject: 
         await ask(tiny)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "hello", "max_tokens": 5}),
+        ("/v1/responses", {"input": "hello", "max_output_tokens": 5}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}),
+    ],
+)
+async def test_every_way_to_generate_is_limited_and_priced(tiny: TinyServer, path: str, body: dict[str, Any]) -> None:
+    await limit(tiny, tokens_per_day=50)
+    headers = {"authorization": f"Bearer {tiny.client.api_key}"}
+    answers = [await tiny.http.post(path, json={"model": "tone", **body}, headers=headers) for _ in range(9)]
+    assert [answer.status_code for answer in (answers[0], answers[-1])] == [200, 429], answers[0].text
+    assert answers[-1].json()["error"]["code"] == "insufficient_quota"
+    assert float(answers[0].headers["x-litellm-response-cost"]) > 0
+    assert 0 < (await used(tiny))["tokens_today"] <= 50
+
+
 async def test_running_requests_are_limited_and_a_vanished_client_ends_its_own(tiny: TinyServer) -> None:
     await limit(tiny, concurrent_requests=1)
     tiny.engine.seconds_per_token = 0.05
