@@ -1,9 +1,19 @@
 """The text of a message's content, which may be a list of parts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 PART_SEPARATOR = "\n"
 """What vLLM writes between the parts of a message for a template that reads text."""
+_ROLES_WITH_PARTS = ("system", "developer", "user")
+"""The parts of other roles are joined: an answer is served as one text, and vLLM joins the results of tools."""
+
+
+def read_content(texts: Sequence[str], role: Any) -> str | list[dict[str, Any]]:
+    """Return the content that the texts of the parts of a message make: parts in OpenAI's form if there are several."""
+    if len(texts) > 1 and any(texts) and role in _ROLES_WITH_PARTS:
+        return [{"type": "text", "text": text} for text in texts]
+    return PART_SEPARATOR.join(texts)
 
 
 def content_text(content: str | list[dict[str, Any]] | None) -> str:

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from loramux_adapters.evaluation.content_text import read_content
 
 _TRAINING_ONLY = {"weight"}
 """Keys of a message that say how to train on it, and nothing about how to ask."""
@@ -46,18 +48,20 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | None = None
+    content: str | list[dict[str, Any]] | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
     tool_calls: tuple[_ToolCall, ...] | None = None
     tool_call_id: str | None = None
 
     @field_validator("content", mode="before")
     @classmethod
-    def _join_text_parts(cls, content: Any) -> Any:
-        """Join parts as vLLM does."""
-        parts = content if isinstance(content, list) else []
-        texts = [part.get("text") for part in parts if isinstance(part, dict) and _is_text(part)]
-        return "\n".join(map(str, texts)) if parts and len(texts) == len(parts) else content
+    def _read_text_parts(cls, content: Any, info: ValidationInfo) -> Any:
+        """Read a list of parts as training does: several of a question stay parts."""
+        if content is None or isinstance(content, str):
+            return content
+        if not isinstance(content, list) or not content or not all(map(_is_text, content)):
+            raise ValueError("expected a text, or a list of parts of type text")
+        return read_content([part["text"] for part in content], info.data.get("role"))
 
     @model_validator(mode="after")
     def _refuse_what_cant_be_sent(self) -> Self:
@@ -85,8 +89,8 @@ class Message(BaseModel):
         return {"role": self.role, "content": content} | {key: found for key, found in optional.items() if found}
 
 
-def _is_text(part: dict[str, Any]) -> bool:
-    kind = part.get("type")
+def _is_text(part: Any) -> bool:
+    kind = part.get("type") if isinstance(part, dict) else None
     return isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(part.get("text"), str)
 
 
@@ -97,6 +101,7 @@ class ConversationLine(BaseModel):
 
     messages: Annotated[tuple[Message, ...], Field(min_length=2)]
     tools: tuple[_Tool, ...] | None = None
+    parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
     def _check_roles(self) -> Self:

@@ -53,7 +53,8 @@ def read_items(path: Path) -> ItemFile:
             continue
         *question, answer = line.messages
         tools = [tool.model_dump(exclude_unset=True) for tool in line.tools or ()]
-        items.append(Item([message.as_sent() for message in question], answer_text(answer.as_sent()), tools))
+        asked, expected = [message.as_sent() for message in question], answer_text(answer.as_sent())
+        items.append(Item(asked, expected, tools, line.parallel_tool_calls is not False))
     if problems or not items:
         shown = problems[:MAX_PROBLEMS] or ["it is empty"]
         more = f", and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""

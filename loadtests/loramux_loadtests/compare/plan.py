@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_adapters.evaluation.items import Chat, Item
 from loramux_adapters.evaluation.verdict import MARGIN
 from loramux_loadtests.compare.answer_log import fingerprint
@@ -173,7 +174,7 @@ def _as_fingerprinted(item: Item) -> Item | tuple[Chat, str]:
 
 def _as_sent_up_to_0_2(item: Item) -> tuple[Chat, str]:
     kept = [message for message in item.messages if message["role"] not in SYSTEM_ROLES]
-    return [{"role": message["role"], "content": message["content"]} for message in kept], item.expected
+    return [{"role": message["role"], "content": content_text(message["content"])} for message in kept], item.expected
 
 
 def _find_arm(wanted: str | None, names: Sequence[str]) -> str | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from textwrap import shorten
 
+from loramux_adapters.evaluation.content_text import content_text
 from loramux_adapters.evaluation.evaluation_warning import EvaluationWarning, WarningCode
 from loramux_adapters.evaluation.items import Chat, Item
 from loramux_loadtests.compare.items import add_prompt, system_messages
@@ -68,7 +69,7 @@ def _warning(code: WarningCode, message: str, found: Sequence[int], comparison: 
 
 
 def _contents(chat: Chat) -> tuple[str, ...]:
-    return tuple(message["content"] or "" for message in system_messages(chat))
+    return tuple(content_text(message["content"]) for message in system_messages(chat))
 
 
 def _share(found: Sequence[int], items: Sequence[Item]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from secrets import token_hex
+from typing import Any
 
+from loramux_adapters.evaluation.items import Item
 from loramux_loadtests.client import ChatClient, ChatReply
 from loramux_loadtests.compare.answer_log import AnswerLog, Batch, MeasuredAnswer
 from loramux_loadtests.compare.errors import RequestFailedError
@@ -119,12 +121,19 @@ class _Runner:
         # The salt is part of the key of vLLM's prefix cache, so that nothing is found under a new one.
         salt = {"cache_salt": token_hex(16)} if name == "cold" else {}
         item = comparison.items[number]
-        messages, tools = add_prompt(arm.prompt, item.messages), {"tools": item.tools} if item.tools else {}
+        messages, tools = add_prompt(arm.prompt, item.messages), _tool_fields(item)
         reply = await client.chat(arm.model, messages, max_tokens=comparison.max_tokens, extra={**salt, **tools})
         if not reply.ok:
             message = f"{arm.name} ({arm.model} at {client.url}): {reply.error}"
             raise RequestFailedError(message, arm.name, reply.status)
         return reply
+
+
+def _tool_fields(item: Item) -> dict[str, Any]:
+    """Return the fields of a request that allow calls, as they are fields of the line."""
+    if not item.tools:
+        return {}
+    return {"tools": item.tools} | ({} if item.parallel_tool_calls else {"parallel_tool_calls": False})
 
 
 def _measured_answer(arm: Arm, number: int, name: Pass, reply: ChatReply) -> MeasuredAnswer:

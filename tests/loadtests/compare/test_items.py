@@ -43,7 +43,7 @@ def line(**keys: Any) -> str:
         ({"content": None}, "content: expected a text"),
         ({"refusal": "no"}, "a message with 'refusal' can't be sent"),
         ({"name": 5}, "messages.0.name"),
-        ({"content": [{"type": "image_url"}]}, "messages.0.content: Input should be a valid string"),
+        ({"content": [{"type": "image_url"}]}, "messages.0.content: expected a text, or a list of parts"),
         ({"content": [{"type": "text", "text": 7}]}, "messages.0.content"),
         ({"content": [{"type": "text"}]}, "messages.0.content"),
         ({"content": [{"type": []}]}, "messages.0.content"),
@@ -72,9 +72,9 @@ def test_tools_are_sent_and_calls_are_expected(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "a"}, calling, result, calling]
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"messages": messages, "tools": [tool], "parallel_tool_calls": False}))
-    [item] = read_items(path).items
+    [item], notes = read_items(path)
     assert item.messages == messages[:3]
-    assert item.tools == [tool]
+    assert (item.tools, item.parallel_tool_calls, notes) == ([tool], False, frozenset())
     assert item.expected == '{"tool_calls": [{"name": "f", "arguments": {"a": 1}}]}'
 
 
@@ -91,13 +91,14 @@ def test_names_are_sent_empty_keys_say_nothing_and_notes_are_listed(tmp_path: Pa
 
 def test_what_training_accepts_is_sent_as_it_is_trained(tmp_path: Path) -> None:
     parts = [{"type": "input_text", "text": "a"}, {"type": "text", "text": "b"}]
+    kept = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     call = CALL | {"index": 0, "type": "function"}
     answer = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning": "hm", "refusal": None}
     messages = [{"role": "system", "content": None}, {"role": "user", "content": parts, "id": 1}, answer]
     path = tmp_path / "test.jsonl"
     path.write_text("\ufeff" + json.dumps({"messages": messages}) + "\r\n\r\n", newline="")
     found = read_items(path)
-    assert found.items[0].messages == [{"role": "system", "content": ""}, {"role": "user", "content": "a\nb"}]
+    assert found.items[0].messages == [{"role": "system", "content": ""}, {"role": "user", "content": kept}]
     assert found.notes == {"messages.id", "messages.reasoning"}
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -46,6 +47,21 @@ async def test_an_items_system_message_is_replaced_by_an_arms_own_and_else_sent(
     assert sent == {("lights", "own", colour) for colour in colours} | {
         ("tiny", "rules", "red", "stop", colour) for colour in colours
     }
+
+
+async def test_an_item_is_asked_with_its_tools_and_for_one_call_if_its_line_says_so(journal: AnswerLog) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    lights = TrafficLightServer()
+    async with lights.running() as url:
+        found = comparison(url, count=4)
+        one_call = {"parallel_tool_calls": False}
+        changes: list[dict[str, Any]] = [{}, one_call, {"tools": [tool]}, {"tools": [tool], **one_call}]
+        items = [item._replace(**change) for item, change in zip(found.items, changes, strict=True)]
+        await run_comparison(found._replace(items=items), RunSettings(), journal, lambda: None)
+    sent = {body["messages"][-1]["content"]: body for body in lights.requests}
+    asked = [sent[item.messages[-1]["content"]] for item in items]
+    fields = [(body.get("tools"), body.get("parallel_tool_calls")) for body in asked]
+    assert fields == [(None, None), (None, None), ([tool], None), ([tool], False)]
 
 
 async def test_the_reason_why_an_answer_ended_is_kept(journal: AnswerLog) -> None:

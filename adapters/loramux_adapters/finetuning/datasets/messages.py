@@ -6,14 +6,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import from_json
 
-from loramux_adapters.evaluation.content_text import PART_SEPARATOR
+from loramux_adapters.evaluation.content_text import read_content
 from loramux_adapters.finetuning.datasets.lines import CONVERT
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _TEXT_OF_PART = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """The types of parts that vLLM renders as text, and the key that has it."""
-_ROLES_WITH_PARTS = ("system", "developer", "user")
-"""The parts of other roles are joined: an answer is served as one text, and vLLM joins the results of tools."""
 
 
 class CalledFunction(BaseModel):
@@ -56,8 +54,8 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | tuple[str, ...] = ""
-    """The text; or the texts of several parts, which some templates write in another way than one text."""
+    content: str | list[dict[str, Any]] = ""
+    """The text; or several parts in OpenAI's form, which some templates write in another way than one text."""
     name: str | None = None
     weight: Literal[0, 1] | None = None
     tool_calls: tuple[ToolCall, ...] = ()
@@ -80,11 +78,11 @@ class Message(BaseModel):
     @classmethod
     def _read_text_parts(cls, content: Any, info: ValidationInfo) -> Any:
         """Read OpenAI's list of content parts; images and audio are refused."""
-        if not isinstance(content, list):
+        if isinstance(content, str):
             return content
-        texts = tuple(_text_of_part(part) for part in content)
-        has_parts = len(texts) > 1 and any(texts) and info.data.get("role") in _ROLES_WITH_PARTS
-        return texts if has_parts else PART_SEPARATOR.join(texts)
+        if not isinstance(content, list):
+            raise ValueError("expected a text, or a list of parts of type text")
+        return read_content([_text_of_part(part) for part in content], info.data.get("role"))
 
     @model_validator(mode="after")
     def _check_role(self) -> Self:
@@ -111,17 +109,12 @@ class Message(BaseModel):
 
         The content of a message that only calls tools is None.
         """
-        content = self.content if isinstance(self.content, str) else [_text_part(text) for text in self.content]
-        chat: dict[str, Any] = {"role": self.role, "content": content}
+        chat: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             chat["content"] = self.content or None
             chat["tool_calls"] = [call.model_dump() for call in self.tool_calls]
         optional = {"name": self.name, "tool_call_id": self.tool_call_id}
         return chat | {key: value for key, value in optional.items() if value is not None}
-
-
-def _text_part(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
 
 
 def _text_of_part(part: Any) -> str:

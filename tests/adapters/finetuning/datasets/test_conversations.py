@@ -190,6 +190,10 @@ def test_byte_order_marks_blank_lines_and_line_ends_of_any_kind_are_read(tmp_pat
         ({}, 'there are no messages; expected {"messages": [...]}'),
         (chat(USER, ANSWER) | {"tools": 7}, "tools: expected a list"),
         (chat(USER, parts({"type": "image_url"})), "messages.1.content: a part is not text; expected the types"),
+        (
+            chat(USER | {"content": {"type": "text", "text": "Hi"}}, ANSWER),
+            "messages.0.content: expected a text, or a list",
+        ),
         (chat(USER, parts({"type": []})), "messages.1.content: a part is not text"),
         (chat(USER, parts({"type": "text", "text": None})), "messages.1.content: the `text` of a part must be"),
         (chat(USER, parts({"type": "text", "text": {"a": 1}})), "messages.1.content: the `text` of a part must be"),
