@@ -55,6 +55,7 @@ from loramux_server.engine.calibration import EngineCalibration
 from loramux_server.engine.chat_tokens import EngineChatTokens
 from loramux_server.engine.client import LeasingEngineClient, Prove
 from loramux_server.engine.evaluation_client import EngineEvaluationClient
+from loramux_server.engine.fair_admission import build_fair_admission
 from loramux_server.engine.grammars.sandbox import grammar_sandbox
 from loramux_server.engine.lora_directory import AdapterDirectory, LoraRequests
 from loramux_server.engine.rank_limit import RankLimit, can_grow
@@ -210,10 +211,11 @@ async def build_server(
         adapter_service.quarantine,
         recorder.meter,
         calibration.request_started,
-        admission.check,
+        readiness.check,
         limits.limiter.start_run,
         prove,
         share_prefix_cache=settings.share_prefix_cache,
+        fairness=build_fair_admission(engine, settings.fairness, registry),
     )
     experimentation = build_experimentation(
         parts, settings, storage, adapter_service, engine, recorder.meter, admission.background

@@ -12,6 +12,7 @@ LoramuxError                    500 server_error
 ├── InsufficientQuota           429 insufficient_quota
 ├── NotServing                  503, the adapters' own code
 └── ServerOverloaded            503 server_overloaded, or engine_asleep
+    ├── EngineDied              503 engine_dead
     └── ShuttingDown            503 server_overloaded
 
 Messages are for clients: they contain no paths and no internals of the server.
@@ -203,6 +204,16 @@ class NotServing(LoramuxError):
     def headers(self) -> dict[str, str]:
         """Response headers of the error."""
         return super().headers | {"x-should-retry": "false"}
+
+
+class EngineDied(ServerOverloaded):
+    """The engine is lost: the server ends, and a supervisor may restart it."""
+
+    code = "engine_dead"
+    retry_after = 10
+
+    def __init__(self) -> None:
+        super().__init__("The engine has died, and the server ends: retry when it has been restarted.")
 
 
 class ShuttingDown(ServerOverloaded):

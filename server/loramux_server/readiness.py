@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loramux_server.engine.admission import EngineAdmission, EngineState
+from loramux_server.errors import EngineDied
 from loramux_server.middleware import DrainState
 
 
@@ -18,6 +19,17 @@ class Readiness:
     def is_engine_dead(self) -> bool:
         """Whether the engine is lost, so that the server has to exit: it died, or it does not wake up."""
         return bool(self.engine.errored or self.admission.has_failed)
+
+    def check(self) -> None:
+        """Check that the engine may be used now.
+
+        Raises:
+            EngineDied: it is lost.
+            EngineAsleep: it is asleep.
+        """
+        if self.is_engine_dead():
+            raise EngineDied
+        self.admission.check()
 
     def engine_state(self) -> str:
         """Return the state of the engine: one of EngineState."""

@@ -291,10 +291,13 @@ async def test_when_the_engine_dies_open_requests_get_an_error_and_the_exit_code
     plain = asyncio.create_task(tiny.chat("tiny", max_tokens=200))
     await asyncio.sleep(0.1)
     tiny.engine.die()
-    with pytest.raises(openai.APIError):
+    with pytest.raises(openai.APIError) as in_stream:
         [chunk async for chunk in stream]
-    with pytest.raises(openai.InternalServerError):
+    assert in_stream.value.code == "engine_dead"
+    with pytest.raises(openai.InternalServerError) as caught:
         await plain
+    assert (caught.value.status_code, caught.value.code) == (503, "engine_dead")
+    assert caught.value.response.headers["retry-after"] == "10"
     assert await asyncio.wait_for(tiny.life, 10) != 0
 
 

@@ -8,16 +8,20 @@ from typing import Any, NoReturn
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from loramux_adapters.errors import AdapterError, VersionNotFound, VersionQuarantined
 from loramux_adapters.models import VersionId
 from loramux_adapters.residency.pool import AdapterPool
 from loramux_adapters.residency.ports import Lease
 from loramux_server.engine.beam_search import begin_run
+from loramux_server.engine.fair_admission import flow_of
 from loramux_server.engine.project_isolation import salted
 from loramux_server.engine.step_observer import RunProgress, StepObserver
 from loramux_server.engine.vllm_compat import GracefulHTTPError
-from loramux_server.errors import LoramuxError, from_adapter_error
+from loramux_server.errors import EngineDied, LoramuxError, from_adapter_error
+from loramux_server.fairness.admission import FairAdmission, Turn
+from loramux_server.fairness.window import Demand
 from loramux_server.limits.limiter import RunDemand
 from loramux_server.metering.charging import ChargingMeter
 from loramux_server.metering.usage_record import Route, RunStats
@@ -40,7 +44,7 @@ class LeasingEngineClient:
     step and never evicts by itself. `quarantine(version, reason)` is called when a version computes NaN or infinite
     values, and must block new requests immediately. `meter` allocates the engine's cost to the request, and
     `request_started` is called before each run. `check_engine` raises an AdapterError if the engine can't run now, and
-    `start_run` a LoramuxError if a limit of the request is reached.
+    `start_run` a LoramuxError if a limit of the request is reached. `fairness` decides whose run is next.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class LeasingEngineClient:
         prove: Prove | None = None,
         *,
         share_prefix_cache: bool = False,
+        fairness: FairAdmission | None = None,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -63,7 +68,7 @@ class LeasingEngineClient:
         self._request_started = request_started
         self._check_engine, self._start_run = check_engine, start_run
         self._prove = prove
-        self._shares_prefix_cache = share_prefix_cache
+        self._shares_prefix_cache, self._fairness = share_prefix_cache, fairness or FairAdmission(None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -72,13 +77,15 @@ class LeasingEngineClient:
         """Refuse a request that could not run; vLLM's handlers call this before the response starts.
 
         Raises:
-            GracefulHTTPError: the adapter of the request can't be served now.
+            GracefulHTTPError: the adapter of the request can't be served now, or the queue is full.
         """
         self._engine.check_admission(n, request_id)
         with _as_http_errors():
             self._check_engine()
-            for version in current_request.get().versions.values():
+            request = current_request.get()
+            for version in request.versions.values():
                 self._pool.check(version)
+            self._fairness.check(flow_of(request, next(iter(request.versions.values()), None)))
 
     async def generate(
         self,
@@ -100,12 +107,15 @@ class LeasingEngineClient:
         sampling_params = await self._proven(sampling_params)
         self._request_started()
         run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
-        accumulator, lease = RunAccumulator(prompt, sampling_params), None
+        accumulator, lease, turn = RunAccumulator(prompt, sampling_params), None, Turn()
         prompt = prompt if self._shares_prefix_cache else salted(prompt, request.principal)
         try:
             with _as_http_errors():
                 if self._start_run and isinstance(run, Run):  # a beam search is settled as a whole
                     await self._start_run(request, accumulator.demand(version, sampling_params))
+                flow = flow_of(request, version, options.get("priority", 0))
+                turn = await self._fairness.enter(flow, *accumulator.size(version))
+                accumulator.progress.turn = turn
                 lease = await self._pool.lease(version) if version else None
                 self._check_engine()  # it would keep the request until it wakes up
             with self._observer.observing(request_id, request.cost_share, accumulator.progress) as engine_id:
@@ -113,15 +123,17 @@ class LeasingEngineClient:
                     prompt, sampling_params, engine_id, lora_request=lora_request, **options
                 )
                 async with aclosing(outputs):
-                    async for output in outputs:
-                        accumulator.add(output)
-                        if accumulator.is_corrupted:
-                            self._fail_corrupted(version)
-                        yield output
+                    with _as_http_errors():
+                        async for output in outputs:
+                            accumulator.add(output)
+                            if accumulator.is_corrupted:
+                                self._fail_corrupted(version)
+                            yield output
         finally:
             if lease:
                 lease.release()
-            run.finish(accumulator.stats(lease))
+            turn.leave()
+            run.finish(accumulator.stats(lease, turn.waited))
 
     async def _proven(self, params: SamplingParams) -> SamplingParams:
         with _as_http_errors():
@@ -138,7 +150,7 @@ class LeasingEngineClient:
 
 @contextmanager
 def _as_http_errors() -> Iterator[None]:
-    """Convert an AdapterError or LoramuxError to an exception whose HTTP status vLLM's handlers keep.
+    """Convert an error of ours, or the engine's death, to an exception whose HTTP status vLLM's handlers keep.
 
     The error is also stored in the request context, where the error envelope reads its code and Retry-After.
     """
@@ -150,6 +162,9 @@ def _as_http_errors() -> Iterator[None]:
             refusal.code, refusal.param = "model_not_found", "model"
         current_request.get().refusal = refusal
         raise GracefulHTTPError(refusal.message, HTTPStatus(refusal.status)) from error
+    except EngineDeadError as error:
+        current_request.get().refusal = died = EngineDied()
+        raise GracefulHTTPError(died.message, HTTPStatus(died.status)) from error
     except LoramuxError as error:
         current_request.get().refusal = error
         raise GracefulHTTPError(error.message, HTTPStatus(error.status)) from error
@@ -164,7 +179,7 @@ class RunAccumulator:
     def __init__(self, prompt: Any, params: SamplingParams) -> None:
         self._prompt_tokens = len(prompt.get("prompt_token_ids", ())) if isinstance(prompt, dict) else 0
         self._is_delta = params.output_kind is RequestOutputKind.DELTA
-        self._sequences = params.n
+        self._sequences, self._max_tokens = params.n, params.max_tokens
         self._token_counts: dict[int, int] = {}
         self._last: RequestOutput | None = None
         self.progress = RunProgress(params.n)
@@ -173,6 +188,10 @@ class RunAccumulator:
         """Return the tokens that the run needs at most."""
         adapter = version.name if version else None
         return RunDemand(adapter, self._prompt_tokens, params.max_tokens or 1, params.n)
+
+    def size(self, version: VersionId | None) -> tuple[Demand, int | None, RunProgress]:
+        """Return what the run takes of the engine, the most tokens of each answer, and its progress."""
+        return Demand(self._prompt_tokens, self._sequences, version), self._max_tokens, self.progress
 
     def add(self, output: RequestOutput) -> None:
         """Count the tokens of `output`: new ones if the output kind is DELTA, else all so far."""
@@ -202,8 +221,11 @@ class RunAccumulator:
         """Whether the last output reports NaN or infinite values."""
         return bool(self._last and self._last.metrics and self._last.metrics.is_corrupted)
 
-    def stats(self, lease: Lease | None) -> RunStats:
-        """Return the statistics so far, also of an aborted run; moments are seconds since the call of generate."""
+    def stats(self, lease: Lease | None, waited: float = 0.0) -> RunStats:
+        """Return the statistics so far, also of an aborted run; moments are seconds since the call of generate.
+
+        `waited` are the seconds before the lease.
+        """
         counts: dict[str, Any] = {
             "input_tokens": self._input_tokens,
             "cached_tokens": self._cached_tokens,
@@ -214,11 +236,11 @@ class RunAccumulator:
         }
         metrics = self._last.metrics if self._last else None
         if self._last is None or metrics is None or not metrics.first_token_ts:
-            return RunStats(**counts)
-        first_token = counts["lease_wait"] + metrics.first_token_latency
+            return RunStats(**counts, queue=waited)
+        first_token = waited + counts["lease_wait"] + metrics.first_token_latency
         return RunStats(
             **counts,
-            queue=max(0.0, metrics.scheduled_ts - metrics.queued_ts),
+            queue=waited + max(0.0, metrics.scheduled_ts - metrics.queued_ts),
             first_token=first_token,
             last_token=first_token + metrics.last_token_ts - metrics.first_token_ts,
             finish_reason=next((out.finish_reason for out in self._last.outputs if out.finish_reason), None),

@@ -1,5 +1,6 @@
 """Starts vLLM's engine, and mounts its OpenAI handlers on our application."""
 
+import logging
 import signal
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -7,7 +8,7 @@ from contextlib import asynccontextmanager
 from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.anthropic.api_router import router as messages
@@ -18,6 +19,7 @@ from vllm.entrypoints.serve.tokenize.api_router import router as tokenize
 from vllm.lora.request import LoRARequest
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from loramux_adapters.daemon_thread import run_in_daemon_thread
 from loramux_server.engine.beam_search import count_beam_searches_as_one
@@ -25,8 +27,10 @@ from loramux_server.engine.experiment_chat import ChatEndpoint
 from loramux_server.engine.project_isolation import isolate_stored_responses
 from loramux_server.engine.vllm_compat import init_app_state, init_exception_handler
 from loramux_server.engine.worker.kv_zeroing import install_scheduler
-from loramux_server.errors import CannotStart
+from loramux_server.errors import SERVER_FAULT, CannotStart, EngineDied, LoramuxError, error_response
 from loramux_server.request_context import current_request
+
+logger = logging.getLogger("loramux.engine")
 
 CHAT_PATH = "/v1/chat/completions"
 SERVED_PATHS = (
@@ -113,6 +117,22 @@ async def mount_openai(
     served = _served_routes((chat, completions, responses, messages, tokenize), wrap_chat)
     app.include_router(served, dependencies=[Depends(dependency)])
     init_exception_handler(app)
+    _answer_for_a_failed_engine(app)
+
+
+def _answer_for_a_failed_engine(app: FastAPI) -> None:
+    """Replace vLLM's handlers of these errors, which need its own HTTP server to end; ours ends by itself."""
+
+    async def died(_: Request, __: Exception) -> Response:
+        current_request.get().refusal = error = EngineDied()
+        return error_response(error)
+
+    async def failed(_: Request, error: Exception) -> Response:
+        logger.error("the engine failed to run the request", exc_info=error)
+        return error_response(LoramuxError(SERVER_FAULT))
+
+    app.add_exception_handler(EngineDeadError, died)
+    app.add_exception_handler(EngineGenerateError, failed)
 
 
 def _served_routes(routers: Iterable[APIRouter], wrap_chat: Callable[[ChatEndpoint], ChatEndpoint]) -> APIRouter:
