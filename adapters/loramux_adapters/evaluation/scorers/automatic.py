@@ -41,8 +41,8 @@ class AutomaticScorer(NamedTuple):
         return {name: scores[own] for name, own in self.names.items()}
 
     def among(self, tools: Tools) -> "AutomaticScorer":
-        """Return the scorer of one request, where only calls of its own tools are valid."""
-        if not isinstance(self.scorer, CallScorer):
+        """Return the scorer of one request, where only calls of its own tools are valid; if it has none, of any."""
+        if not tools or not isinstance(self.scorer, CallScorer):
             return self
         return self._replace(scorer=CallScorer(type="calls", tools=tool_schemas([tools])))
 

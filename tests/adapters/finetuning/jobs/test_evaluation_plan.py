@@ -84,6 +84,7 @@ def test_tools_and_calls_of_both_files_are_asked_and_expected(tmp_path: Path) ->
     assert plan.scorer.score(item.expected.replace("rain", "snow"), item.expected)["valid call"] == 0
     other = [{"type": "function", "function": {"name": "snow"}}]
     assert plan.scorer.among(other).score(item.expected, item.expected)["valid call"] == 0
+    assert plan.scorer.among(()).score(item.expected.replace("rain", "snow"), item.expected)["valid call"] == 0
 
 
 def test_the_constant_is_the_answer_that_scores_best_on_the_questions(tmp_path: Path) -> None:
