@@ -406,3 +406,28 @@ async def test_jobs_are_listed(looking: Looking) -> None:
             "step 1 of 4, loss 0.500, less than a minute left$0.250 tokensbetter: +0.50 [+0.40, +0.62]ft:x"
         )
         await nothing_was_wrong(look)
+
+
+async def test_a_key_is_created_shown_once_rotated_and_revoked(looking: Looking) -> None:
+    async with looking(keys=("first",), bypass_csp=True) as look:  # which the accessibility checks need
+        page, http = look.page, look.server.http
+        await page.fill("#key", "first")
+        await page.keyboard.press("Enter")
+        await page.fill("#new-key-name", "<b>web</b>")
+        await page.fill("#new-key-project", "shop")
+        await page.click("#new-key button")
+        message = page.locator("#key-message")
+        await expect(message).to_contain_text("sk-loramux-")
+        created = (await message.text_content() or "").rpartition(" ")[2]
+        headers = {"authorization": f"Bearer {created}"}
+        assert (await http.get("/v1/models", headers=headers)).status_code == 200
+        await expect(page.locator("#key-rows th")).to_have_text("<b>web</b>")
+        page.on("dialog", lambda dialog: dialog.accept())
+        await page.click("#key-rows button:has-text('Rotate')")
+        await expect(message).not_to_contain_text(created)
+        await page.click("#key-rows button:has-text('Revoke')")
+        await expect(page.locator("#key-rows td", has_text="revoked")).to_be_visible()
+        assert (await http.get("/v1/models", headers=headers)).status_code == 401
+        report = await Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+        assert [complaint for complaint in look.complaints if "401" not in complaint] == []

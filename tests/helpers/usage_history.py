@@ -49,7 +49,8 @@ def _row(rng: random.Random, ended_at: float, adapter: str, *, priced: bool) -> 
     unpriced = int(not priced and outcome != "refused")
     return {
         "ended_at": ended_at, "request_id": "req_1", "route": "adapter" if adapter else "base", "adapter": adapter,
-        "version": "3f9c2ab01d44" if adapter else "", "key_id": "key_1", "operation": "chat",
+        "version": "3f9c2ab01d44" if adapter else "", "key_id": "key_1", "project": "default",
+        "operation": "chat",
         "outcome": outcome, "status": 200,
         "error": None, "finish_reason": "stop", "duration": first_token + gap * output, "first_token": first_token,
         "time_per_output_token": gap, "queue": 0.01, "lease_wait": 0.0, "input_tokens": tokens,

@@ -14,8 +14,8 @@ export const setKey = (text) => sessionStorage.setItem(KEY, text);
 export const removeKey = () => sessionStorage.removeItem(KEY);
 
 async function request(path, options = {}) {
-  const headers = key() ? { authorization: `Bearer ${key()}` } : {};
-  const response = await fetch(path, { headers, cache: "no-store", ...options });
+  const headers = { ...options.headers, ...(key() ? { authorization: `Bearer ${key()}` } : {}) };
+  const response = await fetch(path, { cache: "no-store", ...options, headers });
   if (!response.ok) throw new ApiError(response.status, await errorMessage(response));
   return response;
 }
@@ -91,4 +91,9 @@ async function list(path, signal) {
 
 export const jobs = (signal) => list("v1/fine_tuning/jobs?limit=20", signal);
 export const experiments = (signal) => list("admin/experiments?limit=20", signal);
+export const keys = (signal) => list("admin/keys", signal);
+export const createKey = (grant) =>
+  json("admin/keys", { method: "POST", body: JSON.stringify(grant), headers: { "content-type": "application/json" } });
+export const rotateKey = (id) => json(`admin/keys/${id}/rotate`, { method: "POST" });
+export const revokeKey = (id) => json(`admin/keys/${id}`, { method: "DELETE" });
 export const feedback = (signal) => list("admin/feedback", signal);

@@ -5,6 +5,7 @@ import * as charts from "./charts.js";
 import { dated, time } from "./format.js";
 import * as experiments from "./experiments.js";
 import * as jobs from "./jobs.js";
+import * as keys from "./keys.js";
 import { mode, range, watch } from "./range.js";
 import { rows } from "./rows.js";
 import * as table from "./table.js";
@@ -23,6 +24,7 @@ function start() {
   theme.watch(() => state.shown && drawCharts());
   table.build(announce);
   watch(() => refresh("Selection changed."));
+  keys.watch();
   find("pause").addEventListener("click", () => pause(!state.isPaused));
   find("key-form").addEventListener("submit", useKey);
   find("forget").addEventListener("click", forgetKey);
@@ -66,6 +68,7 @@ async function update(selected, signal) {
   if (signal.aborted) return;
   drawCharts();
   experiments.show(...(await Promise.all([api.experiments(signal), api.feedback(signal)])));
+  keys.show(await api.keys(signal));
   if (!state.hasJobs) return;
   const found = await api.jobs(signal);
   state.hasJobs = found !== null;
