@@ -83,6 +83,7 @@ from loramux_server.metering.use_counts import UseCounts
 from loramux_server.middleware import BodyLimits, DrainState, add_error_handlers, add_middleware
 from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
 from loramux_server.model_access import ModelAccess, read_usable_model
+from loramux_server.middleware.request_size import limit_sequences
 from loramux_server.readiness import Readiness
 from loramux_server.request_context import CompositeMeter
 from loramux_server.settings import Settings
@@ -221,7 +222,8 @@ async def build_server(
         parts, settings, storage, adapter_service, engine, recorder.meter, admission.background
     )
     wrap_chat, names = experimentation.wrap_chat, storage.resolver
-    await mount_openai(app, routed, directory, arguments, read_usable_model(access), wrap_chat, names)
+    read_body = limit_sequences(read_usable_model(access), settings.requests.max_sequences)
+    await mount_openai(app, routed, directory, arguments, read_body, wrap_chat, names)
     add_error_handlers(app)
     experimentation.add_routes(app)
     _add_routes(app, settings, storage, adapter_service, recorder, ledger_limits.record_seconds, access)
@@ -245,6 +247,7 @@ async def build_server(
         drain=drain,
         authenticator=authenticator,
         limits=_body_limits(settings, storage, ranks.maximum),
+        max_values=settings.requests.max_values,
         meter=CompositeMeter((uses, metrics, parts.feedback.recent, recorder.meter) if settings.metering else (uses,)),
         admit=admission.request,
         origins=settings.cors_origins,

@@ -18,9 +18,11 @@ from loramux_server.middleware.guards import (
     limit_requests,
     refuse_while_draining,
 )
+from loramux_server.middleware.json_values import check_json_values
 from loramux_server.middleware.request_scope import with_request_context
 from loramux_server.middleware.response_cost import PriceOf, report_cost
 from loramux_server.request_context import Meter, RequestContext
+from loramux_server.settings.request_limits import RequestLimits
 
 __all__ = ["BodyLimits", "DrainState", "add_error_handlers", "add_middleware"]
 
@@ -36,14 +38,15 @@ def add_middleware(
     start: Callable[[RequestContext], Awaitable[None]] | None = None,
     price_of: PriceOf = lambda *_: None,
     origins: Collection[str] = (),
+    max_values: int = RequestLimits().max_values,
 ) -> ASGIApp:
     """Wrap `app` in all middleware, from the innermost layer to the outermost.
 
     `admit` is entered for each request that needs the engine; see `hold_engine`. `start` raises the error of a request
     whose key or project is at a limit, and `price_of` returns the cost of a request in nano-dollars, None if unknown.
-    Web pages of the `origins` may use the API.
+    Web pages of the `origins` may use the API. `max_values` is the number of values that a JSON body may have.
     """
-    wrapped = limit_bodies(app, limits)
+    wrapped = limit_bodies(check_json_values(app, max_values), limits)
     wrapped = hold_engine(wrapped, admit)
     if start is not None:
         wrapped = limit_requests(wrapped, start)

@@ -22,3 +22,14 @@ class GrammarLimits(BaseModel):
     """Maximum memory to compile it, in MiB."""
     step_seconds: PositiveFloat = 0.1
     """Maximum CPU time to find the tokens that may come next: every step of the engine waits for it."""
+
+
+class RequestLimits(BaseModel):
+    """Limits of a request's size, besides that of its body."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_sequences: PositiveInt = 128
+    """Maximum number of answers of a request: its prompts times `n`."""
+    max_values: PositiveInt = 1_000_000
+    """Maximum number of values in a JSON body, among them the token ids of prompts."""

@@ -26,7 +26,7 @@ from loramux_adapters.models import parse_adapter_name
 from loramux_server.limits.limit import Limit, SubjectKind
 from loramux_server.metering.pricing import Prices
 from loramux_server.settings.log_settings import LogSettings
-from loramux_server.settings.request_limits import GrammarLimits
+from loramux_server.settings.request_limits import GrammarLimits, RequestLimits
 from loramux_server.transport.limits import ConnectionLimits
 from loramux_server.webhooks.endpoints import WebhookSettings
 
@@ -175,6 +175,8 @@ class Settings(BaseSettings):
     """Limits and budgets of keys, projects and adapters, until others are set at run time (`loramux limit set`)."""
     fairness: FairnessSettings = FairnessSettings()
     """How keys and adapters share a busy engine, and how much may wait for it."""
+    requests: RequestLimits = RequestLimits()
+    """How large a request may be, besides `max_body_bytes`."""
     grammars: GrammarLimits = GrammarLimits()
     """What a request may demand of its answer's form, so that none takes the engine's memory and time."""
     connections: ConnectionLimits = ConnectionLimits()
