@@ -65,6 +65,7 @@ from loramux_server.engine.startup import mount_openai, vllm_engine
 from loramux_server.experimentation import Experimentation, ExperimentParts, build_experimentation
 from loramux_server.experiments.repository import ExperimentRepository
 from loramux_server.fine_tuning import build_fine_tuning, wait_for_trainer
+from loramux_server.forced_exit import EXIT_SECONDS, exit_within
 from loramux_server.keys.repository import KeyRepository
 from loramux_server.keys.service import ApiKeys
 from loramux_server.lifecycle import Lifecycle
@@ -162,7 +163,9 @@ async def serve(
         # Recording ends before the experiments: its last charges are of the last requests of an experiment.
         following = tls.following() if tls else nullcontext()
         async with experiments, recording, limits, upkeep, jobs, calibration, keys, aliases, following:
-            return await lifecycle.run(on_started=lambda: on_started(server))
+            code = await lifecycle.run(on_started=lambda: on_started(server))
+            exit_within(EXIT_SECONDS, code)
+            return code
 
 
 def _limits(base: BaseDescription) -> str:

@@ -10,6 +10,7 @@ from loramux_adapters.models import VersionId
 from loramux_server.auth import ANONYMOUS, Principal
 from loramux_server.errors import LoramuxError
 from loramux_server.experiments.assignment import Assignment
+from loramux_server.fairness.priority import Priority
 from loramux_server.metering.cost_allocation import CostShare
 from loramux_server.metering.usage_record import Operation, Outcome, Route, RunStats, UsageRecord, combine
 
@@ -98,6 +99,8 @@ class RequestContext:
     """End user, as given by the client."""
     model: str | None = None
     """The model that the client asked for, which may be an alias."""
+    priority: Priority = Priority.DEFAULT
+    """The priority class that the client asked for."""
     limits_answer: bool = False
     """Whether the client says how long the answer may be."""
     wants_cost: bool = False

@@ -42,16 +42,18 @@ DECLARED: Mapping[str, str] = {
     "vllm.model_executor.layers.quantization.base_config.QuantizationConfig": "get_min_capability()",
     "vllm.model_executor.layers.linear.LinearBase": "input_size  output_size",
     "vllm.config.LoRAConfig": "max_lora_rank  max_loras  max_cpu_loras",
-    "vllm.config.ParallelConfig": "world_size",
+    "vllm.config.ParallelConfig": "world_size  data_parallel_size",
+    "vllm.config.SchedulerConfig": "max_num_seqs  max_num_batched_tokens",
     # The API process: its application's state, the handlers of OpenAI's and Anthropic's endpoints, and rendering.
     "vllm.entrypoints.generate.api_router.init_generate_state": """
-        openai_serving_chat  openai_serving_completion  anthropic_serving_messages""",
+        openai_serving_chat  openai_serving_completion  openai_serving_responses  anthropic_serving_messages""",
     "vllm.entrypoints.launchers.api_server.app_state.init_app_state": "openai_serving_models",
     "vllm.entrypoints.openai.chat_completion.serving.OpenAIServingChat": """
         create_chat_completion(request)  beam_search  engine_client  model_config  chat_template
         chat_template_content_format  default_chat_template_kwargs  parser_cls
         _make_parser(request, tokenizer, chat_template_kwargs)  _engine_chat_template_kwargs(chat_template_kwargs)""",
     "vllm.entrypoints.openai.completion.serving.OpenAIServingCompletion": "beam_search",
+    "vllm.entrypoints.openai.responses.serving.OpenAIServingResponses": "response_store  msg_store",
     "vllm.entrypoints.openai.models.serving.OpenAIServingModels": """
         is_base_model(model_name)  lora_requests  model_name(lora_request)""",
     "vllm.entrypoints.anthropic.serving.AnthropicServingMessages": """

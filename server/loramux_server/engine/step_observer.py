@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loramux_server.engine.work_reports import WORK_REPORT
+from loramux_server.fairness.admission import Turn
 from loramux_server.metering.charging import ChargingMeter
 from loramux_server.metering.cost_allocation import ActiveRun, CostShare, StepWork
 
@@ -31,6 +32,8 @@ class RunProgress:
     """Prompt tokens from the prefix cache, of the sequence with fewest: the others may find its blocks there."""
     output_tokens: int = 0
     """Tokens of all sequences, including those that no output has shown yet."""
+    turn: Turn = field(default_factory=Turn)
+    """The run's turn in the engine, which is told its first token and its end."""
 
 
 @dataclass(eq=False, slots=True)
@@ -124,6 +127,7 @@ class StepObserver:
         run.progress.sequences -= 1
         if not run.progress.sequences:
             self._meter.end_run(run.active)
+            run.progress.turn.on_ended()
 
 
 def _count_prompt(progress: RunProgress, prompt_tokens: int, cached_tokens: int) -> int:
@@ -131,6 +135,8 @@ def _count_prompt(progress: RunProgress, prompt_tokens: int, cached_tokens: int)
     progress.has_started = True
     known = progress.cached_tokens
     progress.cached_tokens = cached_tokens if known is None else min(known, cached_tokens)
+    if known is None:
+        progress.turn.on_first_token()
     return prompt_tokens - cached_tokens
 
 

@@ -1,8 +1,7 @@
 """Admission of runs to the engine: each waits for its turn, and a full queue refuses early."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -18,7 +17,7 @@ _FULL = "The server has more requests waiting than it can serve soon: retry late
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A run's turn in the engine. The functions may be called within the engine's steps: they only leave a note."""
+    """A run's turn in the engine. The first two functions are called in the engine's steps: they only leave a note."""
 
     waited: float = 0.0
     """Seconds in the queue."""
@@ -26,6 +25,8 @@ class Turn:
     """To be called when the engine has computed the prompt."""
     on_ended: Callable[[], object] = lambda: None
     """To be called when the run has ended in the engine, although a slow client may still read its answer."""
+    leave: Callable[[], None] = lambda: None
+    """To be called when nobody reads the answer any more; it ends the turn at once."""
 
 
 class FairAdmission:
@@ -48,31 +49,33 @@ class FairAdmission:
             retry_after = min(MAX_RETRY_SECONDS, max(1, ceil(self._scheduler.last_wait)))
             raise ServerOverloaded(_FULL, retry_after=retry_after)
 
-    @asynccontextmanager
-    async def turn(self, flow: Flow, demand: Demand, max_tokens: int | None, progress: Progress) -> AsyncIterator[Turn]:
-        """Wait for the turn of a run, which keeps its place in the engine until it ends there, or the context does.
-
-        A run whose task is cancelled leaves the queue.
+    async def enter(self, flow: Flow, demand: Demand, max_tokens: int | None, progress: Progress) -> Turn:
+        """Wait for the turn of a run; its `leave` must be called at the end. Who is cancelled leaves the queue.
 
         Raises:
             ServerOverloaded: the queue became full after the request was checked.
         """
         if self._scheduler is None:
-            yield Turn()
-            return
+            return Turn()
         self.check(flow)
-        scheduler, loop = self._scheduler, asyncio.get_running_loop()
         granted = asyncio.Event()
         run = ScheduledRun(flow, demand, max_tokens, progress, granted.set)
+        self._scheduler.enqueue(run)
         try:
-            scheduler.enqueue(run)
             await granted.wait()
-            if self._metrics is not None:
-                self._metrics.observe_wait(flow.priority, run.waited)
-            yield Turn(
-                run.waited,
-                on_first_token=partial(loop.call_soon, scheduler.start, run),
-                on_ended=partial(loop.call_soon, scheduler.end, run),
-            )
-        finally:
-            scheduler.end(run)
+        except BaseException:
+            self._scheduler.end(run)
+            raise
+        if self._metrics is not None:
+            self._metrics.observe_wait(flow.priority, run.waited)
+        return self._turn(self._scheduler, run)
+
+    @staticmethod
+    def _turn(scheduler: FairScheduler, run: ScheduledRun) -> Turn:
+        loop = asyncio.get_running_loop()
+        return Turn(
+            run.waited,
+            on_first_token=partial(loop.call_soon, scheduler.start, run),
+            on_ended=partial(loop.call_soon, scheduler.end, run),
+            leave=partial(scheduler.end, run),
+        )

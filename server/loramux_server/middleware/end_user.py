@@ -1,9 +1,10 @@
-"""The fields of a request's body that loramux itself reads: end user, model, and what concerns limits and cost."""
+"""The fields of a request's body that loramux itself reads: end user, model, priority, and those of limits and cost."""
 
 from typing import Any
 
 from fastapi import Request
 
+from loramux_server.fairness.priority import from_body
 from loramux_server.request_context import current_request
 
 _ANSWER_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -23,7 +24,7 @@ async def record_end_user(request: Request) -> None:
         context = current_request.get()
         context.end_user, context.model = _user(body), _text(body.get("model"))
         context.limits_answer = any(body.get(name) is not None for name in _ANSWER_LIMITS)
-        context.wants_cost = _wants_cost(body)
+        context.wants_cost, context.priority = _wants_cost(body), from_body(body)
 
 
 def _wants_cost(body: dict[str, Any]) -> bool:
