@@ -83,8 +83,8 @@ from loramux_server.metering.usage_recorder import UsageRecorder
 from loramux_server.metering.use_counts import UseCounts
 from loramux_server.middleware import BodyLimits, DrainState, add_error_handlers, add_middleware
 from loramux_server.middleware.guards import ADAPTERS_PATH, FILES_PATH
-from loramux_server.model_access import ModelAccess, read_usable_model
 from loramux_server.middleware.request_size import limit_sequences
+from loramux_server.model_access import ModelAccess, read_usable_model
 from loramux_server.readiness import Readiness
 from loramux_server.request_context import CompositeMeter
 from loramux_server.settings import Settings
@@ -183,7 +183,7 @@ async def build_server(
     registry: CollectorRegistry = REGISTRY,
     prove: Prove | None = None,
 ) -> Server:
-    """Wire a server around `engine` (vLLM's, or a fake with the same interface); `prove` checks the forms of answers."""
+    """Wire a server around `engine` (vLLM's, or a fake with the same interface); `prove` checks forms of answers."""
     metrics, drain, admission = PrometheusMetrics(registry, storage.resolver.is_pinned), DrainState(), EngineAdmission()
     readiness = Readiness(engine, admission, drain)
     metrics.watch_engine(lambda: not readiness.is_engine_dead())

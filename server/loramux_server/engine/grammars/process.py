@@ -26,7 +26,7 @@ from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
-import loramux_server.engine.worker.grammar_backends  # noqa: F401 - each request has its backend, as in the engine
+import loramux_server.engine.grammars.backends  # noqa: F401 - each request has its backend, as in the engine
 from loramux_server.settings.request_limits import GrammarLimits
 
 SIMULATED_TOKENS = 32

@@ -13,7 +13,7 @@ from vllm.config import SchedulerConfig
 from vllm.v1.core.sched import async_scheduler, scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
-import loramux_server.engine.worker.grammar_backends  # noqa: F401 - for the scheduler's process
+import loramux_server.engine.grammars.backends  # noqa: F401 - for the scheduler's process
 from loramux_server.engine.work_reports import ReportingScheduler
 
 KVCacheConfig.needs_kv_cache_zeroing = property(lambda _: True)
