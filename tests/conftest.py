@@ -3,6 +3,7 @@
 import faulthandler
 import gc
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ TIMEOUTS = {"engine": 600, "cuda_path": 600, "slow": 300}
 """Seconds for tests with these marks, instead of the `timeout` in pyproject.toml."""
 
 EXIT_STATUS = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """End on SIGTERM as on Ctrl-C: fixtures end the servers and engines that they started."""
+    if not hasattr(config, "workerinput"):  # the main process ends the workers of pytest-xdist
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -149,12 +156,19 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
     from loramux_server.lifecycle import Lifecycle, bind
     from loramux_server.machine import engine_environment, installed_backend, this_machine
     from loramux_server.metering.pricing import Prices
-    from loramux_server.settings import Settings, export_engine_environment
+    from loramux_server.settings import Settings, TrainingSettings, export_engine_environment
 
     folder = tmp_path_factory.mktemp("real")
     base, examples, suited = small_models(folder) if is_cuda_path() else demo_models(folder)
     prices = Prices.model_validate({"base": {"input": 1, "output": 2}, "gpu_hour": 3600})
-    settings = Settings(data_dir=folder / "data", allowed_roots=(EXAMPLES, folder), adapters=examples, prices=prices)
+    training = TrainingSettings(priority="equal")  # idle, it would get no time next to other busy processes
+    settings = Settings(
+        data_dir=folder / "data",
+        allowed_roots=(EXAMPLES, folder),
+        adapters=examples,
+        prices=prices,
+        training=training,
+    )
     before = dict(os.environ)
     export_engine_environment(settings, engine_environment(this_machine(folder), installed_backend()))
     options = suited | FRONTEND_DEFAULTS | {"max_loras": 2, "max_cpu_loras": 3}
@@ -166,7 +180,9 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSe
         listener, started = bind("127.0.0.1", 0), asyncio.Event()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         ready = server.readiness
-        life = Lifecycle(server.app, listener, ready.is_engine_dead, ready.drain.start, drain_seconds=5)
+        life = Lifecycle(
+            server.app, listener, ready.is_engine_dead, ready.drain.start, drain_seconds=5, handles_signals=False
+        )
         living = asyncio.create_task(life.run(started.set))
         await started.wait()
         async with (

@@ -65,7 +65,7 @@ from loramux_server.engine.startup import mount_openai, vllm_engine
 from loramux_server.experimentation import Experimentation, ExperimentParts, build_experimentation
 from loramux_server.experiments.repository import ExperimentRepository
 from loramux_server.fine_tuning import build_fine_tuning, wait_for_trainer
-from loramux_server.forced_exit import EXIT_SECONDS, exit_within
+from loramux_server.forced_exit import EXIT_SECONDS, SAVE_SECONDS, exit_within
 from loramux_server.keys.repository import KeyRepository
 from loramux_server.keys.service import ApiKeys
 from loramux_server.lifecycle import Lifecycle
@@ -164,8 +164,9 @@ async def serve(
         following = tls.following() if tls else nullcontext()
         async with experiments, recording, limits, upkeep, jobs, calibration, keys, aliases, following:
             code = await lifecycle.run(on_started=lambda: on_started(server))
-            exit_within(EXIT_SECONDS, code)
-            return code
+            exit_within(SAVE_SECONDS + EXIT_SECONDS, code)
+        exit_within(EXIT_SECONDS, code)
+        return code
 
 
 def _limits(base: BaseDescription) -> str:

@@ -18,10 +18,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from loramux_server.errors import CannotStart
+from loramux_server.forced_exit import EXIT_SECONDS, exit_within
 from loramux_server.transport.limits import ConnectionLimits
 from loramux_server.transport.protocol import LimitedProtocol
 from loramux_server.transport.tls import ReloadingTls
 
+EXIT_INTERRUPTED = 130
+"""Exit code after a signal during the start, as of programs that SIGINT ends."""
 EXIT_ENGINE_DIED = 1
 """Exit code after the engine died; not 0, so that a process supervisor restarts the server."""
 
@@ -69,6 +72,7 @@ def interruptible_start() -> Generator[None]:
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        exit_within(EXIT_SECONDS, EXIT_INTERRUPTED)
         raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -157,7 +157,14 @@ async def tiny_server(
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     started = asyncio.Event()
     ready = server.readiness
-    life = Lifecycle(server.app, listener, ready.is_engine_dead, ready.drain.start, configured.drain_seconds)
+    life = Lifecycle(
+        server.app,
+        listener,
+        ready.is_engine_dead,
+        ready.drain.start,
+        configured.drain_seconds,
+        handles_signals=False,
+    )
     living = asyncio.create_task(life.run(started.set))
     await started.wait()
     key = keys[0] if keys else "none"

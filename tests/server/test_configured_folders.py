@@ -141,7 +141,7 @@ def test_any_file_name_can_be_in_a_folder(source: FolderSource, tmp_path: Path) 
 def test_a_missing_folder_is_refused_before_the_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A16: it was unnoticed for 65 s, and then skipped."""
     monkeypatch.setenv("LORAMUX_ADAPTERS", f'{{"tone": "{tmp_path}/tone"}}')
-    monkeypatch.setattr(serve, "_kill_descendants", lambda: None)  # those of the tests
+    monkeypatch.setattr(serve, "kill_descendants", lambda: None)  # those of the tests
     result = CliRunner().invoke(command.main, ["serve", "--data-dir", str(tmp_path / "data"), "--port", "0"])
     assert result.exit_code == 2
     found = " ".join(result.stderr.split())

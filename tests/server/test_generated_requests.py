@@ -11,6 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
+from schemathesis.core.result import Ok
 
 from loramux_server.base_model import ResolvedBase
 from tests.helpers.tiny_server import TinyServer, tiny_server
@@ -36,6 +37,7 @@ async def tiny(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory
 def operations(document: dict[str, Any]) -> Iterator[Any]:
     schema = schemathesis.openapi.from_dict(document)
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
         operation = found.ok()
         if (operation.method.lower(), operation.path) not in NOT_CALLED:
             yield operation

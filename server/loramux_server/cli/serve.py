@@ -1,7 +1,6 @@
 """`loramux serve`: start the engine, and serve the base and its adapters until a signal or a failure."""
 
 import asyncio
-import contextlib
 import gc
 import json
 import logging
@@ -10,7 +9,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import psutil
 import typer
 import uvloop
 from rich.markup import escape
@@ -21,7 +19,8 @@ from loramux_server.base_model import resolve_base
 from loramux_server.cli.console import stderr
 from loramux_server.configured_folders import check_configured
 from loramux_server.errors import CannotStart
-from loramux_server.lifecycle import bind, interruptible_start
+from loramux_server.forced_exit import kill_descendants
+from loramux_server.lifecycle import EXIT_INTERRUPTED, bind, interruptible_start
 from loramux_server.logs import START, configure_logging
 from loramux_server.machine import (
     engine_environment,
@@ -36,7 +35,7 @@ from loramux_server.settings import Settings, export_engine_environment, load_se
 if TYPE_CHECKING:
     from loramux_server.app import Server
 
-EXIT_CANNOT_START, EXIT_INTERRUPTED = 2, 130
+EXIT_CANNOT_START = 2
 _EXAMPLE_MAX_TOKENS = 256
 """Enough for the longest answer of the examples: an answer that is cut off is no valid JSON."""
 
@@ -71,7 +70,7 @@ def serve(
         stderr.print("interrupted during start; no process is left running")
         code = EXIT_INTERRUPTED
     finally:
-        _kill_descendants()
+        kill_descendants()
     raise typer.Exit(code)
 
 
@@ -151,10 +150,3 @@ def _example_messages(adapter: Path | None) -> list[dict[str, str]]:
             messages: list[dict[str, str]] = json.loads(items.readline())["messages"]
         return messages[:-1]
     return [{"role": "user", "content": "What is the capital of France?"}]
-
-
-def _kill_descendants() -> None:
-    """Kill every remaining child process, in whatever state the engine is."""
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()

@@ -146,7 +146,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._header_bytes > self._limits.header_bytes or self._header_count > self._limits.headers:
             raise self._refused(self._too_large())
 
-    def _too_large(self) -> LoramuxError:
+    def _too_large(self) -> InvalidRequest:
         limits = self._limits
         return InvalidRequest(
             f"The headers are too large: at most {limits.headers} and {limits.header_bytes} bytes are accepted.",
