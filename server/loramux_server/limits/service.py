@@ -37,6 +37,7 @@ class LimitService:
     def __init__(self, repository: LimitRepository, accounts: Accounts, settings: Mapping[Subject, Limit]) -> None:
         self._repository, self._accounts, self._settings = repository, accounts, settings
         self._stored: Mapping[Subject, StoredLimit] = {}
+        self._refreshing = asyncio.Lock()
 
     def of(self, subject: Subject) -> Limit:
         """Return the limits of a subject."""
@@ -80,12 +81,13 @@ class LimitService:
         Raises:
             StoreError: the database can't be read.
         """
-        stored = await asyncio.to_thread(self._repository.all)
-        removed, self._stored = set(self._stored) - set(stored), stored
-        if removed:
-            # Without limits, nothing is counted: whoever gets new ones starts from the ledger.
-            kinds = {subject.kind for subject in removed}
-            await self._accounts.forget(lambda subject: subject.kind in kinds and not self.of(subject).values)
+        async with self._refreshing:  # or else an older reading could replace a newer one
+            stored = await asyncio.to_thread(self._repository.all)
+            removed, self._stored = set(self._stored) - set(stored), stored
+            if removed:
+                # Without limits, nothing is counted: whoever gets new ones starts from the ledger.
+                kinds = {subject.kind for subject in removed}
+                await self._accounts.forget(lambda subject: subject.kind in kinds and not self.of(subject).values)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:

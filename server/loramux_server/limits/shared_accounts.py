@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,6 +38,8 @@ class SharedAccounts:
         self._own = MemoryAccounts(lambda *_: Account(), clock)
         self._server = secrets.token_hex(8)
         self._ended: list[Settlement] = []
+        self._seen: Mapping[str, float] = {}
+        """When each server was seen, as of the last look."""
 
     async def take(self, request: str, demands: Sequence[LimitedDemand]) -> Sequence[Standing]:
         """Reserve all demands, or none.
@@ -58,24 +60,34 @@ class SharedAccounts:
     def _take(self, request: str, demands: Sequence[LimitedDemand]) -> Sequence[Standing]:
         subjects, now = sorted({demand.subject for demand in demands}), self._clock()
         with store_errors("The accounts of limits can't be reached."):
-            self._open_missing(subjects, now)
-            with self._database.begin() as connection:
-                accounts = {subject: Account() for subject in subjects} | _lock(connection, subjects)
-                _end_dead(connection, accounts.values(), now)
-                standings = take_all(accounts, request, self._server, demands, now)
-                _store(connection, accounts)
-        return standings
+            while True:
+                with self._database.begin() as connection:
+                    accounts = _lock(connection, subjects)
+                    if len(accounts) == len(subjects):
+                        self._end_dead(connection, accounts.values(), now)
+                        standings = take_all(accounts, request, self._server, demands, now)
+                        _store(connection, accounts)
+                        return standings
+                self._open_all([subject for subject in subjects if subject not in accounts], now)
 
-    def _open_missing(self, subjects: Sequence[Subject], now: float) -> None:
-        """Create the accounts that do not exist yet; another server may do so at the same time."""
-        with self._database.connect() as connection:
-            found = {_subject(row) for row in connection.execute(_select(subjects))}
-        missing = [subject for subject in subjects if subject not in found]
-        rows = [_row(subject, self._open(subject, now)) for subject in missing]
-        if rows:
-            with self._database.begin() as connection:
-                insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(limit_accounts)
-                connection.execute(insert.on_conflict_do_nothing(), rows)
+    def _open_all(self, subjects: Sequence[Subject], now: float) -> None:
+        """Create accounts; another server may do so at the same time."""
+        rows = [_row(subject, self._open(subject, now)) for subject in subjects]
+        with self._database.begin() as connection:
+            insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(limit_accounts)
+            connection.execute(insert.on_conflict_do_nothing(), rows)
+
+    def _end_dead(self, connection: sa.Connection, accounts: Collection[Account], now: float) -> None:
+        """End the reservations of servers that are not seen any more."""
+        servers = {hold.server for account in accounts for hold in account.holds.values()}
+        if not all(self._is_live(server, now) for server in servers):
+            self._seen = _seen(connection)
+            for account in accounts:
+                holds = account.holds.items()
+                account.holds = {name: hold for name, hold in holds if self._is_live(hold.server, now)}
+
+    def _is_live(self, server: str, now: float) -> bool:
+        return server in self._seen and self._seen[server] >= now - DEAD_SECONDS
 
     def settle(self, settlement: Settlement) -> None:
         """Replace what a request has reserved by what it has used, within SETTLE_SECONDS."""
@@ -144,6 +156,7 @@ class SharedAccounts:
         with store_errors("The accounts of limits can't be reached."), self._database.begin() as connection:
             upsert(connection, limit_servers, [{"server": self._server, "seen_at": now}])
             connection.execute(limit_servers.delete().where(limit_servers.c.seen_at < now - DEAD_SECONDS))
+            self._seen = _seen(connection)
 
     @asynccontextmanager
     async def sharing(self) -> AsyncIterator[None]:
@@ -186,12 +199,9 @@ def _lock(connection: sa.Connection, subjects: Sequence[Subject]) -> dict[Subjec
     return {_subject(row): _ACCOUNT.validate_python(row.account) for row in rows}
 
 
-def _end_dead(connection: sa.Connection, accounts: Iterable[Account], now: float) -> None:
-    """End the reservations of servers that are not seen any more."""
-    seen = sa.select(limit_servers.c.server).where(limit_servers.c.seen_at >= now - DEAD_SECONDS)
-    live = set(connection.execute(seen).scalars())
-    for account in accounts:
-        account.holds = {name: hold for name, hold in account.holds.items() if hold.server in live}
+def _seen(connection: sa.Connection) -> dict[str, float]:
+    """Return when each server was last seen."""
+    return {row.server: row.seen_at for row in connection.execute(sa.select(limit_servers))}
 
 
 def _store(connection: sa.Connection, accounts: dict[Subject, Account]) -> None:
@@ -211,7 +221,7 @@ def _is(subject: Subject) -> sa.ColumnElement[bool]:
     return sa.and_(limit_accounts.c.kind == subject.kind.value, limit_accounts.c.name == subject.name)
 
 
-def _subject(row: sa.Row[Any]) -> Subject:
+def _subject(row: Any) -> Subject:
     return Subject(SubjectKind(row.kind), row.name)
 
 

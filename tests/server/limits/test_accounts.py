@@ -84,6 +84,14 @@ async def test_two_servers_share_what_is_left(engine: sa.Engine) -> None:
     assert (used.day.tokens, sum(hold.tokens for hold in used.holds.values())) == (20, 80)
 
 
+async def test_requests_of_two_servers_are_told_apart(engine: sa.Engine) -> None:
+    for server in (shared(engine), shared(engine)):
+        assert await admitted(server, "1", (KEY, LIMIT, Demand(tokens=10)))
+    used = await server.used(KEY)
+    assert used is not None
+    assert [hold.tokens for hold in used.holds.values()] == [10, 10]
+
+
 async def test_the_reservations_of_a_server_that_died_end(engine: sa.Engine) -> None:
     clock = Clock()
     one, other = shared(engine, clock), shared(engine, clock)
@@ -98,27 +106,35 @@ async def test_the_reservations_of_a_server_that_died_end(engine: sa.Engine) -> 
 
 async def test_without_the_database_each_server_limits_by_itself(engine: sa.Engine) -> None:
     accounts = shared(engine)
+    rename = "ALTER TABLE {} RENAME TO {}".format
     with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE limit_accounts"))
+        connection.execute(sa.text(rename("limit_accounts", "away")))
     assert await admitted(accounts, "1", (KEY, LIMIT, Demand(tokens=70)))
     assert not await admitted(accounts, "2", (KEY, LIMIT, Demand(tokens=70)))
     accounts.settle(Settlement("1", [KEY], 5, 0))
     with pytest.raises(StoreError):
         accounts.settle_ended()
     assert await admitted(accounts, "3", (KEY, LIMIT, Demand(tokens=70)))
+    with engine.begin() as connection:
+        connection.execute(sa.text(rename("away", "limit_accounts")))
+    assert await admitted(accounts, "4", (KEY, LIMIT, Demand(tokens=1)))
+    accounts.settle_ended()
+    used = await accounts.used(KEY)
+    assert used is not None
+    assert used.day.tokens == 5
 
 
 async def test_a_budget_starts_with_what_the_ledger_has_of_this_day_and_month(engine: sa.Engine) -> None:
-    rows = [usage_row(record(NOON - days * 24 * HOUR, project="default"), CHARGE) for days in (0, 1, 40)]
+    rows = [usage_row(record(NOON - days * 24 * HOUR, project="default"), CHARGE) for days in (0, 1, 2 / 3, 40)]
     rows.append(usage_row(record(NOON, key_id="key_2", project="other", route=None), CHARGE))
     LedgerRepository(engine).write(rows, {})
     for subject in (KEY, PROJECT, ADAPTER):
         account = LimitRepository(engine).open_account(subject, NOON)
-        assert (account.day.tokens, account.day.nanodollars) == (21, 1000)
-        assert (account.month.tokens, account.month.nanodollars) == (42, 2000)
+        assert (account.day.tokens, account.day.nanodollars) == (42, 2000)
+        assert (account.month.tokens, account.month.nanodollars) == (63, 3000)
     accounts = MemoryAccounts(LimitRepository(engine).open_account, Clock())
-    assert not await admitted(accounts, "1", (KEY, Limit(tokens_per_day=30), Demand(tokens=10)))
-    assert await admitted(accounts, "1", (KEY, Limit(tokens_per_day=31), Demand(tokens=10)))
+    assert not await admitted(accounts, "1", (KEY, Limit(tokens_per_day=51), Demand(tokens=10)))
+    assert await admitted(accounts, "1", (KEY, Limit(tokens_per_day=52), Demand(tokens=10)))
 
 
 async def test_an_unreadable_ledger_stops_no_request() -> None:

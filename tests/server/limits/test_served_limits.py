@@ -187,7 +187,7 @@ async def test_the_cost_is_in_the_usage_where_the_client_asks(tiny: TinyServer) 
     assert not hasattr(plain.usage, "cost")
     asked = await tiny.chat("tone", max_tokens=5, extra_body={"usage": {"include": True}})
     assert (asked.usage.cost, asked.usage.prompt_tokens) == (0.000033, 23)
-    options = {"stream": True, "stream_options": {"include_usage": True}}
+    options: Any = {"stream": True, "stream_options": {"include_usage": True}}
     *chunks, last = [chunk async for chunk in await tiny.chat("tone", max_tokens=5, **options)]
     assert (last.usage.cost, last.choices) == (0.000033, [])
     assert not any(chunk.usage for chunk in chunks)
@@ -266,7 +266,7 @@ async def test_the_command_says_what_it_expects(tiny: TinyServer, arguments: tup
 
 
 async def test_limits_and_budgets_survive_a_restart(tiny_base: ResolvedBase, tmp_path: Path) -> None:
-    settings = {"prices": PRICES, "limits": {"keys": {"*": {"requests_per_minute": 100}}}}
+    settings: Any = {"prices": PRICES, "limits": {"keys": {"*": {"requests_per_minute": 100}}}}
     async with tiny_server(tmp_path, tiny_base, **settings) as server:
         await limit(server, "key:anonymous", tokens_per_day=50)
         await ask(server)
