@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SCENARIO ?= mixed
+PIP_AUDIT := 2.10.1
 EXAMPLES := $(addprefix adapters/loramux_adapters/examples/,support-intent order-json house-tone)
 .DEFAULT_GOAL := help
 # With this variable set, each process of every start would compile vLLM's sources again: half a minute of CPU.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help runtime dev serve test test-fast test-cuda-path matrix lint format lock examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page bench-import docs dashboards fuzz check-vllm clean
+.PHONY: help runtime dev serve test test-fast test-cuda-path matrix lint format lock audit examples verdict bench-overhead bench-churn bench-finetune loadtest bench-client bench-crosscheck bench-coverage bench-ledger bench-costs bench-page bench-import bench-fairness docs dashboards fuzz check-vllm clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +50,11 @@ check-vllm: dev ## check all that is used of vLLM in the newest version, or in V
 lock: ## pin the dependencies of requirements/*.in again; ARGS="--upgrade" takes newer versions
 	@$(PYTHON) tools/lock.py $(ARGS)
 
+audit: dev ## compare the pinned versions with published vulnerabilities, over the network
+	.tools/uv/bin/uv tool run --from pip-audit==$(PIP_AUDIT) pip-audit --no-deps --disable-pip \
+	  -r requirements/cpu.txt -r requirements/cuda.txt -r requirements/dev.txt \
+	  $$(sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' requirements/audit-ignored.txt) $(ARGS)
+
 examples: dev ## generate the data of the example adapters and train them again
 	$(BIN)/python adapters/loramux_adapters/examples/generate.py
 	for folder in $(EXAMPLES); do $(BIN)/loramux train --base demo \
@@ -89,6 +95,9 @@ bench-page: dev ## measure how fast /dashboard shows a million requests, in a re
 
 bench-import: dev ## kill an import of fine-tunes at random moments: nothing lost, nothing trained twice
 	$(BIN)/python -m benchmarks.imports $(ARGS)
+
+bench-fairness: dev ## measure how a busy server is shared; ARGS="--only flood --seconds 60" for one part
+	$(BIN)/python -m benchmarks.fairness $(ARGS)
 
 docs: dev ## build the documentation site into site/
 	$(BIN)/python -m tools.docs.generate

@@ -1,0 +1,1 @@
+"""Measures how a busy server is shared."""
