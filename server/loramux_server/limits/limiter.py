@@ -118,12 +118,13 @@ class Limiter:
         demands = [LimitedDemand(subject, limit, demand) for subject, limit in limits if limit.values]
         if not demands:
             return
+        # Before anything is taken, so that it is settled also if the request is cancelled meanwhile.
+        reservation.subjects.extend(entry.subject for entry in demands if entry.subject not in reservation.subjects)
         try:
             reservation.standings = await self._accounts.take(reservation.request, demands)
         except LimitReached as reached:
             reservation.standings = reached.standings
             raise limit_error(reached.subject, reached.excess) from reached
-        reservation.subjects.extend(entry.subject for entry in demands if entry.subject not in reservation.subjects)
 
 
 def _subjects(principal: Principal) -> list[Subject]:

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
@@ -27,6 +27,7 @@ HEARTBEAT_SECONDS, DEAD_SECONDS = 5.0, 30.0
 SETTLE_SECONDS = 0.05
 """Pause between two writes of settlements, of all requests that ended meanwhile."""
 
+_T = TypeVar("_T")
 _ACCOUNT = TypeAdapter(Account)
 
 
@@ -48,7 +49,7 @@ class SharedAccounts:
             LimitReached: a demand exceeds a limit.
         """
         try:
-            return await asyncio.to_thread(self._take, self._name(request), demands)
+            return await _to_its_end(asyncio.to_thread(self._take, self._name(request), demands))
         except StoreError as error:
             logger.warning("%s This server limits requests by itself.", error)
             return await self._own.take(request, demands)
@@ -178,6 +179,16 @@ class SharedAccounts:
     def _settle_if_any(self) -> None:
         if self._ended:
             self.settle_ended()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of `work`; a caller that is cancelled waits, or its reservation could follow its settlement."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _repeat(step: Callable[[], None], seconds: float) -> None:

@@ -1,6 +1,7 @@
 """Accounts in memory and in a shared database: all or nothing, never more than the limit, whoever asks at once."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,31 @@ async def test_the_reservations_of_a_server_that_died_end(engine: sa.Engine) -> 
     assert not await admitted(other, "1", (KEY, limit, Demand(requests=1)))
     clock.now += 2
     assert await admitted(other, "1", (KEY, limit, Demand(requests=1)))
+
+
+async def test_a_request_that_is_cancelled_while_it_reserves_ends_after_its_reservation(
+    engine: sa.Engine,
+) -> None:
+    accounts = shared(engine)
+    assert await admitted(accounts, "1", (KEY, LIMIT, Demand(tokens=10)))
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> None:
+        entered.set()
+        leave.wait(10)
+
+    sa.event.listen(engine, "begin", wait)
+    asking = asyncio.create_task(admitted(accounts, "2", (KEY, LIMIT, Demand(tokens=10))))
+    await asyncio.to_thread(entered.wait, 10)
+    asking.cancel()
+    await asyncio.sleep(0)
+    assert not asking.done()
+    leave.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    used = await accounts.used(KEY)
+    assert used is not None
+    assert len(used.holds) == 2
 
 
 async def test_without_the_database_each_server_limits_by_itself(engine: sa.Engine) -> None:

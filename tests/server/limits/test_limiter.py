@@ -1,7 +1,10 @@
 """What a request reserves, and of which subjects."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+
+import pytest
 
 from loramux_adapters.evaluation.token_prices import TokenPrices
 from loramux_server.auth import Principal, Scope
@@ -10,7 +13,7 @@ from loramux_server.limits.accounts import LimitedDemand, Settlement
 from loramux_server.limits.limit import NO_LIMIT, Limit, Subject, SubjectKind
 from loramux_server.limits.limiter import Limiter, RunDemand
 from loramux_server.metering.pricing import FixedPrices, Prices
-from loramux_server.metering.usage_record import Operation
+from loramux_server.metering.usage_record import Operation, Outcome
 from loramux_server.request_context import CompositeMeter, RequestContext
 
 KEY, PROJECT = Subject(SubjectKind.KEY, "key_1"), Subject(SubjectKind.PROJECT, "shop")
@@ -69,6 +72,20 @@ async def test_a_request_counts_once_for_its_adapter_however_many_runs_it_has() 
     starts = [subject for subject, demand in accounts.taken if demand.requests]
     tokens = [subject for subject, demand in accounts.taken if demand.tokens]
     assert (starts, tokens) == ([PROJECT, ADAPTER], [PROJECT, ADAPTER] * 3)
+
+
+async def test_a_request_that_is_cancelled_while_it_reserves_is_settled() -> None:
+    class CancelledAccounts(RecordedAccounts):
+        async def take(self, request: str, demands: Sequence[LimitedDemand]) -> Sequence[Standing]:
+            raise asyncio.CancelledError
+
+    accounts = CancelledAccounts()
+    limiter = Limiter(lambda _: Limit(concurrent_requests=5), accounts, PRICES, 100)
+    context = RequestContext("req_1", Operation.CHAT, CompositeMeter(()), CALLER)
+    with pytest.raises(asyncio.CancelledError):
+        await limiter.start(context)
+    context.close(0, Outcome.CANCELLED)
+    assert [settlement.subjects for settlement in accounts.settled] == [(KEY, PROJECT)]
 
 
 async def test_without_limits_nothing_is_reserved() -> None:
