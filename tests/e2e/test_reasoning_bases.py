@@ -20,7 +20,6 @@ from tests.helpers.server_process import LORAMUX, serving
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-JOB_SECONDS = 400
 OPTIONS = {
     "LORAMUX_ENGINE__DTYPE": "float32",  # the same answers in every batch
     "LORAMUX_ENGINE__KV_CACHE_MEMORY_BYTES": str(64 << 20),
@@ -65,9 +64,7 @@ def run_job(client: openai.OpenAI, base: str, training: bytes = b"", validation:
         method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
         extra_body={"lora": {"rank": RECIPE["rank"], "last_layers": 2}},
     )
-    deadline = time.monotonic() + JOB_SECONDS
     while not (found := client.fine_tuning.jobs.retrieve(job.id)).finished_at:
-        assert time.monotonic() < deadline, found
         time.sleep(1)
     return found
 
