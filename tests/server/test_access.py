@@ -1,5 +1,6 @@
 """Who may call which route: a matrix of roles and routes, made from the routes of a running server."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -18,7 +19,7 @@ from loramux_server.keys.models import ApiKey, KeyGrant, stored_secret
 from loramux_server.middleware.access_rules import RULES, is_for_admins, required_scopes
 from loramux_server.middleware.guards import DASHBOARD_PATH, KEYLESS_PATHS
 from tests.helpers.asgi import MiddlewareHarness, SentResponse, answering
-from tests.helpers.tiny_server import tiny_server
+from tests.helpers.tiny_server import TinyServer, tiny_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -60,9 +61,16 @@ def issued_keys() -> KeyLookup:
     return lookup
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server, and all methods of its routes: those of the application, vLLM's among them, and of its OpenAPI page."""
+
+    server: TinyServer
+    calls: list[Call]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def calls(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Call]]:
-    """All methods of all routes: those of the application, vLLM's among them, and those of its OpenAPI document."""
+async def served(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     apps: list[FastAPI] = []
 
     class Captured(FastAPI):
@@ -72,16 +80,23 @@ async def calls(tiny_base: ResolvedBase, tmp_path_factory: pytest.TempPathFactor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(composition, "FastAPI", Captured)
-        async with tiny_server(tmp_path_factory.mktemp("access"), tiny_base, keys=("root",)):
-            pass
-    (app,) = apps
-    routes = [route for route in app.routes if isinstance(route, Route)]
-    assert routes == app.routes, "a mounted application has routes that this test does not see"
-    found = {(method, route.path) for route in routes for method in route.methods or ()}
-    templates = {route.path_format: route.path for route in routes}  # OpenAPI writes paths in this format
-    described = {(method.upper(), templates[path]) for path, of in app.openapi()["paths"].items() for method in of}
-    assert len(described) > 50
-    yield [Call(*call) for call in sorted(found | described)]
+        async with tiny_server(tmp_path_factory.mktemp("access"), tiny_base, keys=("root",)) as server:
+            (app,) = apps
+            routes = [route for route in app.routes if isinstance(route, Route)]
+            assert routes == app.routes, "a mounted application has routes that this test does not see"
+            found = {(method, route.path) for route in routes for method in route.methods or ()}
+            templates = {route.path_format: route.path for route in routes}  # OpenAPI writes paths in this format
+            described = {
+                (method.upper(), templates[path]) for path, of in app.openapi()["paths"].items() for method in of
+            }
+            assert len(described) > 50
+            yield Served(server, [Call(*call) for call in sorted(found | described)])
+
+
+@pytest.fixture
+def calls(served: Served) -> list[Call]:
+    """All methods of all routes."""
+    return served.calls
 
 
 async def ask(call: Call, key: str | None) -> SentResponse:
@@ -157,3 +172,15 @@ async def test_a_refusal_names_the_scope_that_is_needed(scope: str, path: str) -
     other = "finetune" if scope == "infer" else "infer"
     refused = await ask(Call("POST", path), other)
     assert f"scope `{scope}`" in refused.body.decode()
+
+
+@pytest.mark.parametrize("role", ["infer", "finetune"])
+async def test_the_handlers_of_a_role_ask_for_no_more_than_its_scopes(served: Served, role: str) -> None:
+    grant = KeyGrant(role, ROLES[role], project="tenant")
+    issued = await asyncio.to_thread(served.server.server.keys.create, grant, "root")
+    headers = {"authorization": f"Bearer {issued.secret}"}
+    for call in served.calls:
+        needed = required_scopes(call.method, call.path)
+        if needed and needed & ROLES[role]:
+            response = await served.server.http.request(call.method, call.path, headers=headers, json={})
+            assert response.status_code not in (401, 403, 500), (call, response.text)
