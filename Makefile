@@ -50,8 +50,9 @@ check-vllm: dev ## check all that is used of vLLM in the newest version, or in V
 lock: ## pin the dependencies of requirements/*.in again; ARGS="--upgrade" takes newer versions
 	@$(PYTHON) tools/lock.py $(ARGS)
 
-audit: dev ## compare the pinned versions with published vulnerabilities, over the network
-	.tools/uv/bin/uv tool run --from pip-audit==$(PIP_AUDIT) pip-audit --no-deps --disable-pip \
+audit: ## compare the pinned versions with published vulnerabilities, over the network
+	$(PYTHON) -m venv .tools/audit && .tools/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT)
+	.tools/audit/bin/pip-audit --no-deps --disable-pip \
 	  -r requirements/cpu.txt -r requirements/cuda.txt -r requirements/dev.txt \
 	  $$(sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' requirements/audit-ignored.txt) $(ARGS)
 
