@@ -1,4 +1,4 @@
-"""The commands of `loramux adapter` that point a name at versions, and keep them loaded."""
+"""The commands of `loramux adapter` that point a name at versions, keep them loaded, or change the owner."""
 
 from collections.abc import Sequence
 from math import isclose, isfinite
@@ -125,6 +125,18 @@ def unpin(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: A
     print_result(adapter, tables.adapter, as_json=as_json)
 
 
+def give(
+    name: Name,
+    project: Annotated[str, typer.Argument(help="Project whose keys may use it.")],
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give NAME to a project: its keys may use it from the next request on, and those of others no longer."""
+    adapter = ApiClient(url, api_key).call("PUT", adapter_path(name, "/project"), {"project": project})
+    print_result(adapter, tables.adapter, as_json=as_json)
+
+
 def prefetch(
     name: Annotated[str, typer.Argument(help="NAME, or NAME@DIGEST for one version.")],
     url: Url = DEFAULT_URL,
@@ -141,7 +153,7 @@ def prefetch(
 ROUNDING = 0.15
 """Three shares of 33.3 are 100 percent too."""
 
-COMMANDS = (promote, split, rollback, pin, unpin, prefetch)
+COMMANDS = (promote, split, rollback, pin, unpin, give, prefetch)
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -11,6 +11,7 @@ import pytest_asyncio
 import typer
 from typer.testing import CliRunner, Result
 
+from loramux_adapters.models import parse_adapter_name
 from loramux_server.base_model import ResolvedBase
 from loramux_server.cli.adapter_names import resolve_digest
 from loramux_server.cli.api_client import ApiClient
@@ -186,6 +187,17 @@ async def test_pins_and_residency(tiny: TinyServer) -> None:
     assert (await run("unpin", "tone")).exit_code == 0
     assert (await run("prefetch", version)).exit_code == 0
     assert json.loads((await run("residency", "--json")).stdout)["resident"][0]["pinned"] is False
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_adapter_is_given_to_a_project(tiny: TinyServer) -> None:
+    run = command_for(tiny)
+    await tiny.add("given")
+    given = await run("give", "given", "shop", "--json")
+    assert json.loads(given.stdout)["project"] == "shop"
+    assert tiny.server.adapter_service.get(parse_adapter_name("given")).project == "shop"
+    assert (await run("give", "given", "Not a name")).exit_code == 1
+    assert (await run("give", "missing", "shop")).exit_code == 1
 
 
 @pytest.mark.asyncio(loop_scope="module")
