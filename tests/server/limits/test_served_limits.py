@@ -64,9 +64,9 @@ async def refused(tiny: TinyServer, model: str | None = None, **options: Any) ->
     return caught.value
 
 
-async def used(tiny: TinyServer) -> dict[str, Any]:
-    """Return what the client's key has used, when none of its requests runs any more."""
-    kind, _, name = own_key(tiny).partition(":")
+async def used(tiny: TinyServer, subject: str | None = None) -> dict[str, Any]:
+    """Return what the client's key, or `subject`, has used, when none of its requests runs any more."""
+    kind, _, name = (subject or own_key(tiny)).partition(":")
     async with asyncio.timeout(10):
         while True:
             listed = (await tiny.http.get("/admin/limits")).json()["data"]
@@ -119,6 +119,16 @@ async def test_each_prompt_and_each_answer_of_a_request_counts(tiny: TinyServer)
     name = tiny.server.base_name
     await tiny.client.completions.create(model=name, prompt=["a", "bc"], n=2, max_tokens=5)
     assert (await used(tiny))["tokens_today"] == 3 + 2 * 2 * 5
+
+
+async def test_a_beam_search_counts_at_its_end(tiny: TinyServer) -> None:
+    await limit(tiny, "adapter:tone", tokens_per_day=10**6)
+    await limit(tiny, tokens_per_day=10**6)
+    await ask(tiny, "tone")
+    before = (await used(tiny, "adapter:tone"))["tokens_today"]
+    answer = await tiny.chat("tone", max_tokens=5, n=2, extra_body={"use_beam_search": True})
+    assert (await used(tiny, "adapter:tone"))["tokens_today"] == before + answer.usage.total_tokens
+    assert (await used(tiny))["tokens_today"] == 28 + answer.usage.total_tokens
 
 
 async def test_an_answer_without_a_maximum_reserves_what_is_set(tiny: TinyServer) -> None:
