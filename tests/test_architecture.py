@@ -16,6 +16,9 @@ TRAINER = "loramux_adapters.finetuning.trainer"
 OF_THE_MACHINE = ("loramux_server.c_compiler", "loramux_server.gpus", "loramux_server.machine")
 """The machine's description, of which CUDA_VISIBLE_DEVICES, CC and PATH are a part."""
 UNPICKLING = "loramux_adapters.conversion.unpickling_process"
+GRAMMARS = "loramux_server.engine.grammars.process"
+"""It reads vLLM's configuration, which its server wrote to a file without a name."""
+PICKLING = "loramux_server.engine.grammars.sandbox"
 MERGING = ("loramux_adapters.merging.process", "loramux_adapters.merging.greedy")
 """A process of its own."""
 NETWORK = (
@@ -193,9 +196,9 @@ def test_only_the_settings_and_the_machines_description_read_the_environment(mod
     assert all(_within(name, "loramux_server.settings") for name in readers), readers
 
 
-def test_only_the_converter_s_process_unpickles_and_nothing_imports_it(modules: list[Module]) -> None:
-    assert unpicklers(modules) == [UNPICKLING]
-    assert importers(modules, UNPICKLING) == []
+def test_only_processes_of_their_own_unpickle_and_nothing_imports_it(modules: list[Module]) -> None:
+    assert unpicklers(modules) == [UNPICKLING, GRAMMARS, PICKLING]
+    assert importers(modules, UNPICKLING) == importers(modules, GRAMMARS) == []
 
 
 def test_the_machines_description_needs_only_the_standard_library(modules: list[Module]) -> None:

@@ -31,6 +31,17 @@ DECLARED: Mapping[str, str] = {
     "vllm.logprobs.Logprob": "logprob",
     "vllm.config.VllmConfig": """
         model_config  scheduler_config  lora_config  compilation_config  parallel_config  cache_config  quant_config""",
+    # The grammar process, which compiles as the scheduler does, and the API process, which no longer checks grammars.
+    "vllm.v1.engine.input_processor.InputProcessor": "structured_outputs_config",
+    "vllm.sampling_params.SamplingParams": """
+        structured_outputs  _all_stop_token_ids
+        _validate_structured_outputs(model_config, structured_outputs_config, tokenizer)""",
+    "vllm.sampling_params.StructuredOutputsParams": "all_constraints_none()  _backend",
+    "vllm.v1.structured_output.StructuredOutputManager": "backend  tokenizer  _use_async_grammar_compilation",
+    "vllm.v1.structured_output.backend_types.StructuredOutputBackend": "allocate_token_bitmask(_)",
+    "vllm.v1.structured_output.backend_types.StructuredOutputGrammar": """
+        accept_tokens(_, _)  fill_bitmask(_, _)  is_terminated()""",
+    "vllm.v1.structured_output.request.StructuredOutputRequest": "grammar",
     "vllm.config.CacheConfig": "kv_cache_layout",
     "vllm.v1.kv_cache_interface.AttentionSpec": "num_kv_heads",
     "vllm.config.CompilationConfig": "mode  cudagraph_mode  static_forward_context",
@@ -71,7 +82,7 @@ DECLARED: Mapping[str, str] = {
     # The scheduler process.
     "vllm.v1.core.sched.scheduler.Scheduler": "update_from_output(scheduler_output, model_runner_output)  requests",
     "vllm.v1.core.sched.async_scheduler.AsyncScheduler": "update_from_output(scheduler_output, model_runner_output)",
-    "vllm.v1.request.Request": "client_index",
+    "vllm.v1.request.Request": "client_index  structured_output_request",
     # The workers.
     "vllm.v1.worker.gpu_worker.Worker": "model_runner  lora_config  parallel_config  wake_up()",
     "vllm.v1.worker.cpu_worker.CPUWorker": "model_runner  lora_config  parallel_config",

@@ -24,6 +24,7 @@ OTHER_LIBRARIES = """
     add_api_route include_router dependencies methods status_code body_iterator
     _actions dest option_strings parse_args create_task exception run_in_executor submit move_to_end popleft
     get_all model_copy model_dump model_dump_json
+    register makefile sendall readline callback seek fileno add_exception_handler
     addmm_ aminmax any clone contiguous copy_ flatten named_modules named_parameters nbytes ndim numpy pin_memory
     storage_offset stride to buffers zero_ is_cuda is_meta
     architectures convert_ids_to_tokens eos_token_id get_input_embeddings get_output_embeddings model_type
