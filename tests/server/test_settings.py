@@ -368,3 +368,26 @@ def test_an_alias_that_can_not_work_is_refused(aliases: dict[str, str], problem:
 def test_processes_of_other_libraries_do_not_get_this_server_s_settings() -> None:
     environ = {"LORAMUX_API_KEYS": "secret", "loramux_base": "demo", "WANDB_API_KEY": "key", "PATH": "/bin"}
     assert wandb_environment(environ) == {"WANDB_API_KEY": "key", "PATH": "/bin"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"LORAMUX_CORS_ORIGINS": "chat.example.com"}, "'chat.example.com' is no origin"),
+        ({"LORAMUX_CORS_ORIGINS": "https://chat.example.com/"}, "is no origin"),
+        ({"LORAMUX_CORS_ORIGINS": "https://chat.example.com,https://*.example.com"}, "is no origin"),
+        ({"LORAMUX_CORS_ORIGINS": "*"}, "every web page could use a server without keys"),
+        ({"LORAMUX_SSL_KEYFILE": "key.pem"}, "ssl_keyfile is set without ssl_certfile"),
+        ({"LORAMUX_CONNECTIONS__HEADERS": "0"}, "LORAMUX_CONNECTIONS__HEADERS"),
+        ({"LORAMUX_CONNECTIONS__BODY_SECONDS": "-1"}, "LORAMUX_CONNECTIONS__BODY_SECONDS"),
+        ({"LORAMUX_LOG__FORMAT": "xml"}, "LORAMUX_LOG__FORMAT"),
+    ],
+)
+def test_settings_of_connections_and_the_log_are_checked(variables: dict[str, str], problem: str) -> None:
+    assert problem in refusal(variables)
+
+
+def test_origins_with_and_without_a_port_are_accepted() -> None:
+    origins = "https://chat.example.com,http://localhost:3000,http://[::1]:8080,tauri://localhost"
+    assert len(load_settings(environ={"LORAMUX_CORS_ORIGINS": origins}).cors_origins) == 4
+    assert load_settings(environ={"LORAMUX_CORS_ORIGINS": "*", "LORAMUX_API_KEYS": "key"}).cors_origins == ("*",)
