@@ -9,10 +9,8 @@ from typing import Protocol
 
 from starlette.datastructures import Headers
 
+from loramux_adapters.models import DEFAULT_PROJECT
 from loramux_server.errors import InvalidApiKey
-
-DEFAULT_PROJECT = "default"
-"""The project (and organisation) of everything that no other one owns."""
 
 
 class Scope(StrEnum):

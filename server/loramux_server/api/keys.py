@@ -8,10 +8,11 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from loramux_adapters.models import DEFAULT_PROJECT
 from loramux_adapters.registry.tables import MAX_MODEL_LENGTH
 from loramux_server.api.error_schemas import error_responses
 from loramux_server.api.permissions import Admin
-from loramux_server.auth import DEFAULT_PROJECT, Scope
+from loramux_server.auth import Scope
 from loramux_server.errors import InvalidRequest
 from loramux_server.keys.models import ApiKey, IssuedKey, KeyGrant, KeySecret, KeyStatus
 from loramux_server.keys.service import ApiKeys

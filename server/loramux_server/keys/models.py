@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 
-from loramux_server.auth import DEFAULT_PROJECT, Principal, Scope
+from loramux_adapters.models import DEFAULT_PROJECT
+from loramux_server.auth import Principal, Scope
 
 SECRET_PREFIX = "sk-loramux-"  # noqa: S105 - what all secrets start with
 _SECRET_BYTES = 32

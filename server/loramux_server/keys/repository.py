@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 
 import sqlalchemy as sa
 
-from loramux_server.auth import DEFAULT_PROJECT, Scope
+from loramux_adapters.models import DEFAULT_PROJECT
+from loramux_server.auth import Scope
 from loramux_server.errors import InvalidRequest
 from loramux_server.keys.models import ApiKey, KeyGrant, KeySecret, KeyStatus
 from loramux_server.keys.tables import api_key_revision, api_key_secrets, api_keys
