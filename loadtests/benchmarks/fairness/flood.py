@@ -122,19 +122,22 @@ async def _measure_light(
     setup = _with_keys(setup)
     progress.set_total(3)
     progress.begin("start")
-    async with running(loramux_spec(setup, scratch / "data"), scratch / "server.log") as server:
-        async with ChatClient(server.url, KEYS[0]) as flooding, ChatClient(server.url, key) as light:
-            await light_ttfts(light, models, 2 * len(models))
-            await settle()
-            progress.begin("alone")
-            alone = await light_ttfts(light, models, seconds)
-            flood = Flood(flooding, flooded, FLOOD_FACTOR * int(setup.engine["max_num_seqs"]))
-            progress.begin("flooded")
-            async with flood.running():
-                await asyncio.sleep(min(20.0, seconds / 2))
-                start = time.monotonic()
-                during = await light_ttfts(light, models, seconds)
-                rate = flood.tokens_per_second(start, time.monotonic())
+    async with (
+        running(loramux_spec(setup, scratch / "data"), scratch / "server.log") as server,
+        ChatClient(server.url, KEYS[0]) as flooding,
+        ChatClient(server.url, key) as light,
+    ):
+        await light_ttfts(light, models, 2 * len(models))
+        await settle()
+        progress.begin("alone")
+        alone = await light_ttfts(light, models, seconds)
+        flood = Flood(flooding, flooded, FLOOD_FACTOR * int(setup.engine["max_num_seqs"]))
+        progress.begin("flooded")
+        async with flood.running():
+            await asyncio.sleep(min(20.0, seconds / 2))
+            start = time.monotonic()
+            during = await light_ttfts(light, models, seconds)
+            rate = flood.tokens_per_second(start, time.monotonic())
     p95 = [float(np.quantile(values, 0.95)) for values in (alone, during)]
     return BenchmarkReport(
         f"Time to first token while {what}",
