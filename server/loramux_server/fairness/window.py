@@ -31,7 +31,7 @@ class WindowSize:
     @property
     def reserve(self) -> int:
         """Sequences kept free for light users while there are some: none of few."""
-        return max(1, self.sequences // 16) if self.sequences >= 4 else 0
+        return self.sequences // 16
 
     @property
     def batch_reserve(self) -> int:
