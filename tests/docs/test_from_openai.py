@@ -25,7 +25,7 @@ async def test_the_guide_s_script_moves_the_fine_tunes_and_the_app_keeps_its_nam
 ) -> None:
     from tests.helpers.importing import importing_server  # imports vLLM
 
-    [script] = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    script, *_ = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     stand_in = OpenAIStandIn()
     for number in range(3):
         stand_in.add_job(f"tone-{number}", intent_lines(60, number))
