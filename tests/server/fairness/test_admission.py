@@ -101,6 +101,19 @@ async def test_a_full_queue_refuses_before_the_response_starts_and_says_when_to_
     await until_waiting(busy, 0)
 
 
+async def test_the_wait_counts_as_time_in_the_queue(busy: TinyServer) -> None:
+    tasks = await occupied(busy)
+    late = asyncio.create_task(busy.chat("tiny"))
+    await until_waiting(busy, 1)
+    await asyncio.sleep(0.1)
+    await release(busy, tasks)
+    await late
+    values = await metrics(busy)
+    assert values['loramux_admission_wait_seconds_sum{priority="default"}'] >= 0.1
+    queued = [value for name, value in values.items() if name.startswith("loramux_queue_seconds_sum")]
+    assert sum(queued) >= 0.1
+
+
 async def test_an_adapter_is_not_refused_because_the_base_has_filled_the_queue(busy: TinyServer) -> None:
     await busy.add("other")
     tasks = await occupied(busy)
