@@ -173,21 +173,23 @@ async def test_a_stream_that_fails_before_its_first_token_has_a_real_status(shar
 
 
 async def test_requests_wait_for_memory_and_get_503_beyond_the_queue(
-    shared: TinyServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_base: ResolvedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(4):
-        await shared.add(f"queued-{number}", seed=number)
-    monkeypatch.setattr(shared.server.adapter_service.pool, "max_waiting", 1)
-    monkeypatch.setattr(shared.engine, "seconds_per_token", 0.02)
-    running = [asyncio.create_task(shared.chat(f"queued-{number}")) for number in range(3)]
-    await until(lambda: len(shared.server.adapter_service.pool._queue) == 1)
-    for stream in (False, True):
-        with pytest.raises(openai.InternalServerError) as caught:
-            await shared.chat("queued-3", stream=stream)
-        assert caught.value.status_code == 503
-        assert caught.value.code == "server_overloaded"
-        assert int(caught.value.response.headers["retry-after"]) >= 1
-    await asyncio.gather(*running)
+    # Fair admission would let the third version wait before it asks for memory.
+    async with tiny_server(tmp_path, tiny_base, fairness={"enabled": False}) as tiny:
+        for number in range(4):
+            await tiny.add(f"queued-{number}", seed=number)
+        monkeypatch.setattr(tiny.server.adapter_service.pool, "max_waiting", 1)
+        monkeypatch.setattr(tiny.engine, "seconds_per_token", 0.02)
+        running = [asyncio.create_task(tiny.chat(f"queued-{number}")) for number in range(3)]
+        await until(lambda: len(tiny.server.adapter_service.pool._queue) == 1)
+        for stream in (False, True):
+            with pytest.raises(openai.InternalServerError) as caught:
+                await tiny.chat("queued-3", stream=stream)
+            assert caught.value.status_code == 503
+            assert caught.value.code == "server_overloaded"
+            assert int(caught.value.response.headers["retry-after"]) >= 1
+        await asyncio.gather(*running)
 
 
 async def test_every_request_is_counted_once_whatever_its_outcome(tiny: TinyServer) -> None:
