@@ -44,8 +44,9 @@ def find_version(client: ApiClient, text: str) -> tuple[str, str]:
 def _own_name(client: ApiClient, text: str) -> str:
     """Return the version that an alias stands for, else `text` itself: the server resolves aliases of adapters."""
     alias = None if "@" in text else client.find(f"/admin/aliases/{quote(text)}")
-    is_version = alias is not None and alias["serves"] == "version" and not alias["shadowed"]
-    return str(alias["target"]) if is_version else text
+    if not alias or alias["serves"] != "version" or alias["shadowed"]:
+        return text
+    return str(alias["target"])
 
 
 def download_version(client: ApiClient, name: str, digest: str, target: Path) -> None:

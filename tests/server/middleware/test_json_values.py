@@ -97,7 +97,10 @@ async def test_the_application_receives_the_whole_body() -> None:
 
 @pytest.mark.asyncio
 async def test_the_application_learns_that_the_client_left() -> None:
-    parts = [{"type": "http.request", "body": b'{"a"', "more_body": True}, {"type": "http.disconnect"}]
+    parts: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b'{"a"', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
     assert await _received(list(parts)) == parts
 
 
