@@ -77,6 +77,8 @@ class ScheduledRun:
     is_waiting: bool = False
     is_running: bool = False
     has_started: bool = False
+    is_light: bool = False
+    """Whether its user had less than half of their share of the engine, and asked for no more, when it came."""
     _path: "tuple[Node[ScheduledRun], ...]" = ()
     _estimate: float = 0.0
     _charged: float = 0.0
@@ -109,6 +111,9 @@ class FairScheduler:
         self._mean_output: float = INITIAL_TOKENS
         self._mean_work: float = 2 * INITIAL_TOKENS
         self._light_until = 0.0
+        self._light_peak = 0
+        """Most sequences that light users have asked for at a time, lately."""
+        self._light_asked = self._light_running = 0
         self.last_wait = 0.0
         """Seconds that the run that was last handed over had waited: what a new one has to expect."""
 
@@ -147,7 +152,7 @@ class FairScheduler:
         run.enqueued_at, run.is_waiting = self._clock(), True
         self._tree.add(run._path, run, run._estimate)
         if self._is_light(run):
-            self._light_until = run.enqueued_at + LIGHT_SECONDS
+            self._note_light(run)
         self._dispatch()
 
     def start(self, run: ScheduledRun) -> None:
@@ -158,6 +163,9 @@ class FairScheduler:
 
     def end(self, run: ScheduledRun) -> None:
         """Remove a run that has ended in the engine, or whose client has left; does nothing if it is removed."""
+        if run.is_light and (run.is_waiting or run.is_running):
+            self._light_asked -= run.demand.sequences
+            self._light_running -= run.demand.sequences * run.is_running
         if run.is_waiting:
             run.is_waiting = False
             self._tree.remove(run._path, run, run._estimate)
@@ -193,6 +201,7 @@ class FairScheduler:
         self._window.enter(run.demand)
         self._running.add(run)
         run.is_waiting, run.is_running = False, True
+        self._light_running += run.demand.sequences * run.is_light
         self._charge(run)
         run.waited = self.last_wait = self._clock() - run.enqueued_at
         run.on_granted()
@@ -209,15 +218,24 @@ class FairScheduler:
     def _reserve(self, run: ScheduledRun) -> int:
         if run.flow.priority is Priority.BATCH:
             return self._window.size.batch_reserve
-        is_reserved = self._clock() < self._light_until and not self._is_light(run)
-        return self._window.size.reserve if is_reserved else 0
+        if run.is_light or self._clock() >= self._light_until:
+            return 0
+        return max(0, min(self._window.size.max_reserve, self._light_peak + 1 - self._light_running))
+
+    def _note_light(self, run: ScheduledRun) -> None:
+        """Keep as many sequences free as light users have needed, and one more, until none has asked for a while."""
+        run.is_light = True
+        self._light_asked += run.demand.sequences
+        recent = self._light_peak if run.enqueued_at < self._light_until else 0
+        self._light_peak = max(recent, self._light_asked)
+        self._light_until = run.enqueued_at + LIGHT_SECONDS
 
     def _is_light(self, run: ScheduledRun) -> bool:
         """Whether the key, or the adapter if no other key is busy, has less than half of its share of the engine."""
         for parent, node in pairwise(run._path[1:]):
             if parent.busy > 1:
                 half_share = max(1, self._window.size.sequences // (2 * parent.busy))
-                return node.running + run.demand.sequences <= half_share
+                return node.running + node.waiting - 1 + run.demand.sequences <= half_share
         return False
 
     def _learn(self, run: ScheduledRun) -> None:

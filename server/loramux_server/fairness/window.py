@@ -29,14 +29,14 @@ class WindowSize:
     """Adapter versions in one step."""
 
     @property
-    def reserve(self) -> int:
-        """Sequences kept free for light users while there are some: none of few."""
-        return self.sequences // 16
+    def max_reserve(self) -> int:
+        """Most sequences that are kept free for light users: a quarter, none of few."""
+        return 4 * (self.sequences // 16)
 
     @property
     def batch_reserve(self) -> int:
         """Sequences that batches always leave to others."""
-        return max(self.reserve, self.sequences // 4)
+        return self.sequences // 4
 
 
 @dataclass(eq=False)

@@ -133,7 +133,28 @@ def test_a_light_user_never_waits_for_one_who_floods() -> None:
         simulation.step()
     late = [run for run in waits[1:] if run.waited > 0.1]
     assert not late
-    assert simulation.window.sequences >= 16 - simulation.size.reserve
+    assert simulation.window.sequences >= 16 - simulation.size.max_reserve
+
+
+def test_a_light_user_with_several_requests_at_a_time_does_not_wait_for_a_wave_of_equal_ones_to_end() -> None:
+    simulation = Simulation(WindowSize(32, 10_000, 4))
+    light = []
+    for number in range(600):
+        simulation.flood(A, 300)
+        if number % 3 == 0:
+            light.append(simulation.ask(B, output=10))  # three or four at a time, of a quarter that may be free
+        simulation.step()
+    assert [run for run in light[10:] if run.waited > 0.1] == []
+
+
+def test_when_light_users_are_gone_a_single_one_gets_the_whole_engine_again() -> None:
+    simulation = Simulation(WindowSize(16, 10_000, 4))
+    simulation.flood(A)
+    simulation.end(simulation.ask(B))
+    for _ in range(700):
+        simulation.flood(A)
+        simulation.step()
+    assert simulation.window.sequences == 16
 
 
 def test_a_rare_adapter_never_waits_for_a_hot_one_of_the_same_key() -> None:
