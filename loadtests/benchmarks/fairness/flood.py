@@ -24,7 +24,9 @@ from loramux_loadtests.synthetic_adapters import write_adapters
 KEYS = ("flooding-key", "light-key")
 FLOOD_FACTOR, OVERLOAD_FACTOR = 10, 5
 """Requests in flight, as multiples of the sequences that the engine runs."""
-TOKENS = 64
+TOKENS = (16, 112)
+"""Tokens of the answers to a flood, drawn evenly: answers of one length would end in waves, all at the same step."""
+LIGHT_TOKENS = 16
 PERIOD_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 ADAPTERS, RANK = 21, 8
@@ -54,7 +56,7 @@ class Flood:
     async def _ask(self, seed: int) -> None:
         rng = default_rng(seed)
         while True:
-            reply = await ask(self.client, self.model, random_prompts(1, rng)[0])
+            reply = await ask(self.client, self.model, random_prompts(1, rng)[0], int(rng.integers(*TOKENS)))
             if reply.ok:
                 self.replies.append(reply)
             else:
@@ -66,9 +68,9 @@ class Flood:
         return sum(reply.output_tokens for reply in self.replies if start <= reply.last < end) / (end - start)
 
 
-async def ask(client: ChatClient, model: str, prompt: str) -> ChatReply:
+async def ask(client: ChatClient, model: str, prompt: str, tokens: int = LIGHT_TOKENS) -> ChatReply:
     """Send one request."""
-    return await client.chat(model, conversation(prompt), max_tokens=TOKENS, ignore_eos=True)
+    return await client.chat(model, conversation(prompt), max_tokens=tokens, ignore_eos=True)
 
 
 async def light_ttfts(client: ChatClient, models: Sequence[str], seconds: float) -> list[float]:
@@ -141,8 +143,9 @@ async def _measure_light(
     p95 = [float(np.quantile(values, 0.95)) for values in (alone, during)]
     return BenchmarkReport(
         f"Time to first token while {what}",
-        f"One request of {TOKENS} tokens per second, for {seconds:g} seconds alone and as long next to "
-        f"{flood.in_flight} requests in flight, of which each that is refused is sent again.",
+        f"One request of {LIGHT_TOKENS} tokens per second, for {seconds:g} seconds alone and as long next to "
+        f"{flood.in_flight} requests in flight for {TOKENS[0]} to {TOKENS[1]} tokens, of which each that is refused is "
+        "sent again.",
         [
             Metric("p95 time to first token, flooded / alone", spread([p95[1] / p95[0]]), at_most=goal),
             Metric("p95 time to first token, alone", spread([p95[0]]), "s"),
@@ -177,8 +180,8 @@ async def measure_overload(
                 rates.append(flood.tokens_per_second(start, time.monotonic()))
     return BenchmarkReport(
         "Goodput of an overload",
-        f"Tokens per second of complete answers of {TOKENS} tokens, with {sequences} requests in flight, which the "
-        f"engine runs at once, and with {OVERLOAD_FACTOR} times as many.",
+        f"Tokens per second of complete answers of {TOKENS[0]} to {TOKENS[1]} tokens, with {sequences} requests in "
+        f"flight, which the engine runs at once, and with {OVERLOAD_FACTOR} times as many.",
         [
             Metric("goodput, overload / peak", spread([rates[1] / rates[0]]), at_least=0.9),
             Metric("goodput at the peak", spread([rates[0]]), "tokens/s"),
