@@ -16,6 +16,7 @@ from loramux_server.middleware.guards import (
     hold_engine,
     limit_bodies,
     limit_requests,
+    refuse_odd_paths,
     refuse_while_draining,
 )
 from loramux_server.middleware.json_values import check_json_values
@@ -55,6 +56,7 @@ def add_middleware(
         wrapped = require_local_host(wrapped, origins)
     wrapped = require_one_host(wrapped)
     wrapped = refuse_while_draining(wrapped, drain)
+    wrapped = refuse_odd_paths(wrapped)
     wrapped = report_cost(render_errors(wrapped), price_of)
     wrapped = with_request_context(wrapped, meter)
     if origins:

@@ -118,4 +118,4 @@ def is_for_admins(path: str) -> bool:
 def required_scopes(method: str, path: str) -> frozenset[Scope] | None:
     """Return the scopes of which a caller needs one, None if no rule has this method and path."""
     rules = _RULES_OF_PATHS.get(path, RULES)
-    return next((rule.scopes for rule in rules if method in rule.methods and rule.path.match(path)), None)
+    return next((rule.scopes for rule in rules if method in rule.methods and rule.path.fullmatch(path)), None)

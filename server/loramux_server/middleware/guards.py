@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramux_adapters.errors import AdapterError
 from loramux_server.auth import Authenticator
-from loramux_server.errors import BodyTooLarge, ShuttingDown, from_adapter_error
+from loramux_server.errors import BodyTooLarge, InvalidRequest, ShuttingDown, from_adapter_error
 from loramux_server.middleware.access_rules import check_access
 from loramux_server.middleware.request_scope import OPERATIONS
 from loramux_server.request_context import RequestContext, current_request
@@ -43,6 +43,20 @@ class DrainState:
     def start(self) -> None:
         """Refuse new requests from now on."""
         self.is_draining = True
+
+
+def refuse_odd_paths(app: ASGIApp) -> ASGIApp:
+    """Refuse paths with control characters, as unknown ones: a final line end would match the route of the rest.
+
+    Starlette's patterns end with `$`, and what is looked up by its path (limits, metering) would not know the request.
+    """
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].isprintable():
+            raise InvalidRequest("Not Found.", status=404)
+        await app(scope, receive, send)
+
+    return guarded
 
 
 def refuse_while_draining(app: ASGIApp, drain: DrainState) -> ASGIApp:

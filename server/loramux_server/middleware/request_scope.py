@@ -8,6 +8,7 @@ import uuid
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loramux_adapters.errors import printable
 from loramux_server.metering.usage_record import Operation, Outcome
 from loramux_server.middleware.browsers import security_headers
 from loramux_server.request_context import Meter, RequestContext, current_request
@@ -95,7 +96,7 @@ def _log_request(scope: Scope, context: RequestContext, observer: _ResponseObser
     fields = {
         "request_id": context.request_id,
         "method": scope["method"],
-        "path": scope["path"],
+        "path": printable(scope["path"]),
         "status": observer.status,
         "outcome": observer.outcome.value,
         "seconds": round(time.monotonic() - context.started, 4),
