@@ -15,6 +15,7 @@ from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 
 from loramux_adapters.models import VersionId
+from loramux_server.limits.limiter import RunDemand
 from loramux_server.metering.usage_record import Route, RunStats, combine
 from loramux_server.request_context import Run, current_request
 
@@ -76,13 +77,15 @@ def count_beam_searches_as_one(serving: Any) -> None:
     search_beams = serving.beam_search
 
     async def beam_search(
-        *args: Any, lora_request: LoRARequest | None = None, **options: Any
+        prompt: Any, request_id: str, params: Any, lora_request: LoRARequest | None = None, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         version = VersionId.parse(lora_request.lora_name) if lora_request else None
         route = Route(version.name, version.digest) if version else Route()
         search = BeamSearch(current_request.get().begin_run(route))
         try:
-            async with aclosing(search_beams(*args, lora_request=lora_request, **options)) as outputs:
+            await serving.engine_client.start_run(_demand(version, prompt, params))
+            beams = search_beams(prompt, request_id, params, lora_request=lora_request, **options)
+            async with aclosing(beams) as outputs:
                 while (output := await _next(outputs, search)) is not None:
                     search.output = output
                     yield output
@@ -90,6 +93,12 @@ def count_beam_searches_as_one(serving: Any) -> None:
             search.run.finish(search.stats())
 
     serving.beam_search = beam_search
+
+
+def _demand(version: VersionId | None, prompt: Any, params: Any) -> RunDemand:
+    """Return the tokens that the search needs at most, of a prompt and beam search parameters of vLLM."""
+    adapter = version.name if version else None
+    return RunDemand(adapter, len(prompt.get("prompt_token_ids", ())), params.max_tokens, params.beam_width)
 
 
 async def _next(outputs: AsyncGenerator[RequestOutput, None], search: BeamSearch) -> RequestOutput | None:

@@ -111,7 +111,7 @@ class LeasingEngineClient:
         prompt = prompt if self._shares_prefix_cache else salted(prompt, request.principal)
         try:
             with _as_http_errors():
-                if self._start_run and isinstance(run, Run):  # a beam search is settled as a whole
+                if self._start_run and isinstance(run, Run):  # a beam search is reserved as a whole
                     await self._start_run(request, accumulator.demand(version, sampling_params))
                 flow = flow_of(request, version, options.get("priority", 0))
                 turn = await self._fairness.enter(flow, *accumulator.size(version))
@@ -134,6 +134,16 @@ class LeasingEngineClient:
                 lease.release()
             turn.leave()
             run.finish(accumulator.stats(lease, turn.waited))
+
+    async def start_run(self, demand: RunDemand) -> None:
+        """Reserve what a run of the current request may need of its limits.
+
+        Raises:
+            GracefulHTTPError: a limit is reached.
+        """
+        with _as_http_errors():
+            if self._start_run:
+                await self._start_run(current_request.get(), demand)
 
     async def _proven(self, params: SamplingParams) -> SamplingParams:
         with _as_http_errors():

@@ -36,7 +36,7 @@ class Excess:
     retry_after: float
     """Seconds."""
     is_spent: bool = False
-    """Whether a budget is used up, as opposed to reserved by requests that are running."""
+    """Whether a budget has less left than is demanded, even if running requests use nothing of what they reserved."""
     is_too_large: bool = False
     """Whether the demand alone exceeds the limit, so that no waiting helps."""
 
@@ -171,9 +171,9 @@ class Account:
         needed = demanded or (1 if not demand.tokens else 0)  # tokens without a price need no dollars
         if spent + held + needed <= limit:
             return None
-        is_spent = spent + needed > limit
+        is_spent = spent + needed > limit  # else it is only held by running requests, which may not use it all
         wait = (_next_day(now) if is_daily else _next_month(now)) - now if is_spent else 1.0
-        return Excess(measure, limit, spent + held, demanded, wait, is_spent)
+        return Excess(measure, limit, spent + held, demanded, wait, is_spent, is_too_large=demanded > limit)
 
     def take(self, request: str, server: str, demand: Demand) -> None:
         """Reserve what a request demands."""

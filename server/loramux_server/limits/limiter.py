@@ -5,7 +5,7 @@ its tokens, when the engine gets the tokenized prompt. Running requests may exce
 answers are longer than `unset_max_tokens`, for clients that set no maximum.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from loramux_server.auth import Principal
@@ -37,7 +37,6 @@ class Reservation:
     request: str
     accounts: Accounts
     prices: PriceSource
-    limit_of: Callable[[Subject], Limit]
     subjects: list[Subject] = field(default_factory=list)
     standings: Sequence[Standing] = ()
     """What was left of the limits per minute."""
@@ -49,18 +48,10 @@ class Reservation:
 
     def settle(self, record: UsageRecord) -> None:
         """Replace what is reserved by what the request has used."""
-        subjects = dict.fromkeys([*self.subjects, *self._unreserved(record)])
-        if subjects:
+        if self.subjects:
             tokens = record.stats.input_tokens + record.stats.output_tokens
-            settlement = Settlement(self.request, tuple(subjects), tokens, cost_of(record, self.prices) or 0)
+            settlement = Settlement(self.request, tuple(self.subjects), tokens, cost_of(record, self.prices) or 0)
             self.accounts.settle(settlement)
-
-    def _unreserved(self, record: UsageRecord) -> Iterator[Subject]:
-        """Return the adapter of a beam search, which reserves nothing of it."""
-        if record.route is not None and record.route.adapter is not None:
-            adapter = Subject(SubjectKind.ADAPTER, record.route.adapter)
-            if self.limit_of(adapter).values:
-                yield adapter
 
 
 def cost_of(record: UsageRecord, prices: PriceSource) -> int | None:
@@ -94,7 +85,7 @@ class Limiter:
         if context.operation is None or context.principal is None:
             return
         self._requests += 1
-        context.reservation = Reservation(str(self._requests), self._accounts, self._prices, self._limit_of)
+        context.reservation = Reservation(str(self._requests), self._accounts, self._prices)
         await self._reserve(context.reservation, _subjects(context.principal), Demand(requests=1))
 
     async def start_run(self, context: RequestContext, run: RunDemand) -> None:

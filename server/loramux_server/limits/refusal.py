@@ -16,9 +16,13 @@ def limit_error(subject: Subject, excess: Excess) -> LoramuxError:
     if excess.demanded:
         numbers += f", requested {_amount(excess, excess.demanded)}"
     retry_after = max(1, ceil(excess.retry_after))
-    if excess.is_spent:
+    if excess.limit == 0 and "requests" in excess.measure:
+        return RateLimited(f"{subject} may send no requests: {unit}: limit 0.", type=_type(excess), is_permanent=True)
+    is_used_up = excess.used >= excess.limit
+    if excess.is_spent and (is_used_up or not excess.is_too_large):
+        what = "is used up" if is_used_up else "has less left than the request may need"
         return InsufficientQuota(
-            f"The budget of {subject} is used up: {unit}: {numbers}. It is full again in {_duration(retry_after)}.",
+            f"The budget of {subject} {what}: {unit}: {numbers}. It is full again in {_duration(retry_after)}.",
             retry_after=retry_after,
         )
     if excess.is_too_large:

@@ -29,6 +29,24 @@ def test_a_spent_budget_is_not_retried() -> None:
     assert "2h0m1s" in error.message
 
 
+def test_a_budget_with_something_left_is_not_called_used_up() -> None:
+    error = limit_error(KEY, Excess("tokens_per_day", 100, 60, 50, 10.0, is_spent=True))
+    assert isinstance(error, InsufficientQuota)
+    assert "has less left than the request may need: tokens per day: limit 100, used 60, requested 50" in error.message
+
+
+def test_a_request_that_no_budget_could_ever_pay_is_too_large() -> None:
+    error = limit_error(KEY, Excess("tokens_per_day", 100, 0, 200, 10.0, is_spent=True, is_too_large=True))
+    assert isinstance(error, RateLimited)
+    assert error.headers == {"x-should-retry": "false"}
+    assert "lower max_tokens" in error.message
+
+
+def test_who_may_send_no_requests_is_told_so() -> None:
+    error = limit_error(KEY, Excess("concurrent_requests", 0, 0, 1, 1.0, is_too_large=True))
+    assert error.message == "key key_1 may send no requests: concurrent requests: limit 0."
+
+
 def test_a_request_that_never_fits_is_not_retried() -> None:
     error = limit_error(KEY, Excess("tokens_per_minute", 100, 0, 101, 60.0, is_too_large=True))
     assert error.headers == {"x-should-retry": "false"}

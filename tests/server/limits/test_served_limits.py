@@ -100,7 +100,7 @@ async def test_a_request_beyond_a_limit_gets_openais_error(tiny: TinyServer, *, 
 async def test_tokens_are_reserved_at_the_start_and_settled_at_the_end(tiny: TinyServer, *, stream: bool) -> None:
     await limit(tiny, tokens_per_day=150)
     error = await refused(tiny, max_tokens=128, stream=stream)  # and 23 of the prompt
-    assert (error.code, error.type) == ("insufficient_quota", "insufficient_quota")
+    assert (error.code, error.type) == ("rate_limit_exceeded", "tokens")
     assert error.response.headers["x-should-retry"] == "false"
     assert "limit 150, used 0, requested 151" in error.message
     await ask(tiny, max_tokens=127)
@@ -121,7 +121,16 @@ async def test_each_prompt_and_each_answer_of_a_request_counts(tiny: TinyServer)
     assert (await used(tiny))["tokens_today"] == 3 + 2 * 2 * 5
 
 
-async def test_a_beam_search_counts_at_its_end(tiny: TinyServer) -> None:
+@pytest.mark.parametrize("kind", ["adapter:tone", "own"])
+async def test_a_beam_search_is_refused_beyond_a_budget(tiny: TinyServer, kind: str) -> None:
+    await limit(tiny, *([kind] if kind != "own" else []), tokens_per_day=40)
+    beams = {"n": 4, "extra_body": {"use_beam_search": True}}
+    error = await refused(tiny, "tone", max_tokens=5, **beams)
+    assert "requested 43" in error.message  # 23 of the prompt, and four beams of 5
+    await ask(tiny, "tone")
+
+
+async def test_a_beam_search_counts_what_it_has_used(tiny: TinyServer) -> None:
     await limit(tiny, "adapter:tone", tokens_per_day=10**6)
     await limit(tiny, tokens_per_day=10**6)
     await ask(tiny, "tone")
