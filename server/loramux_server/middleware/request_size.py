@@ -29,7 +29,7 @@ def check_sequences(body: dict[str, Any], max_sequences: int) -> None:
     """Check the fields `prompt` and `n` of a request.
 
     Raises:
-        InvalidRequest: it asks for too many answers.
+        InvalidRequest: it asks for too many answers, or not for a whole number of them.
     """
     prompts, choices = _prompts(body.get("prompt")), _count(body.get("n"))
     if prompts * choices > max_sequences:
@@ -47,4 +47,8 @@ def _prompts(prompt: object) -> int:
 
 
 def _count(number: object) -> int:
-    return max(1, number) if isinstance(number, int) else 1
+    if number is None:
+        return 1
+    if not isinstance(number, int):  # vLLM would take "2" and 2.0 for numbers
+        raise InvalidRequest("n: expected a whole number.", param="n")
+    return max(1, number)
