@@ -245,6 +245,8 @@ async def test_vllms_other_routes_are_not_served(shared: TinyServer) -> None:
         (b'{"model": "tiny", "messages": [], "max_tokens": "many"}', "max_tokens"),
         (b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "n": -1}', "n"),
         (b'{"model": 7, "messages": [{"role": "user", "content": "x"}]}', "model"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "structured_outputs": 5}', "wrong type"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "structured_outputs": []}', "wrong type"),
         (b"\xff\xfe", "body"),
     ],
 )  # fmt: skip
@@ -254,6 +256,12 @@ async def test_an_invalid_body_is_a_400_with_the_field(shared: TinyServer, body:
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
     assert field in error["message"], error
+
+
+@pytest.mark.parametrize("count", [21, 2**40, 2**62])
+async def test_more_log_probabilities_than_the_engine_gives_are_a_400(shared: TinyServer, count: int) -> None:
+    with pytest.raises(openai.BadRequestError, match="log-probabilities"):
+        await shared.client.completions.create(model="tiny", prompt="hi", max_tokens=2, logprobs=count)
 
 
 async def test_empty_messages_are_a_400(shared: TinyServer) -> None:

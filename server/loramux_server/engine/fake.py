@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -24,6 +25,9 @@ from vllm.v1.engine import EngineCoreOutput, FinishReason
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.metrics.stats import RequestStateStats
+
+MAX_LOGPROBS = 20
+"""vLLM's default."""
 
 
 class FakeEngine:
@@ -321,6 +325,8 @@ def _logprobs(tokens: list[int], count: int | None) -> list[dict[int, Logprob]] 
     """Return the log-probabilities of `count` tokens at each position: the chosen one, and the next ones."""
     if count is None:
         return None
+    if count > MAX_LOGPROBS:  # vLLM refuses it too; such lists could take all memory
+        raise VLLMValidationError(f"{count} log-probabilities are more than {MAX_LOGPROBS}.", parameter="logprobs")
     return [{token + rank: Logprob(-1.0 - rank, rank + 1) for rank in range(max(1, count))} for token in tokens]
 
 

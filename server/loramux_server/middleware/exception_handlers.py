@@ -1,11 +1,13 @@
 """Exception handlers of FastAPI: adapter errors and invalid bodies as API errors."""
 
 import re
+import traceback
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.dependencies.utils import request_body_to_args
 from fastapi.exceptions import RequestValidationError
 
 from loramux_adapters.errors import AdapterError
@@ -22,7 +24,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def respond(_: Request, error: Exception) -> Response:
         return error_response(_as_loramux(error))
 
-    for kind in (LoramuxError, AdapterError, RequestValidationError, TypeError):
+    for kind in (LoramuxError, AdapterError, RequestValidationError, TypeError, AttributeError, LookupError):
         app.add_exception_handler(kind, respond)
 
 
@@ -35,7 +37,15 @@ def _as_loramux(error: Exception) -> LoramuxError:
         return InvalidRequest(f"A field of the body has the wrong type: {error}.")
     if isinstance(error, LoramuxError):
         return error
+    if _is_of_validator(error):
+        return InvalidRequest("A field of the body has the wrong type: expected those of OpenAI's API.")
     raise error
+
+
+def _is_of_validator(error: Exception) -> bool:
+    """Whether one of vLLM's validators failed at a body that it did not expect."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is request_body_to_args.__code__ for frame, _ in frames)
 
 
 def invalid_body(problems: Sequence[Any]) -> InvalidRequest:
