@@ -36,6 +36,7 @@ DECLARED: Mapping[str, str] = {
     "vllm.sampling_params.SamplingParams": """
         structured_outputs  _all_stop_token_ids
         _validate_structured_outputs(model_config, structured_outputs_config, tokenizer)""",
+    "vllm.sampling_params.BeamSearchParams": "beam_width  max_tokens",
     "vllm.sampling_params.StructuredOutputsParams": "all_constraints_none()  _backend",
     "vllm.v1.structured_output.StructuredOutputManager": "backend  tokenizer  _use_async_grammar_compilation",
     "vllm.v1.structured_output.backend_types.StructuredOutputBackend": "allocate_token_bitmask(_)",
