@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from loramux_server.experiments.metrics import ExperimentMetrics
+from loramux_server.fairness.metrics import AdmissionMetrics
 from loramux_server.metering.job_metrics import JobMetrics
 from loramux_server.metering.ledger.training_costs import TrainingCosts
 from loramux_server.metering.pricing import FixedPrices, Prices
@@ -26,6 +27,7 @@ def test_the_guide_lists_every_metric_with_its_type_and_labels() -> None:
         PrometheusMetrics(registry),
         JobMetrics(TrainingCosts(sa.create_engine("sqlite://"), FixedPrices(Prices())), registry),
         ExperimentMetrics(registry),
+        AdmissionMetrics(registry),
     )
     collectors = [value for metrics in all_metrics for value in vars(metrics).values() if hasattr(value, "describe")]
     [*families] = (family for collector in collectors for family in collector.describe())
