@@ -288,7 +288,7 @@ def test_a_killed_load_leaves_its_rows_of_which_a_report_is_made(tmp_path: Path)
     assert not list((tmp_path / "out").glob("*.html"))
     assert command.report([rows], None, tmp_path / "again", as_json=False) == command.FAILED
     [run] = json.loads((tmp_path / "again" / "load-trial.json").read_text())["runs"]
-    assert run["vllm"]["completed"] > 10
+    assert run["vllm"]["completed"] > 0
     assert any("in flight are missing" in warning for warning in run["warnings"])
 
 
@@ -311,7 +311,7 @@ def test_an_interrupted_process_reports_what_it_has(tmp_path: Path, number: sign
         process.send_signal(number)
         assert process.wait(30) == command.INTERRUPTED
     [run] = json.loads((tmp_path / "out" / "load-trial.json").read_text())["runs"]
-    assert run["vllm"]["completed"] > 10
+    assert run["vllm"]["completed"] > 0
     assert any("interrupted" in warning for warning in run["warnings"])
     [rows] = (tmp_path / "out").glob("*.jsonl")
     assert command.report([rows], None, tmp_path / "again", as_json=False) == command.INTERRUPTED
@@ -332,7 +332,7 @@ def test_an_interrupted_load_reports_what_it_has(tmp_path: Path, number: signal.
         path = write_scenario(tmp_path, requests=None, duration=600.0)
         assert command.run(path, {}, None, **options(tmp_path, url)) == command.INTERRUPTED
     [run] = json.loads((tmp_path / "out" / "load-trial.json").read_text())["runs"]
-    assert run["vllm"]["completed"] > 10
+    assert run["vllm"]["completed"] > 0
     assert any("interrupted" in warning for warning in run["warnings"])
 
 
