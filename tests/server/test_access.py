@@ -21,7 +21,7 @@ from loramux_server.middleware.guards import DASHBOARD_PATH, KEYLESS_PATHS
 from tests.helpers.asgi import MiddlewareHarness, SentResponse, answering
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 ROLES: Mapping[str, frozenset[Scope]] = {
     "infer": frozenset({Scope.INFER}),

@@ -17,7 +17,7 @@ from loramux_server.keys.models import KeyGrant
 from loramux_server.middleware.access_rules import RULES
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 BASE = "tiny"
 ADAPTER, ALIAS = "tone-of-acme", "acme/assistant"

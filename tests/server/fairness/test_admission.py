@@ -12,7 +12,7 @@ from loramux_server.base_model import ResolvedBase
 from loramux_server.settings import FairnessSettings
 from tests.helpers.tiny_server import TinyServer, small_arguments, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 SEQUENCES = 4
 
 

@@ -19,7 +19,7 @@ from tests.helpers.tiny_server import TinyServer, tiny_server
 PRICES = {"base": {"input": 1, "output": 2}}
 ADMIN = "administrator"
 KEYS = [f"secret-{number}" for number in range(50)]
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the shared server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
