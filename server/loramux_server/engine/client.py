@@ -106,9 +106,9 @@ class LeasingEngineClient:
         request = current_request.get()
         sampling_params = await self._proven(sampling_params)
         self._request_started()
-        run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         accumulator, lease, turn = RunAccumulator(prompt, sampling_params), None, Turn()
         prompt = prompt if self._shares_prefix_cache else salted(prompt, request.principal)
+        run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         try:
             with _as_http_errors():
                 if self._start_run and isinstance(run, Run):  # a beam search is reserved as a whole
