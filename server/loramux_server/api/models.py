@@ -148,7 +148,7 @@ class ServedModels:
             raise ModelNotFound(name)
         if name == self._base.id:
             raise InvalidRequest("The base can't be deleted.", param="model")
-        if not self._access.owns(caller, name) and not (self._aliases.get(name) and is_own_alias(caller, name)):
+        if not self._access.owns(caller, name) and not self._is_own_alias(caller, name):
             raise NotPermitted("This model belongs to another project: an administrator can delete it.", param="model")
         actor = caller.key_id
         if adapter := self._adapters.get(name):
@@ -159,6 +159,11 @@ class ServedModels:
             await self._aliases.remove(alias.name, actor=actor)
         else:
             raise ModelNotFound(name)
+
+    def _is_own_alias(self, caller: Principal, name: str) -> bool:
+        """Whether `name` is an alias of the caller's project, and no model itself."""
+        is_alias = self._aliases.get(name) is not None and not self._adapters.is_served(name)
+        return is_alias and is_own_alias(caller, name)
 
 
 def _is_served(adapter: AdapterRecord) -> bool:
