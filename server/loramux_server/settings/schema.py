@@ -55,7 +55,7 @@ class TrainingSettings(BaseModel):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Maximum number of CPU threads of the trainer; None for torch's default."""
     queue: Annotated[int, Field(ge=1, le=100_000)] = 100  # every job is queued first, so 0 would refuse all
-    """Maximum number of queued jobs."""
+    """Maximum number of queued jobs of a project."""
     sleep: bool = False
     """Whether the engine frees its GPU memory while a job trains; requests get status 503 until the training ends."""
     save_seconds: PositiveFloat = 30.0

@@ -97,11 +97,11 @@ class JobRegistry:
             if not lock_files(connection, [file for file in (new.training_file, new.validation_file) if file]):
                 raise FileNotFound("A file of the job was deleted meanwhile: upload it again.")
             connection.execute(insert(jobs).values(**values, **state))
-            waiting = select(func.count()).where(jobs.c.state.in_(_WAITING))
+            waiting = select(func.count()).where(jobs.c.state.in_(_WAITING), jobs.c.project == new.project)
             if connection.execute(waiting).scalar_one() > max_waiting:
                 raise QueueFull(
-                    f"{max_waiting} jobs are waiting already, which is the maximum: try again when one has started, "
-                    "cancel one, or set LORAMUX_TRAINING__QUEUE higher on the server."
+                    f"{max_waiting} jobs of the project are waiting already, the maximum: try again when one has "
+                    "started, cancel one, or set LORAMUX_TRAINING__QUEUE higher on the server."
                 )
             _insert_events(connection, job, now, [*_creation_events(job, new), *notes])
             return _get(connection, job)

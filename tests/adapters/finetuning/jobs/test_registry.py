@@ -76,9 +76,10 @@ def test_a_request_that_is_sent_again_creates_no_second_job(registry: JobRegistr
 def test_a_full_queue_refuses_jobs(registry: JobRegistry) -> None:
     for _ in range(2):
         registry.create(new(), 1.0, max_waiting=2)
-    with pytest.raises(QueueFull, match="2 jobs are waiting already"):
+    with pytest.raises(QueueFull, match="2 jobs of the project are waiting already"):
         registry.create(new(), 1.0, max_waiting=2)
-    assert registry.counts()[JobState.VALIDATING_FILES] == 2
+    registry.create(new(project="other"), 1.0, max_waiting=2)  # nobody fills the queue of another project
+    assert registry.counts()[JobState.VALIDATING_FILES] == 3
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
