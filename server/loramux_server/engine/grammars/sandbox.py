@@ -38,7 +38,10 @@ _REMEMBERED = 1024
 
 
 class GrammarSandbox:
-    """Compiles grammars in forks of a process that it starts, and remembers the results."""
+    """Compiles grammars in forks of a process, and remembers the results.
+
+    The process is started for the first grammar: it imports vLLM, which takes seconds of CPU time and half a gigabyte.
+    """
 
     def __init__(self, config: Any, limits: GrammarLimits, concurrency: int | None = None) -> None:
         self._config, self._limits = config, limits
@@ -51,7 +54,6 @@ class GrammarSandbox:
         self._control: socket.socket
 
     def __enter__(self) -> Self:
-        self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
