@@ -25,6 +25,7 @@ def logged(**settings: Any) -> Iterator[Callable[[], list[str]]]:
     """Configure the log; yields a function that returns the lines of standard error."""
     root, names = logging.getLogger(), (ACCESS, START)
     handlers, levels = list(root.handlers), [logging.getLogger(name).level for name in names]
+    root.handlers.clear()  # another test may have left a server's own, which shortens the records before ours sees them
     stderr = io.StringIO()
     with patch("sys.stderr", stderr):
         configure_logging(LogSettings(**settings))
