@@ -91,7 +91,8 @@ async def test_unknown_jobs_are_not_found(tiny: TinyServer, job: str) -> None:
         assert (await tiny.http.get(f"/v1/fine_tuning/jobs/{path}")).status_code == 404
     for verb in ("cancel", "pause", "resume"):
         answer = await tiny.http.post(f"/v1/fine_tuning/jobs/{job}/{verb}")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+        code = None if job == "%00" else "job_not_found"  # a path with a control character is no route
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, code)
 
 
 async def test_a_job_waits_is_paused_resumed_and_cancelled(tiny: TinyServer, file: str) -> None:
