@@ -25,7 +25,7 @@ from tests.helpers.adapter_files import BASE, lora_config, lora_tensors, write_a
 from tests.helpers.registry_records import fill
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the shared server
 
 
 @pytest_asyncio.fixture(loop_scope="module")

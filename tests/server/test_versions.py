@@ -18,7 +18,7 @@ from loramux_server.base_model import ResolvedBase
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 TONE = AdapterName("support-tone")
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the shared server
 
 
 @pytest_asyncio.fixture(loop_scope="module")

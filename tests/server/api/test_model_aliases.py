@@ -14,7 +14,7 @@ from loramux_server.cli.api_client import ApiClient
 from loramux_server.cli.version_download import find_version
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the shared server
 
 OLD = "ft:gpt-4o-mini-2024-07-18:acme:tone:abc123"
 

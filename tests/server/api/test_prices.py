@@ -17,7 +17,7 @@ from loramux_server.metering.ledger.calibrations import Calibration
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
 IN_SETTINGS = {"base": {"input": 1, "output": 2}, "gpu_hour": 3600}
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared server
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]  # that of the shared server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,7 +13,7 @@ from loramux_server.base_model import ResolvedBase
 from tests.helpers.experiment_traffic import recorded, start, user_of
 from tests.helpers.tiny_server import TinyServer, tiny_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
