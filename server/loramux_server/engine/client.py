@@ -111,8 +111,8 @@ class LeasingEngineClient:
         run = begin_run(Route(version.name, version.digest) if version else BASE_ROUTE)
         try:
             with _as_http_errors():
-                if self._start_run and isinstance(run, Run):  # a beam search is reserved as a whole
-                    await self._start_run(request, accumulator.demand(version, sampling_params))
+                if isinstance(run, Run):  # a beam search is reserved as a whole
+                    await self.start_run(accumulator.demand(version, sampling_params))
                 flow = flow_of(request, version, options.get("priority", 0))
                 turn = await self._fairness.enter(flow, *accumulator.size(version))
                 accumulator.progress.turn = turn
