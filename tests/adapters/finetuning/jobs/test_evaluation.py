@@ -47,21 +47,18 @@ class Model:
         self.max_concurrency = max(self.concurrency, self.max_concurrency)
         await asyncio.sleep(0.001)
         self.concurrency -= 1
+        return await self.answer(version, chat)
+
+    async def answer(self, version: VersionId | None, chat: Chat) -> Completion:
+        """Return the completion of a chat by a version, or by the base."""
         number = chat[-1]["content"].split()[-1]
         is_right = version is not None or len(chat) > 2
         return Completion(f"label {int(number) % 3}" if is_right else "?", sum(len(m["content"]) for m in chat), 2, 0.1)
 
 
 class BrokenModel(Model):
-    async def __call__(
-        self,
-        version: VersionId | None,
-        chat: Chat,
-        max_tokens: int,
-        tools: Tools = (),
-        parallel_tool_calls: bool = True,
-    ) -> Completion:
-        await super().__call__(version, chat, max_tokens)
+    async def answer(self, version: VersionId | None, chat: Chat) -> Completion:
+        await super().answer(version, chat)
         if len(chat) > 2:
             raise EvaluationFailed("The engine refused a question of the comparison.")
         await asyncio.sleep(60)
@@ -135,15 +132,8 @@ async def test_the_choice_of_a_baseline_takes_no_longer_than_the_questions(files
 class BareIsBest(Model):
     """The base is right without a prompt, and confused by any; the adapter is right."""
 
-    async def __call__(
-        self,
-        version: VersionId | None,
-        chat: Chat,
-        max_tokens: int,
-        tools: Tools = (),
-        parallel_tool_calls: bool = True,
-    ) -> Completion:
-        found = await super().__call__(version, chat, max_tokens)
+    async def answer(self, version: VersionId | None, chat: Chat) -> Completion:
+        found = await super().answer(version, chat)
         number = int(chat[-1]["content"].split()[-1])
         is_right = version is not None or (len(chat) == 2 and "\n" not in chat[0]["content"])
         return found._replace(text=f"label {number % 3}" if is_right else "?")
@@ -159,15 +149,8 @@ async def test_a_bare_base_that_is_best_is_the_baseline(files: tuple[Path, Path]
 class NobodyIsExact(Model):
     """All answers miss the exact text, the adapter's by a letter; JSON and labels are out of play."""
 
-    async def __call__(
-        self,
-        version: VersionId | None,
-        chat: Chat,
-        max_tokens: int,
-        tools: Tools = (),
-        parallel_tool_calls: bool = True,
-    ) -> Completion:
-        found = await super().__call__(version, chat, max_tokens)
+    async def answer(self, version: VersionId | None, chat: Chat) -> Completion:
+        found = await super().answer(version, chat)
         number = chat[-1]["content"].split()[-1]
         return found._replace(text=f"code {number}{number}!" if version else "?")
 
@@ -214,30 +197,16 @@ async def test_a_validation_file_with_nothing_new_gives_no_result(files: tuple[P
 class ForgetfulModel(Model):
     """The version that the training went on from knows one of three labels."""
 
-    async def __call__(
-        self,
-        version: VersionId | None,
-        chat: Chat,
-        max_tokens: int,
-        tools: Tools = (),
-        parallel_tool_calls: bool = True,
-    ) -> Completion:
-        completion = await super().__call__(version, chat, max_tokens)
+    async def answer(self, version: VersionId | None, chat: Chat) -> Completion:
+        completion = await super().answer(version, chat)
         return completion._replace(text="label 0") if version == START_VERSION else completion
 
 
 class RemovedStart(Model):
-    async def __call__(
-        self,
-        version: VersionId | None,
-        chat: Chat,
-        max_tokens: int,
-        tools: Tools = (),
-        parallel_tool_calls: bool = True,
-    ) -> Completion:
+    async def answer(self, version: VersionId | None, chat: Chat) -> Completion:
         if version == START_VERSION:
             raise EvaluationFailed("A question of the comparison was refused: there is no such version")
-        return await super().__call__(version, chat, max_tokens)
+        return await super().answer(version, chat)
 
 
 async def test_an_adapter_is_compared_with_the_one_that_its_training_went_on_from(files: tuple[Path, Path]) -> None:
