@@ -37,7 +37,7 @@ async def test_an_imported_fine_tune_answers_to_its_old_name_and_is_compared_wit
     assert process.returncode == 0, output.decode()
     [model] = json.loads((folder / "report.json").read_text())["models"]
     assert model["comparison"]["items"] == HELD_OUT
-    # Whoever is right in half of the cases is beaten by an adapter that has learned five phrases.
+    # A model that is right in half of the cases is beaten by an adapter that has learned five phrases.
     assert model["comparison"]["verdict"] == "better"
     answer = await real.client.chat.completions.create(
         model=old_name, messages=[{"role": "user", "content": "I lost my card 9-9"}], max_tokens=8, temperature=0

@@ -85,7 +85,7 @@ class LimitService:
             stored = await asyncio.to_thread(self._repository.all)
             removed, self._stored = set(self._stored) - set(stored), stored
             if removed:
-                # Without limits, nothing is counted: whoever gets new ones starts from the ledger.
+                # Without limits, nothing is counted: a subject with new ones starts from the ledger.
                 kinds = {subject.kind for subject in removed}
                 await self._accounts.forget(lambda subject: subject.kind in kinds and not self.of(subject).values)
 

@@ -164,7 +164,7 @@ def test_a_project_belongs_to_one_organisation(servers: Servers) -> None:
     assert create("search", None) == "acme"
     assert create("default", None) == "default"
     assert create("other", None) == "default"
-    for project, organisation in (("search", "rival"), ("default", "acme"), ("other", "acme")):
+    for project, organisation in (("search", "other"), ("default", "acme"), ("other", "acme")):
         with pytest.raises(InvalidRequest) as caught:
             create(project, organisation)
         assert (caught.value.status, caught.value.code) == (409, "project_conflict")

@@ -1,4 +1,4 @@
-"""Accounts in memory and in a shared database: all or nothing, never more than the limit, whoever asks at once."""
+"""Accounts in memory and in a shared database: all or nothing, never more than the limit for requests at once."""
 
 import asyncio
 import threading
