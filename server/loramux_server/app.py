@@ -160,8 +160,8 @@ async def serve(
         experiments, calibration = server.experimentation.running(), server.idle_calibration.running()
         jobs, upkeep = server.job_supervisor.running(), maintenance(server.adapter_service)
         limits, keys, aliases = server.limits.running(), server.keys.following(), server.aliases.following()
-        # Recording ends before the experiments: its last charges are of the last requests of an experiment.
         following = tls.following() if tls else nullcontext()
+        # Recording ends before the experiments: its last charges are of the last requests of an experiment.
         async with experiments, recording, limits, upkeep, jobs, calibration, keys, aliases, following:
             code = await lifecycle.run(on_started=lambda: on_started(server))
             exit_within(SAVE_SECONDS + EXIT_SECONDS, code)
